@@ -1,0 +1,233 @@
+"""What every storage backend does, and the extras that some can do besides.
+
+Five methods are the core, with one meaning on every backend (``testing.StorageContract`` is
+that meaning as tests). What else a backend can do is a capability: a small protocol that it
+implements or not, found with ``isinstance``.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Protocol, runtime_checkable
+
+from pyramid_storage.extensions import resolve_extensions
+from pyramid_storage.interfaces import IFileStorage
+from zope.interface import implementer
+
+from kinto_attachment import names
+from kinto_attachment.errors import FileNotAllowed, FileNotFound, InvalidKey, KeyTaken
+
+CHUNK_SIZE = 256 * 1024
+MAX_KEY_BYTES = 1024  # S3 and Google Cloud Storage: object keys of up to 1,024 bytes of UTF-8.
+MAX_SEGMENT_BYTES = 255  # Linux: NAME_MAX.
+
+
+class Reader(Protocol):
+    """A source of bytes that is read once, from front to back."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, maybe fewer; ``b""`` at the end and only there."""
+        ...
+
+
+class ClosableReader(Reader, Protocol):
+    """A reader that holds a resource: a file descriptor or a connection."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """A stored file: its object key, its size in bytes, when it was written (UTC)."""
+
+    key: str
+    size: int
+    modified: datetime
+    content_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The remains of a write that its process did not live to finish or to undo."""
+
+    id: str
+    key: str
+    size: int
+    modified: datetime
+
+
+@runtime_checkable
+class SignsUrls(Protocol):
+    def signed_url(self, key: str, expires: int, filename: str, disposition: str, content_type: str) -> str:
+        """A URL that whoever has it can GET for ``expires`` seconds.
+
+        The answer comes with the ``Content-Disposition`` made of ``disposition``
+        (``attachment`` or ``inline``) and ``filename``, and with ``content_type``.
+        """
+        ...
+
+
+@runtime_checkable
+class ListsFiles(Protocol):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        """Every finished file whose key starts with ``prefix``, paged as the backend likes."""
+        ...
+
+
+@runtime_checkable
+class CopiesFiles(Protocol):
+    def copy(self, source: str, target: str) -> FileStat:
+        """Copy a file without sending its bytes through this process; never overwrites."""
+        ...
+
+
+@runtime_checkable
+class ListsUnfinished(Protocol):
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        """Temporary files and incomplete multipart uploads, of the living and of the dead."""
+        ...
+
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        """Remove one of them; no error when it is gone already."""
+        ...
+
+
+@runtime_checkable
+class HasPaths(Protocol):
+    def path(self, filename: str) -> str:
+        """The absolute path of the file on this machine."""
+        ...
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if every backend can store a file under it.
+
+    A key is made of segments joined by ``/``. No segment is empty or starts with a dot (so
+    neither ``..`` nor a hidden file is ever addressed), none has a control character or a
+    backslash, and the lengths are what the narrowest backend takes.
+
+    :raises InvalidKey: otherwise.
+    """
+    try:
+        encoded = key.encode("utf-8")
+    except UnicodeEncodeError as error:  # Lone surrogates.
+        raise InvalidKey() from error
+    if not 0 < len(encoded) <= MAX_KEY_BYTES:
+        raise InvalidKey()
+    for segment in key.split("/"):
+        if not segment or segment.startswith(".") or len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES:
+            raise InvalidKey()
+    if any(ord(character) < 32 or ord(character) == 127 or character == "\\" for character in key):
+        raise InvalidKey()
+    return key
+
+
+@implementer(IFileStorage)
+class FileStorage:
+    """Base of our backends; subclasses come before pyramid_storage's class of the same storage.
+
+    On top of the five core methods it provides what other code of a Pyramid application
+    expects of ``request.attachment``: pyramid_storage's ``save``, ``save_file``,
+    ``save_filename``, ``exists`` and the extension checks.
+    """
+
+    base_url: str = ""
+    extensions: Any = resolve_extensions("default")
+
+    # The core.
+
+    def write(
+        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+    ) -> FileStat:
+        """Store what ``reader`` gives under ``key``, whole or not at all, durable on return.
+
+        ``disposition`` is the ``Content-Disposition`` to serve the object with, where the
+        storage itself serves it.
+
+        :raises KeyTaken: a file is stored under this key; it is never overwritten.
+        :raises InvalidKey: see :func:`check_key`.
+        :raises StorageUnavailable, StorageFull: nothing is stored.
+        """
+        raise NotImplementedError
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> ClosableReader:
+        """The bytes from ``start`` to ``end`` (exclusive; ``None``: the file's end).
+
+        :raises FileNotFound: also when ``key`` is one that cannot exist.
+        """
+        raise NotImplementedError
+
+    def stat(self, key: str) -> FileStat:
+        """:raises FileNotFound: also when ``key`` is one that cannot exist."""
+        raise NotImplementedError
+
+    def delete(self, *keys: str) -> bool:
+        """Delete files, in as few calls as the backend allows; missing ones are fine.
+
+        :returns: whether there was something to delete, where the backend tells; else True.
+        """
+        raise NotImplementedError
+
+    def url(self, filename: str) -> str:
+        """The public URL of a key: ``base_url`` (with its slash) and the quoted key."""
+        return names.public_url(self.base_url, filename)
+
+    # What pyramid_storage offers, on top of the core.
+
+    def exists(self, filename: str) -> bool:
+        try:
+            self.stat(filename)
+        except FileNotFound:
+            return False
+        return True
+
+    def extension_allowed(self, ext: str, extensions: Iterable[str] | None = None) -> bool:
+        allowed = self.extensions if extensions is None else extensions
+        return not allowed or ext.removeprefix(".").lower() in allowed
+
+    def filename_allowed(self, filename: str, extensions: Iterable[str] | None = None) -> bool:
+        return self.extension_allowed(os.path.splitext(filename)[1], extensions)
+
+    def file_allowed(self, fs: Any, extensions: Iterable[str] | None = None) -> bool:
+        return self.filename_allowed(fs.filename, extensions)
+
+    def save(self, fs: Any, *args: Any, **kwargs: Any) -> str:
+        """Store ``fs.file`` (a form's file field) under a name made from ``fs.filename``."""
+        return self.save_file(fs.file, fs.filename, *args, **kwargs)
+
+    def save_filename(self, filename: str, *args: Any, **kwargs: Any) -> str:
+        """Store a local file."""
+        with open(filename, "rb") as file:
+            return self.save_file(file, os.path.basename(filename), *args, **kwargs)
+
+    def save_file(
+        self,
+        file: BinaryIO,
+        filename: str,
+        folder: str | None = None,
+        randomize: bool = False,
+        extensions: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Store an open file and return its key; a taken name gets ``-1``, ``-2`` ….
+
+        :raises FileNotAllowed: the extension is not among ``extensions``.
+        """
+        if not self.filename_allowed(filename, extensions):
+            raise FileNotAllowed()
+        content_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        name = names.random_name(filename) if randomize else names.safe_name(filename)
+        for candidate in names.numbered(name):
+            key = posixpath.join(folder, candidate) if folder else candidate
+            file.seek(0)
+            try:
+                self.write(key, file, content_type)
+            except KeyTaken:
+                continue
+            return key
+        raise KeyTaken()

