@@ -1,0 +1,88 @@
+"""Files in a dictionary: what a storage means, at its shortest, and one to try things with."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+from pyramid_storage.extensions import resolve_extensions
+
+from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable
+
+from . import CHUNK_SIZE, FileStat, FileStorage, Reader, Unfinished, check_key
+
+
+class MemoryStorage(FileStorage):
+    """Keeps files until the process ends.
+
+    ``outage`` makes it play dead: while it holds an exception, every method that would reach a
+    disk or a server raises ``StorageUnavailable`` with that exception as cause.
+    """
+
+    def __init__(self, base_url: str = "", extensions: str = "default") -> None:
+        self.base_url = base_url
+        self.extensions = resolve_extensions(extensions)
+        self.outage: Exception | None = None
+        self._files: dict[str, tuple[FileStat, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def write(
+        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+    ) -> FileStat:
+        self._reach(key)
+        if key in self._files:  # Early, so that nothing is read in vain.
+            raise KeyTaken()
+        content = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
+        return self._publish(key, content, content_type)
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> io.BytesIO:
+        return io.BytesIO(self._find(key)[1][start:end])
+
+    def stat(self, key: str) -> FileStat:
+        return self._find(key)[0]
+
+    def delete(self, *keys: str) -> bool:
+        self._reach(*keys)
+        with self._lock:
+            return any([self._files.pop(key, None) for key in keys])
+
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        self._reach()
+        with self._lock:
+            files = [stat for stat, _ in self._files.values()]
+        return (stat for stat in files if stat.key.startswith(prefix))
+
+    def copy(self, source: str, target: str) -> FileStat:
+        self._reach(target)
+        stat, content = self._find(source)
+        return self._publish(target, content, stat.content_type)
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        self._reach()
+        return iter(())  # What a write has read so far dies with it.
+
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        self._reach()
+
+    def _reach(self, *keys: str) -> None:
+        for key in keys:
+            check_key(key)
+        if self.outage is not None:
+            raise StorageUnavailable() from self.outage
+
+    def _find(self, key: str) -> tuple[FileStat, bytes]:
+        self._reach(key)
+        try:
+            return self._files[key]
+        except KeyError as error:
+            raise FileNotFound() from error
+
+    def _publish(self, key: str, content: bytes, content_type: str) -> FileStat:
+        stat = FileStat(key, len(content), datetime.now(timezone.utc), content_type)
+        with self._lock:
+            if key in self._files:
+                raise KeyTaken()
+            self._files[key] = (stat, content)
+        return stat
