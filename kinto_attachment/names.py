@@ -1,0 +1,255 @@
+"""File names: what clients call a file, what we store it under, and both in headers and URLs."""
+
+from __future__ import annotations
+
+import mimetypes
+import os.path
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from string import Formatter
+from urllib.parse import quote, unquote, unquote_to_bytes
+from uuid import uuid4
+
+from kinto_attachment.errors import InvalidBody, InvalidForm
+
+MAX_FILENAME_BYTES = 1024
+MAX_SAFE_NAME_BYTES = 200  # Leaves room for a number or a prefix under the 255 of a file system.
+MAX_EXTENSION_BYTES = 32  # Longer ones are not extensions, but names that have a dot.
+MAX_NUMBER = 10_000
+MAX_MEDIA_TYPE_LENGTH = 255
+
+# The media types of compressed files whose inner type cannot be the type of the bytes.
+COMPRESSED = {
+    "gzip": "application/gzip",
+    "bzip2": "application/x-bzip2",
+    "xz": "application/x-xz",
+    "compress": "application/x-compress",
+    "br": "application/x-brotli",
+}
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  RFC 9110 5.6.2
+# RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it leaves out ``*/*``, a range rather than a type.
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+_MEDIA_PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN}=(?:{_TOKEN}|"(?:[ !#-\[\]-~]|\\["\\])*"))'
+_DISPOSITION_TYPE = re.compile(rf"[ \t]*{_TOKEN}[ \t]*")
+_DISPOSITION_PARAMETER = re.compile(
+    rf';[ \t]*({_TOKEN})[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^ \t;"]+)[ \t]*', re.S
+)
+_EXTENDED_VALUE = re.compile(
+    r"(utf-8|iso-8859-1)'[^']*'((?:[!#$&+.^_`|~0-9a-z-]|%[0-9a-f]{2})*)", re.I
+)
+_INVISIBLE_MARKS = re.compile(r"[\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, beside letters and digits.
+
+
+def clean_filename(raw: str) -> str:
+    """The name a client gave its file, without the folders that some put before it.
+
+    :raises InvalidForm: nothing is left, or something no file name should have.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in raw):
+        raise InvalidForm("body: Filename has control characters.")
+    name = _last_segment(raw)
+    if name in ("", ".", ".."):
+        raise InvalidForm("body: Filename is required.")
+    if len(name.encode("utf-8")) > MAX_FILENAME_BYTES:
+        raise InvalidForm("body: Filename is too long.")
+    return name
+
+
+def extension(filename: str) -> str:
+    """What follows the last dot, in lower case; empty for ``name``, ``name.`` and ``.hidden``."""
+    return os.path.splitext(_last_segment(filename))[1][1:].lower()
+
+
+def safe_name(filename: str) -> str:
+    """A form of the name that is harmless as a key's last segment, in URLs and in shells.
+
+    Letters, digits and marks of all scripts stay (NFC), so do ``.``, ``_``, ``-`` and ``+``.
+    At most 200 bytes of UTF-8, never empty, never with a dot or a dash in front.
+    """
+    name = unicodedata.normalize("NFC", _last_segment(filename))
+    stem, dotted = os.path.splitext(name)
+    stem = _safe_characters(stem).lstrip(".-")
+    suffix = _safe_characters(dotted[1:])
+    if len(suffix.encode("utf-8")) > MAX_EXTENSION_BYTES:
+        stem, suffix = f"{stem}_{suffix}", ""
+    dotted = f".{suffix}" if suffix else ""
+    room = MAX_SAFE_NAME_BYTES - len(dotted.encode("utf-8"))
+    stem = stem.encode("utf-8")[:room].decode("utf-8", "ignore").rstrip(".")
+    return (stem or "file") + dotted
+
+
+def random_name(filename: str) -> str:
+    """A name nobody can guess, with the file's extension in lower case."""
+    return str(uuid4()) + os.path.splitext(safe_name(filename))[1].lower()
+
+
+def numbered(name: str) -> Iterator[str]:
+    """``name``, ``stem-1.ext``, ``stem-2.ext`` …, for when a name is taken."""
+    yield name
+    stem, dotted = os.path.splitext(name)
+    for number in range(1, MAX_NUMBER):
+        yield f"{stem}-{number}{dotted}"
+
+
+def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str]) -> str:
+    """The media type to store: ours for the extension, else the declared, else guessed.
+
+    ``by_extension`` has keys such as ``.txt``. A declared type that is none (RFC 9110 8.3.1)
+    is passed over; its parameters are kept when all of them are well-formed ASCII.
+    """
+    return (
+        by_extension.get("." + extension(filename))
+        or _media_type(declared or "")
+        or _guessed_type(filename)
+    )
+
+
+def content_disposition(filename: str, kind: str = "attachment") -> str:
+    """The value of a response's ``Content-Disposition`` (RFC 6266), in ASCII whatever the name.
+
+    ``kind`` is ``attachment`` or ``inline``.
+    """
+    if kind not in ("attachment", "inline"):
+        raise ValueError(f"Not a disposition: {kind!r}")
+    name = "".join(c for c in filename if unicodedata.category(c) not in ("Cc", "Cs"))
+    if not name:
+        return kind
+    # RFC 6266 appendix D: clients disagree on quotes, backslashes and percents in the plain form.
+    letters = (c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    fallback = re.sub(r'[^ -~]|["\\%/]', "_", "".join(letters))
+    header = f'{kind}; filename="{fallback}"'
+    if fallback == name:
+        return header
+    return f"{header}; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE_CHARACTERS)}"
+
+
+def disposition_filename(header: str) -> str | None:
+    """The filename in a request's ``Content-Disposition``: ``filename*`` rather than ``filename``.
+
+    :raises InvalidBody: the header is malformed (RFC 6266 4.1, RFC 8187 3.2).
+    """
+    parameters = _disposition_parameters(header)
+    if "filename*" in parameters:
+        match = _EXTENDED_VALUE.fullmatch(parameters["filename*"])
+        if not match:
+            raise InvalidBody("Content-Disposition has an invalid filename*.")
+        try:
+            return unquote_to_bytes(match[2]).decode(match[1])
+        except UnicodeDecodeError as error:
+            raise InvalidBody("Content-Disposition has an invalid filename*.") from error
+    value = parameters.get("filename")
+    if value is None:
+        return None
+    if value.startswith('"'):
+        # Only these two need an escape (RFC 9110 5.6.4); other backslashes are Windows paths.
+        value = re.sub(r'\\(["\\])', r"\1", value[1:-1])
+    try:
+        return value.encode("latin-1").decode("utf-8")  # WSGI passes header bytes as Latin-1.
+    except UnicodeError:
+        return value
+
+
+def public_url(base_url: str, key: str) -> str:
+    """Where a key is found under ``base_url``; relative when that is empty."""
+    return _with_slash(base_url) + quote(key, safe="/")
+
+
+def key_from_url(base_url: str, url: str) -> str | None:
+    """The key that :func:`public_url` made the URL of, or None if the URL is not under there."""
+    base = _with_slash(base_url)
+    quoted = url[len(base) :]
+    absolute = not base and ":" in quoted.split("/")[0]
+    if not url.startswith(base) or absolute or quoted.startswith("/") or re.search("[?#]", quoted):
+        return None
+    try:
+        return unquote(quoted, errors="strict") or None
+    except UnicodeDecodeError:
+        return None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A text with placeholders such as ``{bucket_id}``; values are put in as they are."""
+
+    text: str
+    parts: tuple[tuple[str, str | None], ...]  # Some literal text, and the field after it.
+
+    @classmethod
+    def parse(cls, text: str, fields: Collection[str]) -> Pattern:
+        """:raises ValueError: a brace without its other half, a placeholder not in ``fields``."""
+        try:
+            parsed = list(Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"unbalanced brace in {text!r} ({error})") from error
+        for _, field, spec, conversion in parsed:
+            if field is not None and (field not in fields or spec or conversion):
+                known = ", ".join(f"{{{name}}}" for name in sorted(fields))
+                raise ValueError(f"unknown placeholder {{{field}}} in {text!r} (known: {known})")
+        return cls(text, tuple((literal, field) for literal, field, _, _ in parsed))
+
+    def format(self, **values: str) -> str:
+        return "".join(
+            literal if field is None else literal + values[field] for literal, field in self.parts
+        )
+
+
+def _last_segment(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1].strip()
+
+
+def _safe_characters(text: str) -> str:
+    """Invisible characters go; a run of white space and unsafe ones becomes one ``_``."""
+    kept: list[str] = []
+    for character in _INVISIBLE_MARKS.sub("", text):
+        category = unicodedata.category(character)
+        if category in ("Mn", "Mc"):
+            if kept and kept[-1] != " ":  # What a mark belongs to may be gone.
+                kept.append(character)
+        elif category[0] in "LN" or character in "._-+":
+            kept.append(character)
+        elif category[0] != "C" or character.isspace():
+            kept.append(" ")
+    return unicodedata.normalize("NFC", "_".join("".join(kept).split()))
+
+
+def _media_type(declared: str) -> str | None:
+    essence, semicolon, rest = declared.partition(";")
+    essence = essence.strip(" \t").lower()
+    if not _MEDIA_TYPE.fullmatch(essence) or len(declared) > MAX_MEDIA_TYPE_LENGTH:
+        return None
+    parameters = []
+    if re.fullmatch(rf"(?:{_MEDIA_PARAMETER})*[ \t;]*", semicolon + rest):
+        parameters = re.findall(_MEDIA_PARAMETER, semicolon + rest)
+    return "; ".join([essence, *parameters])
+
+
+def _guessed_type(filename: str) -> str:
+    # The slash keeps a name such as ``data:text/html,`` from being taken for a URL.
+    kind, encoding = mimetypes.guess_type("/" + _last_segment(filename))
+    if encoding:
+        kind = COMPRESSED.get(encoding)
+    return kind or "application/octet-stream"
+
+
+def _disposition_parameters(header: str) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    header = header.rstrip(" \t;")
+    match = _DISPOSITION_TYPE.match(header)
+    while match and match.end() < len(header):
+        match = _DISPOSITION_PARAMETER.match(header, match.end())
+        if match:
+            name = match[1].lower()
+            if name in parameters:
+                raise InvalidBody(f"Content-Disposition has {name} twice.")
+            parameters[name] = match[2]
+    if not match:
+        raise InvalidBody("Content-Disposition is malformed.")
+    return parameters
+
+
+def _with_slash(base_url: str) -> str:
+    return base_url if not base_url or base_url.endswith("/") else base_url + "/"
