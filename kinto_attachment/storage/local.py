@@ -1,0 +1,384 @@
+"""Files in a folder of this machine, or of a file server that is mounted as one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from typing import TypeVar
+
+from pyramid_storage.local import LocalFileStorage
+
+from kinto_attachment import names
+from kinto_attachment.errors import (
+    AttachmentError,
+    FileNotFound,
+    InvalidKey,
+    KeyTaken,
+    StorageFull,
+    StorageUnavailable,
+)
+
+from . import CHUNK_SIZE, FileStat, FileStorage, Reader, Unfinished, check_key
+
+T = TypeVar("T")
+
+# No key has a segment with a leading dot, so nobody can address what is in here.
+UNFINISHED_FOLDER = ".unfinished"
+# A folder made for a file can vanish again before the file is in it: see _remove_empty.
+ATTEMPTS = 100
+WRITE_BACK_BYTES = 8 * 1024 * 1024
+
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+# A key below another (``a`` and ``a/b``) is a file in the place of a folder, or the reverse.
+OCCUPIED = (FileExistsError, NotADirectoryError, IsADirectoryError)
+# As FAT, some network and some FUSE file systems answer.
+NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+NO_COPY_IN_KERNEL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
+    """Stores each file under its key in ``base_path``, which is made when it is missing.
+
+    A file is written in a hidden folder of the same file system and gets its name when it is
+    whole and on the disk. ``file_mode`` (such as ``0o640``) is what files get instead of what
+    the umask leaves, folders the same plus ``x``. Without ``durable`` nothing is synced: a power
+    cut may then lose files that were answered for.
+    """
+
+    def __init__(
+        self,
+        base_path: str,
+        base_url: str = "",
+        extensions: str = "default",
+        *,
+        file_mode: int | None = None,
+        durable: bool = True,
+    ) -> None:
+        super().__init__(os.path.abspath(base_path), base_url, extensions)
+        self.file_mode = file_mode
+        self.durable = durable
+        self._unfinished = os.path.join(self.base_path, UNFINISHED_FOLDER)
+
+    def path(self, filename: str) -> str:
+        """The absolute path of a key.
+
+        :raises InvalidKey: also when a symbolic link leads out of ``base_path``.
+        """
+        # Keys become paths here and nowhere else: whatever reaches the disk by another way can
+        # be made to reach any file of the machine.
+        path = str(os.path.join(self.base_path, check_key(filename)))
+        base = os.path.join(os.path.realpath(self.base_path), "")
+        if not os.path.realpath(path).startswith(base):
+            raise InvalidKey()
+        return path
+
+    def write(
+        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+    ) -> FileStat:
+        return self._store(key, lambda draft: draft.fill(reader))
+
+    def copy(self, source: str, target: str) -> FileStat:
+        # Not a hard link: a copy is as new as its making, or gc would take it for a leftover.
+        with self.open(source) as file:
+            return self._store(target, lambda draft: draft.fill_from_file(file))
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> StoredFile:
+        path = self.path(key)
+        with translated(ABSENT, FileNotFound):
+            return StoredFile(path, start, end)
+
+    def stat(self, key: str) -> FileStat:
+        path = self.path(key)
+        with translated(ABSENT, FileNotFound):
+            found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFound()
+        return file_stat(key, found)
+
+    def delete(self, *keys: str) -> bool:
+        paths = [self.path(key) for key in keys]  # All are checked before the first one goes.
+        with translated():
+            deleted = [unlink(path) for path in paths]
+            # Not synced: a file that a power cut brings back belongs to no record, so gc finds it.
+            for folder in {os.path.dirname(path) for path in paths}:
+                self._remove_empty(folder)
+        return any(deleted)
+
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        folder = prefix.rpartition("/")[0]
+        try:
+            path = self.path(folder) if folder else self.base_path
+        except InvalidKey:
+            return iter(())
+        return self._walk(path, f"{folder}/" if folder else "", prefix)
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        for entry in entries(self._unfinished):
+            found = stat_entry(entry)
+            if found is not None:
+                key = entry.name.partition(":")[2].replace("\\", "/")
+                yield Unfinished(entry.name, key, found.st_size, modified(found))
+
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        with translated():
+            unlink(os.path.join(self._unfinished, os.path.basename(unfinished.id)))
+
+    def _store(self, key: str, fill: Callable[[Draft], None]) -> FileStat:
+        path = self.path(key)
+        with translated(OCCUPIED, KeyTaken):
+            with suppress(FileNotFoundError):  # Early, so that nothing is read in vain.
+                os.lstat(path)
+                raise KeyTaken()
+            draft = self._in_folder(self._unfinished, lambda: Draft(self._draft_path(key)))
+        with draft:
+            fill(draft)
+            with translated(OCCUPIED, KeyTaken):
+                found = draft.finish(self.file_mode, durable=self.durable)
+                self._publish(draft.path, path)
+        return file_stat(key, found)
+
+    def _draft_path(self, key: str) -> str:
+        # The random part makes the name; host, process and key are for whoever finds the file
+        # after a crash. No key has a backslash.
+        owner = f"{secrets.token_hex(8)}-{os.getpid()}@{socket.gethostname()}"
+        name = f"{owner}:{key}".replace("/", "\\").encode()[:255].decode(errors="ignore")
+        return os.path.join(self._unfinished, name)
+
+    def _publish(self, draft: str, path: str) -> None:
+        folder = os.path.dirname(path)
+        self._in_folder(folder, lambda: rename_to_free(draft, path))
+        try:
+            self._sync_folder(folder)
+        except OSError:
+            unlink(path)
+            raise
+
+    def _in_folder(self, folder: str, action: Callable[[], T]) -> T:
+        """Do something that needs ``folder``, as often as somebody else removes it."""
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):
+                return action()
+            with suppress(FileNotFoundError):
+                self._make_folder(folder)
+        return action()
+
+    def _make_folder(self, folder: str) -> None:
+        if os.path.isdir(folder):
+            return
+        parent = os.path.dirname(folder)
+        self._make_folder(parent)
+        hidden = folder == self._unfinished
+        try:
+            os.mkdir(folder, 0o700 if hidden else 0o777)
+        except FileExistsError:
+            return
+        if self.file_mode is not None and not hidden:
+            # Kept as it is inherited: the set-group-ID bit, by which a web server's group
+            # gets at the files.
+            inherited = os.stat(folder).st_mode & 0o7000
+            os.chmod(folder, inherited | folder_mode(self.file_mode))
+        self._sync_folder(parent)
+
+    def _sync_folder(self, folder: str) -> None:
+        if not self.durable:
+            return
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _remove_empty(self, folder: str) -> None:
+        while folder != self.base_path:
+            try:
+                os.rmdir(folder)
+            except OSError:  # In use, or gone.
+                return
+            folder = os.path.dirname(folder)
+
+    def _walk(self, path: str, start: str, prefix: str) -> Iterator[FileStat]:
+        for entry in entries(path):
+            key = start + entry.name
+            if not key.startswith(prefix) or not is_key(key):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(entry.path, f"{key}/", prefix)
+            elif entry.is_file(follow_symlinks=False):
+                found = stat_entry(entry)
+                if found is not None:
+                    yield file_stat(key, found)
+
+
+class Draft:
+    """A file that is being written, under a name of its own until it is whole."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._size = 0
+        self._written_back = 0
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._descriptor)
+        unlink(self.path)
+
+    def fill(self, reader: Reader) -> None:
+        # What the reader raises is not the disk's, and passes.
+        while chunk := reader.read(CHUNK_SIZE):
+            with translated():
+                self._write(chunk)
+
+    def fill_from_file(self, file: StoredFile) -> None:
+        with translated():
+            try:
+                while os.copy_file_range(file.fileno(), self._descriptor, 1 << 30):
+                    pass
+            except OSError as error:
+                if error.errno not in NO_COPY_IN_KERNEL:
+                    raise
+                self.fill(file)
+
+    def finish(self, mode: int | None, *, durable: bool) -> os.stat_result:
+        if mode is not None:
+            os.fchmod(self._descriptor, mode)
+        if durable:
+            os.fsync(self._descriptor)
+        return os.fstat(self._descriptor)
+
+    def _write(self, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._size += len(chunk)
+        # The disk begins to work now, so that there is little left for fsync to wait for: for
+        # pages not yet written, Linux takes this advice as "start writing them".
+        if (size := self._size - self._written_back) >= WRITE_BACK_BYTES:
+            advice = os.POSIX_FADV_DONTNEED
+            os.posix_fadvise(self._descriptor, self._written_back, size, advice)
+            self._written_back = self._size
+
+
+class StoredFile(io.FileIO):
+    """A stored file, or its bytes from ``start`` to ``end``.
+
+    It is a real file whose descriptor stands at the first byte wanted, so that a WSGI server can
+    ``sendfile`` from there as many bytes as the answer's ``Content-Length`` says.
+    """
+
+    def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
+        super().__init__(path)
+        size = os.fstat(self.fileno()).st_size
+        self._end = size if end is None else min(end, size)
+        self.seek(start)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._end - self.tell())
+        with translated():
+            return super().read(left if size is None or size < 0 else min(size, left))
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def translated(
+    errors: tuple[type[OSError], ...] = (), meaning: type[AttachmentError] = StorageUnavailable
+) -> Iterator[None]:
+    """Raise ``meaning`` for ``errors``, and for other errors of the disk what they mean."""
+    try:
+        yield
+    except errors as error:
+        raise meaning() from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (StorageFull if full else StorageUnavailable)() from error
+
+
+def rename_to_free(source: str, target: str) -> None:
+    """Give a file a name that nothing has; ``source`` may stay as a second name.
+
+    :raises FileExistsError: something has it.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        rename_under_lock(source, target)
+
+
+def rename_under_lock(source: str, target: str) -> None:
+    # rename() overwrites, so looking and renaming must be one step for all of our processes.
+    lock = os.open(os.path.dirname(source), os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target)
+    finally:
+        os.close(lock)
+
+
+def unlink(path: str) -> bool:
+    """Remove a file, and say whether there was one."""
+    try:
+        os.unlink(path)
+    except ABSENT:
+        return False
+    return True
+
+
+def entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder, or nothing when there is none (any more)."""
+    with (
+        translated(),
+        suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(folder) as found,
+    ):
+        yield from found
+
+
+def stat_entry(entry: os.DirEntry[str]) -> os.stat_result | None:
+    with translated():
+        try:
+            return entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # It was deleted while we looked.
+            return None
+
+
+def file_stat(key: str, found: os.stat_result) -> FileStat:
+    # A file system keeps no media type, so the name has to tell.
+    return FileStat(key, found.st_size, modified(found), names.mimetype(key, None, {}))
+
+
+def modified(found: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(found.st_mtime, timezone.utc)
+
+
+def is_key(name: str) -> bool:
+    try:
+        check_key(name)
+    except InvalidKey:
+        return False
+    return True
+
+
+def folder_mode(file_mode: int) -> int:
+    """Who may read the files may enter their folder; the owner may always write in it."""
+    return 0o300 | file_mode | (file_mode & 0o444) >> 2
