@@ -75,8 +75,10 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         # Keys become paths here and nowhere else: whatever reaches the disk by another way can
         # be made to reach any file of the machine.
         path = str(os.path.join(self.base_path, check_key(filename)))
-        base = os.path.join(os.path.realpath(self.base_path), "")
-        if not os.path.realpath(path).startswith(base):
+        real = os.path.realpath(path)
+        if real != path and not real.startswith(
+            os.path.join(os.path.realpath(self.base_path), "")
+        ):
             raise InvalidKey()
         return path
 
