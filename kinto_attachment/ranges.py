@@ -1,0 +1,149 @@
+"""Conditional and range requests (RFC 9110 13 and 14) over strings and numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import format_datetime, parsedate
+
+_RANGE = re.compile(r"([0-9]*)-([0-9]*)")
+_ENTITY_TAG = re.compile(r'[ \t,]*(W/)?"([!#-~\x80-\xff]*)"[ \t]*(?:,|$)')
+# RFC 9110 5.6.7: the one form to send, and the two obsolete ones that are to be understood.
+_HTTP_DATE = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The bytes from ``start`` to ``end`` (exclusive) of a file.
+
+    An empty one is the answer to a range of which the file has no byte.
+    """
+
+    start: int
+    end: int
+
+    @property
+    def satisfiable(self) -> bool:
+        return self.start < self.end
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How to answer: the status, and for 200 and 206 the bytes from ``start`` to ``end``."""
+
+    status: int
+    start: int = 0
+    end: int = 0
+
+
+def parse_range(header: str | None, size: int) -> Range | None:
+    """What a ``Range`` header asks of a file of ``size`` bytes; None if all of it is the answer.
+
+    Several ranges in one request, other units and malformed headers are ignored, as RFC 9110
+    14.2 allows or wants.
+    """
+    unit, equals, ranges = (header or "").partition("=")
+    specs = [spec.strip(" \t") for spec in ranges.split(",")]
+    match = _RANGE.fullmatch("".join(specs)) if sum(map(bool, specs)) == 1 else None
+    if unit.lower() != "bytes" or not equals or not match:
+        return None
+    try:
+        first, last = (int(digits) if digits else None for digits in match.groups())
+    except ValueError:  # Python refuses to convert thousands of digits.
+        return None
+    if first is None:
+        return _suffix(last, size)
+    if last is not None and last < first:
+        return None
+    end = size if last is None else min(last + 1, size)
+    return Range(first, end) if first < end else Range(0, 0)
+
+
+def content_range(start: int, end: int, size: int) -> str:
+    """The value of ``Content-Range``: for a 206, or with nothing from start to end for a 416."""
+    return f"bytes {start}-{end - 1}/{size}" if start < end else f"bytes */{size}"
+
+
+def http_date(moment: datetime) -> str:
+    """The value of ``Last-Modified`` and the like; ``moment`` is aware of its time zone."""
+    return format_datetime(moment.astimezone(timezone.utc), usegmt=True)
+
+
+def evaluate(
+    method: str, headers: Mapping[str, str], etag: str, last_modified: datetime, size: int
+) -> Outcome:
+    """Judge a request's preconditions and range, in the order of RFC 9110 13.2.2.
+
+    ``headers`` are looked up as ``If-Match`` and so on; ``etag`` is strong and without its
+    quotes; ``last_modified`` is aware of its time zone. A HEAD is answered as the GET of the
+    whole file.
+    """
+    modified = last_modified.astimezone(timezone.utc).replace(microsecond=0)
+    if not _if_match(headers, etag, modified):
+        return Outcome(412)
+    reads = method in ("GET", "HEAD")
+    if not _if_none_match(headers, etag, modified, reads):
+        return Outcome(304 if reads else 412)
+    if method == "GET" and _if_range(headers.get("If-Range"), etag, modified):
+        wanted = parse_range(headers.get("Range"), size)
+        if wanted:
+            status = 206 if wanted.satisfiable else 416
+            return Outcome(status, wanted.start, wanted.end)
+    return Outcome(200, 0, size)
+
+
+def _suffix(length: int | None, size: int) -> Range | None:
+    if length is None:
+        return None
+    if length and not size:
+        return None  # Satisfiable (RFC 9110 14.1.2), but no Content-Range can say so.
+    return Range(max(size - length, 0), size) if length else Range(0, 0)
+
+
+def _if_match(headers: Mapping[str, str], etag: str, modified: datetime) -> bool:
+    """Also stands for If-Unmodified-Since, which counts where If-Match is absent."""
+    header = headers.get("If-Match")
+    if header is not None:
+        # A strong comparison: a weak tag never matches (RFC 9110 8.8.3.2).
+        return header.strip() == "*" or ("", etag) in _entity_tags(header)
+    date = _parse_date(headers.get("If-Unmodified-Since"))
+    return date is None or modified <= date
+
+
+def _if_none_match(headers: Mapping[str, str], etag: str, modified: datetime, reads: bool) -> bool:
+    """Also stands for If-Modified-Since, which counts for reads without If-None-Match."""
+    header = headers.get("If-None-Match")
+    if header is not None:
+        return header.strip() != "*" and all(tag != etag for _, tag in _entity_tags(header))
+    date = _parse_date(headers.get("If-Modified-Since")) if reads else None
+    return date is None or modified > date
+
+
+def _if_range(header: str | None, etag: str, modified: datetime) -> bool:
+    if header is None:
+        return True
+    return header.strip() == f'"{etag}"' or _parse_date(header) == modified
+
+
+def _entity_tags(header: str) -> Iterator[tuple[str, str]]:
+    """Pairs of ``W/`` or nothing, and the tag; what follows something malformed is ignored."""
+    position = 0
+    while match := _ENTITY_TAG.match(header, position):
+        yield match[1] or "", match[2]
+        position = match.end()
+
+
+def _parse_date(header: str | None) -> datetime | None:
+    if header is None or not _HTTP_DATE.fullmatch(header.strip(" \t")):
+        return None
+    parsed = parsedate(header)
+    try:
+        return datetime(*parsed[:6], tzinfo=timezone.utc) if parsed else None
+    except ValueError:
+        return None
