@@ -1,0 +1,21 @@
+"""All rows, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.groups import buckets, downloads, links, memory, s3, throughput, uploads
+from benchmarks.row import Group
+from benchmarks.scale import Scale
+
+
+def every(scale: Scale) -> list[Group[Any]]:
+    return [
+        *uploads.groups(scale),
+        *throughput.groups(scale),
+        *memory.groups(scale),
+        *downloads.groups(scale),
+        *s3.groups(scale),
+        *links.groups(scale),
+        *buckets.groups(scale),
+    ]

@@ -1,0 +1,152 @@
+"""How long one upload takes, and a replacement and a deletion."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from benchmarks import show
+from benchmarks.bodies import Payload
+from benchmarks.floors import sink, time_copy
+from benchmarks.pair import Pair, pair
+from benchmarks.row import Group, Row
+from benchmarks.scale import Scale
+from benchmarks.servers import Kinto
+from benchmarks.site import Site
+from benchmarks.trial import Cost, Trial, Versus
+
+BATCH = 20  # Requests in a turn, of which the median counts.
+
+
+def groups(scale: Scale) -> list[Group[Pair]]:
+    single = {"workers": 1, "threads": 8}
+    both = {"workers": 2, "threads": 8, "postgresql": True}
+    return [
+        _group("gunicorn, memory", [*_small(scale), *_large(scale, "gunicorn")], single),
+        _group("gunicorn, PostgreSQL", _small(scale), both),
+        _group(
+            "waitress, memory",
+            [*_small(scale), *_large(scale, "waitress")],
+            {"engine": "waitress"},
+        ),
+    ]
+
+
+def _group(where: str, rows: list[Row[Pair]], options: dict[str, Any]) -> Group[Pair]:
+    return Group(where, lambda bench: pair(bench, **options), rows)
+
+
+def _small(scale: Scale) -> list[Row[Pair]]:
+    name = show.size(scale.small)
+    return [
+        Row(f"upload {name}", partial(_new, scale)),
+        Row(f"upload {name} beside a plain record", partial(_beside_record, scale)),
+        Row(f"replace {name}", partial(_replace, scale)),
+        Row(f"delete {name}", partial(_delete, scale)),
+    ]
+
+
+def _large(scale: Scale, engine: str) -> list[Row[Pair]]:
+    # The least that is asked for: a speed over the peer, a cost over the floor.
+    bars = {
+        ("gunicorn", scale.huge): (6.0, 1.6),
+        ("waitress", scale.large): (4.0, None),
+    }
+    return [
+        Row(
+            f"upload {show.size(size)}",
+            partial(_upload, scale, size, *bars.get((engine, size), (None, None))),
+        )
+        for size in (scale.medium, scale.large, scale.huge)
+    ]
+
+
+def _new(scale: Scale, stand: Pair) -> Trial:
+    payload = stand.bench.payloads[scale.small]
+    return _times(
+        scale,
+        {
+            "peer": partial(stand.peer.time_uploads, payload.multipart, BATCH),
+            "ours": partial(stand.ours.time_uploads, payload.multipart, BATCH),
+            "ours, PUT": partial(stand.ours.time_uploads, payload.raw, BATCH),
+        },
+        [Versus("peer", "ours", bar=0.8), Versus("peer", "ours, PUT", bar=0.8)],
+    )
+
+
+def _beside_record(scale: Scale, stand: Pair) -> Trial:
+    payload = stand.bench.payloads[scale.small]
+    return _times(
+        scale,
+        {
+            "plain record": partial(stand.ours.time_records, BATCH),
+            "ours": partial(stand.ours.time_uploads, payload.multipart, BATCH),
+            "client alone": partial(_client_alone, stand, payload, BATCH),
+        },
+        [
+            Versus("plain record", "ours", "difference", bar=1.3e-3),
+            Versus("plain record", "ours"),
+            Versus("ours", "client alone"),
+        ],
+    )
+
+
+def _replace(scale: Scale, stand: Pair) -> Trial:
+    payload = stand.bench.payloads[scale.small]
+    return _times(
+        scale,
+        {
+            "peer": partial(stand.peer.time_replaces, payload.multipart, BATCH),
+            "ours": partial(stand.ours.time_replaces, payload.multipart, BATCH),
+        },
+        [Versus("peer", "ours", bar=0.8)],
+    )
+
+
+def _delete(scale: Scale, stand: Pair) -> Trial:
+    payload = stand.bench.payloads[scale.small]
+    return _times(
+        scale,
+        {
+            "peer": partial(stand.peer.time_deletes, payload.multipart, BATCH),
+            "ours": partial(stand.ours.time_deletes, payload.multipart, BATCH),
+        },
+        [Versus("peer", "ours")],
+    )
+
+
+def _times(scale: Scale, contenders: dict[str, Cost], lines: list[Versus]) -> Trial:
+    return Trial(contenders, lines, show.seconds, scale.turns)
+
+
+def _upload(
+    scale: Scale, size: int, speed: float | None, cost: float | None, stand: Pair
+) -> Trial:
+    payload = stand.bench.payloads[size]
+    floor = stand.bench.folder("floor")
+    return Trial(
+        {
+            "peer": partial(stand.peer.time_large, payload.multipart),
+            "ours": partial(stand.ours.time_large, payload.multipart),
+            "ours, PUT": partial(stand.ours.time_large, payload.raw),
+            "sha256sum+cp+sync": partial(time_copy, payload.file, floor),
+            "client alone": partial(_client_alone, stand, payload, 1),
+        },
+        [
+            Versus("peer", "ours", "speed", bar=speed),
+            Versus("peer", "ours, PUT", "speed", bar=speed),
+            Versus("sha256sum+cp+sync", "ours", bar=cost),
+            Versus("sha256sum+cp+sync", "ours, PUT", bar=cost),
+            Versus("ours", "client alone"),
+        ],
+        show.seconds,
+        scale.turns if size < scale.large else scale.heavy_turns,
+    )
+
+
+def _client_alone(stand: Pair, payload: Payload, count: int) -> float:
+    """The same uploads, to a server that only drops them."""
+    with sink() as port:
+        ours = stand.ours.server
+        nowhere = Kinto("sink", port, ours.folder, ours.files, ours.process)
+        return Site(nowhere).time_uploads(payload.multipart, count)

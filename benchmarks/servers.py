@@ -1,0 +1,177 @@
+"""The servers that are measured: Kinto on gunicorn or waitress, and nginx."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from benchmarks.client import Client
+from benchmarks.environments import Environment
+from tests.faults import HOST
+
+Engine = Literal["gunicorn", "waitress"]
+START_TIMEOUT = 60.0
+
+INI = """\
+[server:main]
+use = egg:waitress#main
+host = 127.0.0.1
+port = {port}
+
+[app:main]
+use = egg:kinto
+kinto.includes = kinto.plugins.default_bucket
+                 kinto_attachment
+kinto.userid_hmac_secret = benchmark
+kinto.bucket_create_principals = system.Authenticated
+multiauth.policies = basicauth
+multiauth.policy.basicauth.use = kinto.core.authentication.BasicAuthAuthenticationPolicy
+{settings}
+
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys =
+[logger_root]
+level = WARNING
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+"""
+
+
+class Missing(Exception):
+    """A program that a row needs is not installed."""
+
+
+@dataclass(frozen=True)
+class Kinto:
+    """A running server."""
+
+    name: str
+    port: int
+    folder: Path
+    files: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self) -> Client:
+        return Client(self.port)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer requests: gunicorn's children, or waitress itself."""
+        main = psutil.Process(self.process.pid)
+        return main.children() or [main]
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def kinto(
+    environment: Environment,
+    folder: Path,
+    *,
+    engine: Engine = "gunicorn",
+    database: str | None = None,
+    workers: int = 1,
+    threads: int = 8,
+    storage: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Kinto]:
+    """Kinto with the plugin of ``environment``, in memory unless there is a ``database``.
+
+    ``storage`` and ``settings`` are the plugin's, without their prefix; it stores in a folder
+    unless told otherwise.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = folder / "files"
+    files.mkdir(exist_ok=True)
+    port = free_port()
+    ini = folder / "kinto.ini"
+    plugin = {
+        "base_url": "http://127.0.0.1/files/",
+        **(storage or {"base_path": str(files)}),
+        **(settings or {}),
+    }
+    ini.write_text(INI.format(port=port, settings=_settings(plugin, database)))
+    if engine == "gunicorn":
+        command = _gunicorn(environment, ini, port, workers, threads)
+    else:
+        command = [str(environment.python), "-m", "kinto", "start", "--ini", str(ini)]
+        command += ["--port", str(port), "-q"]
+    with running(command, folder) as process:
+        server = Kinto(environment.name, port, folder, files, process)
+        wait(server)
+        yield server
+
+
+def _settings(plugin: Mapping[str, str], database: str | None) -> str:
+    lines = {f"kinto.attachment.{name}": value for name, value in plugin.items()}
+    kind = "postgresql" if database else "memory"
+    for name in ("storage", "permission", "cache"):
+        lines[f"kinto.{name}_backend"] = f"kinto.core.{name}.{kind}"
+        if database:
+            lines[f"kinto.{name}_url"] = database
+    return "\n".join(f"{name} = {value}" for name, value in lines.items())
+
+
+def _gunicorn(
+    environment: Environment, ini: Path, port: int, workers: int, threads: int
+) -> list[str]:
+    app = ini.with_name("app.py")
+    app.write_text(
+        "from pyramid.paster import get_app, setup_logging\n"
+        f"setup_logging({str(ini)!r})\n"
+        f"application = get_app({str(ini)!r})\n"
+    )
+    return [
+        *(str(environment.python), "-m", "gunicorn", "-k", "gthread", "-b", f"127.0.0.1:{port}"),
+        *("-w", str(workers), "--threads", str(threads), "--timeout", "300"),
+        *("--keep-alive", "30", "--log-level", "warning", "--no-control-socket"),
+        *("--pythonpath", str(ini.parent), "app:application"),
+    ]
+
+
+@contextlib.contextmanager
+def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    # The folder, not ours, is current: else a peer would import our checkout.
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait(server: Kinto) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(OSError), server.client() as client:
+            client.expect(200, "GET", "/v1/__lbheartbeat__")
+            return
+        time.sleep(0.05)
+    log = (server.folder / "log").read_text("utf-8", "replace")
+    raise RuntimeError(f"{server.name} does not start:\n{log[-3000:]}")
