@@ -1,0 +1,147 @@
+"""Attach files to Kinto records: ``kinto.includes = kinto_attachment``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from kinto.core.events import ACTIONS, ResourceChanged
+from kinto.core.metrics import watch_execution_time
+from kinto.events import ServerFlushed
+from pyramid.events import ApplicationCreated, ContextFound
+from pyramid.security import NO_PERMISSION_REQUIRED
+from pyramid.settings import aslist
+
+from kinto_attachment import heartbeat, listeners, views
+from kinto_attachment.errors import AttachmentError
+from kinto_attachment.events import (
+    AttachmentAdded,
+    AttachmentRead,
+    AttachmentRemoved,
+    AttachmentReplaced,
+)
+from kinto_attachment.links import Links
+from kinto_attachment.listeners import allow_metadata_changes
+from kinto_attachment.settings import Settings
+from kinto_attachment.storage import backends
+
+__all__ = [
+    "AttachmentAdded",
+    "AttachmentRead",
+    "AttachmentRemoved",
+    "AttachmentReplaced",
+    "allow_metadata_changes",
+    "includeme",
+]
+
+__version__ = version("kinto-attachment")
+
+DOCS = "https://github.com/Kinto/kinto-attachment/"
+
+
+def includeme(config: Any) -> None:
+    """Set the plugin up in Kinto's Pyramid application."""
+    settings = Settings.parse(config.get_settings())
+    add_storage(config, settings)
+    add_views(config, settings)
+    add_transactions(config)
+    add_listeners(config)
+    add_heartbeat(config, settings)
+    add_metrics(config)
+    add_capability(config, settings)
+
+
+def add_storage(config: Any, settings: Settings) -> None:
+    registry = config.registry
+    registry.attachment_settings = settings
+    registry.attachment_storage = backends.register(config, settings)
+    registry.attachment_downloads = backends.downloads(registry.attachment_storage, settings)
+    registry.attachment_links = Links(
+        registry.storage,
+        registry.attachment_storage,
+        page_size=int(config.get_settings()["storage_max_fetch_size"]),
+    )
+
+
+def add_views(config: Any, settings: Settings) -> None:
+    for service in views.services(readonly=settings.readonly):
+        config.add_cornice_service(service)
+    config.add_exception_view(views.error_view, context=AttachmentError)
+    config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
+    if "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"]):
+        config.add_view(
+            views.default_bucket_attachment,
+            route_name="default_bucket_collection",
+            attachment_of_default_bucket=True,
+            permission=NO_PERMISSION_REQUIRED,
+        )
+
+
+class AttachmentOfDefaultBucket:
+    """A view predicate: its view is preferred to Kinto's own for the default bucket."""
+
+    def __init__(self, value: bool, config: Any) -> None:
+        self.value = value
+
+    def text(self) -> str:
+        return f"attachment_of_default_bucket = {self.value}"
+
+    phash = text
+
+    def __call__(self, context: Any, request: Any) -> bool:
+        parts = request.matchdict.get("subpath", "").split("/")
+        is_attachment = len(parts) == 5 and parts[0::2] == ["collections", "records", "attachment"]
+        return is_attachment and request.method != "OPTIONS"
+
+
+def add_transactions(config: Any) -> None:
+    config.add_tween(
+        "kinto_attachment.transactions.settling_tween", over="pyramid_tm.tm_tween_factory"
+    )
+    config.add_tween(
+        "kinto_attachment.bodies.draining_tween",
+        over="kinto_attachment.transactions.settling_tween",
+    )
+
+
+def add_listeners(config: Any) -> None:
+    changed = (ACTIONS.CREATE, ACTIONS.UPDATE)
+    for listener, resource, actions in (
+        (listeners.on_records_changed, "record", changed),
+        (listeners.on_records_deleted, "record", (ACTIONS.DELETE,)),
+        (listeners.on_collections_deleted, "collection", (ACTIONS.DELETE,)),
+        (listeners.on_buckets_deleted, "bucket", (ACTIONS.DELETE,)),
+    ):
+        config.add_subscriber(
+            listener, ResourceChanged, for_resources=(resource,), for_actions=actions
+        )
+    config.add_subscriber(listeners.before_flush, ContextFound)
+    config.add_subscriber(listeners.on_server_flushed, ServerFlushed)
+
+
+def add_heartbeat(config: Any, settings: Settings) -> None:
+    config.registry.heartbeats["attachments"] = heartbeat.check(
+        config.registry.attachment_storage, readonly=settings.readonly
+    )
+
+
+def add_metrics(config: Any) -> None:
+    def watch(event: Any) -> None:
+        registry = event.app.registry
+        watch_execution_time(registry.metrics, registry.attachment_storage, prefix="attachments")
+
+    config.add_subscriber(watch, ApplicationCreated)
+
+
+def add_capability(config: Any, settings: Settings) -> None:
+    advertised = settings["extra.base_url"]
+    config.add_api_capability(
+        "attachments",
+        version=__version__,
+        description="Attach files to records",
+        url=DOCS,
+        base_url=(settings["base_url"] if advertised is None else advertised) or "",
+        gzipped=settings["gzipped"],
+        max_size=settings["max_size"],
+        **backends.capabilities(config.registry.attachment_storage),
+    )

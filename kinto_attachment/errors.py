@@ -31,7 +31,7 @@ class InvalidForm(AttachmentError):
     errno = ERRORS.INVALID_POSTED_DATA
 
 
-class FileNotAllowed(InvalidForm, StorageFileNotAllowed):
+class FileNotAllowed(InvalidForm, StorageFileNotAllowed):  # type: ignore[misc]
     """body: File extension is not allowed."""
 
 

@@ -63,7 +63,9 @@ class Unfinished:
 
 @runtime_checkable
 class SignsUrls(Protocol):
-    def signed_url(self, key: str, expires: int, filename: str, disposition: str, content_type: str) -> str:
+    def signed_url(
+        self, key: str, expires: int, filename: str, disposition: str, content_type: str
+    ) -> str:
         """A URL that whoever has it can GET for ``expires`` seconds.
 
         The answer comes with the ``Content-Disposition`` made of ``disposition``
@@ -120,7 +122,11 @@ def check_key(key: str) -> str:
     if not 0 < len(encoded) <= MAX_KEY_BYTES:
         raise InvalidKey()
     for segment in key.split("/"):
-        if not segment or segment.startswith(".") or len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES:
+        if (
+            not segment
+            or segment.startswith(".")
+            or len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES
+        ):
             raise InvalidKey()
     if any(ord(character) < 32 or ord(character) == 127 or character == "\\" for character in key):
         raise InvalidKey()

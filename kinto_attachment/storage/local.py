@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import io
 import os
 import secrets
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TypeVar
 
 from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment import names
-from kinto_attachment.errors import (
-    AttachmentError,
-    FileNotFound,
-    InvalidKey,
-    KeyTaken,
-    StorageFull,
-    StorageUnavailable,
-)
+from kinto_attachment.errors import FileNotFound, InvalidKey, KeyTaken
 
-from . import CHUNK_SIZE, FileStat, FileStorage, Reader, Unfinished, check_key
+from . import FileStat, FileStorage, Reader, Unfinished, check_key
+from .disk import (
+    ABSENT,
+    OCCUPIED,
+    Draft,
+    StoredFile,
+    entries,
+    rename_to_free,
+    stat_entry,
+    sync_folder,
+    translated,
+    unlink,
+)
 
 T = TypeVar("T")
 
@@ -34,14 +36,6 @@ T = TypeVar("T")
 UNFINISHED_FOLDER = ".unfinished"
 # A folder made for a file can vanish again before the file is in it: see _remove_empty.
 ATTEMPTS = 100
-WRITE_BACK_BYTES = 8 * 1024 * 1024
-
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-# A key below another (``a`` and ``a/b``) is a file in the place of a folder, or the reverse.
-OCCUPIED = (FileExistsError, NotADirectoryError, IsADirectoryError)
-# As FAT, some network and some FUSE file systems answer.
-NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-NO_COPY_IN_KERNEL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
@@ -135,12 +129,13 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
 
     def _store(self, key: str, fill: Callable[[Draft], None]) -> FileStat:
         path = self.path(key)
-        with translated(OCCUPIED, KeyTaken):
-            with suppress(FileNotFoundError):  # Early, so that nothing is read in vain.
-                os.lstat(path)
-                raise KeyTaken()
+        with translated():
             draft = self._in_folder(self._unfinished, lambda: Draft(self._draft_path(key)))
         with draft:
+            # Early, so that nothing is read in vain; rename_to_free decides.
+            with translated(OCCUPIED, KeyTaken), suppress(FileNotFoundError):
+                os.lstat(path)
+                raise KeyTaken()
             fill(draft)
             with translated(OCCUPIED, KeyTaken):
                 found = draft.finish(self.file_mode, durable=self.durable)
@@ -190,13 +185,8 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         self._sync_folder(parent)
 
     def _sync_folder(self, folder: str) -> None:
-        if not self.durable:
-            return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if self.durable:
+            sync_folder(folder)
 
     def _remove_empty(self, folder: str) -> None:
         while folder != self.base_path:
@@ -211,157 +201,13 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             key = start + entry.name
             if not key.startswith(prefix) or not is_key(key):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            found = stat_entry(entry)
+            if found is None:
+                continue
+            if stat.S_ISDIR(found.st_mode):
                 yield from self._walk(entry.path, f"{key}/", prefix)
-            elif entry.is_file(follow_symlinks=False):
-                found = stat_entry(entry)
-                if found is not None:
-                    yield file_stat(key, found)
-
-
-class Draft:
-    """A file that is being written, under a name of its own until it is whole."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._size = 0
-        self._written_back = 0
-
-    def __enter__(self) -> Draft:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        os.close(self._descriptor)
-        unlink(self.path)
-
-    def fill(self, reader: Reader) -> None:
-        # What the reader raises is not the disk's, and passes.
-        while chunk := reader.read(CHUNK_SIZE):
-            with translated():
-                self._write(chunk)
-
-    def fill_from_file(self, file: StoredFile) -> None:
-        with translated():
-            try:
-                while os.copy_file_range(file.fileno(), self._descriptor, 1 << 30):
-                    pass
-            except OSError as error:
-                if error.errno not in NO_COPY_IN_KERNEL:
-                    raise
-                self.fill(file)
-
-    def finish(self, mode: int | None, *, durable: bool) -> os.stat_result:
-        if mode is not None:
-            os.fchmod(self._descriptor, mode)
-        if durable:
-            os.fsync(self._descriptor)
-        return os.fstat(self._descriptor)
-
-    def _write(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-        self._size += len(chunk)
-        # The disk begins to work now, so that there is little left for fsync to wait for: for
-        # pages not yet written, Linux takes this advice as "start writing them".
-        if (size := self._size - self._written_back) >= WRITE_BACK_BYTES:
-            advice = os.POSIX_FADV_DONTNEED
-            os.posix_fadvise(self._descriptor, self._written_back, size, advice)
-            self._written_back = self._size
-
-
-class StoredFile(io.FileIO):
-    """A stored file, or its bytes from ``start`` to ``end``.
-
-    It is a real file whose descriptor stands at the first byte wanted, so that a WSGI server can
-    ``sendfile`` from there as many bytes as the answer's ``Content-Length`` says.
-    """
-
-    def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
-        super().__init__(path)
-        size = os.fstat(self.fileno()).st_size
-        self._end = size if end is None else min(end, size)
-        self.seek(start)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(0, self._end - self.tell())
-        with translated():
-            return super().read(left if size is None or size < 0 else min(size, left))
-
-    def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-@contextmanager
-def translated(
-    errors: tuple[type[OSError], ...] = (), meaning: type[AttachmentError] = StorageUnavailable
-) -> Iterator[None]:
-    """Raise ``meaning`` for ``errors``, and for other errors of the disk what they mean."""
-    try:
-        yield
-    except errors as error:
-        raise meaning() from error
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (StorageFull if full else StorageUnavailable)() from error
-
-
-def rename_to_free(source: str, target: str) -> None:
-    """Give a file a name that nothing has; ``source`` may stay as a second name.
-
-    :raises FileExistsError: something has it.
-    """
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in NO_HARD_LINKS:
-            raise
-        rename_under_lock(source, target)
-
-
-def rename_under_lock(source: str, target: str) -> None:
-    # rename() overwrites, so looking and renaming must be one step for all of our processes.
-    lock = os.open(os.path.dirname(source), os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-        os.rename(source, target)
-    finally:
-        os.close(lock)
-
-
-def unlink(path: str) -> bool:
-    """Remove a file, and say whether there was one."""
-    try:
-        os.unlink(path)
-    except ABSENT:
-        return False
-    return True
-
-
-def entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, or nothing when there is none (any more)."""
-    with (
-        translated(),
-        suppress(FileNotFoundError, NotADirectoryError),
-        os.scandir(folder) as found,
-    ):
-        yield from found
-
-
-def stat_entry(entry: os.DirEntry[str]) -> os.stat_result | None:
-    with translated():
-        try:
-            return entry.stat(follow_symlinks=False)
-        except FileNotFoundError:  # It was deleted while we looked.
-            return None
+            elif stat.S_ISREG(found.st_mode):
+                yield file_stat(key, found)
 
 
 def file_stat(key: str, found: os.stat_result) -> FileStat:

@@ -46,7 +46,8 @@ class MemoryStorage(FileStorage):
     def delete(self, *keys: str) -> bool:
         self._reach(*keys)
         with self._lock:
-            return any([self._files.pop(key, None) for key in keys])
+            removed = [self._files.pop(key, None) for key in keys]
+        return any(removed)
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
         self._reach()

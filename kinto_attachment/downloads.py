@@ -1,0 +1,200 @@
+"""A stored file becomes a response: conditional, in ranges, handed over or redirected."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import format_datetime
+from typing import Any
+
+from kinto.core.errors import ERRORS, http_error
+from pyramid.httpexceptions import HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable
+from pyramid.response import Response
+
+from kinto_attachment import ranges
+from kinto_attachment.errors import FileNotFound
+from kinto_attachment.names import public_url
+from kinto_attachment.settings import Downloads, Scope
+from kinto_attachment.storage import (
+    CHUNK_SIZE,
+    ClosableReader,
+    FileStat,
+    FileStorage,
+    HasPaths,
+    SignsUrls,
+)
+from kinto_attachment.uploads import served_as
+
+logger = logging.getLogger(__name__)
+
+# The content is hostile: whatever a browser makes of it, it runs nothing, with nobody's rights.
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[ -~]+")
+REVALIDATE = "private, no-cache"
+
+
+class StreamedResponse(Response):  # type: ignore[misc]
+    """A response whose bytes nobody but the WSGI server may ask for.
+
+    Kinto measures each response by its ``body``, which would read the file into memory.
+    """
+
+    body = property(lambda self: b"")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file to send, with what its record says of it."""
+
+    key: str
+    filename: str
+    mimetype: str
+    hash: str
+    stat: FileStat
+
+    @classmethod
+    def find(cls, storage: FileStorage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
+        """:raises FileNotFound: a record points at a file that is not there, which is logged."""
+        try:
+            stat = storage.stat(key)
+        except FileNotFound:
+            logger.error("The file of an attachment is missing: %s", key)
+            raise
+        filename, mimetype, sha256 = (
+            str(metadata.get(name) or "") for name in ("filename", "mimetype", "hash")
+        )
+        return cls(key, filename, mimetype, sha256, stat)
+
+
+def respond(
+    request: Any, file: StoredFile, scope: Scope, *, cache_control: str = REVALIDATE
+) -> Response:
+    """Answer a GET or HEAD for a stored file (200, 206, 304, 412, 416; or a redirect)."""
+    wanted = ranges.evaluate(
+        request.method, request.headers, file.hash, file.stat.modified, file.stat.size
+    )
+    headers = _headers(file, scope, cache_control)
+    if wanted.status in (304, 412, 416):
+        return _refuse(wanted, file, headers)
+    registry = request.registry
+    downloads: Downloads = registry.attachment_downloads
+    storage: FileStorage = registry.attachment_storage
+    if downloads.mode == "redirect":
+        return _redirect(request, storage, file, headers)
+    if downloads.mode.startswith("x-"):
+        return _hand_over(downloads, storage, file, headers)
+    registry.metrics.count("attachments.bytes_out", wanted.end - wanted.start)
+    return _stream(request, storage, file, headers, wanted)
+
+
+def _headers(file: StoredFile, scope: Scope, cache_control: str) -> dict[str, str]:
+    headers = {
+        "Content-Type": _media_type(file.mimetype),
+        "Content-Disposition": served_as(scope, file.filename, file.mimetype),
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{file.hash}"',
+        "Last-Modified": format_datetime(file.stat.modified, usegmt=True),
+        "Cache-Control": cache_control,
+        **SECURITY_HEADERS,
+    }
+    if re.fullmatch(r"[0-9a-f]{64}", file.hash):
+        digest = base64.b64encode(bytes.fromhex(file.hash)).decode()
+        headers["Repr-Digest"] = f"sha-256=:{digest}:"
+    return headers
+
+
+def _media_type(mimetype: str) -> str:
+    # Metadata may have been written by other code than ours.
+    return mimetype if MEDIA_TYPE.fullmatch(mimetype) else "application/octet-stream"
+
+
+def _answer(status: int, headers: Mapping[str, str], body: Iterable[bytes] = ()) -> Response:
+    return StreamedResponse(status=status, headerlist=list(headers.items()), app_iter=body)
+
+
+def _refuse(wanted: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -> Response:
+    for name in ("Content-Type", "Content-Disposition", "Repr-Digest"):
+        headers.pop(name, None)
+    if wanted.status == 304:
+        return _answer(304, headers)
+    if wanted.status == 412:
+        refusal = http_error(
+            HTTPPreconditionFailed(),
+            errno=ERRORS.MODIFIED_MEANWHILE,
+            message="The attachment is not the one that was expected",
+        )
+    else:
+        headers["Content-Range"] = f"bytes */{file.stat.size}"
+        refusal = http_error(
+            HTTPRequestRangeNotSatisfiable(),
+            errno=ERRORS.INVALID_PARAMETERS,
+            message="The attachment has no such bytes",
+        )
+    refusal.headers.update(headers)
+    return refusal
+
+
+def _redirect(
+    request: Any, storage: FileStorage, file: StoredFile, headers: dict[str, str]
+) -> Response:
+    assert isinstance(storage, SignsUrls)  # noqa: S101 - checked at the start-up.
+    ttl = request.registry.attachment_settings["signed_url_ttl"]
+    kind = headers["Content-Disposition"].partition(";")[0]
+    url = storage.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
+    return _answer(302, {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"})
+
+
+def _hand_over(
+    downloads: Downloads, storage: FileStorage, file: StoredFile, headers: dict[str, str]
+) -> Response:
+    """Tell the web server in front which file to send; ranges are its business then."""
+    if downloads.mode == "x-sendfile":
+        assert isinstance(storage, HasPaths)  # noqa: S101 - checked at the start-up.
+        headers["X-Sendfile"] = storage.path(file.key)
+    else:
+        headers["X-Accel-Redirect"] = public_url(downloads.prefix, file.key)
+    return _answer(200, headers)
+
+
+def _stream(
+    request: Any,
+    storage: FileStorage,
+    file: StoredFile,
+    headers: dict[str, str],
+    wanted: ranges.Outcome,
+) -> Response:
+    headers["Content-Length"] = str(wanted.end - wanted.start)
+    if wanted.status == 206:
+        headers["Content-Range"] = ranges.content_range(wanted.start, wanted.end, file.stat.size)
+    if request.method == "HEAD":
+        return _answer(wanted.status, headers)
+    reader = storage.open(file.key, wanted.start, wanted.end)
+    return _answer(wanted.status, headers, _body(request, reader))
+
+
+def _body(request: Any, reader: ClosableReader) -> Iterable[bytes]:
+    wrapper = request.environ.get("wsgi.file_wrapper")
+    if wrapper is not None and hasattr(reader, "fileno"):
+        wrapped: Iterable[bytes] = wrapper(reader, CHUNK_SIZE)
+        return wrapped
+    return _Chunks(reader)
+
+
+class _Chunks:
+    """The reader as a WSGI server iterates it, closed when the server closes it."""
+
+    def __init__(self, reader: ClosableReader) -> None:
+        self.reader = reader
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.reader.read(CHUNK_SIZE):
+            yield chunk
+
+    def close(self) -> None:
+        self.reader.close()

@@ -1,0 +1,190 @@
+"""What happens to files when records change, whoever changes them.
+
+All links are made and dropped here, for our own uploads as for any other write of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kinto.core.errors import raise_invalid
+from kinto.core.utils import instance_uri
+
+from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
+from kinto_attachment.links import Link, Links
+from kinto_attachment.metadata import FIELD, key_of
+from kinto_attachment.settings import Settings
+from kinto_attachment.transactions import Ledger
+
+ALLOWED = "kinto_attachment.allowed"
+FLUSHED = "kinto_attachment.flushed"
+
+
+@contextmanager
+def allow_metadata_changes(request: Any) -> Iterator[None]:
+    """Let server-side code write the ``attachment`` of records.
+
+    Only for the records whose change is notified (``notify_resource_event``) inside the block.
+    """
+    before = {id(impacted) for impacted in _impacted(request)}
+    yield
+    allowed = request.bound_data.setdefault(ALLOWED, [])
+    # The objects themselves, not their ids: an id is given anew once its object is gone.
+    allowed += [impacted for impacted in _impacted(request) if id(impacted) not in before]
+
+
+def _impacted(request: Any) -> Iterator[dict[str, Any]]:
+    collected = request.bound_data.get("resource_events")
+    for _, impacted, _ in collected.event_dict.values() if collected else ():
+        yield from impacted
+
+
+def on_records_changed(event: Any) -> None:
+    """Guard the metadata, and link, relink or unlink the files of created and updated records."""
+    request = event.request
+    # Existing plugins say so by this flag, and Kinto merges the events of a request.
+    all_allowed = getattr(request, "_attachment_auto_save", False)
+    allowed = {id(impacted) for impacted in request.bound_data.get(ALLOWED, ())}
+    for impacted in event.impacted_objects:
+        new = impacted["new"].get(FIELD)
+        old = (impacted.get("old") or {}).get(FIELD)
+        if new == old:
+            continue
+        if new is not None and not all_allowed and id(impacted) not in allowed:
+            description = "Attachment metadata cannot be modified."
+            raise_invalid(request, name=FIELD, description=description)
+        _Change(event, impacted["new"]["id"]).apply(new, old)
+
+
+class _Change:
+    """The change of one record's attachment."""
+
+    def __init__(self, event: Any, record_id: str) -> None:
+        self.request = event.request
+        registry = self.request.registry
+        self.links: Links = registry.attachment_links
+        self.settings: Settings = registry.attachment_settings
+        self.prefix = registry.route_prefix
+        self.scope = self.settings.for_collection(
+            event.payload["bucket_id"], event.payload["collection_id"]
+        )
+        self.record = f"{collection_uri(event)}/records/{record_id}"
+
+    def apply(self, new: Any, old: Any) -> None:
+        key = key_of(self.settings, self.prefix, new)
+        # Not just what `old` says: a concurrent upload may have come between.
+        current = [link for link in self.links.of_record(self.record) if link.state == "current"]
+        if key is not None and key not in [link.key for link in current]:
+            self._link(key, new)
+        retired = [link for link in current if link.key != key]
+        _retire(self.request, retired, keep=self.scope.keep_old_files)
+        self._announce(new, old)
+
+    def _link(self, key: str, attachment: dict[str, Any]) -> None:
+        link = Link.to(self.record, key, attachment)
+        ledger = Ledger.of(self.request)
+        if key in ledger.written:
+            self.links.add(link)
+            ledger.when_committed(ledger.linked, key)
+        else:
+            self.links.share(link)
+
+    def _announce(self, new: Any, old: Any) -> None:
+        ledger = Ledger.of(self.request)
+        event: object
+        if new is None:
+            event = AttachmentRemoved(self.request, self.record, old)
+        elif old is None:
+            event = AttachmentAdded(self.request, self.record, new)
+        else:
+            event = AttachmentReplaced(self.request, self.record, new, old=old)
+        ledger.when_committed(ledger.events, event)
+
+
+def on_records_deleted(event: Any) -> None:
+    """Drop the files of deleted records, however many were deleted at once."""
+    request = event.request
+    registry = request.registry
+    ids = [impacted["old"]["id"] for impacted in event.impacted_objects]
+    scope = registry.attachment_settings.for_collection(
+        event.payload["bucket_id"], event.payload["collection_id"]
+    )
+    links = registry.attachment_links.of_records(collection_uri(event), ids)
+    _retire(request, links, keep=scope.keep_old_files)
+    ledger = Ledger.of(request)
+    for impacted in event.impacted_objects:
+        attachment = impacted["old"].get(FIELD)
+        if attachment is not None:
+            uri = f"{collection_uri(event)}/records/{impacted['old']['id']}"
+            removed = AttachmentRemoved(request, uri, attachment)
+            ledger.when_committed(ledger.events, removed)
+
+
+def on_collections_deleted(event: Any) -> None:
+    bucket_id = event.payload["bucket_id"]
+    for impacted in event.impacted_objects:
+        object_id = impacted["old"]["id"]
+        uri = instance_uri(event.request, "collection", bucket_id=bucket_id, id=object_id)
+        _retire_below(event.request, uri)
+
+
+def on_buckets_deleted(event: Any) -> None:
+    for impacted in event.impacted_objects:
+        uri = instance_uri(event.request, "bucket", id=impacted["old"]["id"])
+        _retire_below(event.request, uri)
+
+
+def before_flush(event: Any) -> None:
+    """Remember the files while there are links: Kinto tells of a flush only once it is done."""
+    request = event.request
+    service = request.current_service
+    if service is not None and service.name == "flush" and request.method == "POST":
+        links: Links = request.registry.attachment_links
+        keys = {link.key for page in links.under() for link in page}
+        keys.update(key for entry in links.outbox() for key in entry.keys)
+        request.bound_data[FLUSHED] = keys
+
+
+def on_server_flushed(event: Any) -> None:
+    _discard(event.request, event.request.bound_data.pop(FLUSHED, ()))
+
+
+def _retire_below(request: Any, uri: str) -> None:
+    """Retire all links of records below a bucket or collection."""
+    registry = request.registry
+    for page in registry.attachment_links.under(f"{uri}/"):
+        kept = [link for link in page if _keeps(registry.attachment_settings, link)]
+        _retire(request, kept, keep=True)
+        _retire(request, [link for link in page if link not in kept], keep=False)
+
+
+def _keeps(settings: Settings, link: Link) -> bool:
+    _, _, bucket_id, _, collection_id, *_ = link.record.split("/")
+    return settings.for_collection(bucket_id, collection_id).keep_old_files
+
+
+def _retire(request: Any, links: list[Link], *, keep: bool) -> None:
+    if keep:
+        for link in links:
+            request.registry.attachment_links.keep(link)
+    else:
+        _discard(request, request.registry.attachment_links.drop(links))
+
+
+def _discard(request: Any, keys: Iterable[str]) -> None:
+    """Have files deleted after the commit."""
+    entries = request.registry.attachment_links.discard(keys)
+    ledger = Ledger.of(request)
+    ledger.when_committed(ledger.garbage, *entries)
+
+
+def collection_uri(event: Any) -> str:
+    uri: str = instance_uri(
+        event.request,
+        "collection",
+        bucket_id=event.payload["bucket_id"],
+        id=event.payload["collection_id"],
+    )
+    return uri

@@ -1,0 +1,120 @@
+"""The only code that writes records: it asks Kinto to, by a sub-request."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from kinto.core.storage.exceptions import IntegrityError, ObjectNotFoundError
+from kinto.core.utils import build_request, instance_uri
+from kinto.plugins.default_bucket import resource_create_object
+from kinto.views.buckets import Bucket
+from kinto.views.collections import Collection
+
+from kinto_attachment.context import RecordContext
+from kinto_attachment.listeners import allow_metadata_changes
+from kinto_attachment.metadata import FIELD
+from kinto_attachment.transactions import in_batch, release
+
+logger = logging.getLogger(__name__)
+
+# Two writers in one collection collide when they get the same timestamp, so rarely twice.
+ATTEMPTS = 10
+PAUSE = 0.02  # Seconds, for the first; then longer, up to ten times that.
+
+# Headers of the upload that mean something else, or nothing, to the record's endpoint.
+NOT_FORWARDED = (
+    "Accept",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-MD5",
+    "Expect",
+    "Range",
+    "Response-Behavior",
+    "Transfer-Encoding",
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Kinto's answer to the write of a record: 201 or 200, and the record's new timestamp."""
+
+    status: int
+    etag: str
+    last_modified: str
+    record: dict[str, Any]
+
+
+def write(
+    request: Any, data: dict[str, Any] | None, permissions: Any, attachment: dict[str, Any] | None
+) -> Written:
+    """Set the record's attachment and what came along with it; create the record if need be.
+
+    When another writer came between, the record is written again in a fresh transaction.
+
+    :raises HTTPException: Kinto's own refusals: schema, preconditions, permissions.
+    """
+    context: RecordContext = request.context
+    body: dict[str, Any] = {"data": {**(data or {}), FIELD: attachment}}
+    if permissions:
+        body["permissions"] = permissions
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _create_parents(request, context)
+            method = "PATCH" if _exists(request, context) else "PUT"
+            return _ask_kinto(request, method, context.record_uri, body)
+        except IntegrityError:
+            if attempt == ATTEMPTS or in_batch(request):
+                raise
+            logger.info("Another writer came between: write %s again", context.record_uri)
+            release(request)
+            time.sleep(random.uniform(PAUSE / 4, PAUSE * min(attempt, 10)))  # noqa: S311
+    raise AssertionError("unreachable")
+
+
+def _exists(request: Any, context: RecordContext) -> bool:
+    # Looked up anew: while the body came in, the record may have been created or deleted.
+    try:
+        request.registry.storage.get("record", context.collection_uri, context.record_id)
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
+def _create_parents(request: Any, context: RecordContext) -> None:
+    """In the default bucket, the bucket and the collection come into being with the record."""
+    if not context.implicit_parents:
+        return
+    bucket_uri = instance_uri(request, "bucket", id=context.bucket_id)
+    parents = (
+        ("buckets", bucket_uri, Bucket),
+        ("collections", context.collection_uri, Collection),
+    )
+    for name, uri, resource_class in parents:
+        created = request.bound_data.setdefault(name, {})
+        # As Kinto's own default bucket remembers them: buckets by id, collections by URI.
+        known_as = context.bucket_id if name == "buckets" else uri
+        if known_as not in created:
+            new = resource_create_object(request, resource_class, uri)
+            if new or name == "buckets":
+                created[known_as] = new
+
+
+def _ask_kinto(request: Any, method: str, uri: str, body: dict[str, Any]) -> Written:
+    subrequest = build_request(request, {"method": method, "path": uri, "body": body})
+    for header in NOT_FORWARDED:
+        subrequest.headers.pop(header, None)
+    subrequest.bound_data = request.bound_data
+    with allow_metadata_changes(request):
+        response = request.invoke_subrequest(subrequest, use_tweens=False)
+    if response.status_code >= 400:
+        raise response  # Cornice returns its refusals, Kinto's own code raises them.
+    return Written(
+        status=response.status_code,
+        etag=response.headers["ETag"],
+        last_modified=response.headers["Last-Modified"],
+        record=response.json["data"],
+    )

@@ -1,0 +1,69 @@
+"""From the settings to the one backend, and what it can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+from pyramid_storage.registry import register_file_storage_impl
+
+from kinto_attachment.settings import Downloads, Settings
+
+from . import CopiesFiles, FileStorage, ListsFiles, SignsUrls
+
+
+def register(config: Any, settings: Settings) -> FileStorage:
+    """Build the backend and register it where pyramid_storage's users look for it."""
+    backend = build(settings)
+    # The name of the request's property: ``request.attachment``.
+    config.registry.settings.setdefault("storage.name", "attachment")
+    register_file_storage_impl(config, backend)
+    return backend
+
+
+def build(settings: Settings) -> FileStorage:
+    """:raises ConfigurationError: the backend's library is not installed."""
+    # Imported when chosen: boto3 and google-cloud-storage are extras.
+    if settings.backend == "aws.bucket_name":
+        from .s3 import S3Storage
+
+        return S3Storage(**_options(settings, "aws."))
+    if settings.backend == "gcloud.bucket_name":
+        from .gcloud import GoogleStorage
+
+        return GoogleStorage(**_options(settings, "gcloud."))
+    from .local import LocalStorage
+
+    return LocalStorage(
+        settings["base_path"], settings["base_url"] or "", file_mode=settings["file_mode"]
+    )
+
+
+def downloads(backend: FileStorage, settings: Settings) -> Downloads:
+    """How files are handed out: as set, else what suits the backend."""
+    chosen: Downloads | None = settings["downloads"]
+    if chosen is None:
+        return Downloads("redirect" if isinstance(backend, SignsUrls) else "stream")
+    if chosen.mode == "redirect" and not isinstance(backend, SignsUrls):
+        raise ConfigurationError("This storage has no signed URLs to redirect downloads to.")
+    return chosen
+
+
+def capabilities(backend: FileStorage) -> dict[str, bool]:
+    """What the server advertises of the backend, computed from what it implements."""
+    return {
+        "ranges": True,
+        "signed_urls": isinstance(backend, SignsUrls),
+        "lists_files": isinstance(backend, ListsFiles),
+        "copies_files": isinstance(backend, CopiesFiles),
+    }
+
+
+def _options(settings: Settings, prefix: str) -> dict[str, Any]:
+    """The backend's own options, as the keyword arguments that it takes."""
+    options = {
+        name.removeprefix(prefix): value
+        for name, value in settings.values.items()
+        if name.startswith(prefix) and value is not None
+    }
+    return {**options, "base_url": settings["base_url"] or ""}

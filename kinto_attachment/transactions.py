@@ -1,0 +1,203 @@
+"""Files follow the transaction: new ones are undone with it, old ones deleted after it.
+
+A request keeps a :class:`Ledger` of what it did to files and of what it means to do. The tween,
+which sits above Kinto's transaction, settles it when the outcome is known, whichever way the
+request ended: committed, aborted, failed at the commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import transaction
+from kinto.core.storage.exceptions import BackendError, ObjectNotFoundError
+
+from kinto_attachment.errors import StorageError
+from kinto_attachment.links import Garbage, Links
+from kinto_attachment.metadata import FIELD, key_of
+
+logger = logging.getLogger(__name__)
+
+LEDGER = "kinto_attachment.ledger"
+# What Kinto remembers during a request about objects that it created implicitly, and the events
+# that it collected: void when the transaction starts again.
+REMEMBERED = ("resource_events", "buckets", "collections")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Ledger:
+    """What one request did to files, shared by the sub-requests of a batch."""
+
+    written: dict[str, str] = field(default_factory=dict)  # Key -> URI of the record it is for.
+    reserved: list[str] = field(default_factory=list)
+    # Filled by after-commit hooks, so with what is committed only:
+    linked: list[str] = field(default_factory=list)
+    garbage: list[Garbage] = field(default_factory=list)
+    events: list[object] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, request: Any) -> Ledger:
+        ledger: Ledger = request.bound_data.setdefault(LEDGER, cls())
+        return ledger
+
+    def when_committed(self, to: list[T], *items: T) -> None:
+        """Append to one of the lists above if the current transaction commits."""
+
+        def append(committed: bool) -> None:
+            if committed:
+                to.extend(items)
+
+        transaction.get().addAfterCommitHook(append)
+
+
+def restart() -> None:
+    """Give up the current transaction, and with it the database connection, and begin a new one.
+
+    What waits for the commit of the request (Kinto's ``AfterResourceChanged`` among it) waits
+    for the commit of the new one. Only for requests that have written nothing yet, or whose
+    writes are to be made anew.
+    """
+    hooks = list(transaction.get().getAfterCommitHooks())
+    transaction.abort()
+    begun = transaction.begin()
+    for hook, args, kwargs in hooks:
+        begun.addAfterCommitHook(hook, args, kwargs)
+
+
+def release(request: Any) -> None:
+    """Hold no database connection while the body arrives; not in a batch, which has written."""
+    if not in_batch(request):
+        restart()
+        for name in REMEMBERED:
+            request.bound_data.pop(name, None)
+
+
+def in_batch(request: Any) -> bool:
+    while (parent := getattr(request, "parent", None)) is not None:
+        request = parent
+    service = request.current_service
+    return service is not None and service.name == "batch"
+
+
+@contextmanager
+def aside(request: Any) -> Iterator[None]:
+    """Run something in a short transaction of its own, where the request's has not begun.
+
+    In a batch there is no such place, and it becomes part of the batch's transaction.
+    """
+    if in_batch(request):
+        yield
+        return
+    hooks = list(transaction.get().getAfterCommitHooks())
+    transaction.abort()
+    try:
+        with transaction.manager:
+            yield
+    finally:
+        begun = transaction.begin()
+        for hook, args, kwargs in hooks:
+            begun.addAfterCommitHook(hook, args, kwargs)
+
+
+def settling_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
+    """Above pyramid_tm's tween: below it, the transaction is open; here, it has ended."""
+
+    def tween(request: Any) -> Any:
+        try:
+            return handler(request)
+        finally:
+            ledger = request.bound_data.get(LEDGER)
+            if ledger is not None:
+                settle(registry, ledger)
+
+    return tween
+
+
+def settle(registry: Any, ledger: Ledger) -> None:
+    """Do what the outcome of the transaction asks for; a failure here is gc's to finish."""
+    for step in (_undo, _finish, _free_names, _notify):
+        try:
+            step(registry, ledger)
+        except Exception:
+            logger.exception("Could not settle the attachments of a request: %s", step.__name__)
+            registry.metrics.count("attachments.settle_failed")
+
+
+def finish(registry: Any, entry: Garbage) -> bool:
+    """Delete the files of an outbox entry, then the entry; False if somebody else has.
+
+    :raises StorageError: the files are still there, maybe, and so is the entry.
+    """
+    with transaction.manager:
+        if not registry.attachment_links.take(entry):
+            return False
+        registry.attachment_storage.delete(*entry.keys)
+    return True
+
+
+def _undo(registry: Any, ledger: Ledger) -> None:
+    """Delete the files that this request stored and did not, in the end, link to a record."""
+    unlinked = [key for key in ledger.written if key not in ledger.linked]
+    if not unlinked:
+        return
+    with transaction.manager:
+        # Nothing was committed by this request, but a memory backend keeps what was written.
+        lost = [key for key in unlinked if not _in_use(registry, key, ledger.written[key])]
+    _delete(registry, lost)
+
+
+def _in_use(registry: Any, key: str, record_uri: str) -> bool:
+    links: Links = registry.attachment_links
+    if links.of_key(key):
+        return True
+    collection_uri, _, object_id = record_uri.rpartition("/records/")
+    try:
+        record = registry.storage.get("record", collection_uri, object_id)
+    except ObjectNotFoundError:
+        return False
+    settings, prefix = registry.attachment_settings, registry.route_prefix
+    return key_of(settings, prefix, record.get(FIELD)) == key
+
+
+def _finish(registry: Any, ledger: Ledger) -> None:
+    for entry in ledger.garbage:
+        try:
+            finish(registry, entry)
+        except (StorageError, BackendError):
+            _report_failed_delete(registry, entry.keys)
+
+
+def _free_names(registry: Any, ledger: Ledger) -> None:
+    if ledger.reserved:
+        with transaction.manager:
+            for key in ledger.reserved:
+                registry.attachment_links.unreserve(key)
+
+
+def _notify(registry: Any, ledger: Ledger) -> None:
+    for event in ledger.events:
+        try:
+            registry.notify(event)
+        except Exception:
+            logger.exception("A subscriber of %s failed", type(event).__name__)
+
+
+def _delete(registry: Any, keys: list[str]) -> None:
+    if not keys:
+        return
+    try:
+        registry.attachment_storage.delete(*keys)
+    except StorageError:
+        _report_failed_delete(registry, keys)
+
+
+def _report_failed_delete(registry: Any, keys: list[str]) -> None:
+    shown = ", ".join(keys[:10]) + (" …" if len(keys) > 10 else "")
+    logger.exception("Could not delete stored files, left to gc: %s", shown)
+    registry.metrics.count("attachments.delete_failed", len(keys))

@@ -1,0 +1,290 @@
+"""The endpoints, each a list of steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from kinto.core.errors import ERRORS, http_error, raise_invalid
+from kinto.core.utils import reapply_cors
+from pyramid.httpexceptions import (
+    HTTPException,
+    HTTPForbidden,
+    HTTPNoContent,
+    HTTPPreconditionFailed,
+    status_map,
+)
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.security import NO_PERMISSION_REQUIRED
+
+from kinto_attachment import downloads, records
+from kinto_attachment.bodies import FORM_OVERHEAD, body_of, check_length
+from kinto_attachment.context import RecordContext, may_read
+from kinto_attachment.errors import AttachmentError, FileNotFound, InvalidForm, StorageError
+from kinto_attachment.events import AttachmentRead
+from kinto_attachment.links import Link, Links
+from kinto_attachment.metadata import FIELD, FILES_ROUTE, Attachment, key_of
+from kinto_attachment.multipart import FilePart, read_form
+from kinto_attachment.names import disposition_filename
+from kinto_attachment.settings import Scope
+from kinto_attachment.streams import ClaimedDigests
+from kinto_attachment.transactions import Ledger, release
+from kinto_attachment.uploads import IncomingFile, store
+
+RECORD_PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+FILE_PATH = "/attachments/{key:.+}"
+
+EXPOSED_HEADERS = (
+    "Accept-Ranges",
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Last-Modified",
+    "Location",
+    "Repr-Digest",
+)
+FOREVER = "max-age=31536000, immutable"
+
+View = Callable[[Any], Any]
+
+
+def services(*, readonly: bool) -> list[Service]:
+    """The Cornice services; made once Kinto has read its settings, CORS among them."""
+    attachment = Service(
+        name="attachment",
+        path=RECORD_PATH,
+        description="The file attached to a record",
+        factory=RecordContext,
+    )
+    file = Service(name=FILES_ROUTE, path=FILE_PATH, description="A stored file")
+    # Cornice answers HEAD wherever it answers GET.
+    methods: dict[str, View] = {"GET": get_attachment}
+    if not readonly:
+        methods |= {"POST": post_attachment, "PUT": put_attachment, "DELETE": delete_attachment}
+    for method, view in methods.items():
+        attachment.add_view(method, view, permission=DYNAMIC, cors_headers=EXPOSED_HEADERS)
+    # Whether the user may read is a question to the index, asked by the view.
+    file.add_view("GET", get_file, permission=NO_PERMISSION_REQUIRED, cors_headers=EXPOSED_HEADERS)
+    return [attachment, file]
+
+
+def counted(view: View) -> View:
+    """Count uploads by their result."""
+
+    @wraps(view)
+    def counting(request: Any) -> Any:
+        result = "failed"
+        try:
+            response = view(request)
+            result = "created" if response.status_code == 201 else "updated"
+            return response
+        except AttachmentError as error:
+            result = "refused" if error.status < 500 else "failed"
+            raise
+        except HTTPException:
+            result = "refused"
+            raise
+        finally:
+            metrics = request.registry.metrics
+            metrics.count("attachments.uploads", unique=[("result", result)])
+
+    return counting
+
+
+@counted
+def post_attachment(request: Any) -> Response:
+    """Attach the file of a form to the record, and set its attributes and permissions."""
+    check_preconditions(request)
+    check_length(request, scope_of(request).max_size, overhead=FORM_OVERHEAD)
+    body = body_of(request)
+    release(request)
+    content_type = request.headers.get("Content-Type", "")
+    form = read_form(body, content_type, partial(store_part, request))
+    written = records.write(request, form.data, form.permissions, form.file.to_json())
+    return uploaded(request, written, form.file)
+
+
+@counted
+def put_attachment(request: Any) -> Response:
+    """Attach the request's body, as it is, to the record."""
+    check_preconditions(request)
+    check_length(request, scope_of(request).max_size)
+    incoming = IncomingFile(
+        filename=requested_filename(request),
+        declared_type=request.headers.get("Content-Type"),
+        reader=body_of(request),
+        claims=ClaimedDigests.parse(request.headers),
+    )
+    release(request)
+    attachment = store(request, incoming)
+    written = records.write(request, None, None, attachment.to_json())
+    return uploaded(request, written, attachment)
+
+
+def delete_attachment(request: Any) -> Response:
+    """Detach the file from the record, and delete it."""
+    record = request.context.existing_record()
+    check_preconditions(request)
+    if record.get(FIELD) is not None:
+        records.write(request, None, None, None)
+    return HTTPNoContent()
+
+
+def get_attachment(request: Any) -> Response:
+    """The record's current file."""
+    context: RecordContext = request.context
+    metadata: Any = context.existing_record().get(FIELD)
+    key = current_key(request, context.record_uri, metadata)
+    file = downloads.StoredFile.find(request.registry.attachment_storage, key, metadata)
+    response = downloads.respond(request, file, scope_of(request))
+    announce_read(request, response, context.record_uri, metadata)
+    return response
+
+
+def get_file(request: Any) -> Response:
+    """One stored file, by the object key in its location."""
+    registry = request.registry
+    public = registry.attachment_settings["public"]
+    link = readable_link(request, request.matchdict["key"], public=public)
+    file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.dump())
+    _, _, bucket_id, _, collection_id, *_ = link.record.split("/")
+    scope = registry.attachment_settings.for_collection(bucket_id, collection_id)
+    cache_control = f"{'public' if public else 'private'}, {FOREVER}"
+    response = downloads.respond(request, file, scope, cache_control=cache_control)
+    announce_read(request, response, link.record, link.dump())
+    return response
+
+
+def default_bucket_attachment(request: Any) -> Response:
+    """The same endpoints below ``/buckets/default``.
+
+    Kinto's own view of the default bucket would read the body into memory to pass it on.
+    """
+    if request.authenticated_userid is None:
+        raise HTTPForbidden()  # Kinto makes a 401 of it.
+    real = f"/buckets/{request.default_bucket_id}/"
+    environ = {k: v for k, v in request.environ.items() if not k.startswith(("webob.", "bfg."))}
+    environ["PATH_INFO"] = environ["PATH_INFO"].replace("/buckets/default/", real, 1)
+    subrequest = Request(environ)
+    subrequest.registry = request.registry
+    subrequest.parent = request
+    subrequest.implicit_parents = True
+    return request.invoke_subrequest(subrequest)
+
+
+def error_view(error: AttachmentError, request: Any) -> Response:
+    """Our errors, as Kinto's JSON errors."""
+    response = http_error(
+        status_map[error.status](), errno=error.errno, message=str(error), details=error.details
+    )
+    if error.status in (409, 503, 507):
+        response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
+    if isinstance(error, StorageError):
+        downloads.logger.error("The attachments' storage fails: %s", error, exc_info=error)
+    return reapply_cors(request, response)
+
+
+# The steps.
+
+
+def scope_of(request: Any) -> Scope:
+    context: RecordContext = request.context
+    scope: Scope = request.registry.attachment_settings.for_collection(
+        context.bucket_id, context.collection_id
+    )
+    return scope
+
+
+def check_preconditions(request: Any) -> None:
+    """Refuse before the body what Kinto would refuse after it (it is asked again then).
+
+    :raises HTTPPreconditionFailed: as Kinto does for the record itself.
+    """
+    record = request.context.record
+    if_match = timestamp_header(request, "If-Match")
+    if_none_match = timestamp_header(request, "If-None-Match")
+    modified = record is not None and if_match not in ("", "*", str(record["last_modified"]))
+    if (if_none_match == "*" and record) or (if_match and record is None) or modified:
+        details = {"existing": record} if record else {}
+        response = http_error(
+            HTTPPreconditionFailed(),
+            errno=ERRORS.MODIFIED_MEANWHILE,
+            message="Resource was modified meanwhile",
+            details=details,
+        )
+        if record:
+            response.headers["ETag"] = f'"{record["last_modified"]}"'
+        raise response
+
+
+def timestamp_header(request: Any, name: str) -> str:
+    """A record's ETag without its quotes, ``*``, or nothing."""
+    value = request.headers.get(name, "").strip()
+    if value and value != "*" and not re.fullmatch(r'"\d+"', value):
+        raise_invalid(request, location="header", name=name, description="Invalid value")
+    return str(value.strip('"'))
+
+
+def requested_filename(request: Any) -> str:
+    """The name of a raw body: ``Content-Disposition``, else ``?filename=``."""
+    header = request.headers.get("Content-Disposition")
+    name = disposition_filename(header) if header else None
+    name = name or request.GET.get("filename")
+    if not name:
+        raise InvalidForm("body: Filename is required.")
+    return str(name)
+
+
+def store_part(request: Any, part: FilePart) -> Attachment:
+    claims = ClaimedDigests.parse(part.headers)
+    return store(request, IncomingFile(part.filename, part.content_type, part.reader, claims))
+
+
+def uploaded(request: Any, written: records.Written, attachment: Attachment) -> Response:
+    response = Response(status=written.status, json=attachment.to_json())
+    response.headers["Location"] = f"/{request.registry.route_prefix}{request.context.record_uri}"
+    response.headers["ETag"] = written.etag
+    response.headers["Last-Modified"] = written.last_modified
+    return response
+
+
+def current_key(request: Any, record_uri: str, metadata: Any) -> str:
+    """:raises FileNotFound: the record has no attachment, or none of ours."""
+    registry = request.registry
+    if isinstance(metadata, dict):
+        key = key_of(registry.attachment_settings, registry.route_prefix, metadata)
+        if key is not None:
+            return key
+        # Written when another `base_url` was set: the index still knows.
+        for link in registry.attachment_links.of_record(record_uri):
+            if link.state == "current":
+                return str(link.key)
+    raise FileNotFound("The record has no attachment.")
+
+
+def readable_link(request: Any, key: str, *, public: bool) -> Link:
+    """A record that points at the file and that the user may read.
+
+    :raises FileNotFound: no record points at it.
+    :raises HTTPForbidden: none that the user may read does.
+    """
+    links: Links = request.registry.attachment_links
+    found = links.of_key(key)
+    if not found:
+        raise FileNotFound()
+    for link in found:
+        if public or may_read(request, link.record):
+            return link
+    raise HTTPForbidden()
+
+
+def announce_read(request: Any, response: Response, record_uri: str, metadata: Any) -> None:
+    if request.method == "GET" and response.status_code in (200, 206, 302):
+        ledger = Ledger.of(request)
+        ledger.when_committed(ledger.events, AttachmentRead(request, record_uri, metadata))
