@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -37,8 +38,11 @@ class Draft:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self._descriptor)
-        unlink(self.path)
+        # Nothing depends on it any more: what is left behind is listed as unfinished.
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            os.unlink(self.path)
 
     def fill(self, reader: Reader) -> None:
         # What the reader raises is not the disk's, and passes.
@@ -48,12 +52,7 @@ class Draft:
 
     def fill_from_file(self, file: StoredFile) -> None:
         with translated():
-            try:
-                while os.copy_file_range(file.fileno(), self._descriptor, COPY_BYTES):
-                    pass
-            except OSError as error:
-                if error.errno not in NO_COPY_IN_KERNEL:
-                    raise
+            if not self._copy_in_kernel(file):
                 self.fill(file)
 
     def finish(self, mode: int | None, *, durable: bool) -> os.stat_result:
@@ -61,19 +60,43 @@ class Draft:
             os.fchmod(self._descriptor, mode)
         if durable:
             os.fsync(self._descriptor)
-        return os.fstat(self._descriptor)
+        found = os.fstat(self._descriptor)
+        self._close()  # Some network file systems tell only now that something went wrong.
+        return found
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _copy_in_kernel(self, file: StoredFile) -> bool:
+        # File systems that can (XFS, Btrfs) share the blocks instead of copying them.
+        if sys.platform != "linux":
+            return False
+        try:
+            while os.copy_file_range(file.fileno(), self._descriptor, COPY_BYTES):
+                pass
+        except OSError as error:
+            if error.errno not in NO_COPY_IN_KERNEL:
+                raise
+            return False
+        return True
 
     def _write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
         self._size += len(chunk)
-        # The disk begins to work now, so that there is little left for fsync to wait for: for
-        # pages not yet written, Linux takes this advice as "start writing them".
-        if (size := self._size - self._written_back) >= WRITE_BACK_BYTES:
-            advice = os.POSIX_FADV_DONTNEED
-            os.posix_fadvise(self._descriptor, self._written_back, size, advice)
-            self._written_back = self._size
+        if self._size - self._written_back >= WRITE_BACK_BYTES:
+            self._start_write_back()
+
+    def _start_write_back(self) -> None:
+        # Let the disk work now, so that fsync has little left to wait for: Linux takes this
+        # advice as "start writing", and drops none of the pages that are not written yet.
+        start, self._written_back = self._written_back, self._size
+        if sys.platform == "linux":
+            size = self._size - start
+            os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
 class StoredFile(io.FileIO):
