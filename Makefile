@@ -9,6 +9,8 @@ STORAGE ?= local
 FLOOR ?= 95
 ARGS ?=
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 BIN := $(VENV)/bin
 FOUND = $(shell command -v $(1) 2> /dev/null)
 # Node comes from PyPI where the machine has none.
@@ -76,7 +78,8 @@ clean: ## Remove all that make made, the files of "make serve" included
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo 'Python 3.10 or later is needed; "$(PYTHON)" is not. Try: make ... PYTHON=python3.12' >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV) 2> /dev/null || { \
+	@echo 'Making $(VENV) and installing into it.'
+	@$(PYTHON) -m venv --clear $(VENV) > /dev/null 2>&1 || { \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		PYTHONPATH="$$($(PYTHON) -c 'import os, pip; print(os.path.dirname(os.path.dirname(pip.__file__)))')" \
 			$@ -m pip install --quiet --ignore-installed pip || { rm -rf $(VENV); exit 1; }; }
@@ -94,5 +97,6 @@ $(VENV)/.dev: setup.py | $(BIN)/python
 
 # No lock file: it would name the registry of whoever wrote it.
 node_modules/.installed: package.json | $(VENV)/.dev
-	PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-package-lock --no-audit --no-fund \
+		--no-update-notifier --ignore-scripts --loglevel=error
 	@touch $@

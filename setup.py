@@ -45,7 +45,6 @@ setup(
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},
     classifiers=[
         "Framework :: Pyramid",
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

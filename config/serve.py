@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8888)
     parser.add_argument("--storage", choices=STORAGES, default="local")
     options = parser.parse_args()
+    check_port(options.port)
     with storage(options.storage) as (files, environ):
         url = f"http://127.0.0.1:{options.port}/v1"
         record = f"{url}/buckets/default/collections/docs/records/first"
@@ -45,9 +47,17 @@ def main() -> int:
         return run(options.port, environ)
 
 
+def check_port(port: int) -> None:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        sys.exit(f"Port {port} is taken. Use another: make serve PORT={port + 1}")
+
+
 def run(port: int, environ: dict[str, str]) -> int:
-    command = [sys.executable, "-m", "kinto", "start", "--port", str(port)]
-    command += ["--ini", str(Path(__file__).with_name("serve.ini"))]
+    program = str(Path(sys.executable).with_name("kinto"))
+    ini = str(Path(__file__).with_name("serve.ini"))
+    command = [program, "start", "--ini", ini, "--port", str(port)]
     kinto = subprocess.Popen(command, env={**os.environ, **environ})  # noqa: S603
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
