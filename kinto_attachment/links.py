@@ -166,6 +166,20 @@ class Links:
             # PostgreSQL's LIKE takes the ``_`` of a bucket's name for any character.
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
 
+    def without_links(self, keys: list[str]) -> set[str]:
+        """Those of the keys that no record points at."""
+        ids = {key: digest_of(key) for key in keys}
+        linked: set[str] = set()
+        for batch in batches(ids.values()):
+            both = {*batch, *(f"{digest}-shared" for digest in batch)}
+            rows = self.backend.list_all(
+                resource_name=LINK,
+                parent_id="attachments:*",
+                filters=[Filter("id", both, COMPARISON.IN)],
+            )
+            linked.update(row["key"] for row in rows)
+        return set(keys) - linked
+
     # Changes.
 
     def add(self, link: Link) -> None:
@@ -205,6 +219,19 @@ class Links:
                 orphans.append(link.key)
         return orphans
 
+    def bury(self, keys: Iterable[str]) -> tuple[list[Garbage], set[str]]:
+        """Put files in the outbox that seem to have no link, and have none indeed.
+
+        Unlike files that lose their last link here, others may be about to be linked.
+        """
+        orphans = set()
+        for key in sorted(keys):  # In one order, or two of us might wait for each other.
+            self._lock(key)
+            if not self.of_key(key) and not self.outbox(key):
+                orphans.add(key)
+            self._unlock(key)
+        return self.discard(sorted(orphans)), orphans
+
     # The outbox.
 
     def discard(self, keys: Iterable[str]) -> list[Garbage]:
@@ -238,6 +265,11 @@ class Links:
         except UnicityError:
             return False
         return True
+
+    def reserved_before(self, timestamp: int) -> list[str]:
+        """Keys whose claim is older than that (ms since the epoch): their request has died."""
+        rows = self.backend.list_all(resource_name=RESERVATION, parent_id="attachments-name:*")
+        return [row["key"] for row in rows if row["since"] < timestamp]
 
     def unreserve(self, key: str) -> None:
         self._delete(RESERVATION, f"attachments-name:{digest_of(key)}", "claim")
@@ -286,6 +318,10 @@ class Links:
         parent = f"attachments-lock:{digest_of(key)}"
         self.backend.update(resource_name=LOCK, parent_id=parent, object_id="lock", obj={})
 
+    def _unlock(self, key: str) -> None:
+        """Leave no lock behind; others are held off until the commit all the same."""
+        self._delete(LOCK, f"attachments-lock:{digest_of(key)}", "lock")
+
     def _make_shared(self, link: Link) -> Link | None:
         """Give a link the id of a shared one; None when it was dropped meanwhile."""
         if not link.shared:
@@ -300,7 +336,7 @@ class Links:
         self._lock(link.key)
         if not self._delete(LINK, link.parent, link.id) or self.of_key(link.key):
             return False
-        self._delete(LOCK, f"attachments-lock:{digest_of(link.key)}", "lock")
+        self._unlock(link.key)
         return True
 
     def _rescue(self, key: str) -> bool:

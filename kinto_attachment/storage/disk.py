@@ -50,7 +50,7 @@ class Draft:
             with translated():
                 self._write(chunk)
 
-    def fill_from_file(self, file: StoredFile) -> None:
+    def fill_from_file(self, file: FileReader) -> None:
         with translated():
             if not self._copy_in_kernel(file):
                 self.fill(file)
@@ -69,7 +69,7 @@ class Draft:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _copy_in_kernel(self, file: StoredFile) -> bool:
+    def _copy_in_kernel(self, file: FileReader) -> bool:
         # File systems that can (XFS, Btrfs) share the blocks instead of copying them.
         if sys.platform != "linux":
             return False
@@ -99,7 +99,7 @@ class Draft:
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
-class StoredFile(io.FileIO):
+class FileReader(io.FileIO):
     """A stored file, or its bytes from ``start`` to ``end``.
 
     It is a real file whose descriptor stands at the first byte wanted, so that a WSGI server can

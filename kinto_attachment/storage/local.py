@@ -21,7 +21,7 @@ from .disk import (
     ABSENT,
     OCCUPIED,
     Draft,
-    StoredFile,
+    FileReader,
     entries,
     rename_to_free,
     stat_entry,
@@ -86,10 +86,10 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         with self.open(source) as file:
             return self._store(target, lambda draft: draft.fill_from_file(file))
 
-    def open(self, key: str, start: int = 0, end: int | None = None) -> StoredFile:
+    def open(self, key: str, start: int = 0, end: int | None = None) -> FileReader:
         path = self.path(key)
         with translated(ABSENT, FileNotFound):
-            return StoredFile(path, start, end)
+            return FileReader(path, start, end)
 
     def stat(self, key: str) -> FileStat:
         path = self.path(key)

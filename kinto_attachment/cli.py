@@ -1,0 +1,153 @@
+"""The command ``kinto-attachment``: maintenance of a server, and transfers as a client."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+CLEAN, FOUND, ERROR = 0, 1, 2
+SHOWN = 20  # Findings of one kind printed one by one; `--json` has them all.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the commands and return its exit code."""
+    parser = argparse.ArgumentParser(prog="kinto-attachment", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_gc(commands)
+    add_reindex(commands)
+    arguments = parser.parse_args(argv)
+    code: int = arguments.run(arguments)
+    return code
+
+
+def add_gc(commands: Any) -> None:
+    parser = commands.add_parser(
+        "gc",
+        help="delete files that belong to no record (any more)",
+        description="Finish deletions that failed, delete files that no record knows and remains "
+        "of interrupted uploads, report records whose file is missing. Safe on a running server.",
+        epilog="Exit code: 0 clean, or cleaned; 1 something found in a --dry-run; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument(
+        "--grace",
+        type=duration,
+        default=timedelta(hours=1),
+        metavar="TIME",
+        help="leave alone what is younger: 90s, 30m, 1h, 7d (default: 1h); more than the "
+        "longest upload takes",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only report")
+    parser.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="do part I of N (several run side by side)"
+    )
+    parser.set_defaults(run=run_gc)
+
+
+def add_reindex(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reindex",
+        help="rebuild the index of files from the records",
+        description="Link every record to its file: for data written by another plugin, or after "
+        "a restore. Run it before gc, which deletes what no link knows.",
+        epilog="Exit code: 0 all matched, 1 some records could not be matched, 2 an error.",
+    )
+    add_server_options(parser)
+    parser.set_defaults(run=run_reindex)
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ini", required=True, metavar="FILE", help="Kinto's configuration file")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def duration(text: str) -> timedelta:
+    """A time such as ``90s``, ``30m``, ``1h`` or ``7d``."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} should be like 90s, 30m, 1h or 7d")
+    return timedelta(**{units[match[2]]: int(match[1])})
+
+
+def run_gc(arguments: argparse.Namespace) -> int:
+    from kinto_attachment import maintenance
+
+    try:
+        shard = maintenance.Shard.parse(arguments.shard)
+    except ValueError as error:
+        print(f"--shard {error}", file=sys.stderr)
+        return ERROR
+    with Meter() as meter:
+        report = maintenance.gc(
+            bootstrap(arguments.ini),
+            grace=arguments.grace,
+            dry_run=arguments.dry_run,
+            shard=shard,
+            progress=meter.show,
+        )
+    show(report, as_json=arguments.json)
+    if report.errors:
+        return ERROR
+    return FOUND if arguments.dry_run and report.found else CLEAN
+
+
+def run_reindex(arguments: argparse.Namespace) -> int:
+    from kinto_attachment import maintenance
+
+    with Meter() as meter:
+        report = maintenance.reindex(bootstrap(arguments.ini), progress=meter.show)
+    show(report, as_json=arguments.json)
+    return FOUND if report.foreign or report.missing else CLEAN
+
+
+def bootstrap(ini: str) -> Any:
+    """The registry of the application that a Kinto configuration file describes."""
+    from pyramid.paster import bootstrap as bootstrap_application
+
+    # Kinto leaves some checks of a server's start out when it is told of a command.
+    return bootstrap_application(ini, options={"command": "kinto-attachment"})["registry"]
+
+
+def show(report: Any, *, as_json: bool) -> None:
+    findings = asdict(report)
+    if as_json:
+        print(json.dumps(findings))
+        return
+    for name, value in findings.items():
+        print(f"{name}: {len(value) if isinstance(value, list) else value}")
+        for item in value[:SHOWN] if isinstance(value, list) else ():
+            print(f"  {item}")
+        if isinstance(value, list) and len(value) > SHOWN:
+            print(f"  … and {len(value) - SHOWN} more")
+
+
+class Meter:
+    """Progress on stderr: one line that moves on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stderr
+        self.moving = self.stream.isatty()
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self.moving:
+            print("\r\033[K", end="", file=self.stream, flush=True)
+
+    def show(self, step: str, count: int) -> None:
+        if self.moving:
+            print(f"\r\033[K{step}: {count:,}", end="", file=self.stream, flush=True)
+        elif count % 10_000 == 0:
+            print(f"{step}: {count:,}", file=self.stream, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
