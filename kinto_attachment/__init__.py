@@ -12,7 +12,7 @@ from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment import heartbeat, listeners, views
+from kinto_attachment import heartbeat, listeners, openapi, views
 from kinto_attachment.errors import AttachmentError
 from kinto_attachment.events import (
     AttachmentAdded,
@@ -66,6 +66,9 @@ def add_storage(config: Any, settings: Settings) -> None:
 def add_views(config: Any, settings: Settings) -> None:
     for service in views.services(readonly=settings.readonly):
         config.add_cornice_service(service)
+        # From here on, the path is only described: OpenAPI knows no patterns in it.
+        service.path = service.path.replace(":.+}", "}")
+    openapi.describe_forms()
     config.add_exception_view(views.error_view, context=AttachmentError)
     config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
     if "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"]):

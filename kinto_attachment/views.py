@@ -22,7 +22,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
-from kinto_attachment import downloads, records
+from kinto_attachment import downloads, openapi, records
 from kinto_attachment.bodies import FORM_OVERHEAD, body_of, check_length
 from kinto_attachment.context import RecordContext, may_read
 from kinto_attachment.errors import AttachmentError, FileNotFound, InvalidForm, StorageError
@@ -64,13 +64,27 @@ def services(*, readonly: bool) -> list[Service]:
     )
     file = Service(name=FILES_ROUTE, path=FILE_PATH, description="A stored file")
     # Cornice answers HEAD wherever it answers GET.
-    methods: dict[str, View] = {"GET": get_attachment}
+    views: list[tuple[str, View, dict[str, Any]]] = [
+        ("GET", get_attachment, openapi.download("get_attachment"))
+    ]
     if not readonly:
-        methods |= {"POST": post_attachment, "PUT": put_attachment, "DELETE": delete_attachment}
-    for method, view in methods.items():
-        attachment.add_view(method, view, permission=DYNAMIC, cors_headers=EXPOSED_HEADERS)
+        views += [
+            ("POST", post_attachment, openapi.upload_of_form()),
+            ("PUT", put_attachment, openapi.upload_of_body()),
+            ("DELETE", delete_attachment, openapi.removal()),
+        ]
+    for method, view, described in views:
+        attachment.add_view(
+            method, view, permission=DYNAMIC, cors_headers=EXPOSED_HEADERS, **described
+        )
     # Whether the user may read is a question to the index, asked by the view.
-    file.add_view("GET", get_file, permission=NO_PERMISSION_REQUIRED, cors_headers=EXPOSED_HEADERS)
+    file.add_view(
+        "GET",
+        get_file,
+        permission=NO_PERMISSION_REQUIRED,
+        cors_headers=EXPOSED_HEADERS,
+        **openapi.download("get_file"),
+    )
     return [attachment, file]
 
 
