@@ -1,5 +1,9 @@
-"""Fixtures that every test may ask for."""
+"""What all tests share."""
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.services"]
+import pytest
+
+pytest.register_assert_rewrite("tests.application")
+
+pytest_plugins = ["tests.services", "tests.backends"]

@@ -1,0 +1,384 @@
+"""Kinto with the plugin, in this process, and everything the tests do with it over HTTP.
+
+``make_app`` builds Kinto's own application and wraps it so that nothing but our reader of
+bodies reads the body of an upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import urllib.request
+import warnings
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import kinto
+import transaction
+import webtest
+from kinto.core.events import AfterResourceChanged, ResourceChanged
+from kinto.core.storage.postgresql import client as postgresql_client
+
+from kinto_attachment import (
+    AttachmentAdded,
+    AttachmentRead,
+    AttachmentRemoved,
+    AttachmentReplaced,
+)
+from kinto_attachment.streams import CHUNK_SIZE
+from kinto_attachment.transactions import finish
+
+Headers = dict[str, str]
+
+
+def auth(user: str) -> Headers:
+    return {"Authorization": "Basic " + b64encode(f"{user}:secret".encode()).decode()}
+
+
+ALICE, BOB, CAROL = auth("alice"), auth("bob"), auth("carol")
+ANONYMOUS: Headers = {}
+
+BUCKET = "/buckets/b"
+COLLECTION = f"{BUCKET}/collections/c"
+RECORD = f"{COLLECTION}/records/r"
+OTHER = f"{COLLECTION}/records/other"
+DEFAULT = "/buckets/default/collections/c/records/r"
+
+CONTENT = b"What is in the file.\n"
+
+SETTINGS = {
+    "includes": "kinto.plugins.history kinto.plugins.default_bucket kinto.plugins.flush "
+    "kinto_attachment tests.application",
+    "multiauth.policies": "basicauth",
+    "userid_hmac_secret": "secret",
+    "default_bucket_hmac_secret": "secret",
+    "experimental_collection_schema_validation": "true",
+    "experimental_permissions_endpoint": "true",
+}
+MEMORY = {
+    f"{name}_backend": f"kinto.core.{name}.memory" for name in ("storage", "permission", "cache")
+}
+
+
+def postgresql_settings(url: str) -> dict[str, str]:
+    names = ("storage", "permission", "cache")
+    return {
+        **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
+        **{f"{name}_url": url for name in names},
+    }
+
+
+def make_app(
+    storage_settings: Mapping[str, Any], database_settings: Mapping[str, Any], **settings: Any
+) -> webtest.TestApp:
+    """Kinto with attachments.
+
+    ``storage_settings`` are without ``kinto.attachment.``, all others without ``kinto.``;
+    ``includes`` are added to the usual ones.
+    """
+    everything = {**SETTINGS, **database_settings, **settings}
+    everything |= {f"attachment.{name}": value for name, value in storage_settings.items()}
+    everything["includes"] = f"{SETTINGS['includes']} {settings.get('includes', '')}"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HTTPS is not enabled")
+        warnings.filterwarnings("ignore", message="Reuse existing PostgreSQL connection")
+        wsgi_app = kinto.main({}, **{f"kinto.{name}": value for name, value in everything.items()})
+    app = webtest.TestApp(GuardedBodies(wsgi_app))
+    app.RequestClass = VersionedRequest
+    return app
+
+
+def includeme(config: Any) -> None:
+    """A plugin that remembers the events, and calls what a test wants called on one."""
+    config.registry.seen = []
+    config.registry.on_event = None
+
+    def remember(event: Any) -> None:
+        config.registry.seen.append(event)
+        if config.registry.on_event is not None:
+            config.registry.on_event(event)
+
+    for kind in (ResourceChanged, AfterResourceChanged):
+        config.add_subscriber(remember, kind)
+    for kind in (AttachmentAdded, AttachmentReplaced, AttachmentRemoved, AttachmentRead):
+        config.add_subscriber(remember, kind)
+
+
+def forget_database(url: str) -> None:
+    """Let go of the connections that Kinto keeps per URL."""
+    for clients in postgresql_client._CLIENTS.values():
+        for known in [known for known in clients if known.split("/")[-1] == url.split("/")[-1]]:
+            session_factory = clients.pop(known).session_factory
+            session_factory.remove()
+            session_factory.session_factory.kw["bind"].dispose()
+
+
+class VersionedRequest(webtest.app.TestRequest):  # type: ignore[misc]
+    """Tests name paths as records do, without the API's version."""
+
+    @classmethod
+    def blank(cls, path: str, *args: Any, **kwargs: Any) -> Any:
+        if path.startswith("/") and not path.startswith("/v1/"):
+            path = f"/v1{path}"
+        return super().blank(path, *args, **kwargs)
+
+
+class GuardedBodies:
+    """A WSGI application whose uploads are read by our BodyReader, in chunks, and by none else."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.registry = app.registry
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].endswith("/attachment"):
+            return self.app(environ, start_response)
+        body = environ["wsgi.input"] = GuardedBody(environ["wsgi.input"])
+        answer = self.app(environ, start_response)
+        assert environ["wsgi.input"] is body, "somebody put another body in place"
+        assert not body.misread, body.misread
+        return answer
+
+
+@dataclass
+class GuardedBody:
+    """Gives short reads, as sockets do."""
+
+    body: Any
+    misread: list[str] = field(default_factory=list)
+
+    def read(self, size: int = -1) -> bytes:
+        caller = sys._getframe(1).f_code
+        ours = caller.co_filename.endswith("kinto_attachment/streams.py")
+        if not ours or not 0 < size <= CHUNK_SIZE:
+            self.misread.append(f"{caller.co_name} in {caller.co_filename} read {size}")
+        return self.body.read(min(size, 10_000) if size > 0 else size)
+
+    def __getattr__(self, name: str) -> Any:
+        self.misread.append(name)
+        raise AttributeError(name)
+
+
+# What a test puts there before it starts.
+
+
+def put(app: Any, uri: str, headers: Headers = ALICE, **body: Any) -> dict[str, Any]:
+    """Create or replace an object; ``data`` and ``permissions``."""
+    answer: dict[str, Any] = app.put_json(uri, body or {"data": {}}, headers=headers).json
+    return answer
+
+
+def put_collection(app: Any, uri: str = COLLECTION, headers: Headers = ALICE, **body: Any) -> None:
+    """Create a collection, and its bucket."""
+    put(app, uri.partition("/collections/")[0], headers)
+    put(app, uri, headers, **body)
+
+
+# Uploads.
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a form; with a filename, it is a file. ``lines`` are more headers."""
+
+    name: str | None
+    content: bytes | str
+    filename: str | None = None
+    content_type: str | None = None
+    lines: tuple[str, ...] = ()
+
+    def __bytes__(self) -> bytes:
+        disposition = "Content-Disposition: form-data"
+        if self.name is not None:
+            disposition += f'; name="{self.name}"'
+        if self.filename is not None:
+            # As browsers escape it.
+            escaped = self.filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+            disposition += f'; filename="{escaped}"'
+        lines = [disposition, *self.lines]
+        if self.content_type is not None:
+            lines.append(f"Content-Type: {self.content_type}")
+        content = self.content.encode() if isinstance(self.content, str) else self.content
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def form(*parts: Part, boundary: str = "the-boundary") -> tuple[bytes, str]:
+    """A multipart/form-data body and its Content-Type."""
+    body = b"".join(f"--{boundary}\r\n".encode() + bytes(part) + b"\r\n" for part in parts)
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def attach(
+    app: Any,
+    record: str = RECORD,
+    content: bytes = CONTENT,
+    filename: str = "notes.txt",
+    *,
+    content_type: str | None = None,
+    data: Any = None,
+    permissions: Any = None,
+    headers: Headers = ALICE,
+    status: Any = None,
+) -> Any:
+    """POST a form with a file, and JSON in ``data`` and ``permissions`` when they are given."""
+    parts = [Part("attachment", content, filename, content_type)]
+    for name, value in (("data", data), ("permissions", permissions)):
+        if value is not None:
+            parts.append(Part(name, value if isinstance(value, str) else json.dumps(value)))
+    return post_form(app, *parts, record=record, headers=headers, status=status)
+
+
+def post_form(
+    app: Any, *parts: Part, record: str = RECORD, headers: Headers = ALICE, status: Any = None
+) -> Any:
+    body, content_type = form(*parts)
+    headers = {"Content-Type": content_type, **headers}
+    return app.post(f"{record}/attachment", body, headers=headers, status=status)
+
+
+def put_raw(
+    app: Any,
+    record: str = RECORD,
+    content: bytes = CONTENT,
+    filename: str | None = "notes.txt",
+    *,
+    content_type: str = "text/plain",
+    headers: Headers = ALICE,
+    status: Any = None,
+    environ: Mapping[str, Any] | None = None,
+) -> Any:
+    """PUT the bytes of a file."""
+    headers = {"Content-Type": content_type, **headers}
+    url = f"{record}/attachment" + ("" if filename is None else f"?filename={filename}")
+    return app.put(url, content, headers=headers, status=status, extra_environ=environ)
+
+
+def read(app: Any, url: str = f"{RECORD}/attachment", headers: Headers = ALICE) -> bytes:
+    """Download a file, from the storage itself when the server sends the client there."""
+    response = app.get(url, headers=headers, status=(200, 302))
+    if response.status_code == 302:
+        with urllib.request.urlopen(response.location, timeout=30) as answer:
+            content: bytes = answer.read()
+        return content
+    return bytes(response.body)
+
+
+def attachment_of(app: Any, record: str = RECORD, headers: Headers = ALICE) -> Any:
+    """What the record says of its file; None when it has none."""
+    return app.get(record, headers=headers).json["data"].get("attachment")
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# What is really there.
+
+
+def stored_files(app: Any) -> set[str]:
+    """The keys of all files in the storage."""
+    return {file.key for file in app.app.registry.attachment_storage.list()}
+
+
+def stored_content(app: Any, key: str) -> bytes:
+    reader = app.app.registry.attachment_storage.open(key)
+    try:
+        return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
+    finally:
+        reader.close()
+
+
+def key_of(attachment: Mapping[str, Any], base: str | None = None) -> str:
+    """The key in an attachment's location: after ``base``, or in the server's own URL."""
+    location = attachment["location"]
+    if base is not None:
+        assert location.startswith(base)
+        return unquote(location[len(base) :])
+    return unquote(urlsplit(location).path.removeprefix("/v1/attachments/"))
+
+
+def stored_links(app: Any) -> set[tuple[str, str, str]]:
+    """Record, key and state of each link."""
+    with transaction.manager:
+        pages = list(app.app.registry.attachment_links.under())
+    return {(link.record, link.key, link.state) for page in pages for link in page}
+
+
+def outbox(app: Any) -> list[Any]:
+    with transaction.manager:
+        return list(app.app.registry.attachment_links.outbox())
+
+
+def empty_outbox(app: Any) -> None:
+    """Delete what a failing storage left to be deleted, as gc does."""
+    for entry in outbox(app):
+        assert finish(app.app.registry, entry)
+
+
+def records(app: Any) -> dict[str, dict[str, Any]]:
+    """All records of all buckets, by URI."""
+    with transaction.manager:
+        found: dict[str, dict[str, Any]] = {}
+        storage = app.app.registry.storage
+        buckets = storage.list_all(resource_name="bucket", parent_id="")
+        for bucket in buckets:
+            bucket_uri = f"/buckets/{bucket['id']}"
+            for collection in storage.list_all(resource_name="collection", parent_id=bucket_uri):
+                uri = f"{bucket_uri}/collections/{collection['id']}"
+                rows = storage.list_all(resource_name="record", parent_id=uri)
+                found.update({f"{uri}/records/{row['id']}": row for row in rows})
+    return found
+
+
+def check_invariant(app: Any) -> None:
+    """Every record's file exists and is what the record says; no other file exists."""
+    registry = app.app.registry
+    linked = stored_links(app)
+    with transaction.manager:
+        waiting = {key for entry in registry.attachment_links.outbox() for key in entry.keys}
+        names = registry.storage.list_all(
+            resource_name="attachment-name", parent_id="attachments-name:*"
+        )
+    assert not waiting, f"left in the outbox: {waiting}"
+    assert not names, f"names left reserved: {names}"
+    for uri, record in records(app).items():
+        attachment = record.get("attachment")
+        keys = [key for owner, key, state in linked if (owner, state) == (uri, "current")]
+        assert len(keys) == (1 if attachment else 0), f"links of {uri}: {keys}, {attachment}"
+        if attachment:
+            content = stored_content(app, keys[0])
+            assert sha256(content) == attachment["hash"], uri
+            assert len(content) == attachment["size"], uri
+    expected = {key for _, key, _ in linked}
+    assert stored_files(app) == expected
+    unfinished = getattr(registry.attachment_storage, "list_unfinished", list)
+    assert not list(unfinished())
+
+
+def clear(app: Any) -> None:
+    """Forget all records and files."""
+    registry = app.app.registry
+    for backend in (registry.storage, registry.permission, registry.cache):
+        backend.flush()
+    registry.attachment_storage.delete(*stored_files(app))
+    registry.seen.clear()
+    registry.on_event = None
+
+
+def seen(app: Any, *kinds: type) -> list[Any]:
+    """The events so far, of these kinds."""
+    return [event for event in app.app.registry.seen if isinstance(event, kinds)]
+
+
+def on_event(app: Any, kind: type, action: Callable[[Any], None]) -> None:
+    """Do something whenever such an event is fired, after the plugin's own listeners."""
+
+    def act(event: Any) -> None:
+        if isinstance(event, kind):
+            action(event)
+
+    app.app.registry.on_event = act

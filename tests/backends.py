@@ -1,0 +1,128 @@
+"""The fixtures ``app`` and ``build``: a server on each storage, and on each database.
+
+A test that asks for one of them runs once per combination, unless it is marked with
+``ON_MEMORY`` (once: files in a folder, records in memory) or ``ON_DATABASES`` (files in a
+folder). Applications are shared by the tests of a module, and emptied in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import application
+from tests.services import S3, GoogleEmulator, PostgreSQL
+
+# Storage and database: the names of the fixtures with their settings.
+COMBINATIONS = {
+    "local": ("local_storage", "memory_database"),
+    "local-postgresql": ("local_storage", "postgresql_database"),
+}
+SERVERS = {
+    "postgresql_database": "postgresql",
+    "moto_storage": "moto",
+    "seaweedfs_storage": "seaweedfs",
+    "gcs_storage": "gcs",
+}
+
+Build = Callable[..., Any]
+
+
+def combinations(*names: str) -> list[Any]:
+    marks = {
+        name: [getattr(pytest.mark, SERVERS[part]) for part in parts if part in SERVERS]
+        for name, parts in COMBINATIONS.items()
+    }
+    return [pytest.param(name, marks=marks[name]) for name in names]
+
+
+ON_MEMORY = pytest.mark.parametrize("backends", combinations("local"), indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize(
+    "backends", combinations("local-postgresql"), indirect=True
+)
+ON_DATABASES = pytest.mark.parametrize(
+    "backends", combinations("local", "local-postgresql"), indirect=True
+)
+
+
+@pytest.fixture(scope="session")
+def local_storage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {"base_path": str(tmp_path_factory.mktemp("files"))}
+
+
+@pytest.fixture(scope="session")
+def moto_storage(moto: S3) -> dict[str, str]:
+    return moto.options(moto.create_bucket())
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_storage(seaweedfs: S3) -> dict[str, str]:
+    return seaweedfs.options(seaweedfs.create_bucket())
+
+
+@pytest.fixture(scope="session")
+def gcs_storage(gcs: GoogleEmulator) -> dict[str, str]:
+    return gcs.options(gcs.create_bucket())
+
+
+@pytest.fixture(scope="session")
+def memory_database() -> dict[str, str]:
+    return application.MEMORY
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql: PostgreSQL) -> Iterator[dict[str, str]]:
+    url = postgresql.create_database()
+    yield application.postgresql_settings(url)
+    application.forget_database(url)
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="module", params=combinations(*COMBINATIONS))
+def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
+    """The settings of a storage and of a database, for ``make_app``."""
+    return [request.getfixturevalue(name) for name in COMBINATIONS[request.param]]
+
+
+@pytest.fixture(scope="module")
+def applications() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def build(backends: list[dict[str, str]], applications: dict[str, Any]) -> Iterator[Build]:
+    """``build(max_size=3)`` is an empty server with ``kinto.attachment.max_size = 3``.
+
+    Settings of Kinto go into a mapping in front. When the test has ended, there has to be a
+    file for each record that says so, and no other.
+    """
+    used = []
+
+    def builder(settings: dict[str, Any] | None = None, /, **options: Any) -> Any:
+        storage, database = backends
+        key = repr((storage, database, settings, options))
+        if key not in applications:
+            applications[key] = application.make_app(
+                {**storage, **options}, database, **(settings or {})
+            )
+        app = applications[key]
+        if app not in used:
+            used.append(app)
+        app.reset()
+        return app
+
+    yield builder
+    try:
+        for app in used:
+            application.check_invariant(app)
+    finally:
+        for app in used:
+            application.clear(app)
+
+
+@pytest.fixture
+def app(build: Build) -> Any:
+    """A server with the default settings."""
+    return build()
