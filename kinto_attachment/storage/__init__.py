@@ -7,7 +7,6 @@ implements or not, found with ``isinstance``.
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
@@ -226,7 +225,7 @@ class FileStorage:
         """
         if not self.filename_allowed(filename, extensions):
             raise FileNotAllowed()
-        content_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        content_type = names.mimetype(filename, None, {})
         name = names.random_name(filename) if randomize else names.safe_name(filename)
         for candidate in names.numbered(name):
             key = posixpath.join(folder, candidate) if folder else candidate

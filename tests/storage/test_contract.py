@@ -1,0 +1,650 @@
+"""The contract is tried on storages that break one rule each: it has to notice."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from kinto_attachment.errors import (
+    AttachmentError,
+    FileNotFound,
+    InvalidKey,
+    KeyTaken,
+    StorageUnavailable,
+)
+from kinto_attachment.storage import CHUNK_SIZE, FileStat, Reader, Unfinished
+from kinto_attachment.storage.memory import MemoryStorage
+from kinto_attachment.storage.testing import StorageContract
+
+RULES = [name for name in dir(StorageContract) if name.startswith("test_")]
+BROKEN: list[tuple[str, type[MemoryStorage]]] = []
+
+# How a test fails; anything else would be a mistake in this file.
+FAILURES = (
+    *(AssertionError, pytest.fail.Exception, AttachmentError),
+    *(AttributeError, ConnectionRefusedError, KeyError),
+)
+
+
+def breaks(rule: str) -> Callable[[type[MemoryStorage]], type[MemoryStorage]]:
+    def register(storage: type[MemoryStorage]) -> type[MemoryStorage]:
+        BROKEN.append((rule, storage))
+        return storage
+
+    return register
+
+
+def check(rule: str, storage: type[MemoryStorage]) -> None:
+    """Run one test of the contract with all its parameters, as pytest does."""
+    test = getattr(StorageContract(), rule)
+    for arguments in parameters(test):
+        if "broken_storage" in test.__code__.co_varnames:
+            broken = storage()
+            broken.outage = ConnectionRefusedError("played")
+            test(broken_storage=broken, folder="folder", **arguments)
+        else:
+            test(storage=storage(), folder="folder", **arguments)
+
+
+def parameters(test: Any) -> Iterator[dict[str, Any]]:
+    marks = [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    for values in itertools.product(*(values for _, values in marks)):
+        arguments: dict[str, Any] = {}
+        for (names, _), value in zip(marks, values, strict=True):
+            arguments.update(
+                {names: value} if isinstance(names, str) else zip(names, value, strict=True)
+            )
+        yield arguments
+
+
+# Writing.
+
+
+@breaks("test_what_is_written_is_read_back")
+class DropsTheLastPartialChunk(MemoryStorage):
+    def _publish(self, key: str, content: bytes, content_type: str) -> FileStat:
+        whole = len(content) // CHUNK_SIZE * CHUNK_SIZE
+        return super()._publish(key, content[:whole] if whole else content, content_type)
+
+
+@breaks("test_what_is_written_is_read_back")
+class TakesAnEmptyFileForNone(MemoryStorage):
+    def stat(self, key: str) -> FileStat:
+        found = super().stat(key)
+        if not found.size:
+            raise FileNotFound()
+        return found
+
+
+@breaks("test_what_is_written_is_read_back")
+class RewindsTheReader(MemoryStorage):
+    def write(self, key: str, reader: Any, *args: Any, **kwargs: Any) -> FileStat:
+        reader.seek(0)
+        return super().write(key, reader, *args, **kwargs)
+
+
+@breaks("test_memory_does_not_grow_with_the_file")
+class ReadsAllAtOnce(MemoryStorage):
+    def write(self, key: str, reader: Reader, *args: Any, **kwargs: Any) -> FileStat:
+        return super().write(key, io.BytesIO(reader.read()), *args, **kwargs)
+
+
+@breaks("test_memory_does_not_grow_with_the_file")
+class GivesAllAtOnce(MemoryStorage):
+    def open(self, key: str, start: int = 0, end: int | None = None) -> io.BytesIO:
+        class Greedy(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                return super().read()
+
+        return Greedy(super().open(key, start, end).read())
+
+
+@breaks("test_a_short_read_is_not_the_end")
+class StopsAtAShortRead(MemoryStorage):
+    def write(self, key: str, reader: Reader, *args: Any, **kwargs: Any) -> FileStat:
+        pieces = [reader.read(CHUNK_SIZE)]
+        while len(pieces[-1]) == CHUNK_SIZE:
+            pieces.append(reader.read(CHUNK_SIZE))
+        return super().write(key, io.BytesIO(b"".join(pieces)), *args, **kwargs)
+
+
+class Remembers:
+    """A reader that keeps what it has read."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.content = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self.reader.read(size)
+        self.content += piece
+        return piece
+
+
+@breaks("test_a_failing_reader_leaves_nothing")
+class KeepsHalfFiles(MemoryStorage):
+    def write(self, key: str, reader: Reader, *args: Any, **kwargs: Any) -> FileStat:
+        kept = Remembers(reader)
+        try:
+            return super().write(key, kept, *args, **kwargs)
+        except ConnectionResetError:
+            self._publish(key, kept.content, "")
+            raise
+
+
+@breaks("test_a_failing_reader_leaves_nothing")
+class TranslatesTheReadersErrors(MemoryStorage):
+    def write(self, *args: Any, **kwargs: Any) -> FileStat:
+        try:
+            return super().write(*args, **kwargs)
+        except OSError as error:
+            raise StorageUnavailable() from error
+
+
+class LeavesDrafts(MemoryStorage):
+    """Of writes that end with ``error``."""
+
+    error: type[Exception]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drafts: list[Unfinished] = []
+
+    def write(self, key: str, *args: Any, **kwargs: Any) -> FileStat:
+        try:
+            return super().write(key, *args, **kwargs)
+        except self.error:
+            self.drafts.append(Unfinished("draft", key, 0, datetime.now(timezone.utc)))
+            raise
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        return iter(self.drafts)
+
+
+@breaks("test_a_failing_reader_leaves_nothing")
+class LeavesDraftsOfFailedWrites(LeavesDrafts):
+    error = ConnectionResetError
+
+
+@breaks("test_a_taken_key_is_never_overwritten")
+@breaks("test_one_of_two_racing_writers_wins")
+class LeavesDraftsOfLostRaces(LeavesDrafts):
+    error = KeyTaken
+
+
+@breaks("test_a_file_appears_whole")
+class ShowsFilesWhileTheyAreWritten(MemoryStorage):
+    def write(self, key: str, reader: Reader, content_type: str, **kwargs: Any) -> FileStat:
+        self._publish(key, b"", content_type)
+        content = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
+        self.delete(key)
+        return self._publish(key, content, content_type)
+
+
+@breaks("test_a_taken_key_is_never_overwritten")
+class Overwrites(MemoryStorage):
+    def write(self, key: str, *args: Any, **kwargs: Any) -> FileStat:
+        self.delete(key)
+        return super().write(key, *args, **kwargs)
+
+
+@breaks("test_a_taken_key_is_never_overwritten")
+class TakesTheSameContentForTheSameFile(MemoryStorage):
+    def write(self, key: str, reader: Reader, *args: Any, **kwargs: Any) -> FileStat:
+        kept = Remembers(reader)
+        content = kept.read(CHUNK_SIZE)
+        if key in self._files and self._files[key][1] == content:
+            return self.stat(key)
+        return super().write(key, io.BytesIO(content), *args, **kwargs)
+
+
+@breaks("test_one_of_two_racing_writers_wins")
+class LooksFirstAndWritesThen(MemoryStorage):
+    def _publish(self, key: str, content: bytes, content_type: str) -> FileStat:
+        self.delete(key)
+        return super()._publish(key, content, content_type)
+
+
+@breaks("test_a_key_below_another_is_taken_or_free")
+class MakesRoomForAFolder(MemoryStorage):
+    def write(self, key: str, *args: Any, **kwargs: Any) -> FileStat:
+        if "/" in key:
+            self.delete(key.rpartition("/")[0])
+        return super().write(key, *args, **kwargs)
+
+
+@breaks("test_a_key_below_another_is_taken_or_free")
+class SaysUnavailableForAFolder(MemoryStorage):
+    def write(self, key: str, *args: Any, **kwargs: Any) -> FileStat:
+        if any(other.startswith(f"{key}/") for other in self._files):
+            raise StorageUnavailable()
+        return super().write(key, *args, **kwargs)
+
+
+# Reading.
+
+
+class OpensWrongly(MemoryStorage):
+    """The range that is asked for is not the one that is given."""
+
+    def given(self, start: int, end: int | None, size: int) -> tuple[int, int | None]:
+        raise NotImplementedError
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> io.BytesIO:
+        return super().open(key, *self.given(start, end, self.stat(key).size))
+
+
+@breaks("test_open_gives_the_range_and_no_more")
+class IncludesTheEnd(OpensWrongly):
+    def given(self, start: int, end: int | None, size: int) -> tuple[int, int | None]:
+        return start, end if end is None else end + 1
+
+
+@breaks("test_open_gives_the_range_and_no_more")
+class TakesAnEmptyRangeForNone(OpensWrongly):
+    def given(self, start: int, end: int | None, size: int) -> tuple[int, int | None]:
+        return (start, end) if end is None or start < end else (0, None)
+
+
+@breaks("test_open_gives_the_range_and_no_more")
+class WrapsAroundPastTheEnd(OpensWrongly):
+    def given(self, start: int, end: int | None, size: int) -> tuple[int, int | None]:
+        return start % (size or 1), end
+
+
+@breaks("test_open_gives_the_range_and_no_more")
+class RefusesPastTheEnd(OpensWrongly):
+    def given(self, start: int, end: int | None, size: int) -> tuple[int, int | None]:
+        if start >= size > 0:
+            raise FileNotFound()
+        return start, end
+
+
+@breaks("test_a_missing_file_is_not_found")
+class RaisesWhatItsDictionaryRaises(MemoryStorage):
+    def stat(self, key: str) -> FileStat:
+        return self._files[key][0]
+
+
+@breaks("test_a_missing_file_is_not_found")
+class FindsNothingLazily(MemoryStorage):
+    def open(self, key: str, start: int = 0, end: int | None = None) -> io.BytesIO:
+        return super().open(key, start, end) if self.exists(key) else io.BytesIO()
+
+
+@breaks("test_a_missing_file_is_not_found")
+class ForgetsCauses(MemoryStorage):
+    def _find(self, key: str) -> tuple[FileStat, bytes]:
+        self._reach(key)
+        if key not in self._files:
+            raise FileNotFound()
+        return super()._find(key)
+
+
+@breaks("test_a_folder_is_not_a_file")
+class FindsFolders(MemoryStorage):
+    def stat(self, key: str) -> FileStat:
+        for other in self._files:
+            if other.startswith(f"{key}/"):
+                return FileStat(key, 0, datetime.now(timezone.utc))
+        return super().stat(key)
+
+
+@breaks("test_a_folder_is_not_a_file")
+class DeletesFolders(MemoryStorage):
+    def delete(self, *keys: str) -> bool:
+        below = [other for key in keys for other in self._files if other.startswith(f"{key}/")]
+        return super().delete(*keys, *below)
+
+
+@breaks("test_the_content_type_is_kept")
+class ForgetsContentTypes(MemoryStorage):
+    def stat(self, key: str) -> FileStat:
+        return replace(super().stat(key), content_type="application/octet-stream")
+
+
+@breaks("test_no_content_type_is_invented")
+class InventsContentTypes(MemoryStorage):
+    def stat(self, key: str) -> FileStat:
+        found = super().stat(key)
+        return found if "." in key else replace(found, content_type="text/plain")
+
+
+class TellsTheTimeWrongly(MemoryStorage):
+    def time(self) -> datetime:
+        raise NotImplementedError
+
+    def stat(self, key: str) -> FileStat:
+        return replace(super().stat(key), modified=self.time())
+
+
+@breaks("test_modified_is_the_time_of_writing_in_utc")
+class TellsNoTimeZone(TellsTheTimeWrongly):
+    def time(self) -> datetime:
+        return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+@breaks("test_modified_is_the_time_of_writing_in_utc")
+class TellsAnotherTimeZone(TellsTheTimeWrongly):
+    def time(self) -> datetime:
+        return datetime.now(timezone(timedelta(hours=5)))
+
+
+@breaks("test_modified_is_the_time_of_writing_in_utc")
+class TellsAnotherTime(TellsTheTimeWrongly):
+    def time(self) -> datetime:
+        return datetime.now(timezone.utc) - timedelta(hours=5)
+
+
+@breaks("test_the_url_is_made_of_the_quoted_key")
+class QuotesNothing(MemoryStorage):
+    def url(self, filename: str) -> str:
+        return self.base_url + filename
+
+
+# Deleting.
+
+
+@breaks("test_deleting_twice_is_fine")
+class InsistsOnWhatItDeletes(MemoryStorage):
+    def delete(self, *keys: str) -> bool:
+        for key in keys:
+            self._find(key)
+        return super().delete(*keys)
+
+
+@breaks("test_deleting_twice_is_fine")
+class DeletesAllForNoKeys(MemoryStorage):
+    def delete(self, *keys: str) -> bool:
+        return super().delete(*(keys or self._files))
+
+
+@breaks("test_thousands_are_deleted_at_once")
+class DeletesTheFirstThousand(MemoryStorage):
+    def delete(self, *keys: str) -> bool:
+        return super().delete(*keys[:1000])
+
+
+# Keys.
+
+
+class RenamesKeys(MemoryStorage):
+    def stored_as(self, key: str) -> str:
+        raise NotImplementedError
+
+    def _publish(self, key: str, content: bytes, content_type: str) -> FileStat:
+        return super()._publish(self.stored_as(key), content, content_type)
+
+    def _find(self, key: str) -> tuple[FileStat, bytes]:
+        self._reach(key)
+        return super()._find(self.stored_as(key))
+
+    def delete(self, *keys: str) -> bool:
+        self._reach(*keys)
+        return super().delete(*map(self.stored_as, keys))
+
+
+@breaks("test_unusual_keys_are_keys_like_others")
+class StripsSpaces(RenamesKeys):
+    def stored_as(self, key: str) -> str:
+        return key.replace(" ", "_")
+
+
+@breaks("test_unusual_keys_are_keys_like_others")
+class ShortensKeys(RenamesKeys):
+    def stored_as(self, key: str) -> str:
+        return key[:900]
+
+
+@breaks("test_keys_that_look_alike_are_different")
+class UnquotesKeys(RenamesKeys):
+    def stored_as(self, key: str) -> str:
+        return key.replace("+", " ").replace("%20", " ")
+
+
+@breaks("test_keys_that_look_alike_are_different")
+class IgnoresCase(RenamesKeys):
+    def stored_as(self, key: str) -> str:
+        return key.lower()
+
+
+class LetsHostileKeysThrough(MemoryStorage):
+    """In one of its methods."""
+
+    hostile = "../x"
+
+
+@breaks("test_a_hostile_key_is_invalid_in_every_method")
+class WritesHostileKeys(LetsHostileKeysThrough):
+    def write(self, key: str, *args: Any, **kwargs: Any) -> FileStat:
+        return super().write("harmless" if key == self.hostile else key, *args, **kwargs)
+
+
+@breaks("test_a_hostile_key_is_invalid_in_every_method")
+class DoesNotFindHostileKeys(LetsHostileKeysThrough):
+    def stat(self, key: str) -> FileStat:
+        try:
+            return super().stat(key)
+        except InvalidKey as error:
+            raise FileNotFound() from error
+
+
+@breaks("test_a_hostile_key_is_invalid_in_every_method")
+class OpensHostileKeys(LetsHostileKeysThrough):
+    def open(self, key: str, start: int = 0, end: int | None = None) -> io.BytesIO:
+        return io.BytesIO() if key == self.hostile else super().open(key, start, end)
+
+
+@breaks("test_a_hostile_key_is_invalid_in_every_method")
+class DeletesHostileKeys(LetsHostileKeysThrough):
+    def delete(self, *keys: str) -> bool:
+        return super().delete(*(key for key in keys if key != self.hostile))
+
+
+@breaks("test_a_hostile_key_is_invalid_in_every_method")
+class DeletesUpToTheHostileKey(LetsHostileKeysThrough):
+    def delete(self, *keys: str) -> bool:
+        for key in keys:
+            super().delete(key)
+        return True
+
+
+@breaks("test_a_copy_needs_a_source_and_valid_keys")
+class CopiesFromHostileKeys(LetsHostileKeysThrough):
+    def copy(self, source: str, target: str) -> FileStat:
+        return super().copy("folder/a" if source == self.hostile else source, target)
+
+
+@breaks("test_a_copy_needs_a_source_and_valid_keys")
+class CopiesToHostileKeys(LetsHostileKeysThrough):
+    def copy(self, source: str, target: str) -> FileStat:
+        return super().copy(source, "folder/c" if target == self.hostile else target)
+
+
+# Listing, copying, cleaning up.
+
+
+@breaks("test_a_listing_is_complete")
+class ListsOnePage(MemoryStorage):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        return itertools.islice(super().list(prefix), 1000)
+
+
+@breaks("test_a_listing_is_complete")
+class ListsTheLastOfAPageTwice(MemoryStorage):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        for number, found in enumerate(super().list(prefix), start=1):
+            yield found
+            if number == 1000:
+                yield found
+
+
+@breaks("test_a_listing_is_by_prefix")
+class ListsByFolder(MemoryStorage):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        return super().list(f"{prefix}/" if prefix and not prefix.endswith("/") else prefix)
+
+
+@breaks("test_a_listing_is_by_prefix")
+class ListsOneLevel(MemoryStorage):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        return (found for found in super().list(prefix) if "/" not in found.key[len(prefix) :])
+
+
+@breaks("test_a_listing_is_by_prefix")
+class ResolvesThePrefix(MemoryStorage):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        return super().list("" if ".." in prefix else prefix)
+
+
+@breaks("test_a_copy_is_a_new_file")
+class CopiesTheTime(MemoryStorage):
+    def copy(self, source: str, target: str) -> FileStat:
+        stat, content = self._find(source)
+        copied = super().copy(source, target)
+        old = stat.modified - timedelta(minutes=5)
+        self._files[target] = (replace(copied, modified=old), content)
+        return copied
+
+
+@breaks("test_a_copy_is_a_new_file")
+class Renames(MemoryStorage):
+    def copy(self, source: str, target: str) -> FileStat:
+        self.delete(target)
+        self._files[target] = self._files[source]
+        return replace(self.stat(target), key=target)
+
+    def delete(self, *keys: str) -> bool:
+        gone = [self._files[key] for key in keys if key in self._files]
+        linked = [key for key, file in self._files.items() if file in gone]
+        return super().delete(*keys, *linked)
+
+
+@breaks("test_a_copy_is_a_new_file")
+class ForgetsTheContentTypeOfCopies(MemoryStorage):
+    def copy(self, source: str, target: str) -> FileStat:
+        return self._publish(target, self._find(source)[1], "application/octet-stream")
+
+
+@breaks("test_a_copy_never_overwrites")
+class CopiesOverFiles(MemoryStorage):
+    def copy(self, source: str, target: str) -> FileStat:
+        stat, content = self._find(source)
+        self.delete(target)
+        return self._publish(target, content, stat.content_type)
+
+
+@breaks("test_a_copy_never_overwrites")
+class TakesACopyOntoItselfForDone(MemoryStorage):
+    def copy(self, source: str, target: str) -> FileStat:
+        return self.stat(source) if source == target else super().copy(source, target)
+
+
+@breaks("test_a_copy_needs_a_source_and_valid_keys")
+class CopiesNothing(MemoryStorage):
+    def copy(self, source: str, target: str) -> FileStat:
+        if not self.exists(source):
+            return self._publish(target, b"", "")
+        return super().copy(source, target)
+
+
+@breaks("test_discarding_what_is_gone_is_fine")
+class InsistsOnWhatItDiscards(MemoryStorage):
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        raise FileNotFound()
+
+
+# Failures and threads.
+
+
+class FailsWrongly(MemoryStorage):
+    def _reach(self, *keys: str) -> None:
+        try:
+            super()._reach(*keys)
+        except StorageUnavailable as error:
+            raise self.failure(error) from None
+
+    def failure(self, error: StorageUnavailable) -> BaseException:
+        raise NotImplementedError
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class FailsAsItsLibraryFails(FailsWrongly):
+    def failure(self, error: StorageUnavailable) -> BaseException:
+        return error.__cause__ or error
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class FailsWithoutCause(FailsWrongly):
+    def failure(self, error: StorageUnavailable) -> BaseException:
+        return StorageUnavailable()
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class FailsAsIfNothingWereThere(FailsWrongly):
+    def failure(self, error: StorageUnavailable) -> BaseException:
+        not_found = FileNotFound()
+        not_found.__cause__ = error
+        return not_found
+
+
+class FailsInSilence(MemoryStorage):
+    """In one of its methods."""
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class ListsNothingInAnOutage(FailsInSilence):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        return iter(()) if self.outage else super().list(prefix)
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class DeletesInAnOutage(FailsInSilence):
+    def delete(self, *keys: str) -> bool:
+        return self.outage is not None or super().delete(*keys)
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class DeniesInAnOutage(FailsInSilence):
+    def exists(self, filename: str) -> bool:
+        return self.outage is None and super().exists(filename)
+
+
+@breaks("test_an_outage_is_told_with_its_cause")
+class FinishesInAnOutage(FailsInSilence):
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        return iter(())
+
+
+@breaks("test_eight_threads_do_not_disturb_each_other")
+class SharesItsBuffer(MemoryStorage):
+    buffer = b""
+
+    def write(self, key: str, reader: Reader, *args: Any, **kwargs: Any) -> FileStat:
+        self.buffer = b""
+        while chunk := reader.read(CHUNK_SIZE):
+            self.buffer += chunk
+        return super().write(key, io.BytesIO(self.buffer), *args, **kwargs)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_whole_one_follows(rule: str) -> None:
+    check(rule, MemoryStorage)
+
+
+@pytest.mark.parametrize(
+    ("rule", "storage"), BROKEN, ids=[storage.__name__ for _, storage in BROKEN]
+)
+def test_the_broken_one_is_caught(rule: str, storage: type[MemoryStorage]) -> None:
+    with pytest.raises(FAILURES):
+        check(rule, storage)
+
+
+def test_each_rule_has_its_breaker() -> None:
+    assert {rule for rule, _ in BROKEN} == set(RULES)
