@@ -99,10 +99,10 @@ def run_gc(arguments: argparse.Namespace) -> int:
 
 
 def run_reindex(arguments: argparse.Namespace) -> int:
-    from kinto_attachment import maintenance
+    from kinto_attachment.reindex import reindex
 
     with Meter() as meter:
-        report = maintenance.reindex(bootstrap(arguments.ini), progress=meter.show)
+        report = reindex(bootstrap(arguments.ini), progress=meter.show)
     show(report, as_json=arguments.json)
     return FOUND if report.foreign or report.missing else CLEAN
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kinto.core.errors import raise_invalid
+from kinto.core.events import ACTIONS
 from kinto.core.utils import instance_uri
 
 from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
@@ -71,16 +72,20 @@ class _Change:
             event.payload["bucket_id"], event.payload["collection_id"]
         )
         self.record = f"{collection_uri(event)}/records/{record_id}"
+        self.created = event.payload["action"] == ACTIONS.CREATE.value
 
     def apply(self, new: Any, old: Any) -> None:
         key = key_of(self.settings, self.prefix, new)
-        # Not just what `old` says: a concurrent upload may have come between.
-        current = [link for link in self.links.of_record(self.record) if link.state == "current"]
+        current = [] if self.created else self._current_links()
         if key is not None and key not in [link.key for link in current]:
             self._link(key, new)
         retired = [link for link in current if link.key != key]
         _retire(self.request, retired, keep=self.scope.keep_old_files)
         self._announce(new, old)
+
+    def _current_links(self) -> list[Link]:
+        # Not just what the event calls old: a concurrent upload may have come between.
+        return [link for link in self.links.of_record(self.record) if link.state == "current"]
 
     def _link(self, key: str, attachment: dict[str, Any]) -> None:
         link = Link.to(self.record, key, attachment)

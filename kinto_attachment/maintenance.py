@@ -1,6 +1,6 @@
-"""gc and reindex: what puts storage and index right again after crashes, restores, migrations.
+"""gc: what finishes the work of requests that died, and finds what they left behind.
 
-Both may run while the server is under load, several at once. Each step is a short transaction.
+It may run while the server is under load, several at once; each step is a short transaction.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import transaction
-from kinto.core.storage import Filter, Sort
+from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment import heartbeat
-from kinto_attachment.errors import AttachmentError, AttachmentGone, FileNotFound, StorageError
+from kinto_attachment.errors import AttachmentError, StorageError
 from kinto_attachment.links import Link, Links, batches, digest_of
 from kinto_attachment.metadata import FIELD, key_of
 from kinto_attachment.settings import Scope, Settings
@@ -30,7 +30,6 @@ from kinto_attachment.transactions import finish
 logger = logging.getLogger(__name__)
 
 UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-RECORDS_AT_ONCE = 200
 
 Progress = Callable[[str, int], None]
 
@@ -284,86 +283,3 @@ def _layout_of(scope: Scope) -> str:
         return re.escape(folder).replace(re.escape(mark), "[^/]+") + UUID + r"(\.[^/.]+)?"
     name = scope.filename_pattern.format(filename=mark, datetime=mark, rid=mark)
     return re.escape(folder + name).replace(re.escape(mark), "[^/]+") + "(-[0-9]+)?(\\.[^/.]+)?"
-
-
-@dataclass
-class Rebuilt:
-    """What reindex did: how many links it made; URIs of records that it could not match."""
-
-    records: int = 0
-    linked: int = 0
-    foreign: list[str] = field(default_factory=list)  # Their location is none of ours.
-    missing: list[str] = field(default_factory=list)  # Their file is not there.
-
-
-def reindex(registry: Any, *, progress: Progress = lambda step, count: None) -> Rebuilt:
-    """Link every record with an attachment of ours to its file, where no link is."""
-    report = Rebuilt()
-    for collection in _collections(registry):
-        for page in _records(registry, collection):
-            with transaction.manager:
-                for record in page:
-                    _relink(registry, f"{collection}/records/{record['id']}", record, report)
-            progress("records checked", report.records)
-    return report
-
-
-def _relink(registry: Any, uri: str, record: dict[str, Any], report: Rebuilt) -> None:
-    links: Links = registry.attachment_links
-    report.records += 1
-    key = key_of(registry.attachment_settings, registry.route_prefix, record[FIELD])
-    current = [link.key for link in links.of_record(uri) if link.state == "current"]
-    if key is None:
-        if not current:
-            report.foreign.append(uri)
-    elif key not in current:
-        try:
-            links.share(Link.to(uri, key, record[FIELD]))
-            report.linked += 1
-        except (AttachmentGone, FileNotFound):
-            report.missing.append(uri)
-
-
-def _collections(registry: Any) -> Iterator[str]:
-    with transaction.manager:
-        buckets = list(_all(registry, "bucket", ""))
-    for bucket in buckets:
-        bucket_uri = f"/buckets/{bucket['id']}"
-        with transaction.manager:
-            collections = list(_all(registry, "collection", bucket_uri))
-        for collection in collections:
-            yield f"{bucket_uri}/collections/{collection['id']}"
-
-
-def _records(registry: Any, collection: str) -> Iterator[list[dict[str, Any]]]:
-    with_attachment = [
-        Filter(FIELD, True, COMPARISON.HAS),
-        Filter(FIELD, None, COMPARISON.NOT),
-    ]
-    records = _all(registry, "record", collection, filters=with_attachment)
-    while True:
-        with transaction.manager:
-            page = [record for record, _ in zip(records, range(RECORDS_AT_ONCE), strict=False)]
-        if not page:
-            return
-        yield page
-
-
-def _all(
-    registry: Any, resource_name: str, parent_id: str, filters: list[Any] | None = None
-) -> Iterator[dict[str, Any]]:
-    """All objects under a parent, whose timestamps are unique, read page by page."""
-    rules: list[list[Filter]] = []
-    while True:
-        rows = registry.storage.list_all(
-            resource_name=resource_name,
-            parent_id=parent_id,
-            filters=filters,
-            sorting=[Sort("last_modified", 1)],
-            pagination_rules=rules,
-            limit=RECORDS_AT_ONCE,
-        )
-        yield from rows
-        if len(rows) < RECORDS_AT_ONCE:
-            return
-        rules = [[Filter("last_modified", rows[-1]["last_modified"], COMPARISON.GT)]]
