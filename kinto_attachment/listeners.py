@@ -11,6 +11,7 @@ from typing import Any
 
 from kinto.core.errors import raise_invalid
 from kinto.core.events import ACTIONS
+from kinto.core.storage.memory import MemoryBasedStorage
 from kinto.core.utils import instance_uri
 
 from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
@@ -44,19 +45,43 @@ def _impacted(request: Any) -> Iterator[dict[str, Any]]:
 
 def on_records_changed(event: Any) -> None:
     """Guard the metadata, and link, relink or unlink the files of created and updated records."""
-    request = event.request
-    # Existing plugins say so by this flag, and Kinto merges the events of a request.
-    all_allowed = getattr(request, "_attachment_auto_save", False)
-    allowed = {id(impacted) for impacted in request.bound_data.get(ALLOWED, ())}
+    if any(_is_forged(event, impacted) for impacted in event.impacted_objects):
+        _roll_back(event)
+        description = "Attachment metadata cannot be modified."
+        raise_invalid(event.request, name=FIELD, description=description)
     for impacted in event.impacted_objects:
-        new = impacted["new"].get(FIELD)
-        old = (impacted.get("old") or {}).get(FIELD)
-        if new == old:
-            continue
-        if new is not None and not all_allowed and id(impacted) not in allowed:
-            description = "Attachment metadata cannot be modified."
-            raise_invalid(request, name=FIELD, description=description)
-        _Change(event, impacted["new"]["id"]).apply(new, old)
+        new, old = _before_and_after(impacted)
+        if new != old:
+            _Change(event, impacted["new"]["id"]).apply(new, old)
+
+
+def _before_and_after(impacted: dict[str, Any]) -> tuple[Any, Any]:
+    """The new attachment object of a record, and the old one."""
+    return impacted["new"].get(FIELD), (impacted.get("old") or {}).get(FIELD)
+
+
+def _is_forged(event: Any, impacted: dict[str, Any]) -> bool:
+    new, old = _before_and_after(impacted)
+    if new == old or new is None:
+        return False
+    # Existing plugins say so by this flag, and Kinto merges the events of a request.
+    if getattr(event.request, "_attachment_auto_save", False):
+        return False
+    return all(impacted is not other for other in event.request.bound_data.get(ALLOWED, ()))
+
+
+def _roll_back(event: Any) -> None:
+    """Undo the change on a memory backend: the error to come has a database do so by itself."""
+    backend = event.request.registry.storage
+    if not isinstance(backend, MemoryBasedStorage):
+        return
+    parent = {"resource_name": "record", "parent_id": collection_uri(event)}
+    for impacted in event.impacted_objects:
+        object_id = impacted["new"]["id"]
+        if impacted.get("old"):
+            backend.update(object_id=object_id, obj=impacted["old"], **parent)
+        else:
+            backend.delete(object_id=object_id, with_deleted=False, **parent)
 
 
 class _Change:
