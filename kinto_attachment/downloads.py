@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import format_datetime
 from typing import Any
 
 from kinto.core.errors import ERRORS, http_error
@@ -99,7 +98,7 @@ def _headers(file: StoredFile, scope: Scope, cache_control: str) -> dict[str, st
         "Content-Disposition": served_as(scope, file.filename, file.mimetype),
         "Accept-Ranges": "bytes",
         "ETag": f'"{file.hash}"',
-        "Last-Modified": format_datetime(file.stat.modified, usegmt=True),
+        "Last-Modified": ranges.http_date(file.stat.modified),
         "Cache-Control": cache_control,
         **SECURITY_HEADERS,
     }
@@ -130,7 +129,7 @@ def _refuse(wanted: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -
             message="The attachment is not the one that was expected",
         )
     else:
-        headers["Content-Range"] = f"bytes */{file.stat.size}"
+        headers["Content-Range"] = ranges.content_range(0, 0, file.stat.size)
         refusal = http_error(
             HTTPRequestRangeNotSatisfiable(),
             errno=ERRORS.INVALID_PARAMETERS,

@@ -32,7 +32,7 @@ from kinto_attachment.metadata import FIELD, FILES_ROUTE, Attachment, key_of
 from kinto_attachment.multipart import FilePart, read_form
 from kinto_attachment.names import disposition_filename
 from kinto_attachment.settings import Scope
-from kinto_attachment.streams import ClaimedDigests
+from kinto_attachment.streams import ClaimedDigests, HashingReader
 from kinto_attachment.transactions import Ledger, release
 from kinto_attachment.uploads import IncomingFile, store
 
@@ -116,10 +116,14 @@ def post_attachment(request: Any) -> Response:
     """Attach the file of a form to the record, and set its attributes and permissions."""
     check_preconditions(request)
     check_length(request, scope_of(request).max_size, overhead=FORM_OVERHEAD)
+    # In the headers of the request, they are those of the whole form.
+    claims = ClaimedDigests.parse(request.headers)
     body = body_of(request)
+    hashed = HashingReader(body, claims.algorithms)
     release(request)
     content_type = request.headers.get("Content-Type", "")
-    form = read_form(body, content_type, partial(store_part, request))
+    form = read_form(hashed if claims else body, content_type, partial(store_part, request))
+    claims.check(hashed)
     written = records.write(request, form.data, form.permissions, form.file.to_json())
     return uploaded(request, written, form.file)
 
