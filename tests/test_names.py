@@ -116,6 +116,9 @@ class TestSafeName:
             ("C:\\dir\\b.txt", "b.txt"),
             ("my file.txt", "my_file.txt"),
             ("my\t\n file.txt", "my_file.txt"),
+            ("a\tb.txt", "a_b.txt"),
+            ("a&b.txt", "a_b.txt"),
+            ("zero\u200bwidth.txt", "zerowidth.txt"),
             ("report (1).PDF", "report_1.PDF"),
             ("c++-1_2.tar.gz", "c++-1_2.tar.gz"),
             ("__init__.py", "__init__.py"),
@@ -255,6 +258,8 @@ class TestMimetype:
         [
             ("a.tar.gz", "application/gzip"),
             ("a.json.bz2", "application/x-bzip2"),
+            ("a.xz", "application/x-xz"),
+            ("a.txt.Z", "application/x-compress"),
             ("data:text/html,<script>", "application/octet-stream"),
             ("a.unheardof", "application/octet-stream"),
             ("README", "application/octet-stream"),
