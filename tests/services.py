@@ -195,6 +195,9 @@ def seaweedfs() -> Iterator[S3]:
     access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
 
     def command(port: int, folder: Path) -> list[str]:
+        # Each bucket has volumes of its own. With the usual seven for each, a few buckets would
+        # take all there are.
+        (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 2\n")
         ports = {"s3": port}
         for offset, name in enumerate(("master", "volume", "filer", "admin"), 1):
             ports[name] = port + offset
@@ -203,7 +206,7 @@ def seaweedfs() -> Iterator[S3]:
             *("mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
             *(f"-{name}.port={number}" for name, number in ports.items()),
             *("-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-            *("-volume.max=16", "-master.telemetry=false", "-s3.domainName=localhost"),
+            *("-volume.max=2000", "-master.telemetry=false", "-s3.domainName=localhost"),
             *("-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false"),
             f"-filer.localSocket={folder}/filer.sock",
             f"-s3.localSocket={folder}/s3.sock",
