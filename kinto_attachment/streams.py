@@ -239,7 +239,8 @@ class ClaimedDigests:
 
 
 def _digest_fields(header: str, value: str) -> Iterator[Claim]:
-    for member in filter(None, re.split(r"[ \t]*,[ \t]*", value.strip(" \t"))):
+    members = (member.strip(" \t") for member in value.split(","))
+    for member in filter(None, members):
         match = _DIGEST_MEMBER.fullmatch(member)
         if not match:
             raise InvalidBody(f"{header} is malformed.")
