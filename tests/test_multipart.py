@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from multipart import MultipartError
 from kinto_attachment.errors import AttachmentError, InvalidBody, InvalidForm, TooLarge
 from kinto_attachment.multipart import FilePart, Form, read_form
 from kinto_attachment.streams import (
+    CHUNK_SIZE,
     BaseReader,
     BodyReader,
     ClaimedDigests,
@@ -167,6 +170,26 @@ class TestFile:
 
         read_form(Chunks(), TYPE, on_file)
         assert [id(chunk) for chunk in given] == [id(chunk) for chunk in chunks[1:]]
+
+    def test_memory_is_flat(self) -> None:
+        start, end = opened((FILE, b"")), f"\r\n--{BOUNDARY}--".encode()
+
+        class Large(BaseReader):
+            pieces = itertools.chain([start], itertools.repeat(CHUNK_SIZE, 256), [end, b""])
+
+            def _read(self, size: int) -> bytes:
+                piece = next(self.pieces)
+                return piece if isinstance(piece, bytes) else bytes(piece)
+
+        def on_file(part: FilePart) -> int:
+            return sum(map(len, iter(lambda: part.reader.read(CHUNK_SIZE), b"")))
+
+        tracemalloc.start()
+        size = read_form(Large(), TYPE, on_file).file
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert size == 256 * CHUNK_SIZE
+        assert peak < 4 * CHUNK_SIZE
 
     @pytest.mark.parametrize(
         ("disposition", "filename"),
