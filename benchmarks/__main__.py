@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ NOTES = Path(__file__).with_name("NOTES.md")
 
 def main() -> int:
     options = _options()
+    # So that the servers are stopped then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     groups = every(QUICK if options.quick else FULL)
     wanted = re.compile(options.rows, re.IGNORECASE)
     if options.list:

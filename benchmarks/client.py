@@ -35,15 +35,15 @@ class BadAnswer(Exception):
 
 
 class Client:
-    """One connection, kept open between requests.
+    """One connection, kept open between requests as long as the server keeps it.
 
     Files are sent by ``sendfile``, and long answers are dropped inside the kernel: no byte of
     a file passes through this process.
     """
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection((HOST, port), TIMEOUT)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._connect()
 
     def __enter__(self) -> Client:
         return self
@@ -74,6 +74,9 @@ class Client:
         lines = {"Host": HOST, "Authorization": AUTHORIZATION, "Content-Length": str(size)}
         fields = "".join(f"{k}: {v}\r\n" for k, v in {**lines, **(headers or {})}.items())
         head = f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode()
+        if self._closed:
+            self._socket.close()
+            self._connect()
         if isinstance(body, bytes):
             self._socket.sendall(head + body)
         else:
@@ -81,6 +84,11 @@ class Client:
             with body.open("rb", buffering=0) as file:
                 self._socket.sendfile(file)
         return self._answer(bodiless=method == "HEAD")
+
+    def _connect(self) -> None:
+        self._closed = False
+        self._socket = socket.create_connection((HOST, self._port), TIMEOUT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _answer(self, *, bodiless: bool) -> Answer:
         received = b""
@@ -91,6 +99,7 @@ class Client:
         status = int(status_line.split()[1])
         fields = (line.split(":", 1) for line in lines)
         headers = {name.lower(): value.strip() for name, value in fields}
+        self._closed = headers.get("connection", "").lower() == "close"
         if bodiless or status in (204, 304):
             return Answer(status, headers, 0, b"")
         if "content-length" not in headers:
@@ -117,4 +126,3 @@ class Client:
             if not count:
                 raise ConnectionError("the server closed the connection")
             size -= count
-

@@ -12,7 +12,10 @@ from pathlib import Path
 CACHE = Path(__file__).with_name(".cache")
 PEER = "kinto-attachment==8.0.0"
 # What both run on, at our versions, so that only the plugin differs.
-SHARED = ("kinto", "gunicorn", "waitress", "psycopg2-binary", "SQLAlchemy", "zope.sqlalchemy")
+SHARED = (
+    *("kinto", "pyramid", "pyramid-tm", "WebOb", "gunicorn", "waitress"),
+    *("psycopg2-binary", "SQLAlchemy", "zope.sqlalchemy"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def peer() -> Environment:
     folder = CACHE / "peer"
     environment = Environment("peer", folder / "bin" / "python")
     stamp = folder / "installed"
-    wanted = "\n".join([PEER, sys.version, *_constraints()])
+    wanted = "\n".join([PEER, sys.version, *(f"{name}=={version(name)}" for name in SHARED)])
     if not stamp.exists() or stamp.read_text() != wanted:
         _install(folder, environment.python)
         stamp.write_text(wanted)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.servers import Kinto, free_port, running, wait
+from benchmarks.servers import Kinto, Missing, free_port, running, wait
 
 CONFIG = """\
 daemon off;
@@ -46,7 +46,7 @@ def nginx(folder: Path, behind: Kinto) -> Iterator[int]:
     ``Missing`` when it is not installed.
     """
     command = [program(), "-p", str(folder), "-e", f"{folder}/error.log"]
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     port = free_port()
     config = folder / "nginx.conf"
     # As root its workers would be another user, who cannot read a temporary folder.

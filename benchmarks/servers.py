@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def kinto(
     if engine == "gunicorn":
         command = _gunicorn(environment, ini, port, workers, threads)
     else:
-        command = [str(environment.python), "-m", "kinto", "start", "--ini", str(ini)]
+        command = [str(environment.python.with_name("kinto")), "start", "--ini", str(ini)]
         command += ["--port", str(port), "-q"]
     with running(command, folder) as process:
         server = Kinto(environment.name, port, folder, files, process)
@@ -173,5 +174,5 @@ def wait(server: Kinto) -> None:
             client.expect(200, "GET", "/v1/__lbheartbeat__")
             return
         time.sleep(0.05)
-    log = (server.folder / "log").read_text("utf-8", "replace")
-    raise RuntimeError(f"{server.name} does not start:\n{log[-3000:]}")
+    print((server.folder / "log").read_text("utf-8", "replace")[-3000:], file=sys.stderr)
+    raise RuntimeError(f"{server.name} does not start")
