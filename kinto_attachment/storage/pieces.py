@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -14,43 +13,39 @@ PIECE_SIZE = 8 * 1024 * 1024
 
 
 class Piece(io.BytesIO):
-    """The next bytes of a file, at most :data:`PIECE_SIZE`, in a buffer that can be sent again."""
+    """Up to :data:`PIECE_SIZE` bytes in a buffer that can be sent, and sent again."""
 
     def __init__(self) -> None:
         super().__init__()
         self.size = 0
         self._crc32 = 0
 
-    @classmethod
-    def read_from(cls, reader: Reader) -> Piece:
-        """Short only at the reader's end, and empty beyond it."""
-        piece = cls()
-        while piece.size < PIECE_SIZE:
-            chunk = reader.read(min(CHUNK_SIZE, PIECE_SIZE - piece.size))
-            if not chunk:
-                break
-            piece.write(chunk)
-            piece.size += len(chunk)
-            piece._crc32 = zlib.crc32(chunk, piece._crc32)
-        piece.seek(0)
-        return piece
-
     @property
     def crc32(self) -> str:
         """As HTTP headers have it: the four bytes, big-endian, in base 64."""
         return b64encode(self._crc32.to_bytes(4, "big")).decode("ascii")
 
+    def fill(self, reader: Reader) -> None:
+        while self.size < PIECE_SIZE:
+            chunk = reader.read(min(CHUNK_SIZE, PIECE_SIZE - self.size))
+            if not chunk:
+                break
+            self.write(chunk)
+            self.size += len(chunk)
+            self._crc32 = zlib.crc32(chunk, self._crc32)
+        self.seek(0)
 
-def pieces(reader: Reader) -> tuple[Piece, Iterator[Piece]]:
-    """The first piece (an empty one, of an empty file) and the others, still unread.
 
-    Whether there are others is known: one more piece than the first is read at once.
-    """
-    first = Piece.read_from(reader)
-    if first.size < PIECE_SIZE:
-        return first, iter(())
-    second = Piece.read_from(reader)
-    if not second.size:
-        return first, iter(())
-    rest = iter(lambda: Piece.read_from(reader), None)
-    return first, itertools.chain([second], itertools.takewhile(lambda piece: piece.size, rest))
+def pieces(reader: Reader) -> Iterator[Piece]:
+    """All of a file, read as it is asked for; an empty file is one empty piece."""
+    piece = Piece()
+    piece.fill(reader)
+    full = piece.size == PIECE_SIZE
+    yield piece
+    while full:
+        # Before anything else, forget the last piece: it may have been sent by now.
+        piece = Piece()
+        piece.fill(reader)
+        full = piece.size == PIECE_SIZE
+        if piece.size:
+            yield piece

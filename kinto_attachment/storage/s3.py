@@ -1,0 +1,254 @@
+"""Objects in a bucket of S3, or of a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyramid.exceptions import ConfigurationError
+from pyramid_storage.extensions import resolve_extensions
+from pyramid_storage.s3 import S3FileStorage
+
+from kinto_attachment import names
+from kinto_attachment.errors import InvalidKey, KeyTaken, StorageUnavailable
+
+from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from .s3_bucket import S3Bucket, error_code, translated
+from .s3_upload import NewObject, abort
+
+logger = logging.getLogger(__name__)
+
+DELETED_AT_ONCE = 1000  # A limit of S3.
+KEPT_HEADERS = ("ContentType", "ContentDisposition", "CacheControl")
+
+
+class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
+    """Stores each file as one object of a bucket, under its key.
+
+    Without ``access_key``, credentials come from where AWS's own tools find them. ``acl`` is
+    sent only when it is set, as many buckets refuse any. ``num_retries`` is how often a call is
+    made at most (3), ``timeout`` the seconds to connect (5) and to wait for an answer (20).
+    """
+
+    def __init__(
+        self,
+        bucket_name: str,
+        *,
+        acl: str | None = None,
+        base_url: str = "",
+        extensions: str = "default",
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        is_secure: bool = True,
+        use_path_style: bool = False,
+        num_retries: int | None = None,
+        timeout: float | None = None,
+        cache_control: str | None = None,
+    ) -> None:
+        self.bucket_name = bucket_name
+        self.acl = acl
+        self.base_url = base_url
+        self.extensions = resolve_extensions(extensions)
+        self.cache_control = cache_control
+        self._bucket = S3Bucket(
+            bucket_name,
+            access_key=access_key,
+            secret_key=secret_key,
+            region=region,
+            endpoint_url=endpoint(endpoint_url, host, port, is_secure),
+            use_path_style=use_path_style,
+            timeout=timeout,
+            tries=num_retries,
+        )
+        self._leftovers: deque[dict[str, Any]] = deque()
+
+    @property
+    def s3_client(self) -> Any:
+        """boto3's client, by the name that pyramid_storage has for it."""
+        return self._bucket.client()
+
+    def write(
+        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+    ) -> FileStat:
+        headers = self._headers({"ContentType": content_type, "ContentDisposition": disposition})
+        new = NewObject(self._bucket, check_key(key), headers, self._leftovers)
+        try:
+            new.send(reader)
+        except (KeyTaken, StorageUnavailable) as failure:
+            if not new.settle(failure):
+                raise
+        self._discard_leftovers()
+        return FileStat(key, new.size, datetime.now(timezone.utc), content_type)
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> ClosableReader:
+        check_key(key)
+        if end is not None and end <= start:  # No range of HTTP is empty.
+            self.stat(key)
+            return io.BytesIO()
+        wanted: dict[str, Any] = {}
+        if start or end is not None:
+            wanted["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        answer = self._bucket.call(
+            "get_object",
+            tolerating=["InvalidRange"],  # It starts where the file ends, or later.
+            Key=key,
+            **wanted,
+        )
+        return Download(answer["Body"]) if answer else io.BytesIO()
+
+    def stat(self, key: str) -> FileStat:
+        found = self._bucket.head(check_key(key))
+        modified = found["LastModified"].astimezone(timezone.utc)
+        return FileStat(key, found["ContentLength"], modified, found["ContentType"])
+
+    def delete(self, *keys: str) -> bool:
+        """Delete files, up to a thousand by each call; S3 does not tell whether they were there.
+
+        :raises StorageUnavailable: ``details`` has S3's error code for each key that is left.
+        """
+        for key in keys:
+            check_key(key)
+        left: dict[str, str] = {}
+        for first in range(0, len(keys), DELETED_AT_ONCE):
+            left |= self._delete_some(keys[first : first + DELETED_AT_ONCE])
+        if left:
+            logger.error("S3 does not delete: %s", left)
+            raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        """The files, without their content types, which no listing of S3 has."""
+        for page in self._bucket.pages("list_objects_v2", Prefix=prefix):
+            for found in page.get("Contents", ()):
+                with suppress(InvalidKey):  # Not ours: consoles make folders as "a/".
+                    key = check_key(found["Key"])
+                    modified = found["LastModified"].astimezone(timezone.utc)
+                    yield FileStat(key, found["Size"], modified)
+
+    def copy(self, source: str, target: str) -> FileStat:
+        found = self._bucket.head(check_key(source))
+        if check_key(target) == source:
+            raise KeyTaken()
+        headers = self._headers({name: found.get(name) for name in KEPT_HEADERS})
+        new = NewObject(self._bucket, target, headers, self._leftovers)
+        try:
+            new.copy(source, found["ContentLength"])
+        except (KeyTaken, StorageUnavailable) as failure:
+            if not new.settle(failure):
+                raise
+        return FileStat(target, new.size, datetime.now(timezone.utc), found["ContentType"])
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        for page in self._bucket.pages("list_multipart_uploads"):
+            for found in page.get("Uploads", ()):
+                key, upload_id = found["Key"], found["UploadId"]
+                started = found["Initiated"].astimezone(timezone.utc)
+                yield Unfinished(upload_id, key, self._sent(key, upload_id), started)
+
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        self._bucket.call(
+            "abort_multipart_upload",
+            tolerating=["NoSuchUpload"],
+            Key=unfinished.key,
+            UploadId=unfinished.id,
+        )
+
+    def signed_url(
+        self, key: str, expires: int, filename: str, disposition: str, content_type: str
+    ) -> str:
+        with translated():
+            url: str = self._bucket.client().generate_presigned_url(
+                "get_object",
+                Params={
+                    "Bucket": self.bucket_name,
+                    "Key": check_key(key),
+                    "ResponseContentDisposition": names.content_disposition(filename, disposition),
+                    "ResponseContentType": content_type,
+                },
+                ExpiresIn=expires,
+            )
+        return url
+
+    def close(self) -> None:
+        """Close idle connections; later calls open new ones."""
+        self._bucket.close()
+
+    def _headers(self, given: dict[str, str | None]) -> dict[str, Any]:
+        headers = {"CacheControl": self.cache_control, "ACL": self.acl} | given
+        return {name: value for name, value in headers.items() if value}
+
+    def _delete_some(self, keys: tuple[str, ...]) -> dict[str, str]:
+        """Delete up to a thousand; those that are left, with the error code of each."""
+        if len(keys) == 1:
+            self._bucket.call("delete_object", tolerating=["NoSuchKey"], Key=keys[0])
+            return {}
+        objects = [{"Key": key} for key in keys]
+        answer = self._bucket.call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+        failed = {error["Key"]: error.get("Code", "") for error in answer.get("Errors", ())}
+        return {key: code for key, code in failed.items() if code != "NoSuchKey"}
+
+    def _sent(self, key: str, upload_id: str) -> int:
+        """How many bytes of an unfinished upload are there."""
+        try:
+            pages = self._bucket.pages("list_parts", Key=key, UploadId=upload_id)
+            return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
+        except StorageUnavailable as error:
+            if error_code(error) != "NoSuchUpload":
+                raise
+            return 0  # It is finished, since we listed it.
+
+    def _discard_leftovers(self) -> None:
+        # S3 was away when these failed, and it is back.
+        while self._leftovers:
+            target = self._leftovers.popleft()
+            if not abort(self._bucket, target):
+                self._leftovers.append(target)
+                return
+
+
+class Download:
+    """The rest of an object, as it comes in."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, size: int = -1, /) -> bytes:
+        with translated():
+            content: bytes = self._body.read(None if size < 0 else size)
+        return content
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def endpoint(
+    endpoint_url: str | None, host: str | None, port: int | None, is_secure: bool
+) -> str | None:
+    """The URL of the server; ``None`` is AWS.
+
+    :raises ConfigurationError: the settings contradict each other, or make no URL.
+    """
+    if not endpoint_url and not host:
+        if port:
+            raise ConfigurationError("kinto.attachment.aws.port needs kinto.attachment.aws.host.")
+        return None
+    if endpoint_url and host:
+        raise ConfigurationError(
+            "Set kinto.attachment.aws.endpoint_url or kinto.attachment.aws.host, not both."
+        )
+    scheme = "https" if is_secure else "http"
+    url = endpoint_url or f"{scheme}://{host}" + (f":{port}" if port else "")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"Not the URL of an S3 server: {url!r}.")
+    return url

@@ -1,0 +1,254 @@
+"""A bucket of S3: one boto3 client per process, with our errors."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyramid.exceptions import ConfigurationError
+
+from kinto_attachment.errors import (
+    AttachmentError,
+    FileNotFound,
+    KeyTaken,
+    StorageFull,
+    StorageUnavailable,
+)
+
+from .pieces import Piece
+
+try:
+    from boto3.exceptions import Boto3Error
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
+except ImportError as error:
+    raise ConfigurationError(
+        'To store on S3, boto3 is needed: pip install "kinto-attachment[s3]"'
+    ) from error
+
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 20.0
+TRIES = 3
+# For cleaning up behind a failure while somebody waits for the answer: gc removes what is left.
+HASTY_TIMEOUT = 5.0
+HASTY_TRIES = 2
+CONNECTIONS = 50
+
+FULL = {"InsufficientStorage", "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull"}
+FAILURES = (BotoCoreError, ClientError, Boto3Error, HTTPError, OSError)
+NO_BUCKET = "The bucket of kinto.attachment.aws.bucket_name does not exist."
+
+
+class S3Bucket:
+    """Calls S3 from any thread, before and after a fork.
+
+    ``timeout`` (seconds) is for connecting, for each block sent and for each answer; ``tries``
+    is how often a call is made at most. Nothing reaches the network before the first call.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        use_path_style: bool = False,
+        timeout: float | None = None,
+        tries: int | None = None,
+    ) -> None:
+        self.name = name
+        self._credentials = {
+            "aws_access_key_id": access_key,
+            "aws_secret_access_key": secret_key,
+        }
+        self._region = region
+        self._endpoint_url = endpoint_url
+        self._use_path_style = use_path_style
+        self._timeout = timeout
+        self._tries = tries
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._clients: dict[tuple[int, bool], Any] = {}
+        self._seen = False
+        self._refuses_taken_keys: bool | None = None
+
+    def client(self, *, hasty: bool = False) -> Any:
+        """boto3's client; the hasty one is for cleaning up."""
+        # By process: a connection that a child shares with its parent garbles both.
+        name = (os.getpid(), hasty)
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = self._build(hasty)
+            return self._clients[name]
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether this is Amazon's S3, rather than something compatible."""
+        host = urlsplit(self.client().meta.endpoint_url).hostname or ""
+        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+    def call(
+        self,
+        operation: str,
+        *,
+        tolerating: Collection[str] = (),
+        hasty: bool = False,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        """The answer to an operation on this bucket; empty for the error codes ``tolerating``.
+
+        :raises FileNotFound, KeyTaken, StorageUnavailable, StorageFull: with boto3's as cause.
+        """
+        try:
+            with translated():
+                method = getattr(self.client(hasty=hasty), operation)
+                answer: dict[str, Any] = method(Bucket=self.name, **parameters)
+        except AttachmentError as error:
+            if error_code(error) not in tolerating:
+                raise
+            return {}
+        return answer
+
+    def pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """The answers to an operation that gives its results by pages."""
+        with translated():
+            paginator = self.client().get_paginator(operation)
+            answers = iter(paginator.paginate(Bucket=self.name, **parameters))
+        while True:
+            with translated():
+                answer = next(answers, None)
+            if answer is None:
+                return
+            yield answer
+
+    def head(self, key: str) -> dict[str, Any]:
+        try:
+            return self.call("head_object", Key=key)
+        except FileNotFound:
+            self._check()
+            raise
+
+    def create(self, key: str, body: Piece, **headers: Any) -> None:
+        """Put an object in one step, where there is none.
+
+        :raises KeyTaken: there is one.
+        """
+        trusted = self.is_aws or self._refuses_taken_keys
+        if not trusted:
+            self.check_free(key)
+        parameters = {"Key": key, "Body": body, "ChecksumCRC32": body.crc32, **headers}
+        if self._refuses_taken_keys is not False:
+            answer = self.call(
+                "put_object", tolerating=["NotImplemented"], IfNoneMatch="*", **parameters
+            )
+            if not trusted:
+                body.seek(0)
+                self._refuses_taken_keys = bool(answer) and self._refuses(parameters)
+            if answer:
+                return
+        self.call("put_object", **parameters)
+
+    def check_free(self, key: str) -> None:
+        """:raises KeyTaken: there is such an object."""
+        with suppress(FileNotFound):
+            self.head(key)
+            raise KeyTaken()
+
+    def _refuses(self, parameters: dict[str, Any]) -> bool:
+        """Whether the server heeds the condition: many ignore it, and not one says so.
+
+        The object is our own and stays the same whatever the server does.
+        """
+        try:
+            self.call("put_object", IfNoneMatch="*", **parameters)
+        except KeyTaken:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close idle connections; later calls open new ones."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
+
+    def _check(self) -> None:
+        # An answer to HEAD has no body that would tell a missing bucket from a missing object.
+        if self._seen:
+            return
+        try:
+            self.call("head_bucket")
+        except FileNotFound as error:
+            raise StorageUnavailable(NO_BUCKET) from error
+        self._seen = True
+
+    def _build(self, hasty: bool) -> Any:
+        connect, read = self._timeout or CONNECT_TIMEOUT, self._timeout or READ_TIMEOUT
+        tries = self._tries or TRIES
+        if hasty:
+            connect, read = min(connect, HASTY_TIMEOUT), min(read, HASTY_TIMEOUT)
+            tries = min(tries, HASTY_TRIES)
+        config = Config(
+            connect_timeout=connect,
+            read_timeout=read,
+            retries={"mode": "standard", "total_max_attempts": tries},
+            max_pool_connections=CONNECTIONS,
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if self._use_path_style else "auto"},
+            # Every piece is sent with a checksum in a header. boto3 would use an encoding for it
+            # that many S3-compatible servers do not understand.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        # Not boto3's default session, which other code may be using in another thread.
+        self._session = self._session or Session()
+        region = self._region or self._session.region_name
+        if self._endpoint_url and not region:
+            region = "us-east-1"  # It is part of signatures; only AWS cares which one it is.
+        with translated():
+            return self._session.client(
+                "s3",
+                **self._credentials,
+                region_name=region,
+                endpoint_url=self._endpoint_url,
+                config=config,
+            )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise boto3's errors as ours."""
+    try:
+        yield
+    except FAILURES as error:
+        raise _ours(error) from error
+
+
+def error_code(error: BaseException) -> str:
+    """The code S3 gave for its error, if this one comes from S3."""
+    cause = error.__cause__
+    return str(cause.response["Error"].get("Code")) if isinstance(cause, ClientError) else ""
+
+
+def _ours(error: Exception) -> AttachmentError:
+    if not isinstance(error, ClientError):
+        return StorageUnavailable()
+    code = error.response["Error"].get("Code")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code == "NoSuchBucket":
+        return StorageUnavailable(NO_BUCKET)
+    if code in FULL or status == 507:
+        return StorageFull()
+    if status == 404 and code != "NoSuchUpload":
+        return FileNotFound()
+    if status == 412:
+        return KeyTaken()
+    return StorageUnavailable()

@@ -1,0 +1,224 @@
+"""How an object comes into a bucket: at once or in parts, whole, and over no other."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+from uuid import uuid4
+
+from kinto_attachment.errors import FileNotFound, KeyTaken, StorageError, TooLarge
+
+from . import Reader
+from .pieces import PIECE_SIZE, Piece, pieces
+from .s3_bucket import S3Bucket, error_code
+
+logger = logging.getLogger(__name__)
+
+PARALLEL = 4  # Parts in flight; one more is being read.
+MAX_PARTS = 10_000  # A limit of S3.
+# S3 copies up to 5 GiB in one call, but it has to answer before we lose patience.
+COPIED_AT_ONCE = 256 * 1024 * 1024
+
+
+class NewObject:
+    """An object on its way into a bucket; ``headers`` are its ``ContentType`` and the like.
+
+    Uploads that could not be aborted, as the server was away, go to ``leftovers``.
+    """
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        key: str,
+        headers: dict[str, Any],
+        leftovers: deque[dict[str, Any]] | None = None,
+    ) -> None:
+        self.key = key
+        self.size = 0
+        # By this it is known as ours, whoever else wants the key.
+        self._token = uuid4().hex
+        self._bucket = bucket
+        self._headers = {"Metadata": {"upload": self._token}, **headers}
+        self._leftovers = deque() if leftovers is None else leftovers
+
+    def send(self, reader: Reader) -> None:
+        """:raises KeyTaken: there is such an object."""
+        rest = pieces(reader)
+        first, second = next(rest), next(rest, None)
+        if second is None:
+            self.size = first.size
+            self._bucket.create(self.key, first, **self._headers)
+            return
+        parts = itertools.chain((first, second), rest)
+        del first, second  # Or they stay in memory to the end.
+        with self._multipart() as upload:
+            for part in parts:
+                self.size += part.size
+                upload.add(part)
+            self._finish(upload)
+
+    def copy(self, source: str, size: int) -> None:
+        """Let S3 copy another object, headers included, of the given size.
+
+        :raises KeyTaken: there is such an object.
+        """
+        self.size = size
+        origin = {"Bucket": self._bucket.name, "Key": source}
+        if size <= COPIED_AT_ONCE:
+            if not self._bucket.is_aws:
+                self._bucket.check_free(self.key)  # Servers ignore the condition of a copy.
+            self._bucket.call(
+                "copy_object",
+                Key=self.key,
+                CopySource=origin,
+                IfNoneMatch="*",
+                MetadataDirective="REPLACE",
+                **self._headers,
+            )
+            return
+        with self._multipart() as upload:
+            for start in range(0, size, COPIED_AT_ONCE):
+                upload.add_range(origin, start, min(start + COPIED_AT_ONCE, size))
+            self._finish(upload)
+
+    def settle(self, failure: Exception) -> bool:
+        """Whether it is there, whole, despite ``failure``; else what is there of it is removed.
+
+        An answer that is lost is not a lost object; and when boto3 tries again, it finds the
+        key taken by the object itself.
+        """
+        try:
+            found = self._bucket.call("head_object", hasty=True, Key=self.key)
+            if found["Metadata"].get("upload") != self._token:
+                if error_code(failure) == "ConditionalRequestConflict":
+                    raise KeyTaken() from failure
+            elif found["ContentLength"] == self.size:
+                return True
+            else:
+                self._bucket.call("delete_object", hasty=True, Key=self.key)
+        except (FileNotFound, StorageError):
+            pass  # The first failure is the one to tell; gc removes what may be left.
+        return False
+
+    def _multipart(self) -> MultipartUpload:
+        return MultipartUpload(self._bucket, self.key, self._headers, self._leftovers)
+
+    def _finish(self, upload: MultipartUpload) -> None:
+        upload.wait()
+        if self._bucket.is_aws:
+            upload.complete(IfNoneMatch="*")
+            return
+        # Other servers look whether the key is free and complete the upload then: two of them
+        # may pass, and one file is lost. What they do in one step is to put a small object, so
+        # an empty one claims the key for as long as the completion takes.
+        self._bucket.create(self.key, Piece(), **self._headers)
+        upload.complete()
+
+
+class MultipartUpload:
+    """The parts of an object; aborted on leaving, unless it is complete."""
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        key: str,
+        headers: dict[str, Any],
+        leftovers: deque[dict[str, Any]],
+    ) -> None:
+        self._bucket = bucket
+        self._target: dict[str, Any] = {"Key": key}
+        self._headers = headers
+        self._leftovers = leftovers
+        self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="s3-upload")
+        self._sending: set[Future[None]] = set()
+        self._parts: dict[int, dict[str, Any]] = {}
+        self._number = 0
+        self._completed = False
+
+    def __enter__(self) -> MultipartUpload:
+        answer = self._bucket.call(
+            "create_multipart_upload", **self._target, **self._headers, ChecksumAlgorithm="CRC32"
+        )
+        self._target["UploadId"] = answer["UploadId"]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Not before the parts in flight are done with: S3 may keep one that comes later.
+        self._pool.shutdown(cancel_futures=True)
+        if not self._completed and not abort(self._bucket, self._target):
+            self._leftovers.append(self._target)
+
+    def add(self, piece: Piece) -> None:
+        """Send a piece, once one of those before it is sent."""
+        self._start(self._send, piece)
+
+    def add_range(self, origin: dict[str, str], start: int, end: int) -> None:
+        """Let S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
+        self._start(self._copy, origin, f"bytes={start}-{end - 1}")
+
+    def wait(self) -> None:
+        """Return when all is sent; raise what went wrong."""
+        self._collect(0)
+
+    def complete(self, **conditions: Any) -> None:
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        self._bucket.call(
+            "complete_multipart_upload",
+            **self._target,
+            **conditions,
+            MultipartUpload={"Parts": parts},
+        )
+        self._completed = True
+
+    def _start(self, action: Callable[..., None], *arguments: Any) -> None:
+        self._collect(PARALLEL - 1)
+        self._number += 1
+        if self._number > MAX_PARTS:
+            raise TooLarge(f"body: S3 takes files of up to {MAX_PARTS * PIECE_SIZE} bytes.")
+        self._sending.add(self._pool.submit(action, self._number, *arguments))
+
+    def _collect(self, most: int) -> None:
+        while len(self._sending) > most:
+            done, self._sending = wait(self._sending, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+
+    def _send(self, number: int, piece: Piece) -> None:
+        answer = self._bucket.call(
+            "upload_part",
+            **self._target,
+            PartNumber=number,
+            Body=piece,
+            ChecksumCRC32=piece.crc32,
+        )
+        self._note(number, answer)
+
+    def _copy(self, number: int, origin: dict[str, str], byte_range: str) -> None:
+        answer = self._bucket.call(
+            "upload_part_copy",
+            **self._target,
+            PartNumber=number,
+            CopySource=origin,
+            CopySourceRange=byte_range,
+        )
+        self._note(number, answer["CopyPartResult"])
+
+    def _note(self, number: int, answer: dict[str, Any]) -> None:
+        part = {"PartNumber": number, "ETag": answer["ETag"]}
+        if answer.get("ChecksumCRC32"):  # A server that gives none may not understand it either.
+            part["ChecksumCRC32"] = answer["ChecksumCRC32"]
+        self._parts[number] = part
+
+
+def abort(bucket: S3Bucket, target: dict[str, Any]) -> bool:
+    """Remove the parts of an upload; whether that worked."""
+    try:
+        bucket.call("abort_multipart_upload", hasty=True, tolerating=["NoSuchUpload"], **target)
+    except StorageError:
+        logger.warning("An unfinished upload is left on S3: %s", target, exc_info=True)
+        return False
+    return True
