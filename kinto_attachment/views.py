@@ -245,7 +245,8 @@ def timestamp_header(request: Any, name: str) -> str:
     """A record's ETag without its quotes, ``*``, or nothing."""
     value = request.headers.get(name, "").strip()
     if value and value != "*" and not re.fullmatch(r'"\d+"', value):
-        raise_invalid(request, location="header", name=name, description="Invalid value")
+        description = "The value should be integer between double quotes."
+        raise_invalid(request, location="header", name=name, description=description)
     return str(value.strip('"'))
 
 

@@ -93,10 +93,11 @@ def applications() -> dict[str, Any]:
 
 @pytest.fixture
 def build(backends: list[dict[str, str]], applications: dict[str, Any]) -> Iterator[Build]:
-    """``build(max_size=3)`` is an empty server with ``kinto.attachment.max_size = 3``.
+    """``build(max_size=3)`` is a server with ``kinto.attachment.max_size = 3``.
 
-    Settings of Kinto go into a mapping in front. When the test has ended, there has to be a
-    file for each record that says so, and no other.
+    Settings of Kinto go into a mapping in front. There is nothing on it but an empty collection
+    of alice's. When the test has ended, there has to be a file for each record that says so, and
+    no other.
     """
     used = []
 
@@ -110,7 +111,8 @@ def build(backends: list[dict[str, str]], applications: dict[str, Any]) -> Itera
         app = applications[key]
         if app not in used:
             used.append(app)
-        app.reset()
+            if not (settings or {}).get("readonly"):
+                application.put_collection(app)
         return app
 
     yield builder
