@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from kinto.core.resource import has_null_character
 from kinto.core.utils import json
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
@@ -196,6 +197,8 @@ def _json_object(name: str, text: str) -> JSONObject:
         raise InvalidForm(f"body: {name} is not a JSON object")
     if _is_nested_too_deep(value):
         raise InvalidForm(f"body: {name} is nested more than {MAX_NESTING} levels deep")
+    if "\\u0000" in text and has_null_character(value):  # PostgreSQL cannot store it.
+        raise InvalidForm(f"body: {name} has an invalid character 0x00")
     return value
 
 

@@ -355,6 +355,7 @@ class TestRefusals:
             (b"42", "is not a JSON object"),
             (b'"text"', "is not a JSON object"),
             (b"true", "is not a JSON object"),
+            (b'{"a": ["\\u0000"]}', "has an invalid character 0x00"),
             (b'{"a":' * 101 + b"1" + b"}" * 101, "is nested more than 100 levels deep"),
             (b'{"a":' + b"[" * 700 + b"]" * 700 + b"}", "is nested more than 100 levels deep"),
         ],
