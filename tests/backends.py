@@ -19,6 +19,8 @@ from tests.services import S3, GoogleEmulator, PostgreSQL
 COMBINATIONS = {
     "local": ("local_storage", "memory_database"),
     "local-postgresql": ("local_storage", "postgresql_database"),
+    "moto": ("moto_storage", "memory_database"),
+    "seaweedfs": ("seaweedfs_storage", "memory_database"),
 }
 SERVERS = {
     "postgresql_database": "postgresql",
