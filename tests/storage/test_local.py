@@ -102,6 +102,11 @@ class TestBaseFolder:
         put(storage, "a")
         assert (base / "a").read_bytes() == b"x"
 
+    def test_it_stays_when_it_is_empty(self, base: Path, storage: LocalStorage) -> None:
+        base.mkdir()
+        storage.delete("a", "b/c")
+        assert base.exists()
+
     def test_it_is_absolute(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         storage = LocalStorage("relative/../files/")
