@@ -29,7 +29,7 @@ WELCOME = """
   Read the record, and the file:
 
     curl -u alice:secret {record}
-    curl -u alice:secret {record}/attachment
+    curl -u alice:secret -L {record}/attachment
 """
 
 
@@ -74,7 +74,7 @@ def storage(name: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Where the files are, in words, and the environment variables that send them there."""
     service = STORAGES[name]
     if service is None:
-        yield str(ROOT / "var" / "files"), {}
+        yield f"in {ROOT / 'var' / 'files'}", {}
         return
     from tests import services
 
@@ -87,7 +87,7 @@ def storage(name: str) -> Iterator[tuple[str, dict[str, str]]]:
         }
         if name == "gcloud":
             environ["STORAGE_EMULATOR_HOST"] = server.url
-        yield f"bucket {bucket} of a storage server of its own, gone when this stops", environ
+        yield f"in bucket {bucket} of an own {name} server, which stops too", environ
 
 
 if __name__ == "__main__":

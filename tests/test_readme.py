@@ -8,10 +8,8 @@ import json
 import os
 import pty
 import re
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,8 @@ import pytest
 import requests
 
 from tests.documents import ROOT, code_blocks
+from tests.faults import HOST
+from tests.services import _free_port, _wait
 
 ADDRESS = "127.0.0.1:8888"
 AUTH = ("alice", "secret")
@@ -28,25 +28,13 @@ START_TIMEOUT = 60
 BIN = Path(sys.executable).parent
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def running(command: list[str], url: str, log: Path, **options: object) -> Iterator[None]:
     """A server, from its first answer on; told to stop as a service manager does it."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
     try:
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(requests.ConnectionError):
-                requests.get(url, timeout=5)
-                break
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        assert _wait(process, url), log.read_text()
         yield
     finally:
         process.terminate()
@@ -106,7 +94,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("readme")
     (plugin,) = [code for code in code_blocks("README.rst", "python") if "includeme" in code]
     (folder / "readme_plugin.py").write_text(plugin)
-    session = Session(f"127.0.0.1:{free_port()}", folder, folder / "log")
+    session = Session(f"{HOST}:{_free_port()}", folder, folder / "log")
     environ = {
         **os.environ,
         "KINTO_ATTACHMENT_BASE_PATH": str(folder / "files"),
@@ -183,7 +171,7 @@ SHELL_COMMANDS: dict[str, Callable[[Session, str], None]] = {
     "-X DELETE": deletes,
 }
 # Not for a shell that runs tests; see test_documents.py, and below.
-ELSEWHERE = ("make ", "pip install", "gunicorn")
+ELSEWHERE = ("make ", "pip install", "gunicorn", "kinto-attachment")
 
 
 @pytest.mark.curl
@@ -240,12 +228,27 @@ def test_the_event_example_works(session: Session) -> None:
     )
 
 
-def test_the_gunicorn_command_works(tmp_path: Path) -> None:
-    (command,) = [c for c in code_blocks("README.rst", "shell") if c.startswith("gunicorn")]
+@pytest.fixture
+def kinto_ini(tmp_path: Path) -> Path:
+    """A configuration under the name that the README gives it."""
     ini = (ROOT / "config" / "serve.ini").read_text().replace("%(here)s/..", str(tmp_path))
     (tmp_path / "kinto.ini").write_text(ini)
-    address = f"127.0.0.1:{free_port()}"
+    return tmp_path / "kinto.ini"
+
+
+def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
+    (command,) = [c for c in code_blocks("README.rst", "shell") if c.startswith("gunicorn")]
+    address = f"{HOST}:{_free_port()}"
     url = f"http://{address}/v1/__heartbeat__"
     shell = ["bash", "-c", f"exec {BIN}/{command.replace('127.0.0.1:8000', address)}"]
-    with running(shell, url, tmp_path / "log", cwd=tmp_path):
+    with running(shell, url, kinto_ini.with_name("log"), cwd=kinto_ini.parent):
         assert requests.get(url, timeout=10).json()["attachments"] is True
+
+
+def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
+    text = (ROOT / "README.rst").read_text()
+    commands = re.findall(r"kinto-attachment \w+ --ini kinto\.ini", text)
+    assert len(commands) == 2
+    for command in commands:
+        shell = ["bash", "-c", f"exec {BIN}/{command}"]
+        subprocess.run(shell, cwd=kinto_ini.parent, check=True, timeout=START_TIMEOUT)
