@@ -202,9 +202,12 @@ class Links:
 
     def keep(self, link: Link) -> None:
         """The record has another file now, or none, but this one is kept."""
+        # The link is not there for a moment: who shares the file must not look just then.
+        self._lock(link.key)
         if not link.shared and not self._delete_sole([link]):
             link = replace(link, shared=True)
         self._put(replace(link, state="kept"))
+        self._unlock(link.key)
 
     def drop(self, links: list[Link]) -> list[str]:
         """Remove links; returns the keys that have none any more."""
@@ -222,14 +225,18 @@ class Links:
     def bury(self, keys: Iterable[str]) -> tuple[list[Garbage], set[str]]:
         """Put files in the outbox that seem to have no link, and have none indeed.
 
-        Unlike files that lose their last link here, others may be about to be linked.
+        Unlike files that lose their last link here, others may be about to be linked. A name
+        that is claimed may by now be that of another file, newer than the one that was seen.
         """
         orphans = set()
         for key in sorted(keys):  # In one order, or two of us might wait for each other.
+            if not self.reserve(key):
+                continue
             self._lock(key)
             if not self.of_key(key) and not self.outbox(key):
                 orphans.add(key)
             self._unlock(key)
+            self.unreserve(key)
         return self.discard(sorted(orphans)), orphans
 
     # The outbox.

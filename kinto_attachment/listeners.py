@@ -6,14 +6,18 @@ All links are made and dropped here, for our own uploads as for any other write 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import transaction
 from kinto.core.errors import raise_invalid
 from kinto.core.events import ACTIONS
+from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.storage.memory import MemoryBasedStorage
 from kinto.core.utils import instance_uri
 
+from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
 from kinto_attachment.links import Link, Links
 from kinto_attachment.metadata import FIELD, key_of
@@ -49,10 +53,15 @@ def on_records_changed(event: Any) -> None:
         _roll_back(event)
         description = "Attachment metadata cannot be modified."
         raise_invalid(event.request, name=FIELD, description=description)
+    written: set[str] = set()
     for impacted in event.impacted_objects:
         new, old = _before_and_after(impacted)
+        change = _Change(event, impacted["new"]["id"])
         if new != old:
-            _Change(event, impacted["new"]["id"]).apply(new, old)
+            change.apply(new, old)
+        elif change.record not in written:  # From the first write on, nobody else can write it.
+            change.check(new)
+        written.add(change.record)
 
 
 def _before_and_after(impacted: dict[str, Any]) -> tuple[Any, Any]:
@@ -108,6 +117,40 @@ class _Change:
         _retire(self.request, retired, keep=self.scope.keep_old_files)
         self._announce(new, old)
 
+    def check(self, attachment: Any) -> None:
+        """Refuse an update that brings back what was replaced or removed in the meantime.
+
+        Kinto writes a record as it was read, with the changes of this request. What another
+        request changed in between is undone by that, and the file that comes back is gone.
+
+        :raises AttachmentGone: the attachment is not as it was when this request read it.
+        """
+        key = key_of(self.settings, self.prefix, attachment)
+        current = [] if self.created else [link.key for link in self._current_links()]
+        if current == ([] if key is None else [key]):
+            return
+        # The index says otherwise, but it may be younger than the record.
+        if not self.created and self._committed() != attachment:
+            raise AttachmentGone("The attachment was changed meanwhile, please retry.")
+        if key is not None and not current:
+            with suppress(AttachmentGone):
+                self._link(key, attachment)
+
+    def _committed(self) -> Any:
+        """The attachment as others see it: that of the record which this request overwrites."""
+
+        storage = self.request.registry.storage
+        collection, _, record_id = self.record.rpartition("/records/")
+
+        def read() -> Any:
+            with transaction.manager, suppress(ObjectNotFoundError):
+                return storage.get("record", collection, record_id).get(FIELD)
+            return None
+
+        # In another thread: Kinto's transactions and database connections are one per thread.
+        with ThreadPoolExecutor(max_workers=1) as other:
+            return other.submit(read).result()
+
     def _current_links(self) -> list[Link]:
         # Not just what the event calls old: a concurrent upload may have come between.
         return [link for link in self.links.of_record(self.record) if link.state == "current"]
@@ -115,7 +158,9 @@ class _Change:
     def _link(self, key: str, attachment: dict[str, Any]) -> None:
         link = Link.to(self.record, key, attachment)
         ledger = Ledger.of(self.request)
-        if key in ledger.written:
+        # The first link only: a subscriber may have copied the new record already.
+        if key in ledger.written and key not in ledger.linking:
+            ledger.linking.add(key)
             self.links.add(link)
             ledger.when_committed(ledger.linked, key)
         else:

@@ -36,6 +36,7 @@ class Ledger:
 
     written: dict[str, str] = field(default_factory=dict)  # Key -> URI of the record it is for.
     reserved: list[str] = field(default_factory=list)
+    linking: set[str] = field(default_factory=set)  # Files of ours with a link, if it commits.
     # Filled by after-commit hooks, so with what is committed only:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
