@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import sys
-import urllib.request
 import warnings
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import kinto
+import requests
 import transaction
 import webtest
 from kinto.core.events import AfterResourceChanged, ResourceChanged
@@ -191,6 +191,19 @@ def put_collection(app: Any, uri: str = COLLECTION, headers: Headers = ALICE, **
     put(app, uri, headers, **body)
 
 
+def write_behind(app: Any, uri: str, data: dict[str, Any]) -> None:
+    """Write a record past Kinto's views and listeners, as a careless plugin does."""
+    parent, _, object_id = uri.rpartition("/records/")
+    with transaction.manager:
+        app.app.registry.storage.update("record", parent, object_id, data)
+
+
+def userid(app: Any, headers: Headers = ALICE) -> str:
+    """Who somebody is, as in permissions."""
+    identity: str = app.get("/", headers=headers).json["user"]["id"]
+    return identity
+
+
 # Uploads.
 
 
@@ -293,12 +306,19 @@ def send(
 
 def read(app: Any, url: str = f"{RECORD}/attachment", headers: Headers = ALICE) -> bytes:
     """Download a file, from the storage itself when the server sends the client there."""
-    response = app.get(url, headers=headers, status=(200, 302))
+    response = app.get(url, headers=headers, status="*")
     if response.status_code == 302:
-        with urllib.request.urlopen(response.location, timeout=30) as answer:
-            content: bytes = answer.read()
-        return content
+        return ask(response.location).content
     return bytes(response.body)
+
+
+def ask(url: str, **headers: str) -> requests.Response:
+    """GET from a storage server, as a client does that was sent there: without credentials."""
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.get(url, headers=headers, timeout=30)
+    answer.raise_for_status()
+    return answer
 
 
 def attachment_of(app: Any, record: str = RECORD, headers: Headers = ALICE) -> Any:

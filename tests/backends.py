@@ -47,6 +47,9 @@ ON_POSTGRESQL = pytest.mark.parametrize(
 ON_DATABASES = pytest.mark.parametrize(
     "backends", combinations("local", "local-postgresql"), indirect=True
 )
+ON_OBJECT_STORES = pytest.mark.parametrize(
+    "backends", combinations("moto", "seaweedfs"), indirect=True
+)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from tests.application import (
     sha256,
     stored_content,
     stored_files,
+    userid,
 )
 from tests.backends import ON_DATABASES, ON_MEMORY, Build
 
@@ -56,7 +57,7 @@ class TestPost:
         assert response.headers["Location"] == f"http://localhost/v1{RECORD}"
         assert response.headers["ETag"] == record.headers["ETag"]
         assert response.headers["Last-Modified"] == record.headers["Last-Modified"]
-        assert record.json["permissions"] == {"write": ["basicauth:" + userid(app)]}
+        assert record.json["permissions"] == {"write": [userid(app)]}
         assert read(app) == CONTENT
 
     def test_says_what_is_stored(self, app: Any) -> None:
@@ -102,10 +103,10 @@ class TestPost:
     def test_sets_permissions(self, app: Any) -> None:
         attach(app, permissions={"read": ["system.Everyone"]}, status=201)
         assert read(app, headers=ANONYMOUS) == CONTENT
-        attach(app, permissions={"write": [f"basicauth:{userid(app, BOB)}"]}, status=200)
+        attach(app, permissions={"write": [userid(app, BOB)]}, status=200)
         permissions = app.get(RECORD, headers=ALICE).json["permissions"]
         assert permissions["read"] == ["system.Everyone"]
-        assert f"basicauth:{userid(app, BOB)}" in permissions["write"]
+        assert userid(app, BOB) in permissions["write"]
 
     @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
     def test_takes_parts_in_any_order(self, app: Any, order: tuple[int, ...]) -> None:
@@ -551,11 +552,6 @@ class TestClaimedDigests:
         assert len(stored_files(app)) == 1
 
 
-def userid(app: Any, headers: dict[str, str] = ALICE) -> str:
-    identity: str = app.get("/", headers=headers).json["user"]["id"]
-    return identity.removeprefix("basicauth:")
-
-
 class TestPermissions:
     """They are decided before the first byte of the body is read."""
 
@@ -574,7 +570,7 @@ class TestPermissions:
         upload(app, headers=ANONYMOUS, status=401)
         upload(app, headers=BOB, status=403)
         assert app.app.body.taken == 0
-        attach(app, permissions={"write": [f"basicauth:{userid(app, BOB)}"]})
+        attach(app, permissions={"write": [userid(app, BOB)]})
         upload(app, headers=BOB, content=b"bob's", status=200)
         assert read(app) == b"bob's"
 
