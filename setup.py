@@ -3,7 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 S3 = ["boto3>=1.36"]
-GCLOUD = ["google-cloud-storage>=2.18"]
+GCLOUD = ["google-cloud-storage>=3.0"]
 DEV = [
     "coverage[toml]>=7.10",
     "docutils>=0.21",

@@ -12,6 +12,7 @@ that uses such a fixture, directly or through another one, is marked by itself.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -133,9 +134,13 @@ class S3:
 
 @dataclass(frozen=True)
 class GoogleEmulator:
-    """An emulator of Google Cloud Storage: ``STORAGE_EMULATOR_HOST`` is its ``url``."""
+    """An emulator of Google Cloud Storage: ``STORAGE_EMULATOR_HOST`` is its ``url``.
+
+    ``credentials`` is the key file of a service account, to sign URLs with.
+    """
 
     url: str
+    credentials: str
 
     @property
     def address(self) -> tuple[str, int]:
@@ -159,7 +164,7 @@ class GoogleEmulator:
 
     def options(self, bucket: str) -> dict[str, str]:
         """The settings of a server that stores in ``bucket``, without their prefix."""
-        return {"gcloud.bucket_name": bucket, "gcloud.project": "test"}
+        return {"gcloud.bucket_name": bucket, "gcloud.credentials": self.credentials}
 
 
 @contextlib.contextmanager
@@ -225,11 +230,37 @@ def seaweedfs() -> Iterator[S3]:
 @contextlib.contextmanager
 def gcs() -> Iterator[GoogleEmulator]:
     def command(port: int, folder: Path) -> list[str]:
-        address = ["--host", HOST, "--port", str(port)]
-        return [_program("gcp-storage-emulator"), "start", *address, "--in-memory", "--quiet"]
+        return [sys.executable, "-m", "tests.gcs_emulator", str(port)]
 
-    with _server("gcs", command, "/") as port:
-        yield GoogleEmulator(f"http://{HOST}:{port}")
+    environ = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    with _server("gcs", command, "/", environ) as port, _folder("gcs-key") as folder:
+        url = f"http://{HOST}:{port}"
+        yield GoogleEmulator(url, _service_account(folder, f"{url}/token"))
+
+
+def _service_account(folder: Path, token_uri: str) -> str:
+    """A key file as Google makes them, for an account that only the emulator knows."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "project_id": "test",
+        "private_key_id": "key",
+        "private_key": pem.decode(),
+        "client_email": "kinto@test.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": token_uri,
+    }
+    path = folder / "service-account.json"
+    path.write_text(json.dumps(account))
+    return str(path)
 
 
 def _program(name: str) -> str:

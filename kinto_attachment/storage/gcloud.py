@@ -1,0 +1,294 @@
+"""Objects in a bucket of Google Cloud Storage."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import quote
+
+from pyramid.exceptions import ConfigurationError
+from pyramid_storage.extensions import resolve_extensions
+
+from kinto_attachment import names
+from kinto_attachment.errors import (
+    FileNotFound,
+    InvalidKey,
+    KeyTaken,
+    StorageUnavailable,
+)
+
+from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+
+try:
+    from google.api_core.exceptions import from_http_response
+    from google.auth.credentials import Signing
+    from google.auth.transport.requests import Request
+    from google.cloud.storage.acl import ACL
+    from pyramid_storage.gcloud import GoogleCloudStorage
+
+    from .gcloud_bucket import NO_BUCKET, BatchOfAnswers, GoogleBucket, translated
+    from .gcloud_upload import NewObject
+except (ImportError, RuntimeError) as error:  # The latter is pyramid_storage's.
+    raise ConfigurationError(
+        "To store on Google Cloud Storage, its library is needed: "
+        'pip install "kinto-attachment[gcloud]"'
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+DELETED_AT_ONCE = 100  # What Google advises.
+LISTED = "items(name,size,timeCreated,contentType),nextPageToken"
+
+
+class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
+    """Stores each file as one object of a bucket, under its key.
+
+    ``credentials`` is the path of a service account's key; without, credentials come from where
+    Google's own tools find them. Predefined ACLs are sent only when they are set. With
+    ``auto_create_bucket``, the first write makes the bucket when it is missing.
+    """
+
+    def __init__(
+        self,
+        bucket_name: str,
+        *,
+        credentials: str | None = None,
+        project: str | None = None,
+        acl: str | None = None,
+        base_url: str = "",
+        extensions: str = "default",
+        auto_create_bucket: bool = False,
+        auto_create_acl: str | None = None,
+        cache_control: str | None = None,
+        uniform_bucket_level_access: bool = False,
+    ) -> None:
+        if uniform_bucket_level_access and (acl or auto_create_acl):
+            raise ConfigurationError(
+                "A bucket with kinto.attachment.gcloud.uniform_bucket_level_access has no ACLs: "
+                "unset kinto.attachment.gcloud.acl and kinto.attachment.gcloud.auto_create_acl."
+            )
+        self.bucket_name = bucket_name
+        self.acl = predefined("acl", acl)
+        self.base_url = base_url
+        self.extensions = resolve_extensions(extensions)
+        self.auto_create_bucket = auto_create_bucket
+        self.auto_create_acl = predefined("auto_create_acl", auto_create_acl)
+        self.cache_control = cache_control
+        self.uniform_bucket_level_access = uniform_bucket_level_access
+        self._bucket = GoogleBucket(bucket_name, credentials=credentials, project=project)
+        self._created = False
+
+    def get_connection(self) -> Any:
+        """Google's client, by the name that pyramid_storage has for it."""
+        return self._bucket.client()
+
+    def get_bucket(self, bucket_name: str | None = None) -> Any:
+        return self._bucket.client().bucket(bucket_name or self.bucket_name)
+
+    def write(
+        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+    ) -> FileStat:
+        new = self._new(check_key(key), content_disposition=disposition)
+        self._create_bucket()
+        try:
+            new.send(reader, content_type)
+        except (KeyTaken, StorageUnavailable):
+            if not new.settle():
+                raise
+        return FileStat(key, new.size, datetime.now(timezone.utc), content_type)
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> ClosableReader:
+        check_key(key)
+        if end is not None and end <= start:  # No range of HTTP is empty.
+            self.stat(key)
+            return io.BytesIO()
+        headers = {}
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        try:
+            with translated():
+                response = self._bucket.retry(self._get)(key, headers)
+        except FileNotFound:
+            self._bucket.check()
+            raise
+        return Download(response) if response is not None else io.BytesIO()
+
+    def stat(self, key: str) -> FileStat:
+        return file_stat(self._bucket.find(check_key(key)))
+
+    def delete(self, *keys: str) -> bool:
+        """Delete files, up to a hundred by each call.
+
+        :raises StorageUnavailable: ``details`` has Google's status for each key that is left.
+        """
+        for key in keys:
+            check_key(key)
+        if len(keys) == 1:
+            return self._delete(keys[0])
+        found = False
+        left: dict[str, int] = {}
+        for first in range(0, len(keys), DELETED_AT_ONCE):
+            some = keys[first : first + DELETED_AT_ONCE]
+            statuses = dict(zip(some, self._delete_some(some), strict=True))
+            found |= any(status < 300 for status in statuses.values())
+            left |= {k: status for k, status in statuses.items() if 300 <= status != 404}
+        if left:
+            logger.error("Google does not delete: %s", left)
+            raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
+        return found
+
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        with translated():
+            blobs = iter(
+                self._bucket.client().list_blobs(
+                    self.bucket_name, prefix=prefix, fields=LISTED, retry=self._bucket.retry
+                )
+            )
+        while True:
+            try:
+                with translated():
+                    blob = next(blobs, None)
+            except FileNotFound as error:
+                raise StorageUnavailable(NO_BUCKET) from error
+            if blob is None:
+                return
+            with suppress(InvalidKey):  # Not ours: consoles make folders as "a/".
+                check_key(blob.name)
+                yield file_stat(blob)
+
+    def copy(self, source: str, target: str) -> FileStat:
+        origin = self._bucket.find(check_key(source))
+        if check_key(target) == source:
+            raise KeyTaken()
+        new = self._new(
+            target,
+            content_type=origin.content_type,
+            content_disposition=origin.content_disposition,
+            cache_control=origin.cache_control,
+        )
+        try:
+            new.copy(origin)
+        except (KeyTaken, StorageUnavailable):
+            if not new.settle():
+                raise
+        return FileStat(target, new.size, datetime.now(timezone.utc), origin.content_type)
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        """Nothing: Google shows the blocks of an unfinished upload to nobody, for a week."""
+        self._bucket.check()
+        return iter(())
+
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        pass
+
+    def signed_url(
+        self, key: str, expires: int, filename: str, disposition: str, content_type: str
+    ) -> str:
+        blob = self._bucket.blob(check_key(key))
+        with translated():
+            url: str = blob.generate_signed_url(
+                version="v4",
+                expiration=timedelta(seconds=expires),
+                response_disposition=names.content_disposition(filename, disposition),
+                response_type=content_type,
+                **self._signer(),
+            )
+        return url
+
+    def close(self) -> None:
+        """Close idle connections; later calls open new ones."""
+        self._bucket.close()
+
+    def _new(self, key: str, **properties: str | None) -> NewObject:
+        properties = {"cache_control": self.cache_control} | properties
+        return NewObject(self._bucket, key, self.acl, **properties)
+
+    def _create_bucket(self) -> None:
+        if self.auto_create_bucket and not self._created:
+            self._bucket.create(
+                acl=self.auto_create_acl, uniform_access=self.uniform_bucket_level_access
+            )
+            self._created = True
+
+    def _get(self, key: str, headers: dict[str, str]) -> Any:
+        """The response to a GET; ``None`` when the range begins where the file ends, or later."""
+        path = f"{quote(self.bucket_name)}/o/{quote(key, safe='')}"
+        url = f"{self._bucket.client().api_endpoint}/download/storage/v1/b/{path}?alt=media"
+        response = self._bucket.session().get(url, headers=headers, stream=True)
+        if response.ok:
+            return response
+        with response:
+            if response.status_code == 416:
+                return None
+            raise from_http_response(response)
+
+    def _delete(self, key: str) -> bool:
+        try:
+            with translated():
+                self._bucket.blob(key).delete(retry=self._bucket.retry)
+        except FileNotFound:
+            self._bucket.check()
+            return False
+        return True
+
+    def _delete_some(self, keys: tuple[str, ...]) -> Sequence[int]:
+        """The status of each deletion."""
+        batch = BatchOfAnswers(self._bucket.client())
+        with translated(ValueError), batch:  # Not an answer in parts.
+            for key in keys:
+                self._bucket.blob(key).delete(retry=None)
+        return [answer.status_code for answer in batch.answers]
+
+    def _signer(self) -> dict[str, Any]:
+        """Who signs URLs: a key, or Google's own service where there is none (as on its VMs).
+
+        :raises StorageUnavailable: these credentials cannot sign.
+        """
+        credentials = self._bucket.session().credentials
+        if isinstance(credentials, Signing):
+            return {"credentials": credentials}
+        if not hasattr(credentials, "service_account_email"):
+            raise StorageUnavailable("The credentials for Google Cloud Storage cannot sign URLs.")
+        if not credentials.valid:
+            credentials.refresh(Request())
+        return {
+            "service_account_email": credentials.service_account_email,
+            "access_token": credentials.token,
+        }
+
+
+class Download:
+    """The rest of an object, as it comes in."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._response.raw.enforce_content_length = True  # Or a cut looks like the end.
+
+    def read(self, size: int = -1, /) -> bytes:
+        with translated():
+            content: bytes = self._response.raw.read(None if size < 0 else size)
+        return content
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def file_stat(blob: Any) -> FileStat:
+    created = blob.time_created.astimezone(timezone.utc)
+    return FileStat(blob.name, blob.size, created, blob.content_type)
+
+
+def predefined(setting: str, acl: str | None) -> str | None:
+    """The name that the JSON API has for a predefined ACL.
+
+    :raises ConfigurationError: Google has none of this name.
+    """
+    try:
+        name: str | None = ACL.validate_predefined(acl)
+    except ValueError as error:
+        raise ConfigurationError(f"kinto.attachment.gcloud.{setting}: {error}.") from error
+    return name

@@ -1,0 +1,123 @@
+"""How an object comes into a bucket of Google's: at once or in blocks, whole, over no other."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from kinto_attachment.errors import FileNotFound, StorageError, StorageUnavailable
+
+from . import Reader
+from .gcloud_bucket import NO_BUCKET, GoogleBucket, translated
+from .pieces import PIECE_SIZE, pieces
+
+
+class NewObject:
+    """An object on its way into a bucket; ``properties`` are those of Google's ``Blob``."""
+
+    def __init__(
+        self, bucket: GoogleBucket, key: str, acl: str | None, **properties: str | None
+    ) -> None:
+        self.key = key
+        self.size = 0
+        self._bucket = bucket
+        self._acl = acl
+        # By this it is known as ours, whoever else wants the key.
+        self._token = uuid4().hex
+        self._blob = bucket.blob(key)
+        self._blob.metadata = {"upload": self._token}
+        for name, value in properties.items():
+            if value:
+                setattr(self._blob, name, value)
+
+    def send(self, reader: Reader, content_type: str) -> None:
+        """:raises KeyTaken: there is such an object."""
+        blocks = Blocks(reader)
+        self.size = len(blocks.peek())
+        several = self.size == PIECE_SIZE
+        if several:
+            self._blob.chunk_size = PIECE_SIZE
+        try:
+            # ValueError: Google kept a part of a block only, and the library cannot go back.
+            with translated(ValueError):
+                self._blob.upload_from_file(
+                    blocks,
+                    size=None if several else self.size,
+                    content_type=content_type,
+                    predefined_acl=self._acl,
+                    if_generation_match=0,
+                    checksum="crc32c",
+                    retry=self._bucket.retry,
+                )
+        except FileNotFound as error:
+            raise StorageUnavailable(NO_BUCKET) from error
+        except StorageError as failure:
+            if blocks.failure is None or failure.__cause__ is not blocks.failure:
+                raise
+            # What the reader raises is not ours to translate.
+            raise blocks.failure from blocks.failure.__cause__
+        finally:
+            self.size = max(self.size, blocks.position)
+
+    def copy(self, origin: Any) -> None:
+        """Let Google copy another object.
+
+        :raises KeyTaken: there is such an object.
+        """
+        self.size = origin.size
+        token = None
+        while True:
+            with translated():
+                token, _, _ = self._blob.rewrite(
+                    origin, token=token, if_generation_match=0, retry=self._bucket.retry
+                )
+            if token is None:
+                break
+        if self._acl:  # There is no other way to give one to a copy.
+            with translated():
+                self._blob.acl.save_predefined(self._acl)
+
+    def settle(self) -> bool:
+        """Whether it is there, whole, despite a failure; or not at all.
+
+        An answer that is lost is not a lost object; and when the library tries again, it finds
+        the key taken by the object itself.
+        """
+        with suppress(FileNotFound, StorageError):
+            found = self._bucket.find(self.key)
+            token = (found.metadata or {}).get("upload")
+            return bool(token == self._token and found.size == self.size)
+        return False
+
+
+class Blocks:
+    """A reader in full blocks, since Google's library takes a short one for the last.
+
+    ``failure`` is what the reader raised, to be told from what the library raises.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.position = 0
+        self.failure: Exception | None = None
+        self._pieces = pieces(reader)
+        self._next: bytes | None = None
+
+    def peek(self) -> bytes:
+        """The next block: of :data:`PIECE_SIZE`, or the last one."""
+        if self._next is None:
+            try:
+                piece = next(self._pieces, None)
+            except Exception as error:
+                self.failure = error
+                raise
+            self._next = piece.getvalue() if piece else b""
+        return self._next
+
+    def read(self, size: int) -> bytes:
+        block, self._next = self.peek(), None
+        self.position += len(block)
+        return block
+
+    def tell(self) -> int:
+        return self.position
