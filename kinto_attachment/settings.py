@@ -13,7 +13,9 @@ from kinto.core.utils import read_env
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.extensions import resolve_extensions
 
+from kinto_attachment.errors import InvalidKey
 from kinto_attachment.names import Pattern
+from kinto_attachment.storage import check_key
 
 PREFIX = "attachment."  # Kinto strips its own ``kinto.`` from the names of settings.
 RESOURCES = "resources."
@@ -89,9 +91,10 @@ def mimetypes(value: Any) -> Mapping[str, str]:
 
 def folder(value: Any) -> Pattern:
     pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id"})
-    segments = pattern.format(bucket_id="b", collection_id="c").strip("/").split("/")
-    if any(segment.startswith(".") or not segment or "\\" in segment for segment in segments):
-        raise ValueError("should be a relative folder without hidden or empty parts")
+    try:
+        check_key(pattern.format(bucket_id="b", collection_id="c").strip("/"))
+    except InvalidKey:
+        raise ValueError("should be a relative folder without hidden or empty parts") from None
     return pattern
 
 
@@ -265,7 +268,10 @@ class Settings:
         for name, value in given.items():
             if name.startswith(RESOURCES):
                 resource, option = _resource_option(name)
-                overrides.setdefault(resource, {})[option.name] = _parsed(option, name, value)
+                own = overrides.setdefault(resource, {})
+                parsed_value = _parsed(option, name, value)
+                if own.setdefault(option.name, parsed_value) != parsed_value:
+                    raise ConfigurationError(f"{_full(name)} and its other name disagree.")
             else:
                 _known(name, name, _BY_NAME)
         for option in OPTIONS:

@@ -1,0 +1,340 @@
+"""Settings are read once, at the start-up, and whatever is wrong with them stops it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyramid.exceptions import ConfigurationError
+
+from kinto_attachment.settings import OPTIONS, Downloads, Option, Settings, base_url
+from tests import application
+
+LOCAL = {"base_path": "/tmp/files"}
+
+
+def parse(_storage: dict[str, Any] = LOCAL, **options: Any) -> Settings:
+    given = {**_storage, **options}
+    return Settings.parse({f"attachment.{name}": value for name, value in given.items()})
+
+
+def refusal(_storage: dict[str, Any] = LOCAL, **options: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        parse(_storage, **options)
+    return str(raised.value)
+
+
+class TestDefaults:
+    def test_of_a_collection(self) -> None:
+        scope = parse().for_collection("b", "c")
+        assert scope.folder is None
+        assert scope.randomize
+        assert scope.filename_pattern.format(filename="a.txt", datetime="", rid="") == "a.txt"
+        assert not scope.keep_old_files
+        assert {"txt", "jpg", "pdf", "json"} < scope.extensions
+        assert not {"exe", "js", "html", "php"} & scope.extensions
+        assert scope.mimetypes == {}
+        assert scope.max_size == 0
+        assert not scope.gzipped
+        assert not {"text/html", "image/svg+xml", "application/pdf"} & scope.inline_types
+
+    def test_of_the_server(self) -> None:
+        settings = parse()
+        assert settings["base_url"] is None
+        assert settings["extra.base_url"] is None
+        assert settings["public"] is False
+        assert settings["downloads"] is None
+        assert settings["signed_url_ttl"] == 300
+        assert settings.readonly is False
+
+    def test_are_themselves_valid(self) -> None:
+        for option in OPTIONS:
+            if option.default is not None:
+                option.parse(option.default)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [
+        ("public", "true", True),
+        ("public", True, True),
+        ("public", "Yes", True),
+        ("public", "off", False),
+        ("public", 0, False),
+        ("max_size", "10", 10),
+        ("max_size", " 10 ", 10),
+        ("max_size", 10, 10),
+        ("max_size_bytes", "10", 10),
+        ("base_url", "https://cdn.example.com/files/", "https://cdn.example.com/files/"),
+        ("base_url", "https://cdn.example.com/files", "https://cdn.example.com/files/"),
+        ("base_url", "", ""),
+        ("extensions", "images+TXT", None),
+        ("extensions", "any", frozenset()),
+        ("extensions", ".txt+.md", frozenset({"txt", "md"})),
+        ("mimetypes", ".FTL:text/x-fluent", {".ftl": "text/x-fluent"}),
+        ("mimetypes", " .a:a/b ; .c : c/d+e", {".a": "a/b", ".c": "c/d+e"}),
+        ("downloads", "stream", Downloads("stream")),
+        ("downloads", "proxy", Downloads("proxy")),
+        ("downloads", "x-sendfile", Downloads("x-sendfile")),
+        ("downloads", "x-accel-redirect:/p", Downloads("x-accel-redirect", "/p/")),
+        ("downloads", "x-accel-redirect:/p/", Downloads("x-accel-redirect", "/p/")),
+        ("inline_types", "A/B, c/d", frozenset({"a/b", "c/d"})),
+        ("file_mode", "0640", 0o640),
+        ("file_mode", 640, 0o640),
+        ("signed_url_ttl", "60", 60),
+    ],
+)
+def test_values(name: str, value: Any, parsed: Any) -> None:
+    found = parse(**{name: value})["max_size" if name == "max_size_bytes" else name]
+    if parsed is None:
+        assert {"jpg", "png", "txt"} < found
+    else:
+        assert found == parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("public", "maybe", "true or false"),
+        ("randomize", "2", "true or false"),
+        ("max_size", "10MB", "whole number"),
+        ("max_size", "1.5", "whole number"),
+        ("max_size", "-1", "negative"),
+        ("signed_url_ttl", "soon", "whole number"),
+        ("aws.timeout", "0", "more than 0"),
+        ("aws.timeout", "nan", "more than 0"),
+        ("aws.timeout", "slow", "seconds"),
+        ("file_mode", "rw-r--r--", "octal"),
+        ("file_mode", "0888", "octal"),
+        ("mimetypes", ".txt:text/plain;", "''"),
+        ("mimetypes", "txt:text/plain", "'txt:text/plain'"),
+        ("mimetypes", ".txt", "'.txt'"),
+        ("mimetypes", ".txt:text", "'text'"),
+        ("mimetypes", ".txt:text/plain\r\nX: y", "type/subtype"),
+        ("folder", "{bucket}", "{bucket}"),
+        ("folder", "{record_id}", "{record_id}"),
+        ("folder", "{0}", "{0}"),
+        ("folder", "{", "brace"),
+        ("folder", "{bucket_id.__class__}", "{bucket_id.__class__}"),
+        ("folder", "{bucket_id!r}", "{bucket_id}"),
+        ("folder", "../up", "relative"),
+        ("folder", "a/../../b", "relative"),
+        ("folder", "a//b", "relative"),
+        ("folder", ".hidden", "relative"),
+        ("folder", "a\\b", "relative"),
+        ("folder", "a\x00b", "relative"),
+        ("folder", "x" * 300, "relative"),
+        ("filename_pattern", "{name}", "{name}"),
+        ("filename_pattern", "{filename", "brace"),
+        ("filename_pattern", "a/{filename}", "slash"),
+        ("filename_pattern", "{datetime:%Y}", "{datetime}"),
+        ("downloads", "teleport", "stream"),
+        ("downloads", "x-accel-redirect", "/prefix/"),
+        ("downloads", "x-accel-redirect:files", "/prefix/"),
+        ("downloads", "x-sendfile:/files/", "/prefix/"),
+    ],
+)
+def test_bad_values_are_named(name: str, value: str, said: str) -> None:
+    message = refusal(**{name: value})
+    assert message.startswith(f"kinto.attachment.{name}: ")
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "option",
+    # An empty base_url means relative locations.
+    [option for option in OPTIONS if option.parse is not base_url],
+    ids=lambda option: option.name,
+)
+def test_left_empty_is_not_set(option: Option) -> None:
+    storage = {"aws.bucket_name": "b"} if option.name == "base_path" else LOCAL
+    assert parse(storage, **{option.name: " "})[option.name] == parse(storage)[option.name]
+
+
+class TestUnknownNames:
+    @pytest.mark.parametrize(
+        ("name", "likely"),
+        [
+            ("max_sise", "kinto.attachment.max_size"),
+            ("keep_old_file", "kinto.attachment.keep_old_files"),
+            ("aws.bucketname", "kinto.attachment.aws.bucket_name"),
+            ("resources.b.folders", "kinto.attachment.resources.b.folder"),
+            ("resources.b.c.foldr", "kinto.attachment.resources.b.c.folder"),
+        ],
+    )
+    def test_come_with_the_likely_one(self, name: str, likely: str) -> None:
+        message = refusal(**{name: "1"})
+        assert f"kinto.attachment.{name} is not a setting" in message
+        assert f"Did you mean {likely}?" in message
+
+    def test_far_from_any(self) -> None:
+        message = refusal(xyzzy="1")
+        assert message == "kinto.attachment.xyzzy is not a setting of kinto_attachment"
+
+    @pytest.mark.parametrize("name", ["base_url", "public", "downloads", "base_path"])
+    def test_of_the_whole_server_in_a_resource(self, name: str) -> None:
+        message = refusal(**{f"resources.b.{name}": "1"})
+        assert f"kinto.attachment.resources.b.{name}" in message
+        assert "for a bucket or collection" in message
+
+    @pytest.mark.parametrize(
+        "name", ["resources.folder", "resources.b.c.d.folder", "resources..folder"]
+    )
+    def test_of_resources_that_are_none(self, name: str) -> None:
+        message = refusal(**{name: "1"})
+        assert f"kinto.attachment.{name}" in message
+
+
+class TestStorages:
+    def test_none(self) -> None:
+        message = refusal({})
+        assert "kinto.attachment.base_path" in message
+        assert "(set: none)" in message
+
+    def test_two(self) -> None:
+        message = refusal(**{"aws.bucket_name": "b"})
+        assert "kinto.attachment.base_path and kinto.attachment.aws.bucket_name" in message
+
+    def test_an_empty_one_is_none(self) -> None:
+        assert parse({"base_path": "", "aws.bucket_name": "b"}).backend == "aws.bucket_name"
+
+    def test_by_another_name(self) -> None:
+        assert parse({"aws.bucket": "b"})["aws.bucket_name"] == "b"
+
+    def test_by_both_names(self) -> None:
+        assert parse({"aws.bucket": "b", "aws.bucket_name": "b"})["aws.bucket_name"] == "b"
+        message = refusal({"aws.bucket": "a", "aws.bucket_name": "b"})
+        assert "kinto.attachment.aws.bucket_name and kinto.attachment.aws.bucket" in message
+
+    def test_half_of_a_pair_of_keys(self) -> None:
+        message = refusal({"aws.bucket_name": "b", "aws.access_key": "A"})
+        assert "kinto.attachment.aws.secret_key" in message
+
+    @pytest.mark.parametrize(
+        ("storage", "mode"),
+        [(LOCAL, "redirect"), ({"aws.bucket_name": "b"}, "x-sendfile")],
+    )
+    def test_with_downloads_that_they_cannot_do(self, storage: dict[str, str], mode: str) -> None:
+        assert "kinto.attachment.downloads" in refusal(storage, downloads=mode)
+
+
+class TestResources:
+    def test_the_narrowest_wins(self) -> None:
+        settings = parse(
+            **{
+                "folder": "server",
+                "max_size": "1",
+                "resources.b.folder": "bucket",
+                "resources.b.max_size": "2",
+                "resources.b.c.folder": "collection",
+                "resources.b.c.keep_old_files": "true",
+            }
+        )
+
+        def folder(bucket: str, collection: str) -> str:
+            pattern = settings.for_collection(bucket, collection).folder
+            assert pattern is not None
+            return pattern.text
+
+        assert folder("a", "c") == "server"
+        assert folder("b", "d") == "bucket"
+        assert folder("b", "c") == "collection"
+        assert settings.for_collection("b", "c").max_size == 2
+        assert settings.for_collection("b", "c").keep_old_files
+        assert not settings.for_collection("b", "d").keep_old_files
+
+    def test_zero_lifts_a_limit(self) -> None:
+        settings = parse(**{"max_size": "1", "resources.b.c.max_size": "0"})
+        assert settings.for_collection("b", "c").max_size == 0
+
+    def test_take_other_names_too(self) -> None:
+        settings = parse(**{"resources.b.max_size_bytes": "5"})
+        assert settings.for_collection("b", "c").max_size == 5
+
+    def test_both_names_disagree(self) -> None:
+        message = refusal(**{"resources.b.max_size_bytes": "5", "resources.b.max_size": "6"})
+        assert "disagree" in message
+
+    @pytest.mark.parametrize(("name", "value"), [("max_size", "big"), ("extensions", "")])
+    def test_bad_values_are_named(self, name: str, value: str) -> None:
+        message = refusal(**{f"resources.b.c.{name}": value})
+        assert message.startswith(f"kinto.attachment.resources.b.c.{name}: ")
+
+    @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.per_collection])
+    def test_each_can_be_set(self, name: str, tmp_path: Path) -> None:
+        values = {
+            "folder": "{bucket_id}/x",
+            "randomize": "false",
+            "filename_pattern": "{rid}-{filename}",
+            "keep_old_files": "true",
+            "extensions": "any",
+            "mimetypes": ".a:a/b",
+            "max_size": "7",
+            "gzipped": "true",
+            "inline_types": "a/b",
+        }
+        settings = parse(**{f"resources.b.c.{name}": values[name]})
+        narrow, wide = settings.for_collection("b", "c"), settings.for_collection("b", "d")
+        assert getattr(narrow, name) != getattr(wide, name)
+
+
+class TestEnvironment:
+    def test_sets_what_the_file_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KINTO_ATTACHMENT_AWS_BUCKET_NAME", "from-environment")
+        monkeypatch.setenv("KINTO_ATTACHMENT_MAX_SIZE", "12")
+        settings = parse({})
+        assert settings["aws.bucket_name"] == "from-environment"
+        assert settings["max_size"] == 12
+
+    def test_overrides_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KINTO_ATTACHMENT_BASE_PATH", "")
+        monkeypatch.setenv("KINTO_ATTACHMENT_AWS_BUCKET_NAME", "b")
+        assert parse().backend == "aws.bucket_name"
+
+    def test_names_are_kinto_s_own(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("KINTO_ATTACHMENT_BASE_URL", "https://cdn.example.com")
+        app = application.make_app({"base_path": str(tmp_path)}, application.MEMORY)
+        capability = app.get("/").json["capabilities"]["attachments"]
+        assert capability["base_url"] == "https://cdn.example.com/"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mimetypes": ".txt:text/plain;"},
+        {"folder": "{nope}"},
+        {"filename_pattern": "{nope}"},
+        {"max_size": "lots"},
+        {"unknown": "1"},
+        {"aws.bucket_name": "second"},
+        {"resources.b.c.max_size": "lots"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_is_wrong_stops_the_server_at_its_start(
+    options: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"kinto\.attachment\."):
+        application.make_app({"base_path": str(tmp_path), **options}, application.MEMORY)
+
+
+def test_settings_of_a_resource_start_the_server(tmp_path: Path) -> None:
+    options = {
+        "base_path": str(tmp_path),
+        "resources.b.folder": "one",
+        "resources.b.c.folder": "two",
+    }
+    app = application.make_app(options, application.MEMORY)
+    application.put_collection(app)
+    assert application.key_of(application.attach(app).json).startswith("two/")
+
+
+def test_the_prefix_of_kinto_may_be_left_out(tmp_path: Path) -> None:
+    # As in the settings that Kinto hands to its plugins.
+    assert Settings.parse({"attachment.base_path": str(tmp_path)}).backend == "base_path"
+
+
+def test_readonly_is_kinto_s() -> None:
+    settings = {"attachment.base_path": "/tmp/files", "readonly": "true"}
+    assert Settings.parse(settings).readonly
