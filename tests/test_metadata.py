@@ -1,0 +1,188 @@
+"""The attachment object: where its location leads, in every mode, and back to the key."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+
+from kinto_attachment.metadata import Attachment, Original, key_of
+from kinto_attachment.settings import Settings
+from tests.application import (
+    ALICE,
+    ANONYMOUS,
+    CONTENT,
+    RECORD,
+    attach,
+    attachment_of,
+    put,
+    read,
+    stored_content,
+    stored_files,
+)
+from tests.backends import ON_MEMORY, Build
+
+URL = f"{RECORD}/attachment"
+CDN = "https://cdn.example.com/files/"
+
+
+def settings(**options: Any) -> Settings:
+    given = {"base_path": "/tmp/files", **options}
+    return Settings.parse({f"attachment.{name}": value for name, value in given.items()})
+
+
+class TestJson:
+    def test_without_an_original(self) -> None:
+        attachment = Attachment("a.txt", "0" * 64, "/x", "text/plain", 3)
+        assert attachment.to_json() == {
+            "filename": "a.txt",
+            "hash": "0" * 64,
+            "location": "/x",
+            "mimetype": "text/plain",
+            "size": 3,
+        }
+
+    def test_with_an_original(self) -> None:
+        original = Original("a.txt", "1" * 64, "text/plain", 9)
+        attachment = Attachment("a.txt.gz", "0" * 64, "/x", "application/gzip", 3, original)
+        assert attachment.to_json()["original"] == {
+            "filename": "a.txt",
+            "hash": "1" * 64,
+            "mimetype": "text/plain",
+            "size": 9,
+        }
+
+
+class TestKeyOf:
+    @pytest.mark.parametrize(
+        ("base_url", "location", "key"),
+        [
+            (None, "http://localhost/v1/attachments/a/b.txt", "a/b.txt"),
+            (None, "https://other.example.com/v1/attachments/b.txt", "b.txt"),
+            (None, "/v1/attachments/%D1%82%20x%2By.txt", "т x+y.txt"),
+            (None, "http://localhost/prefix/v1/attachments/b.txt", "b.txt"),
+            (CDN, f"{CDN}a/b.txt", "a/b.txt"),
+            (CDN, f"{CDN}%D1%82.txt", "т.txt"),
+            ("https://cdn.example.com/files", f"{CDN}a.txt", "a.txt"),
+            ("", "a/b.txt", "a/b.txt"),
+            # Made while there was no base_url, and still ours when there is one.
+            (CDN, "http://localhost/v1/attachments/b.txt", "b.txt"),
+            ("", "http://localhost/v1/attachments/b.txt", "b.txt"),
+        ],
+    )
+    def test_ours(self, base_url: str | None, location: str, key: str) -> None:
+        options = {} if base_url is None else {"base_url": base_url}
+        assert key_of(settings(**options), "v1", {"location": location}) == key
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            "https://elsewhere.example.com/a.txt",
+            "https://cdn.example.com/other/a.txt",
+            CDN,
+            f"{CDN}../secret",
+            f"{CDN}a/../../secret",
+            f"{CDN}%2e%2e/secret",
+            f"{CDN}.hidden",
+            f"{CDN}a//b",
+            f"{CDN}a%00b",
+            f"{CDN}a?b",
+            "/v1/attachments/",
+            "/v1/attachments/../x",
+            "http://[::1/v1/attachments/a",
+            "",
+            None,
+            1,
+            ["a"],
+        ],
+    )
+    def test_not_ours(self, location: Any) -> None:
+        assert key_of(settings(base_url=CDN), "v1", {"location": location}) is None
+
+    @pytest.mark.parametrize("attachment", [None, {}, "text", 1, [], [{"location": f"{CDN}a"}]])
+    def test_of_what_is_no_attachment(self, attachment: Any) -> None:
+        assert key_of(settings(base_url=CDN), "v1", attachment) is None
+
+
+class TestBaseUrl:
+    @pytest.mark.parametrize("base_url", [CDN, CDN.rstrip("/")])
+    def test_is_what_locations_start_with(self, build: Build, base_url: str) -> None:
+        app = build(base_url=base_url, randomize="false", folder="{bucket_id}")
+        attachment = attach(app, filename="тест.txt").json
+        assert attachment["location"] == f"{CDN}b/%D1%82%D0%B5%D1%81%D1%82.txt"
+        capability = app.get("/").json["capabilities"]["attachments"]
+        assert capability["base_url"] == CDN
+        (key,) = stored_files(app)
+        assert stored_content(app, key) == CONTENT
+        assert read(app) == CONTENT
+
+    def test_that_is_empty_makes_them_relative(self, build: Build) -> None:
+        app = build(base_url="", folder="{bucket_id}")
+        location = attach(app).json["location"]
+        (key,) = stored_files(app)
+        assert location == key
+        capability = app.get("/").json["capabilities"]["attachments"]
+        assert capability["base_url"] == ""
+        assert urljoin("https://anywhere.example.com/", location).endswith(f"/{key}")
+        assert read(app) == CONTENT
+
+    def test_that_is_not_set_leads_to_the_server_itself(self, app: Any) -> None:
+        location = attach(app).json["location"]
+        (key,) = stored_files(app)
+        assert location == f"http://localhost/v1/attachments/{key}"
+        assert read(app, location) == CONTENT
+        assert app.get("/").json["capabilities"]["attachments"]["base_url"] == ""
+
+    @ON_MEMORY
+    def test_the_server_s_address_is_the_one_asked(self, app: Any) -> None:
+        headers = {**ALICE, "Host": "kinto.example.com:8888"}
+        attachment = attach(app, headers=headers).json
+        assert attachment["location"].startswith("http://kinto.example.com:8888/v1/attachments/")
+        assert read(app, attachment["location"], headers=headers) == CONTENT
+
+    @ON_MEMORY
+    def test_the_server_s_address_is_kinto_s_setting(self, build: Build) -> None:
+        app = build({"http_scheme": "https", "http_host": "kinto.example.com"})
+        location = attach(app).json["location"]
+        assert location.startswith("https://kinto.example.com/v1/attachments/")
+
+    @ON_MEMORY
+    def test_extra_is_what_the_capability_says(self, build: Build) -> None:
+        extra = "https://other.example.com/x"
+        app = build(**{"base_url": CDN, "extra.base_url": extra})
+        assert app.get("/").json["capabilities"]["attachments"]["base_url"] == f"{extra}/"
+        assert attach(app).json["location"].startswith(CDN)
+
+    @ON_MEMORY
+    @pytest.mark.parametrize("options", [{}, {"base_url": CDN}, {"base_url": ""}])
+    def test_replaces_and_deletes_in_every_mode(
+        self, build: Build, options: dict[str, str]
+    ) -> None:
+        app = build(**options)
+        attach(app)
+        attach(app, content=b"second")
+        assert len(stored_files(app)) == 1
+        assert read(app) == b"second"
+        app.delete(URL, headers=ALICE)
+        assert not stored_files(app)
+
+    def test_a_public_url_does_not_open_the_record(self, build: Build) -> None:
+        app = build(base_url=CDN)
+        attach(app)
+        app.get(URL, headers=ANONYMOUS, status=401)
+
+
+@ON_MEMORY
+def test_a_location_of_another_server_is_nothing_of_ours(app: Any) -> None:
+    """Such a record comes from before the plugin, or from another one."""
+    storage = app.app.registry.storage
+    location = "https://elsewhere.example.com/a.txt"
+    elsewhere = {"attachment": {"filename": "a.txt", "location": location}}
+    storage.update("record", "/buckets/b/collections/c", "r", elsewhere)
+    app.get(URL, headers=ALICE, status=404)
+    # It may be kept, and it may be dropped.
+    put(app, RECORD, data={**elsewhere, "title": "A"})
+    assert attachment_of(app) == elsewhere["attachment"]
+    app.delete(URL, headers=ALICE, status=204)
+    assert attachment_of(app) is None
