@@ -7,6 +7,7 @@ folder). Applications are shared by the tests of a module, and emptied in betwee
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ COMBINATIONS = {
     "local-postgresql": ("local_storage", "postgresql_database"),
     "moto": ("moto_storage", "memory_database"),
     "seaweedfs": ("seaweedfs_storage", "memory_database"),
+    "gcs": ("gcs_storage", "memory_database"),
 }
 SERVERS = {
     "postgresql_database": "postgresql",
@@ -48,7 +50,7 @@ ON_DATABASES = pytest.mark.parametrize(
     "backends", combinations("local", "local-postgresql"), indirect=True
 )
 ON_OBJECT_STORES = pytest.mark.parametrize(
-    "backends", combinations("moto", "seaweedfs"), indirect=True
+    "backends", combinations("moto", "seaweedfs", "gcs"), indirect=True
 )
 
 
@@ -92,8 +94,12 @@ def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def applications() -> dict[str, Any]:
-    return {}
+def applications() -> Iterator[dict[str, Any]]:
+    known: dict[str, Any] = {}
+    yield known
+    for app in known.values():
+        with contextlib.suppress(AttributeError):
+            app.app.registry.attachment_storage.close()
 
 
 @pytest.fixture
