@@ -102,6 +102,7 @@ class TestHeaders:
         put_raw(served, filename=filename)
         assert get(served).headers["Content-Disposition"] == header
 
+    @ON_MEMORY
     @pytest.mark.parametrize(
         ("filename", "mimetype", "kind"),
         [
