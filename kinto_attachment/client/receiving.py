@@ -1,0 +1,200 @@
+"""A download becomes a file: whole and verified under its name, or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from kinto_attachment.client.contents import Content
+from kinto_attachment.client.errors import MismatchError
+from kinto_attachment.client.forms import Progress
+from kinto_attachment.metadata import Attachment, Original
+from kinto_attachment.streams import CHUNK_SIZE, GZIP_FORMAT, Reader
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows.
+    flock = None  # type: ignore[assignment]
+
+Open = Callable[[int], Reader]
+"""From a position in the stored bytes to a reader of what comes from there on."""
+
+Writable = str | os.PathLike[str] | IO[bytes]
+
+
+def receive(
+    content: Content,
+    read_from: Open,
+    target: Writable,
+    progress: Progress | None = None,
+    partial_file: Path | None = None,
+) -> None:
+    """Write the content, unpacked, to a path or to an open file.
+
+    A path gets it when all of it is there and has been verified; an open file is not written
+    to before that either. With ``partial_file``, what has come stays there when the download
+    is cut off, and the next one goes on from it.
+
+    :raises MismatchError: nothing is kept.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        _to_open_file(content, read_from, target, progress)
+        return
+    if Path(target).is_dir():
+        raise IsADirectoryError(f"{target} is a folder")
+    part = partial_file or _beside(Path(target))
+    try:
+        with part.open("a+b") as file, _locked(file):
+            _complete(file, content.stored, read_from, progress)
+            _name(part, file, content, Path(target))
+    except BaseException as error:
+        if partial_file is None or isinstance(error, MismatchError):
+            part.unlink(missing_ok=True)
+        raise
+    part.unlink(missing_ok=True)  # It is still there when it was to be unpacked.
+
+
+def _to_open_file(
+    content: Content, read_from: Open, target: IO[bytes], progress: Progress | None
+) -> None:
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as unpacked:
+        _complete(file, content.stored, read_from, progress)
+        whole = _unpack(file, content.layers, unpacked) if content.layers else file
+        whole.seek(0)
+        shutil.copyfileobj(whole, target, CHUNK_SIZE)
+
+
+def _name(part: Path, file: IO[bytes], content: Content, target: Path) -> None:
+    """Let the file appear under its name, at once."""
+    if not content.layers:
+        file.flush()
+        os.replace(part, target)
+        return
+    unpacked = _beside(part)
+    try:
+        with unpacked.open("xb") as output:
+            _unpack(file, content.layers, output)
+        os.replace(unpacked, target)
+    finally:
+        unpacked.unlink(missing_ok=True)
+
+
+def _complete(
+    file: IO[bytes], stored: Attachment, read_from: Open, progress: Progress | None
+) -> None:
+    """Read on from what the file has, which may be from another time, and verify all of it."""
+    start, digest = _what_is_there(file, stored.size)
+    if not _append(file, start, digest, stored, read_from, progress) and (
+        not start or not _append(file, 0, hashlib.sha256(), stored, read_from, progress)
+    ):
+        file.truncate(0)
+        raise MismatchError(f"{stored.filename} arrived with another hash than announced")
+
+
+def _what_is_there(file: IO[bytes], limit: int) -> tuple[int, hashlib._Hash]:
+    digest = hashlib.sha256()
+    file.seek(0)
+    size = 0
+    for chunk in iter(partial(file.read, CHUNK_SIZE), b""):
+        digest.update(chunk)
+        size += len(chunk)
+    return (size, digest) if size <= limit else (0, hashlib.sha256())
+
+
+def _append(
+    file: IO[bytes],
+    start: int,
+    digest: hashlib._Hash,
+    stored: Attachment,
+    read_from: Open,
+    progress: Progress | None,
+) -> bool:
+    """Whether the file, with what follows on its first ``start`` bytes, is the stored one."""
+    file.truncate(start)
+    file.seek(start)
+    size = start
+    reader = read_from(start)
+    while data := reader.read(CHUNK_SIZE):
+        file.write(data)
+        digest.update(data)
+        size += len(data)
+        if progress:
+            progress(size, stored.size)
+    file.flush()
+    return size == stored.size and digest.hexdigest() == stored.hash
+
+
+def _unpack(file: IO[bytes], layers: tuple[Original, ...], output: IO[bytes]) -> IO[bytes]:
+    """Gunzip as many times as there are layers, each verified, the innermost into ``output``."""
+    file.seek(0)
+    chunks: Iterator[bytes] = iter(partial(file.read, CHUNK_SIZE), b"")
+    for layer in layers:
+        chunks = _verified(gunzip(chunks, layer.filename), layer)
+    for chunk in chunks:
+        output.write(chunk)
+    output.flush()
+    return output
+
+
+def gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The content of a gzip file (RFC 1952), whose members may be several.
+
+    However much a chunk holds, it comes in pieces of 256 KiB.
+
+    :raises MismatchError: it is none, or is cut off.
+    """
+    decompressor = None
+    try:
+        for chunk in chunks:
+            data = chunk
+            while data:
+                decompressor = decompressor or zlib.decompressobj(GZIP_FORMAT)
+                yield decompressor.decompress(data, CHUNK_SIZE)
+                data = decompressor.unconsumed_tail or decompressor.unused_data
+                if decompressor.eof:
+                    decompressor = None
+        while decompressor is not None and (rest := decompressor.decompress(b"", CHUNK_SIZE)):
+            yield rest
+    except zlib.error as error:
+        raise MismatchError(f"{name} cannot be decompressed ({error})") from error
+    if decompressor is not None and not decompressor.eof:
+        raise MismatchError(f"{name} cannot be decompressed: it is cut off")
+
+
+def _verified(chunks: Iterator[bytes], layer: Original) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > layer.size:
+            break
+        digest.update(chunk)
+        yield chunk
+    if size != layer.size or digest.hexdigest() != layer.hash:
+        raise MismatchError(f"{layer.filename} has another hash than announced, once unpacked")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(8)}.part")
+
+
+@contextlib.contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    """Two processes that download into one folder do not write into one file."""
+    if flock is None:
+        yield
+        return
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except OSError as error:
+        raise BlockingIOError("Another process is downloading this file") from error
+    yield  # The lock goes with the file.

@@ -1,0 +1,88 @@
+"""What is to be sent: read more than once, so that it can be hashed before and sent again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
+
+from kinto_attachment.client.errors import MismatchError
+from kinto_attachment.streams import CHUNK_SIZE
+
+Readable = str | os.PathLike[str] | IO[bytes]
+
+
+@dataclass
+class Source:
+    """``size`` bytes of an open file from ``start`` on, with their SHA-256 in hex.
+
+    The file is one that nobody else moves in meanwhile.
+    """
+
+    file: IO[bytes]
+    start: int
+    size: int
+    sha256: str
+    name: str | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, file: Readable | Source) -> Iterator[Source]:
+        """What a path names, or what is left to be read of an open binary file.
+
+        What can be read only once, such as a pipe, is copied to a temporary file first.
+        """
+        if isinstance(file, Source):
+            yield file
+            return
+        with contextlib.ExitStack() as stack:
+            if isinstance(file, (str, os.PathLike)):
+                name: str | None = os.path.basename(os.fspath(file))
+                file = stack.enter_context(open(file, "rb"))
+            else:
+                name = name_of(file)
+                if not file.seekable():
+                    file = stack.enter_context(_copied(file))
+            start = file.tell()
+            digest = hashlib.sha256()
+            size = 0
+            for chunk in iter(partial(file.read, CHUNK_SIZE), b""):
+                digest.update(chunk)
+                size += len(chunk)
+            source = cls(file, start, size, digest.hexdigest(), name)
+            source.rewind()
+            yield source
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, up to ``size``.
+
+        :raises MismatchError: the file has become shorter since it was hashed.
+        """
+        data = self.file.read(size)
+        if not data:
+            raise MismatchError(f"{self.name or 'The file'} has changed while it was sent")
+        return data
+
+    def rewind(self) -> None:
+        self.file.seek(self.start)
+
+
+def name_of(file: IO[bytes]) -> str | None:
+    """The file name of an open file, None where it has none (``open`` of a number has)."""
+    name = getattr(file, "name", None)
+    return os.path.basename(name) if isinstance(name, str) else None
+
+
+@contextlib.contextmanager
+def _copied(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy, CHUNK_SIZE)
+        copy.seek(0, io.SEEK_SET)
+        yield copy
