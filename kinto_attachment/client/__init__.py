@@ -1,0 +1,32 @@
+"""Python client for the attachments of Kinto records: ``kinto-attachment[client]``.
+
+>>> from kinto_attachment.client import AttachmentClient, FileStore
+"""
+
+from __future__ import annotations
+
+from kinto_attachment.client.attachments import AttachmentClient
+from kinto_attachment.client.errors import (
+    ClientError,
+    ConflictError,
+    MismatchError,
+    NotAllowedError,
+    NotFoundError,
+    RejectedError,
+    UnavailableError,
+)
+from kinto_attachment.client.file_store import FileStore
+from kinto_attachment.client.retries import Retries
+
+__all__ = [
+    "AttachmentClient",
+    "ClientError",
+    "ConflictError",
+    "FileStore",
+    "MismatchError",
+    "NotAllowedError",
+    "NotFoundError",
+    "RejectedError",
+    "Retries",
+    "UnavailableError",
+]
