@@ -1,0 +1,142 @@
+"""A folder of downloads: which file belongs to which record, and what was there the last time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+STATE = ".last_sync"
+PARTIAL = ".partial"
+STALE = 7 * 24 * 3600  # Seconds; what is left of a download that nobody went on with.
+
+MAX_NAME_BYTES = 255  # Linux and others: NAME_MAX.
+MAX_ID = 40  # Characters; longer ids are abbreviated in names.
+NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
+
+
+@dataclass
+class Sync:
+    """What is known of one collection's files in the folder.
+
+    ``timestamp`` is the collection's when it was last asked for changes, None before that;
+    ``failed`` are the ids of records to ask for again, ``files`` the names by record id.
+    """
+
+    timestamp: int | None = None
+    failed: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+class Folder:
+    """The folder; ``source`` is the URL of the collection that is downloaded into it.
+
+    :raises ValueError: its ``.last_sync`` is not one.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._syncs = _load(path / STATE, source)
+        self.source = source
+        self.sync = self._syncs.setdefault(source, Sync())
+        self._owners = {
+            _folded(name): (source, record_id)
+            for source, sync in self._syncs.items()
+            for record_id, name in sync.files.items()
+        }
+
+    def place(self, record_id: str, filename: str) -> Path:
+        """Where a record's file goes: where it went the last time, and no other's does.
+
+        Whatever the filename, the place is in this folder.
+        """
+        owner = (self.source, record_id)
+        before = self.sync.files.get(record_id)
+        if before is not None and before in islice(_candidates(filename, record_id), 3):
+            return self.path / before
+        name = next(
+            name
+            for name in _candidates(filename, record_id)
+            if self._owners.get(_folded(name), owner) == owner
+        )
+        if before is not None:
+            del self._owners[_folded(before)]
+        self.sync.files[record_id] = name
+        self._owners[_folded(name)] = owner
+        return self.path / name
+
+    def partial_file(self, record_id: str, sha256: str) -> Path:
+        """Where these bytes of a record's file are kept until all of them are there."""
+        folder = self.path / PARTIAL
+        folder.mkdir(exist_ok=True)
+        return folder / f"{_short(f'{self.source} {record_id} {sha256}')}.part"
+
+    def save(self) -> None:
+        """Keep what is known, and sweep."""
+        text = json.dumps({source: asdict(sync) for source, sync in self._syncs.items()})
+        new = self.path / f"{STATE}.{os.getpid()}"
+        new.write_text(text, "utf-8")
+        os.replace(new, self.path / STATE)
+        with contextlib.suppress(OSError):
+            for part in (self.path / PARTIAL).iterdir():
+                if time.time() - part.stat().st_mtime > STALE:
+                    part.unlink()
+            (self.path / PARTIAL).rmdir()
+
+
+def _load(path: Path, source: str) -> dict[str, Sync]:
+    try:
+        found: Any = json.loads(path.read_text("utf-8"))
+        if isinstance(found, int):  # Nothing but a timestamp, as others write it.
+            return {source: Sync(found)}
+        return {str(key): Sync(**value) for key, value in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read; without it, all files are looked at") from error
+
+
+def _candidates(filename: str, record_id: str) -> Iterator[str]:
+    name = local_name(filename)
+    yield name
+    stem, dotted = os.path.splitext(name)
+    mark = record_id if len(record_id) <= MAX_ID else _short(record_id)
+    for number in count():
+        suffix = f"-{mark}-{number}{dotted}" if number else f"-{mark}{dotted}"
+        yield _cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
+
+
+def local_name(filename: str) -> str:
+    """The last part of the name, without what file systems refuse, and never hidden."""
+    kept = "".join(c for c in filename if unicodedata.category(c) not in ("Cc", "Cs"))
+    name = re.split(r"[/\\]", kept)[-1].strip()
+    if os.name == "nt":
+        name = NOT_ON_WINDOWS.sub("_", name)
+    if name.startswith("."):
+        name = f"_{name}"
+    stem, dotted = os.path.splitext(name or "file")
+    dotted = _cut(dotted, MAX_NAME_BYTES // 2)
+    return _cut(stem, MAX_NAME_BYTES - len(dotted.encode())) + dotted
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode("utf-8", "ignore")
+
+
+def _folded(name: str) -> str:
+    """The same for names that some file systems do not tell apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,83 @@
+"""The records that files were uploaded to before, found by id or by filename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from kinto_attachment.client.attachments import AttachmentClient
+
+FIELDS = "attachment,original"
+# Where a filename may be: as sent, and as it was before either side compressed the file.
+NAMES = ("attachment.filename", "original.filename", "attachment.original.filename")
+MAX_QUERY = 2000  # Characters of a list in a URL; servers take URLs of 4,000 and more.
+
+Found = Mapping[str, Any]
+
+
+def record_id(name: str) -> str:
+    """The id of the record for a file of this name, always the same."""
+    digest = hashlib.md5(os.fsencode(name), usedforsecurity=False)
+    return str(uuid.UUID(digest.hexdigest()))
+
+
+def sent_name(name: str) -> str:
+    """What the server makes of a filename: no folders, no control characters."""
+    text = "".join(c for c in name if unicodedata.category(c) not in ("Cc", "Cs"))
+    return re.split(r"[/\\]", text)[-1].strip()
+
+
+def by_id(client: AttachmentClient, ids: Iterable[str]) -> dict[str, Found]:
+    """Those of the records that exist, by their ids; asked for in few requests."""
+    found: dict[str, Found] = {}
+    for group in _groups(ids, len):
+        for record in client.records(in_id=group, _fields=FIELDS):
+            found[record["id"]] = record
+    return found
+
+
+def by_name(client: AttachmentClient, names: Iterable[str]) -> dict[str, Found]:
+    """For each filename, the record that was last changed of those whose attachment has it."""
+    wanted = {json.dumps(name, ensure_ascii=False): name for name in names}
+    # Kinto splits lists at commas, whatever they are in.
+    single = [text for text in wanted if "," in text]
+    lists = list(_groups((text for text in wanted if "," not in text), _quoted_length))
+    found: dict[str, Found] = {}
+    for field in NAMES:
+        queries = [{f"in_{field}": group} for group in lists] + [{field: text} for text in single]
+        for query in queries:
+            for record in client.records(**query, _fields=FIELDS):
+                name = _value(record, field)
+                if json.dumps(name, ensure_ascii=False) in wanted:
+                    found.setdefault(name, record)
+    return found
+
+
+def _value(record: Found, field: str) -> Any:
+    value: Any = record
+    for part in field.split("."):
+        value = value[part]
+    return value
+
+
+def _quoted_length(text: str) -> int:
+    return 3 * len(text.encode("utf-8", "replace"))
+
+
+def _groups(texts: Iterable[str], length: Callable[[str], int]) -> Iterator[list[str]]:
+    group: list[str] = []
+    room = MAX_QUERY
+    for text in texts:
+        room -= length(text) + 3
+        if group and room < 0:
+            yield group
+            group, room = [], MAX_QUERY - length(text) - 3
+        group.append(text)
+    if group:
+        yield group

@@ -1,0 +1,26 @@
+"""The bucket and the collection that records are uploaded to."""
+
+from __future__ import annotations
+
+from kinto_attachment.client.attachments import AttachmentClient
+from kinto_attachment.client.errors import ConflictError, NotAllowedError, NotFoundError
+
+
+def create(client: AttachmentClient) -> None:
+    """Create what is missing, as far as that is allowed: the uploads will tell if it is not."""
+    is_there = _create(client, "collection")
+    # The default bucket is there as soon as something in it is asked for.
+    if not is_there and client.kinto.bucket_name != "default" and _create(client, "bucket"):
+        _create(client, "collection")
+
+
+def _create(client: AttachmentClient, kind: str) -> bool:
+    """Whether it exists now, as far as one is told."""
+    endpoint = client.kinto.get_endpoint(kind)
+    try:
+        client.session.request("put", endpoint, data={}, headers={"If-None-Match": "*"})
+    except ConflictError:
+        return True
+    except (NotAllowedError, NotFoundError):
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""``kinto-attachment upload``: files and folders to records, one for each file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from kinto_attachment import names
+from kinto_attachment.client import command, local_files, lookup, parents
+from kinto_attachment.client.attachments import AttachmentClient
+from kinto_attachment.client.command import Job
+from kinto_attachment.client.contents import Content
+from kinto_attachment.client.errors import ClientError, NotAllowedError, NotFoundError
+from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.jobs import Stop
+from kinto_attachment.client.local_files import LocalFile
+from kinto_attachment.client.lookup import Found
+from kinto_attachment.client.options import add_options
+from kinto_attachment.client.outcomes import Outcome, Report
+from kinto_attachment.client.sources import Source
+from kinto_attachment.metadata import Attachment, Original
+from kinto_attachment.streams import CHUNK_SIZE, GzipReader
+
+DESCRIPTION = """\
+Upload files to the records of a collection, one record for each file.
+
+A file goes to the record that its name makes the id of (its MD5, as a UUID), or to the one
+whose attachment has its name already; so a second run finds what the first has uploaded, and
+skips what has not changed. Bucket and collection are created, if that is allowed.
+"""
+EXAMPLES = """\
+  %(prog)s --auth alice:secret --collection docs README.rst
+  %(prog)s -s https://kinto.example.com/v1 -a alice -b site -c pictures -r -j 4 pictures/
+  %(prog)s --auth "Bearer 3fa8" --collection dumps --gzip --json *.csv
+"""
+
+KEPT_BY_SERVER = """\
+The server stores files under random names, and keeps those in the records only. To have them in
+the locations too, its configuration has to say:
+  kinto.attachment.resources.{bucket}.{collection}.randomize = false"""
+
+BATCH = 50  # Files whose records are looked up together.
+
+
+def add_upload_arguments(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, DESCRIPTION, EXAMPLES)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or a folder with -r")
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="upload what is in folders too"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="upload even what is there with the same content"
+    )
+    parser.add_argument(
+        "--gzip",
+        action="store_true",
+        help="compress each file before it is sent; the record says so in `original`",
+    )
+    parser.add_argument(
+        "--keep-filenames",
+        action="store_true",
+        help="say so when the server does not store files under their own names, which its "
+        "setting `randomize = false` makes it do",
+    )
+    parser.add_argument(
+        "--mimetype", metavar="TYPE", help="of all files, instead of what their names tell"
+    )
+
+
+def upload(arguments: argparse.Namespace) -> int:
+    """Run the command; its exit code."""
+    return command.run(arguments, Upload)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    add_upload_arguments(parser)
+    return upload(parser.parse_args(argv))
+
+
+class Upload:
+    """The command at work."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, client: AttachmentClient, report: Report, stop: Stop
+    ) -> None:
+        self._arguments = arguments
+        self._client = client
+        self._report = report
+        self._stop = stop
+        self._targets: dict[str, LocalFile] = {}
+        self._renamed = False
+
+    def plan(self) -> Iterator[Job]:
+        found = local_files.find(self._arguments.files, recursive=self._arguments.recursive)
+        files = list(dict.fromkeys(found))
+        self._report.expect(sum(file.size for file in files))
+        parents.create(self._client)
+        remaining = iter(files)
+        while batch := list(islice(remaining, BATCH)):
+            records = self._records([file for file in batch if not file.problem])
+            for file in batch:
+                yield self._job(file, records.get(file))
+
+    def done(self, outcome: Outcome) -> None:
+        pass
+
+    def end(self, *, whole: bool) -> None:
+        if self._renamed and self._arguments.keep_filenames:
+            self._report.note(KEPT_BY_SERVER.format(**vars(self._arguments)))
+
+    def _records(self, files: list[LocalFile]) -> dict[LocalFile, Found]:
+        """The records that the files were uploaded to before."""
+        ids = {file: lookup.record_id(file.name) for file in files}
+        try:
+            by_id = lookup.by_id(self._client, ids.values())
+            # In folders, many files may have the same name.
+            others = {
+                file: lookup.sent_name(file.name)
+                for file, record_id in ids.items()
+                if record_id not in by_id and not file.nested
+            }
+            by_name = lookup.by_name(self._client, others.values())
+        except (NotAllowedError, NotFoundError):  # Who may write may not always read.
+            return {}
+        found = {file: by_id.get(record_id) for file, record_id in ids.items()}
+        found |= {file: by_name.get(name) for file, name in others.items()}
+        return {file: record for file, record in found.items() if record is not None}
+
+    def _job(self, file: LocalFile, found: Found | None) -> Job:
+        record_id = found["id"] if found else lookup.record_id(file.name)
+        problem = file.problem
+        if not problem and (other := self._targets.setdefault(record_id, file)) is not file:
+            problem = f"{other.path} has the same name, and so the same record"
+        if problem:
+            self._report.expect(-file.size)
+            return partial(command.failure, str(file.path), problem)
+        work = partial(self._upload, file, record_id, found)
+        return command.job(str(file.path), record_id, work)
+
+    def _upload(self, file: LocalFile, record_id: str, found: Found | None) -> Outcome:
+        path = str(file.path)
+        with Source.of(file.path) as source, self._report.transfer(path, file.size) as transfer:
+            told = partial(Outcome, path, record=record_id, size=source.size, hash=source.sha256)
+            if not self._arguments.force and _is_there(found, source):
+                return told(result="skipped", why="already there")
+
+            def progress(done: int, total: int) -> None:
+                self._stop.check()
+                transfer.progress(done, total)
+
+            sent = self._send(file, source, record_id, found, progress)
+            return told(result="uploaded", sent=sent)
+
+    def _send(
+        self,
+        file: LocalFile,
+        source: Source,
+        record_id: str,
+        found: Found | None,
+        progress: Progress,
+    ) -> int:
+        """The number of bytes that it took."""
+        name = lookup.sent_name(file.name)
+        mimetype = self._arguments.mimetype or names.mimetype(name, None, {})
+        with contextlib.ExitStack() as stack:
+            data: dict[str, Any] = {}
+            if self._arguments.gzip:
+                original = Original(name, source.sha256, mimetype, source.size)
+                data["original"] = asdict(original)
+                source = stack.enter_context(_packed(source, self._stop))
+                name, mimetype = f"{name}.gz", "application/gzip"
+            elif found and found.get("original"):
+                data["original"] = None  # It was compressed the last time.
+            attachment = self._client.upload(
+                record_id, source, data, mimetype=mimetype, filename=name, progress=progress
+            )
+            self._renamed |= not _keeps_name(attachment, name)
+            return source.size
+
+
+def _is_there(found: Found | None, source: Source) -> bool:
+    try:
+        inside = Content.of(found or {}).inside
+    except ClientError:
+        return False
+    return (inside.hash, inside.size) == (source.sha256, source.size)
+
+
+@contextlib.contextmanager
+def _packed(source: Source, stop: Stop) -> Iterator[Source]:
+    with tempfile.TemporaryFile() as file:
+        reader = GzipReader(source.file)
+        while chunk := reader.read(CHUNK_SIZE):
+            stop.check()
+            file.write(chunk)
+        file.seek(0)
+        with Source.of(file) as packed:
+            yield packed
+
+
+def _keeps_name(attachment: Attachment, name: str) -> bool:
+    """Whether the stored file's own name tells what it was called."""
+    stored = unquote(urlsplit(attachment.location).path)
+    stem = os.path.splitext(names.safe_name(name))[0]
+    return stem in stored.rpartition("/")[2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
