@@ -4,13 +4,13 @@ from setuptools import find_packages, setup
 
 S3 = ["boto3>=1.36"]
 GCLOUD = ["google-cloud-storage>=3.0"]
+CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2"]
 DEV = [
     "coverage[toml]>=7.10",
     "docutils>=0.21",
     "gcp-storage-emulator>=2024.8.3",
     "gunicorn>=23",
     "httpie>=3.2",
-    "kinto-http>=11.5",
     "kinto[postgresql]>=26",
     "moto[s3,server]>=5.1",
     "mypy>=1.14",
@@ -42,7 +42,12 @@ setup(
         "pyramid>=2.0.2",
         "pyramid_storage>=2.0",
     ],
-    extras_require={"s3": S3, "gcloud": GCLOUD, "dev": [*S3, *GCLOUD, *DEV]},
+    extras_require={
+        "s3": S3,
+        "gcloud": GCLOUD,
+        "client": CLIENT,
+        "dev": [*S3, *GCLOUD, *CLIENT, *DEV],
+    },
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},
     classifiers=[
         "Framework :: Pyramid",
