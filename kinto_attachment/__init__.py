@@ -69,7 +69,8 @@ def add_views(config: Any, settings: Settings) -> None:
         # From here on, the path is only described: OpenAPI knows no patterns in it.
         service.path = service.path.replace(":.+}", "}")
     openapi.describe_forms()
-    config.add_exception_view(views.error_view, context=AttachmentError)
+    # Not add_exception_view: Kinto's batch looks among the other views.
+    config.add_view(views.error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
     config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
     if "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"]):
         config.add_view(

@@ -14,7 +14,7 @@ from pyramid.httpexceptions import HTTPPreconditionFailed, HTTPRequestRangeNotSa
 from pyramid.response import Response
 
 from kinto_attachment import ranges
-from kinto_attachment.errors import FileNotFound
+from kinto_attachment.errors import FileNotFound, InvalidBody
 from kinto_attachment.names import public_url
 from kinto_attachment.settings import Downloads, Scope
 from kinto_attachment.storage import (
@@ -25,6 +25,7 @@ from kinto_attachment.storage import (
     HasPaths,
     SignsUrls,
 )
+from kinto_attachment.transactions import in_batch
 from kinto_attachment.uploads import served_as
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,12 @@ class StoredFile:
 def respond(
     request: Any, file: StoredFile, scope: Scope, *, cache_control: str = REVALIDATE
 ) -> Response:
-    """Answer a GET or HEAD for a stored file (200, 206, 304, 412, 416; or a redirect)."""
+    """Answer a GET or HEAD for a stored file (200, 206, 304, 412, 416; or a redirect).
+
+    :raises InvalidBody: a batch asks for the bytes, which have no place in its JSON.
+    """
+    if request.method == "GET" and in_batch(request):
+        raise InvalidBody("A batch cannot answer with a file: GET it by itself, or use HEAD.")
     wanted = ranges.evaluate(
         request.method, request.headers, file.hash, file.stat.modified, file.stat.size
     )

@@ -85,7 +85,7 @@ def _roll_back(event: Any) -> None:
     if not isinstance(backend, MemoryBasedStorage):
         return
     parent = {"resource_name": "record", "parent_id": collection_uri(event)}
-    for impacted in event.impacted_objects:
+    for impacted in reversed(event.impacted_objects):  # A batch may write a record twice.
         object_id = impacted["new"]["id"]
         if impacted.get("old"):
             backend.update(object_id=object_id, obj=impacted["old"], **parent)
