@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 import subprocess
 import threading
 import time
@@ -23,6 +25,23 @@ def time_copy(file: Path, folder: Path) -> float:
     elapsed = time.perf_counter() - started
     target.unlink()
     return elapsed
+
+
+def time_synced(content: bytes, folder: Path, count: int) -> float:
+    """Seconds to have a small file and its name on the disk: what a durable upload must do."""
+    times = []
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for number in range(count):
+        started = time.perf_counter()
+        with (folder / str(number)).open("wb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+        os.fsync(descriptor)
+        times.append(time.perf_counter() - started)
+    os.close(descriptor)
+    for number in range(count):
+        (folder / str(number)).unlink()
+    return statistics.median(times)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ http {{
     listen 127.0.0.1:{port};
     location /plain/ {{ alias {files}/; }}
     location /protected/ {{ internal; alias {files}/; }}
-    location / {{ proxy_pass http://127.0.0.1:{behind}; }}
+    location / {{ proxy_pass http://127.0.0.1:{behind}; {proxy} }}
   }}
 }}
 """
@@ -40,10 +40,10 @@ PLAIN = "/plain/"
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, behind: Kinto) -> Iterator[int]:
+def nginx(folder: Path, behind: Kinto, proxy: str = "") -> Iterator[int]:
     """nginx before a server, whose files it serves under ``PLAIN`` too; its port.
 
-    ``Missing`` when it is not installed.
+    ``proxy`` are more directives for what it passes on. ``Missing`` when it is not installed.
     """
     command = [program(), "-p", str(folder), "-e", f"{folder}/error.log"]
     folder.mkdir(exist_ok=True)
@@ -51,8 +51,9 @@ def nginx(folder: Path, behind: Kinto) -> Iterator[int]:
     config = folder / "nginx.conf"
     # As root its workers would be another user, who cannot read a temporary folder.
     user = "user root;" if os.geteuid() == 0 else ""
+    ports = {"port": port, "behind": behind.port}
     config.write_text(
-        CONFIG.format(folder=folder, port=port, files=behind.files, behind=behind.port, user=user)
+        CONFIG.format(folder=folder, files=behind.files, user=user, proxy=proxy, **ports)
     )
     with running([*command, "-c", str(config)], folder) as process:
         wait(Kinto("nginx", port, folder, behind.files, process))

@@ -28,6 +28,7 @@ INI = """\
 use = egg:waitress#main
 host = 127.0.0.1
 port = {port}
+{waitress}
 
 [app:main]
 use = egg:kinto
@@ -93,11 +94,12 @@ def kinto(
     threads: int = 8,
     storage: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
+    waitress: Mapping[str, str] | None = None,
 ) -> Iterator[Kinto]:
     """Kinto with the plugin of ``environment``, in memory unless there is a ``database``.
 
     ``storage`` and ``settings`` are the plugin's, without their prefix; it stores in a folder
-    unless told otherwise.
+    unless told otherwise. ``waitress`` are that server's own settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "files"
@@ -109,7 +111,13 @@ def kinto(
         **(storage or {"base_path": str(files)}),
         **(settings or {}),
     }
-    ini.write_text(INI.format(port=port, settings=_settings(plugin, database)))
+    ini.write_text(
+        INI.format(
+            port=port,
+            waitress=_lines(waitress or {}),
+            settings=_lines({**_prefixed(plugin), **_backends(database)}),
+        )
+    )
     if engine == "gunicorn":
         command = _gunicorn(environment, ini, port, workers, threads)
     else:
@@ -121,14 +129,20 @@ def kinto(
         yield server
 
 
-def _settings(plugin: Mapping[str, str], database: str | None) -> str:
-    lines = {f"kinto.attachment.{name}": value for name, value in plugin.items()}
-    kind = "postgresql" if database else "memory"
-    for name in ("storage", "permission", "cache"):
-        lines[f"kinto.{name}_backend"] = f"kinto.core.{name}.{kind}"
-        if database:
-            lines[f"kinto.{name}_url"] = database
-    return "\n".join(f"{name} = {value}" for name, value in lines.items())
+def _lines(settings: Mapping[str, str]) -> str:
+    return "\n".join(f"{name} = {value}" for name, value in settings.items())
+
+
+def _prefixed(plugin: Mapping[str, str]) -> dict[str, str]:
+    return {f"kinto.attachment.{name}": value for name, value in plugin.items()}
+
+
+def _backends(database: str | None) -> dict[str, str]:
+    names = ("storage", "permission", "cache")
+    if database is None:
+        return {f"kinto.{name}_backend": f"kinto.core.{name}.memory" for name in names}
+    backends = {f"kinto.{name}_backend": f"kinto.core.{name}.postgresql" for name in names}
+    return {**backends, **{f"kinto.{name}_url": database for name in names}}
 
 
 def _gunicorn(

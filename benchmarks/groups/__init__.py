@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.groups import buckets, downloads, links, memory, s3, throughput, uploads
+from benchmarks.groups import advice, buckets, downloads, links, memory, s3, throughput, uploads
 from benchmarks.row import Group
 from benchmarks.scale import Scale
 
@@ -18,4 +18,5 @@ def every(scale: Scale) -> list[Group[Any]]:
         *s3.groups(scale),
         *links.groups(scale),
         *buckets.groups(scale),
+        *advice.groups(scale),
     ]

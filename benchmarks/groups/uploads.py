@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import show
 from benchmarks.bodies import Payload
-from benchmarks.floors import sink, time_copy
+from benchmarks.floors import sink, time_copy, time_synced
 from benchmarks.pair import Pair, pair
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale
@@ -76,16 +76,19 @@ def _new(scale: Scale, stand: Pair) -> Trial:
 
 def _beside_record(scale: Scale, stand: Pair) -> Trial:
     payload = stand.bench.payloads[scale.small]
+    folder = stand.bench.folder("synced")
     return _times(
         scale,
         {
             "plain record": partial(stand.ours.time_records, BATCH),
             "ours": partial(stand.ours.time_uploads, payload.multipart, BATCH),
+            "write and sync": partial(time_synced, payload.file.read_bytes(), folder, BATCH),
             "client alone": partial(_client_alone, stand, payload, BATCH),
         },
         [
             Versus("plain record", "ours", "difference", bar=1.3e-3),
             Versus("plain record", "ours"),
+            Versus("ours", "write and sync"),
             Versus("ours", "client alone"),
         ],
     )
