@@ -32,10 +32,11 @@ def _close(*sockets: socket.socket | None, reset: bool = False) -> None:
 class FaultProxy:
     """A TCP proxy to ``upstream`` (host and port) that breaks when it is told to.
 
-    ``work()`` forwards; ``refuse()`` closes the port; ``hang()`` keeps connections open and
-    forwards nothing, new ones included; ``cut(sent=N)`` resets every connection once N more
-    bytes went to the server in all, ``cut(received=N)`` once N more came from it. Each applies
-    at once and until the next call. ``hang`` takes the same two limits. Usable with ``with``.
+    ``work()`` forwards; ``refuse()`` closes the port; ``hang()`` keeps connections open, new
+    ones too, and forwards nothing, not even later; ``cut(sent=N)`` resets every connection once
+    N more bytes went to the server in all, ``cut(received=N)`` once N more came from it, or only
+    the one that it happens to (``once``). ``hang`` takes the same two limits. ``corrupt``
+    changes bytes on their way to the server. Each applies at once and until the next call.
     """
 
     def __init__(self, upstream: tuple[str, int] = (HOST, 9)) -> None:
@@ -47,6 +48,8 @@ class FaultProxy:
         self._listener: socket.socket | None = None
         self._limits: dict[str, int] = {}
         self._action = ""
+        self._once = False
+        self._corruption = (b"", b"")
         self.port = 0
         self.broken = threading.Event()  # Set once a limit was reached.
         self.connections = 0
@@ -75,10 +78,17 @@ class FaultProxy:
     def hang(self, *, sent: int | None = None, received: int | None = None) -> None:
         self._set("hang", {"sent": sent, "received": received})
 
-    def cut(self, *, sent: int | None = None, received: int | None = None) -> None:
-        self._set("cut", {"sent": sent, "received": received})
+    def cut(
+        self, *, sent: int | None = None, received: int | None = None, once: bool = False
+    ) -> None:
+        self._set("cut", {"sent": sent, "received": received}, once)
         if not self._limits:
             self._drop()
+
+    def corrupt(self, original: bytes, replacement: bytes) -> None:
+        assert len(original) == len(replacement)
+        self._set("", {})
+        self._corruption = (original, replacement)
 
     def close(self) -> None:
         self.refuse()
@@ -87,9 +97,11 @@ class FaultProxy:
             thread.join(10)
             assert not thread.is_alive(), "a connection of the proxy does not end"
 
-    def _set(self, action: str, limits: dict[str, int | None]) -> None:
+    def _set(self, action: str, limits: dict[str, int | None], once: bool = False) -> None:
         with self._lock:
             self._action = action
+            self._once = once
+            self._corruption = (b"", b"")
             self._limits = {name: value for name, value in limits.items() if value is not None}
             self.broken.clear()
             released, self._released = self._released, threading.Event()
@@ -142,28 +154,28 @@ class FaultProxy:
                 if not self._pass(direction, len(piece)):
                     _close(source, target, reset=True)
                     break
+                if direction == "sent" and self._corruption[0]:
+                    piece = piece.replace(*self._corruption)
                 target.sendall(piece)
         _close(source, target)
         with self._lock:
             self._open -= {source, target}
 
     def _pass(self, direction: str, size: int) -> bool:
-        """Whether this many bytes may go on; waits while the proxy hangs."""
-        while True:
-            with self._lock:
-                action, released = self._action, self._released
-                if direction in self._limits:
-                    self._limits[direction] -= size
-                reached = not self._limits or min(self._limits.values()) < 0
-                if not action or not reached:
-                    return True
-                self.broken.set()
-            if action != "hang":
-                return False
+        """Whether this many bytes may go on; what hangs does so until the next call, and ends."""
+        with self._lock:
+            action, released = self._action, self._released
+            if direction in self._limits:
+                self._limits[direction] -= size
+            reached = not self._limits or min(self._limits.values()) < 0
+            if not action or not reached:
+                return True
+            self.broken.set()
+            if self._once:
+                self._action = ""
+        if action == "hang":
             released.wait(60)
-            if released is self._released:  # Nobody released it for a minute: give up.
-                return False
-            size = 0
+        return False
 
 
 @dataclass

@@ -82,11 +82,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     ) -> FileStat:
         headers = self._headers({"ContentType": content_type, "ContentDisposition": disposition})
         new = NewObject(self._bucket, check_key(key), headers, self._leftovers)
-        try:
-            new.send(reader)
-        except (KeyTaken, StorageUnavailable) as failure:
-            if not new.settle(failure):
-                raise
+        new.send(reader)
         self._discard_leftovers()
         return FileStat(key, new.size, datetime.now(timezone.utc), content_type)
 
@@ -141,11 +137,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
             raise KeyTaken()
         headers = self._headers({name: found.get(name) for name in KEPT_HEADERS})
         new = NewObject(self._bucket, target, headers, self._leftovers)
-        try:
-            new.copy(source, found["ContentLength"])
-        except (KeyTaken, StorageUnavailable) as failure:
-            if not new.settle(failure):
-                raise
+        new.copy(source, found["ContentLength"])
         return FileStat(target, new.size, datetime.now(timezone.utc), found["ContentType"])
 
     def list_unfinished(self) -> Iterator[Unfinished]:

@@ -190,6 +190,14 @@ class S3Bucket:
             raise StorageUnavailable(NO_BUCKET) from error
         self._seen = True
 
+    @property
+    def _addressing_style(self) -> str:
+        if self._use_path_style:
+            return "path"
+        # Left to itself, boto3 signs URLs of AWS for a host that redirects to the region's, where
+        # the signature does not hold. Other servers often have no host names for their buckets.
+        return "auto" if self._endpoint_url else "virtual"
+
     def _build(self, hasty: bool) -> Any:
         connect, read = self._timeout or CONNECT_TIMEOUT, self._timeout or READ_TIMEOUT
         tries = self._tries or TRIES
@@ -202,7 +210,7 @@ class S3Bucket:
             retries={"mode": "standard", "total_max_attempts": tries},
             max_pool_connections=CONNECTIONS,
             signature_version="s3v4",
-            s3={"addressing_style": "path" if self._use_path_style else "auto"},
+            s3={"addressing_style": self._addressing_style},
             # Every piece is sent with a checksum in a header. boto3 would use an encoding for it
             # that many S3-compatible servers do not understand.
             request_checksum_calculation="when_required",

@@ -5,12 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from kinto_attachment.errors import FileNotFound, KeyTaken, StorageError, TooLarge
+from kinto_attachment.errors import (
+    FileNotFound,
+    KeyTaken,
+    StorageError,
+    StorageUnavailable,
+    TooLarge,
+)
 
 from . import Reader
 from .pieces import PIECE_SIZE, Piece, pieces
@@ -35,7 +42,7 @@ class NewObject:
         bucket: S3Bucket,
         key: str,
         headers: dict[str, Any],
-        leftovers: deque[dict[str, Any]] | None = None,
+        leftovers: deque[dict[str, Any]],
     ) -> None:
         self.key = key
         self.size = 0
@@ -43,7 +50,7 @@ class NewObject:
         self._token = uuid4().hex
         self._bucket = bucket
         self._headers = {"Metadata": {"upload": self._token}, **headers}
-        self._leftovers = deque() if leftovers is None else leftovers
+        self._leftovers = leftovers
 
     def send(self, reader: Reader) -> None:
         """:raises KeyTaken: there is such an object."""
@@ -51,7 +58,7 @@ class NewObject:
         first, second = next(rest), next(rest, None)
         if second is None:
             self.size = first.size
-            self._bucket.create(self.key, first, **self._headers)
+            self._put(first)
             return
         parts = itertools.chain((first, second), rest)
         del first, second  # Or they stay in memory to the end.
@@ -62,61 +69,75 @@ class NewObject:
             self._finish(upload)
 
     def copy(self, source: str, size: int) -> None:
-        """Let S3 copy another object, headers included, of the given size.
+        """Let S3 copy the bytes of another object, which are so many.
 
         :raises KeyTaken: there is such an object.
         """
         self.size = size
         origin = {"Bucket": self._bucket.name, "Key": source}
+        if not self._bucket.is_aws:
+            self._bucket.check_free(self.key)  # Servers ignore the condition of a copy.
         if size <= COPIED_AT_ONCE:
-            if not self._bucket.is_aws:
-                self._bucket.check_free(self.key)  # Servers ignore the condition of a copy.
-            self._bucket.call(
-                "copy_object",
-                Key=self.key,
-                CopySource=origin,
-                IfNoneMatch="*",
-                MetadataDirective="REPLACE",
-                **self._headers,
-            )
+            with self._settled(size):
+                self._bucket.call(
+                    "copy_object",
+                    Key=self.key,
+                    CopySource=origin,
+                    IfNoneMatch="*",
+                    MetadataDirective="REPLACE",
+                    **self._headers,
+                )
             return
         with self._multipart() as upload:
             for start in range(0, size, COPIED_AT_ONCE):
                 upload.add_range(origin, start, min(start + COPIED_AT_ONCE, size))
             self._finish(upload)
 
-    def settle(self, failure: Exception) -> bool:
-        """Whether it is there, whole, despite ``failure``; else what is there of it is removed.
-
-        An answer that is lost is not a lost object; and when boto3 tries again, it finds the
-        key taken by the object itself.
-        """
-        try:
-            found = self._bucket.call("head_object", hasty=True, Key=self.key)
-            if found["Metadata"].get("upload") != self._token:
-                if error_code(failure) == "ConditionalRequestConflict":
-                    raise KeyTaken() from failure
-            elif found["ContentLength"] == self.size:
-                return True
-            else:
-                self._bucket.call("delete_object", hasty=True, Key=self.key)
-        except (FileNotFound, StorageError):
-            pass  # The first failure is the one to tell; gc removes what may be left.
-        return False
+    def _put(self, piece: Piece) -> None:
+        with self._settled(piece.size):
+            self._bucket.create(self.key, piece, **self._headers)
 
     def _multipart(self) -> MultipartUpload:
         return MultipartUpload(self._bucket, self.key, self._headers, self._leftovers)
 
     def _finish(self, upload: MultipartUpload) -> None:
         upload.wait()
+        condition = {}
         if self._bucket.is_aws:
-            upload.complete(IfNoneMatch="*")
-            return
-        # Other servers look whether the key is free and complete the upload then: two of them
-        # may pass, and one file is lost. What they do in one step is to put a small object, so
-        # an empty one claims the key for as long as the completion takes.
-        self._bucket.create(self.key, Piece(), **self._headers)
-        upload.complete()
+            condition = {"IfNoneMatch": "*"}
+        else:
+            # Other servers look whether the key is free and complete the upload then: two of
+            # them may pass, and one file is lost. What they do in one step is to put a small
+            # object, so an empty one claims the key for as long as the completion takes.
+            self._put(Piece())
+        with self._settled(self.size):
+            upload.complete(**condition)
+
+    @contextmanager
+    def _settled(self, size: int) -> Iterator[None]:
+        """Let a failure pass if the object is there nevertheless, in its full size.
+
+        An answer that is lost is not a lost object; and when boto3 tries again, it finds the
+        key taken by the object itself.
+        """
+        try:
+            yield
+        except (KeyTaken, StorageUnavailable) as failure:
+            if not self._is_there(size, failure):
+                raise
+
+    def _is_there(self, size: int, failure: Exception) -> bool:
+        try:
+            found = self._bucket.call("head_object", hasty=True, Key=self.key)
+            if found["Metadata"].get("upload") != self._token:
+                if error_code(failure) == "ConditionalRequestConflict":
+                    raise KeyTaken() from failure
+                return False
+            if found["ContentLength"] != size:  # Our claim.
+                self._bucket.call("delete_object", hasty=True, Key=self.key)
+            return bool(found["ContentLength"] == size)
+        except (FileNotFound, StorageError):
+            return False  # The first failure is the one to tell; gc removes what may be left.
 
 
 class MultipartUpload:

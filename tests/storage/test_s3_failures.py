@@ -1,0 +1,298 @@
+"""S3 behind a network that breaks, and S3 that fails by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from kinto_attachment.errors import FileNotFound, StorageFull, StorageUnavailable
+from kinto_attachment.storage.s3 import S3Storage
+from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
+from tests.faults import Answer, FaultProxy, answering
+from tests.services import S3
+
+from .objects import LARGE, answer, calls, hooked, recorded, s3_storage
+
+TIMEOUT = 0.4
+PATIENCE = 15  # Seconds for what tries a few times, and cleans up, with that timeout.
+METHODS = list(calls(None))
+
+
+@pytest.fixture
+def proxy(seaweedfs: S3) -> Iterator[FaultProxy]:
+    with FaultProxy(seaweedfs.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def bucket(seaweedfs: S3) -> str:
+    """Has a small file ``a`` and nothing else, as far as tests succeed."""
+    with s3_storage(seaweedfs) as storage:
+        storage.write("z", Source(b"x"), BINARY)
+        return storage.bucket_name
+
+
+@pytest.fixture
+def storage(seaweedfs: S3, proxy: FaultProxy) -> Iterator[S3Storage]:
+    """In a bucket of its own, behind the proxy; it has found out what the server can do."""
+    with s3_storage(seaweedfs, endpoint_url=proxy.url, timeout=2) as storage:
+        storage.write("warm", Source(b"x"), BINARY)
+        storage.delete("warm")
+        yield storage
+
+
+@contextmanager
+def unavailable(within: float = PATIENCE) -> Iterator[None]:
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable) as caught:
+        yield
+    assert caught.value.__cause__ is not None
+    assert time.monotonic() - started < within
+
+
+# A server that does not work at all.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_server_that_refuses_is_given_up(proxy: FaultProxy, bucket: str, method: str) -> None:
+    proxy.refuse()
+    with s3_storage(S3(proxy.url, "key", "secret"), bucket) as storage, unavailable():
+        calls(storage)[method]()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_server_that_hangs_is_given_up(proxy: FaultProxy, bucket: str, method: str) -> None:
+    proxy.hang()
+    options = {"timeout": TIMEOUT, "num_retries": 2}
+    with s3_storage(S3(proxy.url, "key", "secret"), bucket, **options) as storage, unavailable():
+        calls(storage)[method]()
+    assert proxy.connections >= 2, "it tries more than once"
+
+
+def error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>Not now.</Message></Error>".encode()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (500, "InternalError", StorageUnavailable),
+        (503, "SlowDown", StorageUnavailable),
+        (403, "AccessDenied", StorageUnavailable),
+        (403, "InvalidAccessKeyId", StorageUnavailable),
+        (400, "ExpiredToken", StorageUnavailable),
+        (507, "InsufficientStorage", StorageFull),
+        (507, "XMinioStorageFull", StorageFull),
+        (403, "QuotaExceeded", StorageFull),
+    ],
+)
+def test_an_error_of_the_server_is_told_as_ours(
+    method: str, status: int, code: str, expected: type[Exception]
+) -> None:
+    if code == "QuotaExceeded" and method in ("stat", "copy", "write"):
+        expected = StorageUnavailable  # They begin with HEAD, whose answer has no code.
+    with (
+        answering(Answer(status, error(code))) as (url, requests),
+        s3_storage(S3(url, "key", "secret"), "bucket", num_retries=1) as storage,
+        pytest.raises(expected) as caught,
+    ):
+        calls(storage)[method]()
+    assert caught.value.__cause__ is not None
+    assert requests
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>Welcome"), (502, b"<html>Bad")])
+def test_what_is_no_answer_of_s3_is_an_outage(status: int, body: bytes) -> None:
+    with (
+        answering(Answer(status, body)) as (url, _),
+        s3_storage(S3(url, "key", "secret"), "bucket", num_retries=1) as storage,
+        unavailable(),
+    ):
+        list(storage.list())
+
+
+@pytest.mark.parametrize("num_retries", [1, 3])
+def test_a_call_is_made_as_often_as_set(num_retries: int) -> None:
+    with (
+        answering(Answer(503, error("SlowDown"))) as (url, requests),
+        s3_storage(S3(url, "key", "secret"), "bucket", num_retries=num_retries) as storage,
+        unavailable(),
+    ):
+        storage.stat("a")
+    assert requests == ["HEAD /bucket/a"] * num_retries
+
+
+# A server that dies in the middle.
+
+BREAKS: dict[str, Callable[[FaultProxy], None]] = {
+    "refuse": lambda proxy: proxy.refuse(),
+    "hang": lambda proxy: proxy.hang(),
+    "cut": lambda proxy: proxy.cut(),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+@pytest.mark.parametrize("position", [MIB, 9 * MIB, 30 * MIB])
+def test_an_upload_that_breaks_off_leaves_nothing(
+    storage: S3Storage, proxy: FaultProxy, seaweedfs: S3, broken: str, position: int
+) -> None:
+    def fail(reached: int) -> None:
+        if reached >= position and not failing:
+            failing.append(reached)
+            BREAKS[broken](proxy)
+
+    failing: list[int] = []
+    with unavailable(60):
+        storage.write("a", Source(bytes(40 * MIB), on_read=fail), BINARY)
+    assert failing
+    proxy.work()
+    # The next file that gets through takes with it what could not be removed in time.
+    storage.write("b", Source(b"b"), BINARY)
+    with s3_storage(seaweedfs, storage.bucket_name) as direct:
+        assert keys(direct, "") == ["b"]
+        assert list(direct.list_unfinished()) == []
+
+
+@pytest.mark.parametrize("sent", [100_000, 9 * MIB, 19 * MIB])
+def test_an_upload_that_is_cut_once_goes_on(
+    storage: S3Storage, proxy: FaultProxy, sent: int
+) -> None:
+    content = bytes(range(256)) * (LARGE // 256)
+    proxy.cut(sent=sent, once=True)
+    storage.write("a", Source(content), BINARY)
+    assert proxy.broken.is_set()
+    assert contents(storage, "a") == content
+    assert list(storage.list_unfinished()) == []
+
+
+def test_a_failing_reader_leaves_no_upload_even_as_the_server_dies(
+    storage: S3Storage, proxy: FaultProxy, seaweedfs: S3
+) -> None:
+    def fail(reached: int) -> None:
+        if reached >= 20 * MIB:
+            proxy.refuse()
+            raise ValueError("the client is gone")
+
+    with pytest.raises(ValueError, match="the client is gone"):
+        storage.write("a", Source(bytes(32 * MIB), on_read=fail), BINARY)
+    with s3_storage(seaweedfs, storage.bucket_name) as direct:
+        assert len(list(direct.list_unfinished())) == 1
+        proxy.work()
+        storage.write("b", Source(b"b"), BINARY)
+        assert list(direct.list_unfinished()) == []
+
+
+# An answer that is lost is not a lost file.
+
+
+def lose_answer(proxy: FaultProxy, operation: str) -> Callable[..., None]:
+    def hook(event_name: str, **_: Any) -> None:
+        if event_name.endswith(f".{operation}") and not lost:
+            lost.append(operation)
+            # Not the interim answer to "Expect: 100-continue", which is shorter.
+            proxy.cut(received=50, once=True)
+
+    lost: list[str] = []
+    return hook
+
+
+@pytest.mark.parametrize("num_retries", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "operation"),
+    [
+        (10, "PutObject"),
+        (2 * MIB, "PutObject"),
+        (LARGE, "PutObject"),  # What claims the key.
+        (LARGE, "CompleteMultipartUpload"),
+    ],
+)
+def test_a_file_whose_answer_is_lost_is_there(
+    seaweedfs: S3, proxy: FaultProxy, size: int, operation: str, num_retries: int
+) -> None:
+    options = {"endpoint_url": proxy.url, "num_retries": num_retries}
+    with s3_storage(seaweedfs, **options) as storage:
+        storage.write("warm", Source(b"x"), BINARY)
+        events = storage.s3_client.meta.events
+        events.register("before-send.s3", lose_answer(proxy, operation))
+        content = bytes(range(250)) * (size // 250 + 1)
+        assert storage.write("a", Source(content), BINARY).size == len(content)
+        assert contents(storage, "a") == content
+        assert proxy.broken.is_set()
+        assert list(storage.list_unfinished()) == []
+
+
+def test_a_copy_whose_answer_is_lost_is_there(storage: S3Storage, proxy: FaultProxy) -> None:
+    storage.write("a", Source(b"content"), "text/plain")
+    events = storage.s3_client.meta.events
+    events.register("before-send.s3", lose_answer(proxy, "CopyObject"))
+    assert storage.copy("a", "b").size == 7
+    assert proxy.broken.is_set()
+    assert contents(storage, "b") == b"content"
+
+
+def test_a_claim_does_not_outlive_its_upload(storage: S3Storage) -> None:
+    fail = answer(500, "InternalError")
+    with (
+        recorded(storage) as requests,
+        hooked(storage, "before-send.s3.CompleteMultipartUpload", fail),
+        unavailable(),
+    ):
+        storage.write("a", Source(bytes(LARGE)), BINARY)
+    assert tuple(dict.fromkeys(n for n, _ in requests))[-2:] == (
+        "PutObject",
+        "CompleteMultipartUpload",
+    )
+    with pytest.raises(FileNotFound):
+        storage.stat("a")
+    assert list(storage.list_unfinished()) == []
+
+
+# Downloads.
+
+
+@pytest.mark.parametrize("broken", ["cut", "hang"])
+def test_a_download_that_breaks_off_is_an_outage(
+    storage: S3Storage, proxy: FaultProxy, broken: str
+) -> None:
+    storage.write("a", Source(bytes(LARGE)), BINARY)
+    getattr(proxy, broken)(received=12 * MIB)
+    with closing(storage.open("a")) as reader:
+        pieces = []
+        with unavailable():
+            pieces.extend(iter(lambda: reader.read(MIB), b""))
+    assert proxy.broken.is_set()
+    assert 0 < sum(map(len, pieces)) <= 12 * MIB
+    proxy.work()
+    assert contents(storage, "a") == bytes(LARGE), "later downloads are not disturbed"
+
+
+def test_a_download_that_is_left_early_does_not_disturb_others(storage: S3Storage) -> None:
+    storage.write("a", Source(bytes(LARGE)), BINARY)
+    storage.write("b", Source(b"b"), BINARY)
+    for _ in range(60):  # More than there are connections.
+        with closing(storage.open("a")) as reader:
+            assert reader.read(10) == bytes(10)
+    assert contents(storage, "b") == b"b"
+
+
+# Deletions.
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_deletion_that_breaks_off_can_be_done_again(
+    storage: S3Storage, proxy: FaultProxy, number: int
+) -> None:
+    names = list("abc")[:number]
+    for name in names:
+        storage.write(name, Source(b"x"), BINARY)
+    proxy.cut(sent=0)
+    with unavailable():
+        storage.delete(*names)
+    proxy.work()
+    storage.delete(*names)
+    assert keys(storage, "") == []
