@@ -119,6 +119,7 @@ def add_listeners(config: Any) -> None:
         config.add_subscriber(
             listener, ResourceChanged, for_resources=(resource,), for_actions=actions
         )
+    config.add_subscriber(listeners.before_merge_patch, ContextFound)
     config.add_subscriber(listeners.before_flush, ContextFound)
     config.add_subscriber(listeners.on_server_flushed, ServerFlushed)
 

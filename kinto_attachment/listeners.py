@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from typing import Any
 
 import transaction
@@ -25,6 +26,7 @@ from kinto_attachment.settings import Settings
 from kinto_attachment.transactions import Ledger
 
 ALLOWED = "kinto_attachment.allowed"
+BEFORE = "kinto_attachment.before"
 FLUSHED = "kinto_attachment.flushed"
 
 
@@ -47,8 +49,19 @@ def _impacted(request: Any) -> Iterator[dict[str, Any]]:
         yield from impacted
 
 
+def before_merge_patch(event: Any) -> None:
+    """Remember an attachment: Kinto merges a patch (RFC 7396) into the old object in place."""
+    record = getattr(event.request.context, "current_object", None)
+    patches = event.request.content_type == "application/merge-patch+json"
+    if patches and record is not None and FIELD in record:
+        remembered = event.request.bound_data.setdefault(BEFORE, [])
+        remembered.append((record, deepcopy(record[FIELD])))
+
+
 def on_records_changed(event: Any) -> None:
     """Guard the metadata, and link, relink or unlink the files of created and updated records."""
+    for record, attachment in event.request.bound_data.pop(BEFORE, ()):
+        record[FIELD] = attachment  # The event has this very object as the old one.
     if any(_is_forged(event, impacted) for impacted in event.impacted_objects):
         _roll_back(event)
         description = "Attachment metadata cannot be modified."
