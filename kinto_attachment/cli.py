@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 CLEAN, FOUND, ERROR = 0, 1, 2
@@ -17,10 +18,13 @@ SHOWN = 20  # Findings of one kind printed one by one; `--json` has them all.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="kinto-attachment", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_gc(commands)
     add_reindex(commands)
+    for name in ("upload", "download"):
+        add_transfer(commands, name, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
     code: int = arguments.run(arguments)
     return code
@@ -60,6 +64,19 @@ def add_reindex(commands: Any) -> None:
     )
     add_server_options(parser)
     parser.set_defaults(run=run_reindex)
+
+
+def add_transfer(commands: Any, name: str, *, chosen: bool) -> None:
+    """A command of the client, whose libraries a server does not need to have."""
+    parser = commands.add_parser(name, help=f"{name} files, as a client of a server")
+    if not chosen:
+        return
+    try:
+        module = import_module(f"kinto_attachment.client.{name}_command")
+    except ModuleNotFoundError as error:
+        parser.error(f'{error}; pip install "kinto-attachment[client]"')
+    getattr(module, f"add_{name}_arguments")(parser)
+    parser.set_defaults(run=getattr(module, name))
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
