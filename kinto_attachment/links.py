@@ -245,7 +245,7 @@ class Links:
         """Put files that have no link any more in the outbox."""
         entries = [Garbage(str(uuid.uuid4()), batch, msec_time()) for batch in batches(keys)]
         for entry in entries:
-            self._put_garbage(entry)
+            self.put_back(entry)
         return entries
 
     def outbox(self, key: str | None = None) -> list[Garbage]:
@@ -259,6 +259,15 @@ class Links:
     def take(self, entry: Garbage) -> bool:
         """Remove an entry; False when somebody else has: until the commit, it is ours alone."""
         return self._delete(OUTBOX, entry.parent, entry.id)
+
+    def put_back(self, entry: Garbage) -> None:
+        """Have an entry (again) in the outbox."""
+        self.backend.update(
+            resource_name=OUTBOX,
+            parent_id=entry.parent,
+            object_id=entry.id,
+            obj={"keys": entry.keys, "since": entry.since},
+        )
 
     def reserve(self, key: str) -> bool:
         """Claim a name for a file that will be stored under it; False when it is claimed."""
@@ -286,14 +295,6 @@ class Links:
     def _put(self, link: Link) -> None:
         self.backend.update(
             resource_name=LINK, parent_id=link.parent, object_id=link.id, obj=link.dump()
-        )
-
-    def _put_garbage(self, entry: Garbage) -> None:
-        self.backend.update(
-            resource_name=OUTBOX,
-            parent_id=entry.parent,
-            object_id=entry.id,
-            obj={"keys": entry.keys, "since": entry.since},
         )
 
     def _delete(self, resource_name: str, parent_id: str, object_id: str) -> bool:
@@ -354,5 +355,5 @@ class Links:
             rest = [other for other in entry.keys if other != key]
             if rest:
                 # Under another id: whoever read the old entry must not find it again.
-                self._put_garbage(replace(entry, id=str(uuid.uuid4()), keys=rest))
+                self.put_back(replace(entry, id=str(uuid.uuid4()), keys=rest))
         return self.storage.exists(key)

@@ -138,7 +138,12 @@ def finish(registry: Any, entry: Garbage) -> bool:
     with transaction.manager:
         if not registry.attachment_links.take(entry):
             return False
-        registry.attachment_storage.delete(*entry.keys)
+        try:
+            registry.attachment_storage.delete(*entry.keys)
+        except StorageError:
+            # The transaction fails, and the entry is back; on a memory backend, by this.
+            registry.attachment_links.put_back(entry)
+            raise
     return True
 
 
