@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
-from kinto.core.storage import Filter
+from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON, msec_time
 
@@ -43,6 +43,7 @@ OUTBOX = "attachment-garbage"
 RESERVATION = "attachment-name"
 
 BATCH = 1000  # Ids in one query, and keys in one entry of the outbox (one bulk delete of S3).
+DIGEST_LENGTH = 64
 FEW_RECORDS = 50  # Up to so many are looked up one by one.
 
 T = TypeVar("T")
@@ -159,11 +160,29 @@ class Links:
         rows = self.backend.list_all(
             resource_name=LINK, parent_id=f"attachments:{prefix}*", filters=filters
         )
-        if len(rows) >= self.page_size:
+        if len(rows) >= self.page_size and len(within) == DIGEST_LENGTH:
+            yield from self._under_of_one_file(prefix, within)
+        elif len(rows) >= self.page_size:
             for digit in "0123456789abcdef":
                 yield from self.under(prefix, within + digit)
         elif rows:
             # PostgreSQL's LIKE takes the ``_`` of a bucket's name for any character.
+            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+
+    def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
+        """The same, for a file that so many records share that its links alone fill a page."""
+        last = ""
+        while rows := self.backend.list_all(
+            resource_name=LINK,
+            parent_id=f"attachments:{prefix}*",
+            filters=[
+                Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
+                Filter("record", last, COMPARISON.GT),
+            ],
+            sorting=[Sort("record", 1)],
+            limit=self.page_size,
+        ):
+            last = rows[-1]["record"]
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
 
     def without_links(self, keys: list[str]) -> set[str]:
