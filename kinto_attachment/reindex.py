@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import transaction
@@ -76,7 +77,7 @@ def _records(registry: Any, collection: str) -> Iterator[list[dict[str, Any]]]:
     records = _all(registry, "record", collection, filters=with_attachment)
     while True:
         with transaction.manager:
-            page = [record for record, _ in zip(records, range(RECORDS_AT_ONCE), strict=False)]
+            page = list(islice(records, RECORDS_AT_ONCE))
         if not page:
             return
         yield page

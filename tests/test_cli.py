@@ -1,0 +1,175 @@
+"""The command ``kinto-attachment``, as a process: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from kinto_attachment import cli
+
+STRAY = "00000000-0000-4000-8000-000000000000.txt"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def ini(tmp_path: Path, files: Path) -> Path:
+    path = tmp_path / "kinto.ini"
+    path.write_text(
+        "[app:main]\nuse = egg:kinto\nkinto.includes = kinto_attachment\n"
+        f"kinto.userid_hmac_secret = secret\nkinto.attachment.base_path = {files}\n"
+    )
+    return path
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kinto_attachment.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def stray(files: Path, age: timedelta = timedelta(hours=2)) -> Path:
+    """A file that belongs to no record, written a while ago."""
+    path = files / STRAY
+    path.write_bytes(b"stray")
+    written = path.stat().st_mtime - age.total_seconds()
+    os.utime(path, (written, written))
+    return path
+
+
+def test_a_clean_server(ini: Path) -> None:
+    done = run("gc", "--ini", ini, "--dry-run")
+    assert done.returncode == 0
+    assert "unlinked: 0" in done.stdout
+
+
+def test_a_dry_run_that_finds_something_says_so(ini: Path, files: Path) -> None:
+    path = stray(files)
+    done = run("gc", "--ini", ini, "--dry-run")
+    assert done.returncode == 1
+    assert f"unlinked: 1\n  {STRAY}\n" in done.stdout
+    assert path.exists()
+
+
+def test_gc_deletes_and_reports_as_json(ini: Path, files: Path) -> None:
+    path = stray(files)
+    done = run("gc", "--ini", ini, "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    assert (report["unlinked"], report["freed"], report["errors"]) == ([STRAY], 5, [])
+    assert not path.exists()
+
+
+def test_the_grace_period_is_an_hour_unless_told(ini: Path, files: Path) -> None:
+    path = stray(files, age=timedelta(minutes=50))
+    assert run("gc", "--ini", ini).returncode == 0
+    assert path.exists()
+    assert run("gc", "--ini", ini, "--grace", "45m").returncode == 0
+    assert not path.exists()
+
+
+def test_a_failing_storage_is_an_error(ini: Path, files: Path) -> None:
+    settings = ini.read_text().replace(
+        f"base_path = {files}",
+        "aws.bucket_name = b\nkinto.attachment.aws.access_key = k\n"
+        "kinto.attachment.aws.secret_key = s\nkinto.attachment.aws.num_retries = 1\n"
+        "kinto.attachment.aws.endpoint_url = http://127.0.0.1:9",  # Nobody listens there.
+    )
+    ini.write_text(settings)
+    done = run("gc", "--ini", ini)
+    assert done.returncode == 2
+    assert "errors: 2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["gc"], "--ini"),
+        (["gc", "--ini", "x", "--grace", "soon"], "90s, 30m, 1h or 7d"),
+        (["gc", "--ini", "x", "--shard", "3/2"], "i/n"),
+        (["frobnicate"], "invalid choice"),
+        ([], "COMMAND"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: list[str], problem: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_shards(ini: Path, files: Path) -> None:
+    path = stray(files)
+    codes = [run("gc", "--ini", ini, "--dry-run", "--shard", f"{n}/2").returncode for n in (1, 2)]
+    assert sorted(codes) == [0, 1]
+    assert path.exists()
+
+
+def test_reindex_of_nothing(ini: Path) -> None:
+    done = run("reindex", "--ini", ini, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {"records": 0, "linked": 0, "foreign": [], "missing": []}
+
+
+def test_progress_is_one_line_on_a_terminal(
+    ini: Path, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary, secondary = pty.openpty()
+    with os.fdopen(secondary, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with cli.Meter() as meter:
+            meter.show("files scanned", 1_000)
+            meter.show("files scanned", 12_345)
+        expected = "\r\x1b[Kfiles scanned: 1,000\r\x1b[Kfiles scanned: 12,345\r\x1b[K"
+        shown = ""
+        while len(shown) < len(expected):
+            shown += os.read(primary, 1000).decode()
+    os.close(primary)
+    assert shown == expected
+
+
+def test_progress_is_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with cli.Meter() as meter:
+        meter.show("files scanned", 1_000)
+        meter.show("files scanned", 20_000)
+    assert capsys.readouterr().err == "files scanned: 20,000\n"
+
+
+def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    from kinto_attachment.maintenance import Report
+
+    cli.show(Report(unlinked=[f"key-{number}" for number in range(25)]), as_json=False)
+    shown = capsys.readouterr().out
+    assert "  key-19\n  … and 5 more\n" in shown
+    assert "key-20" not in shown
+
+
+@pytest.mark.parametrize("command", ["upload", "download"])
+def test_the_client_s_commands_are_there(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "--collection" in done.stdout
+
+
+def test_without_the_client_s_libraries_they_say_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("kinto_attachment.client")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kinto_http", None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["upload", "x"])
+    assert stopped.value.code == 2
+    assert 'pip install "kinto-attachment[client]"' in capsys.readouterr().err
+    assert cli.duration("90s") == timedelta(seconds=90)
