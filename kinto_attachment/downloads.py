@@ -16,7 +16,8 @@ from pyramid.response import Response
 from kinto_attachment import ranges
 from kinto_attachment.errors import FileNotFound, InvalidBody
 from kinto_attachment.names import public_url
-from kinto_attachment.settings import Downloads, Scope
+from kinto_attachment.options import Downloads
+from kinto_attachment.settings import Scope
 from kinto_attachment.storage import (
     CHUNK_SIZE,
     ClosableReader,

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kinto_attachment.settings import OPTIONS, PREFIX, Settings
+from kinto_attachment.options import OPTIONS
+from kinto_attachment.settings import PREFIX, Settings
 from tests import documents
 from tests.documents import ROOT
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.settings import OPTIONS, Downloads, Option, Settings, base_url
+from kinto_attachment.options import OPTIONS, Downloads, Option, base_url
+from kinto_attachment.settings import Settings
 from tests import application
 
 LOCAL = {"base_path": "/tmp/files"}

@@ -7,7 +7,8 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.registry import register_file_storage_impl
 
-from kinto_attachment.settings import Downloads, Settings
+from kinto_attachment.options import Downloads
+from kinto_attachment.settings import Settings
 
 from . import CopiesFiles, FileStorage, ListsFiles, SignsUrls
 

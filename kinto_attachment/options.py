@@ -1,0 +1,206 @@
+"""The table of options: names, what their values may be, defaults and meanings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyramid_storage.extensions import resolve_extensions
+
+from kinto_attachment.errors import InvalidKey
+from kinto_attachment.names import Pattern
+from kinto_attachment.storage import check_key
+
+# Types that a browser shows without running anything: no HTML, no SVG, no XML.
+INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* video/* text/plain"
+
+
+def text(value: Any) -> str:
+    # Kinto reads every setting as JSON when it can: ``folder = 2024`` comes as a number.
+    return str(value).strip()
+
+
+def boolean(value: Any) -> bool:
+    known = {"true": True, "yes": True, "on": True, "1": True}
+    known |= {"false": False, "no": False, "off": False, "0": False}
+    try:
+        return known[text(value).lower()]
+    except KeyError:
+        raise ValueError("should be true or false") from None
+
+
+def number(value: Any) -> int:
+    try:
+        parsed = int(text(value))
+    except ValueError:
+        raise ValueError("should be a whole number") from None
+    if parsed < 0:
+        raise ValueError("should not be negative")
+    return parsed
+
+
+def seconds(value: Any) -> float:
+    try:
+        parsed = float(text(value))
+    except ValueError:
+        raise ValueError("should be a number of seconds") from None
+    if not 0 < parsed < float("inf"):
+        raise ValueError("should be more than 0")
+    return parsed
+
+
+def file_mode(value: Any) -> int:
+    # ``0640`` may have come through Kinto's JSON reading as the number 640.
+    if not re.fullmatch(r"(0o?)?[0-7]{3}", text(value)):
+        raise ValueError("should be an octal file mode such as 0640")
+    return int(text(value).removeprefix("0o"), 8)
+
+
+def base_url(value: Any) -> str:
+    url = text(value)
+    return url if not url or url.endswith("/") else url + "/"
+
+
+def extensions(value: Any) -> frozenset[str]:
+    """pyramid_storage's groups and names, joined by ``+``; the empty set allows any."""
+    if not text(value):
+        raise ValueError("should name extensions or groups, or be `any`")
+    return frozenset(name.removeprefix(".") for name in resolve_extensions(text(value)))
+
+
+def mimetypes(value: Any) -> Mapping[str, str]:
+    types = {}
+    for entry in text(value).split(";"):
+        extension, separator, mimetype = (part.strip() for part in entry.partition(":"))
+        if not separator or not re.fullmatch(r"\.[^\s./]+", extension):
+            raise ValueError(f"{entry!r} should be `.extension:type/subtype`")
+        if not re.fullmatch(r"[\w.+-]+/[\w.+-]+", mimetype):
+            raise ValueError(f"{mimetype!r} is not a type/subtype")
+        types[extension.lower()] = mimetype
+    return types
+
+
+def folder(value: Any) -> Pattern:
+    pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id"})
+    try:
+        check_key(pattern.format(bucket_id="b", collection_id="c").strip("/"))
+    except InvalidKey:
+        raise ValueError("should be a relative folder without hidden or empty parts") from None
+    return pattern
+
+
+def filename_pattern(value: Any) -> Pattern:
+    pattern = Pattern.parse(text(value), fields={"filename", "datetime", "rid"})
+    if "/" in text(value):
+        raise ValueError("should have no slash (use `folder`)")
+    return pattern
+
+
+def words(value: Any) -> frozenset[str]:
+    return frozenset(re.split(r"[\s,]+", text(value).lower())) - {""}
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """How ``GET R/attachment`` hands out the bytes; ``prefix`` is nginx's internal location."""
+
+    mode: str
+    prefix: str = ""
+
+
+def downloads(value: Any) -> Downloads:
+    mode, _, prefix = text(value).partition(":")
+    if mode not in ("stream", "proxy", "redirect", "x-sendfile", "x-accel-redirect"):
+        raise ValueError(
+            "should be stream, redirect, proxy, x-accel-redirect:/prefix/ or x-sendfile"
+        )
+    if (mode == "x-accel-redirect") != bool(prefix) or (prefix and not prefix.startswith("/")):
+        raise ValueError("x-accel-redirect (and no other) takes a location: `:/prefix/`")
+    return Downloads(mode, prefix if not prefix or prefix.endswith("/") else prefix + "/")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the settings table; ``default`` is in the form that an ini file has."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    default: Any
+    help: str
+    per_collection: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+OPTIONS = (
+    Option("base_path", text, None, "store in this folder (local)"),
+    Option("file_mode", file_mode, None, "mode of stored files (local); unset: by the umask"),
+    Option("aws.bucket_name", text, None, "store in this S3 bucket", aliases=("aws.bucket",)),
+    Option("aws.access_key", text, None, "unset: AWS's own chain (role, environment, profile)"),
+    Option("aws.secret_key", text, None, "goes with `aws.access_key`"),
+    Option("aws.region", text, None, "AWS region"),
+    Option("aws.endpoint_url", text, None, "URL of an S3-compatible server"),
+    Option("aws.host", text, None, "host of an S3-compatible server"),
+    Option("aws.port", number, None, "its port"),
+    Option("aws.is_secure", boolean, True, "whether it speaks HTTPS"),
+    Option("aws.use_path_style", boolean, False, "bucket name in the path, not in the host"),
+    Option("aws.acl", text, None, "canned ACL of new objects; unset: the bucket's default"),
+    Option("aws.cache_control", text, None, "Cache-Control of new objects"),
+    Option("aws.num_retries", number, None, "tries of a failing call; unset: a few"),
+    Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 20"),
+    Option("gcloud.bucket_name", text, None, "store in this Google Cloud Storage bucket"),
+    Option("gcloud.credentials", text, None, "service account file; unset: Google's own chain"),
+    Option("gcloud.project", text, None, "Google Cloud project"),
+    Option("gcloud.acl", text, None, "predefined ACL of new objects; unset: the bucket's default"),
+    Option("gcloud.auto_create_bucket", boolean, False, "create the bucket when it is missing"),
+    Option("gcloud.auto_create_acl", text, None, "predefined ACL of a bucket so created"),
+    Option("gcloud.cache_control", text, None, "Cache-Control of new objects"),
+    Option("gcloud.uniform_bucket_level_access", boolean, False, "the bucket has no object ACLs"),
+    Option(
+        "base_url",
+        base_url,
+        None,
+        "public URL of the files; empty: relative locations; "
+        "unset: `{server}/v1/attachments/{key}`",
+    ),
+    Option("public", boolean, False, "serve `/v1/attachments/{key}` without credentials"),
+    Option("extra.base_url", base_url, None, "what the capability advertises as `base_url`"),
+    Option("folder", folder, None, "pattern with `{bucket_id}`, `{collection_id}`", True),
+    Option("randomize", boolean, True, "store under a random name, keeping the extension", True),
+    Option(
+        "filename_pattern",
+        filename_pattern,
+        "{filename}",
+        "name to store under, with `{filename}`, `{datetime}`, `{rid}`",
+        True,
+    ),
+    Option("keep_old_files", boolean, False, "keep the file on replace and delete", True),
+    Option(
+        "extensions",
+        extensions,
+        "default",
+        "groups and extensions joined by `+`, or `any`",
+        True,
+    ),
+    Option("mimetypes", mimetypes, None, "`.ext:type;.ext:type`", True),
+    Option(
+        "max_size",
+        number,
+        0,
+        "bytes; 0: no limit (lifts a wider one)",
+        True,
+        aliases=("max_size_bytes",),
+    ),
+    Option("gzipped", boolean, False, "compress files on the server", True),
+    Option(
+        "downloads",
+        downloads,
+        None,
+        "`stream` (local), `redirect` (S3, Google), `proxy`, `x-accel-redirect:/prefix/`, "
+        "`x-sendfile`",
+    ),
+    Option("signed_url_ttl", number, 300, "seconds that a signed URL is valid"),
+    Option("inline_types", words, INLINE_TYPES, "mimetypes shown in place, not saved", True),
+)
+BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name")
