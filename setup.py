@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-S3 = ["boto3>=1.36"]
+S3 = ["boto3>=1.41"]
 GCLOUD = ["google-cloud-storage>=3.0"]
 CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2"]
 DEV = [

@@ -15,10 +15,8 @@ HOST = "127.0.0.1"
 PIECE = 64 * 1024
 
 
-def _close(*sockets: socket.socket | None, reset: bool = False) -> None:
+def _close(*sockets: socket.socket, reset: bool = False) -> None:
     for sock in sockets:
-        if sock is None:
-            continue
         with contextlib.suppress(OSError):
             # Without a shutdown, a thread that reads from the socket would not wake up.
             if reset:  # A linger of zero makes close() send RST: the peer fails at once.
@@ -71,7 +69,8 @@ class FaultProxy:
     def refuse(self) -> None:
         self._set("refuse", {})
         with self._lock:
-            _close(self._listener)
+            if self._listener is not None:
+                _close(self._listener)
             self._listener = None
         self._drop()
 
@@ -137,11 +136,11 @@ class FaultProxy:
 
     def _serve(self, client: socket.socket) -> None:
         if not self._pass("", 0):
-            return _close(client, reset=True)
+            return self._end(client, reset=True)
         try:
             server = socket.create_connection(self.upstream, timeout=10)
         except OSError:
-            return _close(client, reset=True)
+            return self._end(client, reset=True)
         server.settimeout(None)
         with self._lock:
             self._open.add(server)
@@ -152,14 +151,19 @@ class FaultProxy:
         with contextlib.suppress(OSError):
             while piece := source.recv(PIECE):
                 if not self._pass(direction, len(piece)):
-                    _close(source, target, reset=True)
-                    break
+                    self._end(source, target, reset=True)
+                    return
                 if direction == "sent" and self._corruption[0]:
                     piece = piece.replace(*self._corruption)
                 target.sendall(piece)
-        _close(source, target)
+        self._end(source, target)
+
+    def _end(self, *sockets: socket.socket, reset: bool = False) -> None:
+        # Whoever comes first: after a reset, nobody may end the connection as if all were said.
         with self._lock:
-            self._open -= {source, target}
+            mine = self._open.intersection(sockets)
+            self._open -= mine
+        _close(*mine, reset=reset)
 
     def _pass(self, direction: str, size: int) -> bool:
         """Whether this many bytes may go on; what hangs does so until the next call, and ends."""

@@ -51,7 +51,10 @@ class Handler(RequestHandler):
 
     def do(self) -> None:
         query = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        if len(body) < size:  # The client is gone.
+            return
         connection = self.rfile, self.wfile
         # Requests are read and answered side by side, and worked on one after the other.
         self.rfile, self.wfile = io.BytesIO(body), io.BytesIO()

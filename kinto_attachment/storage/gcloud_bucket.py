@@ -164,10 +164,18 @@ class BoundedSession(AuthorizedSession):  # type: ignore[misc]
         self._bound = timeout
         for scheme in ("https://", "http://"):
             self.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+        self.hooks["response"].append(read_refusal)
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         # The library asks for a minute, or two, or for ever, depending on the call.
         return super().request(method, url, *args, **{**kwargs, "timeout": self._bound})
+
+
+def read_refusal(response: Any, *_: object, **__: object) -> None:
+    # Google's session renews its token, asks again, and forgets this answer: whoever does not
+    # read it has lost the connection.
+    if response.status_code == 401:
+        _ = response.content
 
 
 class BatchOfAnswers(Batch):  # type: ignore[misc]

@@ -10,6 +10,7 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 
 from kinto_attachment.storage.gcloud import GoogleStorage
+from kinto_attachment.storage.gcloud_bucket import GoogleBucket
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents
 from tests.services import S3, GoogleEmulator
@@ -34,10 +35,22 @@ def s3_storage(server: S3, bucket: str = "", **changes: Any) -> Iterator[S3Stora
 
 
 @contextmanager
-def google_storage(server: GoogleEmulator, bucket: str = "", **changes: Any) -> Iterator[Any]:
-    """A storage in a bucket of its own, or in the given one."""
-    options = {"credentials": server.credentials}
-    storage = GoogleStorage(bucket or server.create_bucket(), **{**options, **changes})
+def google_storage(
+    server: GoogleEmulator,
+    bucket: str = "",
+    *,
+    timeout: float = 20,
+    last_try: float = 2,
+    **changes: Any,
+) -> Iterator[GoogleStorage]:
+    """A storage in a bucket of its own, or in the given one, that loses patience earlier."""
+    storage = GoogleStorage(bucket or server.create_bucket(), **changes)
+    storage._bucket = GoogleBucket(
+        storage.bucket_name,
+        credentials=changes.get("credentials"),
+        timeout=(timeout, timeout),
+        last_try=last_try,
+    )
     try:
         yield storage
     finally:

@@ -243,9 +243,9 @@ def test_a_large_file_is_copied_in_parts(
     storage.write(f"{folder}/a", Source(content), "text/plain")
     with recorded(storage) as requests:
         copied = storage.copy(f"{folder}/a", f"{folder}/b")
-        with pytest.raises(KeyTaken):
-            storage.copy(f"{folder}/a", f"{folder}/b")
-    assert [name for name, _ in requests].count("UploadPartCopy") == 8
+    assert [name for name, _ in requests].count("UploadPartCopy") == 4
+    with pytest.raises(KeyTaken):
+        storage.copy(f"{folder}/a", f"{folder}/b")
     assert copied.size == LARGE
     assert contents(storage, f"{folder}/b") == content
     assert storage.stat(f"{folder}/b").content_type == "text/plain"
