@@ -388,17 +388,30 @@ def records(app: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def check_invariant(app: Any) -> None:
-    """Every record's file exists and is what the record says; no other file exists."""
+def check_invariant(*apps: Any) -> None:
+    """Every record's file exists and is what the record says; no other file exists.
+
+    ``apps`` are servers with the same storage.
+    """
+    for app in apps:
+        check_records(app)
+    expected = {key for app in apps for _, key, _ in stored_links(app)}
+    assert stored_files(apps[0]) == expected
+    unfinished = getattr(apps[0].app.registry.attachment_storage, "list_unfinished", list)
+    assert not list(unfinished())
+
+
+def check_records(app: Any) -> None:
+    """Every record's file exists and is what the record says; nothing is left to be done."""
     registry = app.app.registry
     linked = stored_links(app)
     with transaction.manager:
-        waiting = {key for entry in registry.attachment_links.outbox() for key in entry.keys}
         names = registry.storage.list_all(
             resource_name="attachment-name", parent_id="attachments-name:*"
         )
-    assert not waiting, f"left in the outbox: {waiting}"
     assert not names, f"names left reserved: {names}"
+    waiting = [entry.keys for entry in outbox(app)]
+    assert not waiting, f"left in the outbox: {waiting}"
     for uri, record in records(app).items():
         attachment = record.get("attachment")
         keys = [key for owner, key, state in linked if (owner, state) == (uri, "current")]
@@ -407,10 +420,6 @@ def check_invariant(app: Any) -> None:
             content = stored_content(app, keys[0])
             assert sha256(content) == attachment["hash"], uri
             assert len(content) == attachment["size"], uri
-    expected = {key for _, key, _ in linked}
-    assert stored_files(app) == expected
-    unfinished = getattr(registry.attachment_storage, "list_unfinished", list)
-    assert not list(unfinished())
 
 
 def clear(app: Any) -> None:

@@ -128,8 +128,8 @@ def build(backends: list[dict[str, str]], applications: dict[str, Any]) -> Itera
 
     yield builder
     try:
-        for app in used:
-            application.check_invariant(app)
+        if used:
+            application.check_invariant(*used)
     finally:
         for app in used:
             application.clear(app)
