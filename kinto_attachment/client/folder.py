@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 STATE = ".last_sync"
 PARTIAL = ".partial"
@@ -40,6 +41,9 @@ class Sync:
 class Folder:
     """The folder; ``source`` is the URL of the collection that is downloaded into it.
 
+    What changed since the last time is a question to one server; whose file is whose is not,
+    so that the names stay when a server is reached by another URL.
+
     :raises ValueError: its ``.last_sync`` is not one.
     """
 
@@ -47,11 +51,11 @@ class Folder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._syncs = _load(path / STATE, source)
-        self.source = source
         self.sync = self._syncs.setdefault(source, Sync())
+        self._collection = urlsplit(source).path
         self._owners = {
-            _folded(name): (source, record_id)
-            for source, sync in self._syncs.items()
+            _folded(name): (urlsplit(url).path, record_id)
+            for url, sync in self._syncs.items()
             for record_id, name in sync.files.items()
         }
 
@@ -60,7 +64,7 @@ class Folder:
 
         Whatever the filename, the place is in this folder.
         """
-        owner = (self.source, record_id)
+        owner = (self._collection, record_id)
         before = self.sync.files.get(record_id)
         if before is not None and before in islice(_candidates(filename, record_id), 3):
             return self.path / before
@@ -70,7 +74,7 @@ class Folder:
             if self._owners.get(_folded(name), owner) == owner
         )
         if before is not None:
-            del self._owners[_folded(before)]
+            self._owners.pop(_folded(before), None)
         self.sync.files[record_id] = name
         self._owners[_folded(name)] = owner
         return self.path / name
@@ -79,7 +83,7 @@ class Folder:
         """Where these bytes of a record's file are kept until all of them are there."""
         folder = self.path / PARTIAL
         folder.mkdir(exist_ok=True)
-        return folder / f"{_short(f'{self.source} {record_id} {sha256}')}.part"
+        return folder / f"{_short(f'{self._collection} {record_id} {sha256}')}.part"
 
     def save(self) -> None:
         """Keep what is known, and sweep."""
@@ -122,9 +126,11 @@ def local_name(filename: str) -> str:
     name = re.split(r"[/\\]", kept)[-1].strip()
     if os.name == "nt":
         name = NOT_ON_WINDOWS.sub("_", name)
+    if name.strip(".") == "":
+        name = "file"
     if name.startswith("."):
         name = f"_{name}"
-    stem, dotted = os.path.splitext(name or "file")
+    stem, dotted = os.path.splitext(name)
     dotted = _cut(dotted, MAX_NAME_BYTES // 2)
     return _cut(stem, MAX_NAME_BYTES - len(dotted.encode())) + dotted
 

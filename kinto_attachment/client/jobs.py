@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +13,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 Job = Callable[[], Result]
 
-GRACE = 5.0  # Seconds for threads to end what they have begun, once stopped.
+GRACE = 2.0  # Seconds for the threads to end, once they are stopped.
 
 
 class Stopped(Exception):
@@ -70,8 +71,9 @@ def run(work: Iterable[Job[Result]], jobs: int, stop: Stop) -> Generator[Result,
     finally:
         for _ in threads:
             tasks.put(None)
+        deadline = time.monotonic() + GRACE
         for thread in threads:
-            thread.join(GRACE)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _feed(

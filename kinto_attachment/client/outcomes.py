@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Literal
 
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+
 Result = Literal["uploaded", "downloaded", "skipped", "failed"]
 
 
@@ -117,8 +119,7 @@ class JsonReport(Report):
 
 def printable(text: str) -> str:
     """Without what a terminal would obey: a file's name may be anybody's."""
-    lines = text.split("\n")
-    return "\n".join("".join(c if c.isprintable() else REPLACED for c in line) for line in lines)
+    return "".join(c if c.isprintable() else REPLACED for c in text)
 
 
 def readable(size: float) -> str:

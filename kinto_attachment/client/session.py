@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import urljoin
 
 import kinto_http
@@ -27,6 +27,14 @@ REDIRECTS = (302, 303, 307, 308)
 BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 T = TypeVar("T")
+
+
+class Body(Protocol):
+    """A request's body: iterated anew for each attempt, of a length known before."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
 
 
 class Session(KintoSession):  # type: ignore[misc]
@@ -68,13 +76,17 @@ class Session(KintoSession):  # type: ignore[misc]
         method: str,
         endpoint: str,
         headers: Mapping[str, str],
-        body: Iterable[bytes],
+        body: Body,
     ) -> requests.Response:
-        """A request whose body, of a known length, is iterated anew for each attempt."""
+        """A request whose body is not JSON."""
         url = endpoint_url(self.server_url, endpoint)
 
         def attempt() -> requests.Response:
-            response = self._send(method, url, headers, body=body)
+            watched = _Body(body)
+            try:
+                response = self._send(method, url, headers, body=watched)
+            except requests.RequestException as error:
+                raise watched.error or error  # noqa: B904 - it is the error's context.
             # Kinto sends those who leave out its version on to it; a body does not go along.
             return response if response.status_code < 300 else _fail(response)
 
@@ -105,7 +117,7 @@ class Session(KintoSession):  # type: ignore[misc]
         url: str,
         headers: Mapping[str, str],
         *,
-        body: Iterable[bytes] | None = None,
+        body: Body | None = None,
         stream: bool = False,
         auth: Any = None,
     ) -> requests.Response:
@@ -132,6 +144,8 @@ class Session(KintoSession):  # type: ignore[misc]
                 return attempt()
             except BackoffException:  # Another thread was told to wait, between these two lines.
                 continue
+            except ClientError:  # From the body: no answer of the server's.
+                raise
             except (KintoException, requests.RequestException) as error:
                 failure, delay = self._judge(error, number, repeatable)
                 if delay is None:
@@ -157,6 +171,24 @@ class Session(KintoSession):  # type: ignore[misc]
         """Wait before a request is sent again."""
         logger.warning("%s; again in %.1f s", why, seconds)
         self.retries.sleep(seconds)
+
+
+class _Body:
+    """Remembers what went wrong in a body, which requests takes for a broken connection."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self.error: Exception | None = None
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _fail(response: requests.Response) -> NoReturn:

@@ -43,7 +43,7 @@ EXAMPLES = """\
   %(prog)s --auth "Bearer 3fa8" --collection dumps --gzip --json *.csv
 """
 
-KEPT_BY_SERVER = """\
+RANDOMIZED = """\
 The server stores files under random names, and keeps those in the records only. To have them in
 the locations too, its configuration has to say:
   kinto.attachment.resources.{bucket}.{collection}.randomize = false"""
@@ -116,7 +116,8 @@ class Upload:
 
     def end(self, *, whole: bool) -> None:
         if self._renamed and self._arguments.keep_filenames:
-            self._report.note(KEPT_BY_SERVER.format(**vars(self._arguments)))
+            for line in RANDOMIZED.format(**vars(self._arguments)).splitlines():
+                self._report.note(line)
 
     def _records(self, files: list[LocalFile]) -> dict[LocalFile, Found]:
         """The records that the files were uploaded to before."""
