@@ -1,0 +1,80 @@
+"""Live servers, and a client of each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kinto_attachment.client import AttachmentClient, Retries
+from tests import live
+from tests.client.scripts import AUTH
+from tests.services import S3, PostgreSQL
+
+PRODUCTION = pytest.param("production", marks=[pytest.mark.postgresql, pytest.mark.seaweedfs])
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the embedded server stores files."""
+    return tmp_path_factory.mktemp("stored")
+
+
+@pytest.fixture(scope="session")
+def embedded(files: Path) -> Iterator[live.Server]:
+    """Records in memory, files in a folder; in the bucket ``gzipped`` it compresses them."""
+    settings = {
+        "base_path": str(files),
+        "resources.gzipped.gzipped": "true",
+        "resources.named.randomize": "false",
+        "resources.small.max_size": "1000",
+    }
+    with live.kinto(settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def production(postgresql: PostgreSQL, seaweedfs: S3) -> Iterator[live.Server]:
+    """Records in PostgreSQL, files in SeaweedFS, to which downloads are sent on; two workers."""
+    database = postgresql.create_database()
+    settings = {
+        **seaweedfs.options(seaweedfs.create_bucket()),
+        "resources.gzipped.gzipped": "true",
+        "resources.named.randomize": "false",
+    }
+    try:
+        with live.kinto(settings, workers=2, database=database) as server:
+            yield server
+    finally:
+        postgresql.drop_database(database)
+
+
+@pytest.fixture(params=["embedded", PRODUCTION])
+def server(request: pytest.FixtureRequest) -> live.Server:
+    found: live.Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def collection() -> str:
+    """The name of a collection that no other test uses."""
+    return f"c{next(numbers)}"
+
+
+@pytest.fixture
+def client(server: live.Server, collection: str) -> AttachmentClient:
+    """A client that never waits long, of a collection in the default bucket."""
+    return AttachmentClient(
+        server.url, "default", collection, AUTH, retries=Retries(count=3, pause=0.01)
+    )
+
+
+@pytest.fixture
+def local(embedded: live.Server, collection: str) -> AttachmentClient:
+    """The same on the embedded server only, where the storage makes no difference."""
+    return AttachmentClient(
+        embedded.url, "default", collection, AUTH, retries=Retries(count=3, pause=0.01)
+    )

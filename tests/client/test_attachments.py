@@ -1,0 +1,605 @@
+"""The client, on live servers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinto_attachment.client import (
+    AttachmentClient,
+    ClientError,
+    ConflictError,
+    MismatchError,
+    NotAllowedError,
+    NotFoundError,
+    RejectedError,
+    Retries,
+    UnavailableError,
+)
+from tests import live
+from tests.client.scripts import AUTH
+from tests.faults import HOST, Answer, FaultProxy, answering
+
+CONTENT = b"What is in the file.\n"
+LARGE = random.Random(1).randbytes(3_000_000)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(client: AttachmentClient, record: Any) -> bytes:
+    file = io.BytesIO()
+    client.download(record, file)
+    return file.getvalue()
+
+
+def through(proxy: FaultProxy, client: AttachmentClient, retries: Retries) -> AttachmentClient:
+    """The same client, behind a proxy."""
+    return AttachmentClient(
+        f"http://{HOST}:{proxy.port}/v1",
+        "default",
+        client.kinto.collection_name,
+        AUTH,
+        retries=retries,
+    )
+
+
+def record_of(client: AttachmentClient, record_id: str) -> dict[str, Any]:
+    record: dict[str, Any] = client.kinto.get_record(id=record_id)["data"]
+    return record
+
+
+# Uploads.
+
+
+@pytest.mark.parametrize("content", [b"", b"x", CONTENT, LARGE], ids=len)
+def test_a_file_goes_up_and_comes_down(
+    client: AttachmentClient, tmp_path: Path, content: bytes
+) -> None:
+    source, target = tmp_path / "notes.txt", tmp_path / "copy.txt"
+    source.write_bytes(content)
+    attachment = client.upload("r", source)
+    assert attachment.filename == "notes.txt"
+    assert attachment.mimetype == "text/plain"
+    assert (attachment.hash, attachment.size) == (sha256(content), len(content))
+    assert client.download("r", target) == attachment
+    assert target.read_bytes() == content
+    assert sorted(os.listdir(tmp_path)) == ["copy.txt", "notes.txt"]
+
+
+def test_an_open_file_is_sent_from_where_it_stands(local: AttachmentClient) -> None:
+    file = io.BytesIO(CONTENT)
+    file.seek(5)
+    local.upload("r", file, filename="notes.txt")
+    assert read(local, "r") == CONTENT[5:]
+
+
+def test_a_pipe_is_sent_to_its_end(local: AttachmentClient) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, CONTENT)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        local.upload("r", pipe, filename="notes.txt")
+    assert read(local, "r") == CONTENT
+
+
+def test_a_file_needs_a_name_from_somewhere(local: AttachmentClient) -> None:
+    with pytest.raises(ValueError, match="needs a filename"):
+        local.upload("r", io.BytesIO(CONTENT))
+    assert not local.exists("r")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.txt",
+        "zwei Wörter.txt",
+        "тест.txt",
+        "日本.txt",
+        'quo"ted.txt',
+        "100%.txt",
+        "a;b='c'.txt",
+    ],
+)
+def test_names_arrive_as_they_are(local: AttachmentClient, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(CONTENT)
+    assert local.upload("r", tmp_path / name).filename == name
+
+
+def test_attributes_and_permissions_come_along(local: AttachmentClient) -> None:
+    local.upload(
+        "r", io.BytesIO(CONTENT), {"a": "ä", "b": [1]}, {"read": ["system.Everyone"]}, filename="f"
+    )
+    local.upload("r", io.BytesIO(CONTENT), {"b": [2]}, filename="f")
+    answer = local.kinto.get_record(id="r")
+    assert (answer["data"]["a"], answer["data"]["b"]) == ("ä", [2])
+    assert answer["permissions"]["read"] == ["system.Everyone"]
+
+
+def test_the_mimetype_is_the_callers(local: AttachmentClient) -> None:
+    attachment = local.upload("r", io.BytesIO(b"1"), filename="a.txt", mimetype="text/x-notes")
+    assert attachment.mimetype == "text/x-notes"
+    assert local.upload("r", io.BytesIO(b"1"), filename="a.txt.gz").mimetype == "application/gzip"
+
+
+def test_progress_is_told(client: AttachmentClient) -> None:
+    up: list[tuple[int, int]] = []
+    down: list[tuple[int, int]] = []
+    client.upload("r", io.BytesIO(LARGE), filename="f", progress=lambda *n: up.append(n))
+    client.download("r", io.BytesIO(), lambda *n: down.append(n))
+    for told in (up, down):
+        assert len(told) > 5
+        assert told == sorted(told)
+        assert told[-1] == (len(LARGE), len(LARGE))
+
+
+def test_what_progress_raises_ends_the_transfer(local: AttachmentClient, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError(f"{done} of {total}")
+
+    local.upload("r", io.BytesIO(CONTENT), filename="f")
+    with pytest.raises(InterruptedError):
+        local.upload("r", io.BytesIO(LARGE), filename="f", progress=stop)
+    assert read(local, "r") == CONTENT
+    with pytest.raises(InterruptedError):
+        local.download("r", tmp_path / "copy", stop)
+    assert os.listdir(tmp_path) == []
+
+
+def test_safe_does_not_replace(client: AttachmentClient) -> None:
+    client.upload("r", io.BytesIO(CONTENT), filename="f", safe=True)
+    with pytest.raises(ConflictError):
+        client.upload("r", io.BytesIO(b"other"), filename="f", safe=True)
+    assert read(client, "r") == CONTENT
+
+
+def test_if_match_replaces_what_is_known(client: AttachmentClient) -> None:
+    client.upload("r", io.BytesIO(CONTENT), filename="f")
+    known = record_of(client, "r")["last_modified"]
+    client.upload("r", io.BytesIO(b"second"), filename="f", if_match=known)
+    with pytest.raises(ConflictError):
+        client.upload("r", io.BytesIO(b"third"), filename="f", if_match=known)
+    assert read(client, "r") == b"second"
+
+
+def test_refusals_say_why(embedded: live.Server, local: AttachmentClient) -> None:
+    small = AttachmentClient(embedded.url, "small", "c", AUTH)
+    small.kinto.create_bucket(id="small", if_not_exists=True)
+    small.kinto.create_collection(id="c", if_not_exists=True)
+    with pytest.raises(RejectedError, match=r"413.* limit of 1000 bytes") as caught:
+        small.upload("r", io.BytesIO(LARGE), filename="f")
+    assert caught.value.response.status_code == 413
+    nobody = AttachmentClient(embedded.url, "small", "c")
+    with pytest.raises(NotAllowedError, match="401"):
+        nobody.upload("r", io.BytesIO(LARGE), filename="f")
+    stranger = AttachmentClient(embedded.url, "small", "c", ("bob", "secret"))
+    with pytest.raises(NotAllowedError, match="403"):
+        stranger.upload("r", io.BytesIO(LARGE), filename="f")
+    with pytest.raises(NotFoundError):
+        local.stat("ghost")
+    with pytest.raises(RejectedError, match="is `/v1` missing"):
+        AttachmentClient(embedded.url[:-3], "small", "c", AUTH).upload(
+            "r", io.BytesIO(CONTENT), filename="f"
+        )
+    with pytest.raises(UnavailableError, match="Connection refused"):
+        AttachmentClient("http://127.0.0.1:9/v1", "b", "c", retries=0).stat("r")
+
+
+def test_a_file_that_changes_while_it_is_sent_replaces_nothing(
+    local: AttachmentClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "changing"
+
+    def overwrite(done: int, total: int) -> None:
+        with path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"!")
+
+    def truncate(done: int, total: int) -> None:
+        os.truncate(path, done)
+
+    local.upload("r", io.BytesIO(CONTENT), filename="f")
+    path.write_bytes(LARGE)
+    with pytest.raises(RejectedError, match="repr-digest does not match"):
+        local.upload("r", path, progress=overwrite)
+    path.write_bytes(LARGE)
+    with pytest.raises(MismatchError, match="changing has changed while it was sent"):
+        local.upload("r", path, progress=truncate)
+    assert read(local, "r") == CONTENT
+
+
+def test_an_upload_that_breaks_off_is_sent_again_from_its_start(
+    server: live.Server, client: AttachmentClient
+) -> None:
+    told: list[int] = []
+    with FaultProxy(server.address) as proxy:
+        flaky = through(proxy, client, Retries(2, pause=0, sleep=lambda _: None))
+        proxy.cut(sent=1_000_000, once=True)
+        flaky.upload(
+            "r", io.BytesIO(LARGE), filename="f", progress=lambda done, _: told.append(done)
+        )
+    assert told != sorted(told), "nothing broke off"
+    assert read(client, "r") == LARGE
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["if_match", "safe"])
+def test_an_upload_whose_answer_is_lost_has_succeeded(
+    client: AttachmentClient, server: live.Server, known: bool
+) -> None:
+    conditions: dict[str, Any] = {"safe": True}
+    if known:
+        client.upload("r", io.BytesIO(b"first"), filename="f")
+        conditions = {"if_match": record_of(client, "r")["last_modified"]}
+    with FaultProxy(server.address) as proxy:
+        flaky = through(proxy, client, Retries(2, pause=0))
+        proxy.cut(received=0, once=True)
+        attachment = flaky.upload("r", io.BytesIO(CONTENT), filename="f", **conditions)
+        assert proxy.connections > 1
+    assert attachment == client.stat("r")
+    assert read(client, "r") == CONTENT
+
+
+def test_a_lost_answer_does_not_make_up_for_somebody_elses_file(
+    local: AttachmentClient, embedded: live.Server
+) -> None:
+    def come_between(seconds: float) -> None:
+        local.upload("r", io.BytesIO(b"another's"), filename="f")
+
+    with FaultProxy(embedded.address) as proxy:
+        flaky = through(proxy, local, Retries(2, pause=0, sleep=come_between))
+        proxy.cut(received=0, once=True)
+        with pytest.raises(ConflictError):
+            flaky.upload("r", io.BytesIO(CONTENT), filename="f", safe=True)
+    assert read(local, "r") == b"another's"
+
+
+def test_a_busy_server_is_waited_for(local: AttachmentClient, embedded: live.Server) -> None:
+    waited: list[float] = []
+    busy = Answer(503, b'{"error": "Busy", "message": "later"}', {"Retry-After": "7"})
+    with answering(busy) as (url, seen):
+        patient = AttachmentClient(
+            f"{url}/v1", "b", "c", AUTH, retries=Retries(2, sleep=waited.append)
+        )
+        with pytest.raises(UnavailableError, match="503 Busy: later") as caught:
+            patient.upload("r", io.BytesIO(LARGE), filename="f")
+    assert caught.value.attempts == len(seen) == 3
+    assert [int(seconds) for seconds in waited] == [7, 7]
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(local: AttachmentClient) -> None:
+    waited: list[float] = []
+    with answering(Answer(200, b"{}", {"Backoff": "5"})) as (url, _):
+        polite = AttachmentClient(f"{url}/v1", "b", "c", retries=Retries(0, sleep=waited.append))
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            polite.session.backoff = None  # It is over.
+
+        polite.session.retries = Retries(0, sleep=sleep)
+        polite.session.request("get", "/")
+        assert waited == []
+        polite.session.request("get", "/")
+    assert waited == [pytest.approx(5, abs=1)]
+
+
+# Downloads.
+
+
+@pytest.mark.parametrize("bucket", ["default", "gzipped"])
+def test_a_target_gets_nothing_that_has_another_hash(
+    embedded: live.Server, collection: str, files: Path, tmp_path: Path, bucket: str
+) -> None:
+    client = AttachmentClient(embedded.url, bucket, collection, AUTH, retries=0)
+    client.kinto.create_bucket(id=bucket, if_not_exists=True)
+    client.kinto.create_collection(id=collection)
+    attachment = client.upload("r", io.BytesIO(LARGE), filename="f.bin")
+    (stored,) = files.glob(f"**/{attachment.location.rpartition('/')[2]}")
+    good = stored.read_bytes()
+    target, opened = tmp_path / "copy", io.BytesIO()
+    target.write_bytes(b"as it was")
+    for bad in (b"X" + good[1:], good[:-1] + b"X", good[:-1], b""):
+        stored.write_bytes(bad)
+        for place in (target, opened):
+            with pytest.raises(ClientError):
+                client.download("r", place)
+        with pytest.raises(ClientError):
+            client.download("r", target, partial_file=tmp_path / "part")
+        assert target.read_bytes() == b"as it was"
+        assert opened.getvalue() == b""
+        (tmp_path / "part").unlink(missing_ok=True)
+        assert os.listdir(tmp_path) == ["copy"]
+    stored.write_bytes(good)
+    client.download("r", target)
+    assert target.read_bytes() == LARGE
+
+
+def test_a_wrong_hash_raises_and_keeps_no_partial_file(
+    local: AttachmentClient, tmp_path: Path
+) -> None:
+    local.upload("r", io.BytesIO(CONTENT), filename="f")
+    record = record_of(local, "r")
+    # The record is not the file's, which the file's own entity tag would tell first.
+    with pytest.raises(ConflictError):
+        local.download(
+            {**record, "attachment": {**record["attachment"], "hash": "0" * 64}}, io.BytesIO()
+        )
+    wrong = {**record["attachment"], "size": len(CONTENT) - 1}
+    with pytest.raises(MismatchError):
+        local.download(
+            {**record, "attachment": wrong}, tmp_path / "copy", partial_file=tmp_path / "part"
+        )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(
+    server: live.Server, client: AttachmentClient, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    client.upload("r", io.BytesIO(LARGE), filename="f")
+    record = record_of(client, "r")
+    # On S3, the bytes do not pass by the server: then nothing breaks here.
+    with FaultProxy(server.address) as proxy:
+        flaky = through(proxy, client, Retries(2, pause=0))
+        proxy.cut(received=1_000_000, once=True)
+        flaky.download(record, tmp_path / "copy", lambda done, _: told.append(done))
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    assert told == sorted(told)
+
+
+def test_a_download_gives_up_in_the_end(
+    local: AttachmentClient, embedded: live.Server, tmp_path: Path
+) -> None:
+    waited: list[float] = []
+    local.upload("r", io.BytesIO(LARGE), filename="f")
+    record = record_of(local, "r")
+    with FaultProxy(embedded.address) as proxy:
+        flaky = through(proxy, local, Retries(3, sleep=waited.append))
+        proxy.cut(received=1_000_000)
+        with pytest.raises(UnavailableError):
+            flaky.download(record, tmp_path / "copy", partial_file=tmp_path / "part")
+    assert len(waited) >= 3
+    assert 0 < (tmp_path / "part").stat().st_size < len(LARGE)
+    assert LARGE.startswith((tmp_path / "part").read_bytes())
+
+
+def test_a_partial_file_is_gone_on_with(client: AttachmentClient, tmp_path: Path) -> None:
+    told: list[int] = []
+    client.upload("r", io.BytesIO(LARGE), filename="f")
+    part = tmp_path / "part"
+    part.write_bytes(LARGE[:2_000_000])
+    client.download("r", tmp_path / "copy", lambda done, _: told.append(done), partial_file=part)
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    assert told[0] > 2_000_000
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+@pytest.mark.parametrize(
+    "left", [b"something else", b"\0" * len(LARGE), LARGE + b"!", LARGE], ids=len
+)
+def test_a_partial_file_is_not_trusted(
+    local: AttachmentClient, tmp_path: Path, left: bytes
+) -> None:
+    local.upload("r", io.BytesIO(LARGE), filename="f")
+    (tmp_path / "part").write_bytes(left)
+    local.download("r", tmp_path / "copy", partial_file=tmp_path / "part")
+    assert (tmp_path / "copy").read_bytes() == LARGE
+
+
+def test_two_downloads_do_not_share_a_partial_file(
+    local: AttachmentClient, tmp_path: Path
+) -> None:
+    local.upload("r", io.BytesIO(LARGE), filename="f")
+    part = tmp_path / "part"
+
+    def come_between(done: int, total: int) -> None:
+        if done < total:
+            with pytest.raises(BlockingIOError):
+                local.download("r", tmp_path / "other", partial_file=part)
+
+    local.download("r", tmp_path / "copy", come_between, partial_file=part)
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_is_no_target(local: AttachmentClient, tmp_path: Path) -> None:
+    local.upload("r", io.BytesIO(CONTENT), filename="f")
+    with pytest.raises(IsADirectoryError):
+        local.download("r", tmp_path)
+
+
+def test_a_file_that_is_replaced_after_the_look_at_its_record(
+    client: AttachmentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.upload("r", io.BytesIO(CONTENT), filename="f")
+    stale = record_of(client, "r")
+    look = client.content
+    looks: list[Any] = []
+
+    def look_and_replace(record: Any) -> Any:
+        content = look(record)
+        if not looks:
+            client.upload("r", io.BytesIO(b"second"), filename="f")
+        looks.append(content)
+        return content
+
+    monkeypatch.setattr(client, "content", look_and_replace)
+    assert read(client, "r") == b"second"
+    assert len(looks) == 2
+    with pytest.raises(ConflictError):
+        read(client, stale)
+
+
+@pytest.mark.parametrize("answer", [b"not json", b'{"message": "odd"}', b"[]"])
+def test_errors_of_others_than_kinto(answer: bytes) -> None:
+    with answering(Answer(418, answer)) as (url, _):
+        client = AttachmentClient(url, "b", "c", retries=0)
+        with pytest.raises(RejectedError, match="418"):
+            client.stat("r")
+
+
+# Reading here and there.
+
+
+@pytest.mark.parametrize("bucket", ["default", "gzipped"])
+def test_open_reads_as_a_local_file_does(
+    server: live.Server, collection: str, bucket: str
+) -> None:
+    client = AttachmentClient(server.url, bucket, collection, AUTH)
+    if bucket != "default":
+        client.kinto.create_bucket(id=bucket, if_not_exists=True)
+        client.kinto.create_collection(id=collection)
+    client.upload("r", io.BytesIO(LARGE), filename="f")
+    chance = random.Random(7)
+    with client.open("r") as remote, io.BytesIO(LARGE) as ours:
+        assert remote.seekable()
+        for _ in range(30):
+            offset, whence = chance.choice(
+                [(chance.randrange(len(LARGE) + 10), 0), (chance.randrange(99), 1), (0, 2)]
+            )
+            if bucket == "gzipped" and whence == 2:
+                continue  # The end of a compressed file is only known when it is read.
+            assert remote.seek(offset, whence) == ours.seek(offset, whence)
+            size = chance.choice([0, 1, 100, 700_000])
+            assert remote.read(size) == ours.read(size)
+            assert remote.tell() == ours.tell()
+        remote.seek(0)
+        assert remote.read() == LARGE
+        assert remote.read() == b""
+
+
+def test_an_empty_file_can_be_opened(local: AttachmentClient) -> None:
+    local.upload("r", io.BytesIO(b""), filename="f")
+    with local.open("r") as file:
+        assert file.read() == b""
+        with pytest.raises(ValueError, match=r"seek|egative"):
+            file.seek(-1)
+    with pytest.raises(ValueError, match="closed"):
+        file.read()
+
+
+def test_open_goes_on_when_the_connection_breaks(
+    local: AttachmentClient, embedded: live.Server
+) -> None:
+    local.upload("r", io.BytesIO(LARGE), filename="f")
+    with FaultProxy(embedded.address) as proxy:
+        flaky = through(proxy, local, Retries(2, pause=0))
+        with flaky.open(record_of(local, "r")) as file:
+            proxy.cut(received=1_500_000, once=True)
+            assert file.read() == LARGE
+            assert proxy.broken.is_set()
+
+
+def test_open_asks_for_no_more_than_is_worth_it(
+    local: AttachmentClient, embedded: live.Server
+) -> None:
+    local.upload("r", io.BytesIO(LARGE), filename="f")
+    record = record_of(local, "r")
+    with FaultProxy(embedded.address) as proxy:
+        with through(proxy, local, Retries(0)).open(record) as file:
+            proxy.cut(received=400_000)  # The size of a first range, and some more.
+            file.seek(2_000_000)
+            assert file.read(10) == LARGE[2_000_000:2_000_010]
+        assert not proxy.broken.is_set()
+
+
+def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
+    attachment = {
+        "filename": "f",
+        "hash": sha256(LARGE),
+        "location": "x",
+        "mimetype": "text/plain",
+        "size": len(LARGE),
+    }
+    with answering(Answer(200, LARGE)) as (url, _):
+        client = AttachmentClient(url, "b", "c", retries=0)
+        with client.open({"id": "r", "attachment": attachment}) as file:
+            file.seek(1_234_567)
+            assert file.read(100) == LARGE[1_234_567:1_234_667]
+    wrong = Answer(206, b"abc", {"Content-Range": "bytes 0-2/3"})
+    with answering(wrong) as (url, _):
+        client = AttachmentClient(url, "b", "c", retries=0)
+        with client.open({"id": "r", "attachment": attachment}) as file:
+            file.seek(1_234_567)
+            with pytest.raises(MismatchError, match="other bytes"):
+                file.read(100)
+
+
+# What else there is to do.
+
+
+def test_stat_exists_and_remove(client: AttachmentClient) -> None:
+    assert not client.exists("r")
+    attachment = client.upload("r", io.BytesIO(CONTENT), {"title": "kept"}, filename="f.txt")
+    assert client.exists("r")
+    assert client.stat("r") == attachment == client.stat(record_of(client, "r"))
+    client.remove("r")
+    assert not client.exists("r")
+    assert record_of(client, "r")["title"] == "kept"
+    with pytest.raises(NotFoundError, match="r has no attachment"):
+        client.stat("r")
+    with pytest.raises(NotFoundError):
+        read(client, "r")
+    with pytest.raises(NotFoundError):
+        client.remove("ghost")
+
+
+@pytest.mark.parametrize("bucket", ["default", "gzipped"])
+def test_copy(server: live.Server, collection: str, bucket: str) -> None:
+    client = AttachmentClient(server.url, bucket, collection, AUTH)
+    if bucket != "default":
+        client.kinto.create_bucket(id=bucket, if_not_exists=True)
+        client.kinto.create_collection(id=collection)
+    first = client.upload("r", io.BytesIO(LARGE), filename="f.txt", mimetype="text/x-notes")
+    copy = client.copy("r", "s", {"title": "copied"})
+    assert (copy.filename, copy.mimetype, copy.hash) == (
+        first.filename,
+        first.mimetype,
+        first.hash,
+    )
+    assert copy.location != first.location
+    client.remove("r")
+    assert read(client, "s") == LARGE
+    assert record_of(client, "s")["title"] == "copied"
+    with pytest.raises(ConflictError):
+        client.copy("s", "s", safe=True)
+
+
+def test_what_was_compressed_is_decompressed(
+    server: live.Server, collection: str, tmp_path: Path
+) -> None:
+    client = AttachmentClient(server.url, "gzipped", collection, AUTH)
+    client.kinto.create_bucket(id="gzipped", if_not_exists=True)
+    client.kinto.create_collection(id=collection)
+    attachment = client.upload("r", io.BytesIO(b"a" * 5_000_000), filename="f.txt")
+    assert attachment.size < 50_000
+    assert attachment.original is not None
+    assert attachment.original.size == 5_000_000
+    client.download("r", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"a" * 5_000_000
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_records_come_page_by_page(local: AttachmentClient) -> None:
+    for number in range(7):
+        local.upload(f"r{number}", io.BytesIO(b"1"), {"even": number % 2 == 0}, filename="f")
+    assert {record["id"] for record in local.records(_limit=2)} == {f"r{n}" for n in range(7)}
+    found = [record["id"] for record in local.records(_limit=2, even=True, _sort="id")]
+    assert found == ["r0", "r2", "r4", "r6"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": -1}, {"size": "1"}, {"size": True}, {"hash": 5}, {"filename": None}]
+)
+def test_metadata_that_is_none_is_an_error(change: dict[str, Any]) -> None:
+    good = {"filename": "f", "hash": "0", "location": "x", "mimetype": "t/p", "size": 1}
+    client = AttachmentClient("http://127.0.0.1:9/v1", "b", "c")
+    assert client.stat({"id": "r", "attachment": good}).size == 1
+    with pytest.raises(ClientError, match="The attachment has no"):
+        client.stat({"id": "r", "attachment": {**good, **change}})

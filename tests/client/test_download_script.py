@@ -1,0 +1,463 @@
+"""``scripts/download.py``, as a process against live servers."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from kinto_attachment.client import AttachmentClient
+from kinto_attachment.client.folder import local_name
+from tests import live
+from tests.client.scripts import AUTH, Press, Script
+from tests.faults import FaultProxy
+
+LARGE = random.Random(1).randbytes(3_000_000)
+
+
+@pytest.fixture
+def download(server: live.Server, collection: str, tmp_path: Path) -> Script:
+    return Script.of("download.py", server, collection, tmp_path / "tmp")
+
+
+@pytest.fixture
+def local_download(embedded: live.Server, collection: str, tmp_path: Path) -> Script:
+    """On the embedded server only."""
+    return Script.of("download.py", embedded, collection, tmp_path / "tmp")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where the files go; not there yet."""
+    return tmp_path / "some" / "where"
+
+
+def put(client: AttachmentClient, record: str, content: bytes, filename: str, **data: Any) -> None:
+    client.upload(record, io.BytesIO(content), data, filename=filename)
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """The files that are not ours alone, and their content."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".last_sync"}
+
+
+# What it does.
+
+
+def test_a_second_run_transfers_nothing(
+    download: Script, client: AttachmentClient, out: Path
+) -> None:
+    contents = {f"f{number}.txt": f"{number}".encode() * 1000 for number in range(5)}
+    for number, (name, content) in enumerate(contents.items()):
+        put(client, f"r{number}", content, name)
+    client.kinto.create_record(id="none", data={"title": "no attachment"})
+    put(client, "null", b"x", "null.txt")
+    client.remove("null")
+    first = download.run("--json", "-f", out)
+    assert first.code == 0, first.err
+    assert first.summary["downloaded"] == 5
+    assert stored(out) == contents
+    second = download.run("--json", "-f", out)
+    assert second.lines == []
+    third = download.run("--json", "-f", out, "--since", 0)
+    assert third.summary["skipped"] == 5
+    assert third.summary["sent"] == 0
+
+
+def test_only_changes_are_asked_for(download: Script, client: AttachmentClient, out: Path) -> None:
+    put(client, "r1", b"one", "one.txt")
+    put(client, "r2", b"two", "two.txt")
+    download.call("-f", out)
+    put(client, "r2", b"two, changed", "two.txt")
+    put(client, "r3", b"three", "three.txt")
+    client.kinto.delete_record(id="r1")
+    done = download.call("--json", "-f", out)
+    assert done.results() == {"two.txt": "downloaded", "three.txt": "downloaded"}
+    # Files of deleted records stay.
+    assert stored(out) == {"one.txt": b"one", "two.txt": b"two, changed", "three.txt": b"three"}
+
+
+def test_what_is_not_as_it_should_be_is_replaced(
+    local_download: Script, local: AttachmentClient, out: Path
+) -> None:
+    put(local, "r1", b"one", "one.txt")
+    put(local, "r2", b"two", "two.txt")
+    out.mkdir(parents=True)
+    (out / "one.txt").write_bytes(b"one")
+    (out / "two.txt").write_bytes(b"TWO")
+    done = local_download.call("--json", "-f", out)
+    assert done.results() == {"one.txt": "skipped", "two.txt": "downloaded"}
+    assert stored(out) == {"one.txt": b"one", "two.txt": b"two"}
+
+
+def test_here_is_the_default(local_download: Script, local: AttachmentClient, out: Path) -> None:
+    put(local, "r1", b"one", "one.txt")
+    out.mkdir(parents=True)
+    subprocess.run(local_download.command(), cwd=out, check=True, capture_output=True)
+    assert stored(out) == {"one.txt": b"one"}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "options"),
+    [("default", ["--gzip"]), ("gzipped", []), ("gzipped", ["--gzip"])],
+    ids=["packed here", "packed there", "packed twice"],
+)
+def test_what_was_compressed_comes_as_it_was(
+    server: live.Server, collection: str, tmp_path: Path, bucket: str, options: list[str]
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    contents = {
+        "text.txt": b"again " * 100_000,
+        "random.bin": LARGE,
+        "empty": b"",
+        "a.gz": b"no gzip",
+    }
+    for name, content in contents.items():
+        (source / name).write_bytes(content)
+    up = Script.of("upload.py", server, collection, tmp_path / "tmp", bucket=bucket)
+    assert up.call("-r", source, *options).code == 0
+    down = Script.of("download.py", server, collection, tmp_path / "tmp", bucket=bucket)
+    assert down.call("-f", tmp_path / "out").code == 0
+    assert stored(tmp_path / "out") == contents
+    again = down.call("--json", "-f", tmp_path / "out", "--since", 0)
+    assert again.summary["skipped"] == 4
+
+
+def test_an_original_that_was_left_behind_does_no_harm(
+    local_download: Script, local: AttachmentClient, out: Path
+) -> None:
+    original = {"filename": "old.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 3}
+    put(local, "r", b"plain", "new.txt", original=original)
+    assert local_download.call("-f", out).code == 0
+    assert stored(out) == {"new.txt": b"plain"}
+
+
+def test_an_original_that_is_none_fails_and_leaves_nothing(
+    local_download: Script, local: AttachmentClient, out: Path
+) -> None:
+    text = b"x" * 1000
+    right = {
+        "filename": "f.txt",
+        "hash": hashlib.sha256(text).hexdigest(),
+        "mimetype": "t/p",
+        "size": 1000,
+    }
+    packed = gzip.compress(text)
+    for number, (content, change) in enumerate(
+        [
+            (b"no gzip at all", {}),
+            (packed[:-1], {}),
+            (packed, {"size": 999}),
+            (packed, {"size": 1001}),
+            (packed, {"hash": "0" * 64}),
+            (packed + b"rest", {}),
+        ]
+    ):
+        put(local, f"r{number}", content, "f.txt.gz", original={**right, **change})
+    done = local_download.call("--json", "-f", out)
+    assert done.code == 1
+    assert done.summary["failed"] == 6
+    assert stored(out) == {}
+    put(local, "r0", packed, "f.txt.gz", original=right)
+    members = gzip.compress(text[:500]) + gzip.compress(text[500:])
+    put(local, "r1", members, "g.txt.gz", original={**right, "filename": "g.txt"})
+    done = local_download.call("--json", "-f", out)
+    assert done.summary["downloaded"] == 2
+    assert stored(out)["g.txt"] == text
+
+
+HOSTILE = {
+    "../../escaped": "escaped",
+    "/etc/passwd": "passwd",
+    "..\\windows.txt": "windows.txt",
+    "..": "file",
+    ".": "file",
+    "": "file",
+    ".last_sync": "_.last_sync",
+    ".partial": "_.partial",
+    ".bashrc": "_.bashrc",
+    "a\x00b\nc\x1b[31m": "abc[31m",
+    "x" * 300 + ".txt": "x" * 251 + ".txt",
+    "ü" * 200: "ü" * 127,
+}
+
+
+def test_a_filename_never_leaves_the_folder() -> None:
+    for filename, expected in HOSTILE.items():
+        name = local_name(filename)
+        assert name == expected
+        assert os.path.basename(name) == name
+        assert len(name.encode()) <= 255
+
+
+def test_names_of_a_hostile_server(tmp_path: Path) -> None:
+    content = b"hostile"
+    attachment = {
+        "hash": hashlib.sha256(content).hexdigest(),
+        "location": "x",
+        "mimetype": "text/plain",
+        "size": len(content),
+    }
+    listing = [
+        {"id": f"r{n}", "last_modified": n, "attachment": {**attachment, "filename": name}}
+        for n, name in enumerate(HOSTILE)
+    ]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = content
+            if not self.path.endswith("/attachment"):
+                body = json.dumps({"data": listing}).encode()
+            self.send_response(200)
+            self.send_header("ETag", '"5"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        out = tmp_path / "a" / "b" / "c"
+        done = Script("download.py", url, "b", "c", tmp_path).call("--json", "-f", out)
+        server.shutdown()
+    assert done.code == 0, done.err
+    assert len(stored(out)) == len(HOSTILE)
+    assert set(stored(out).values()) == {content}
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        [*stored(out), ".last_sync"]
+    )
+    json.loads((out / ".last_sync").read_text())
+
+
+def test_records_of_one_filename_have_a_file_each(
+    download: Script, client: AttachmentClient, out: Path
+) -> None:
+    for record in ("r1", "r2", "r3"):
+        put(client, record, record.encode(), "same.txt")
+    put(client, "other", b"other", "SAME.txt")
+    assert download.call("-f", out, "--jobs", 3).code == 0
+    first = stored(out)
+    assert len(first) == 4
+    assert len({name.casefold() for name in first}) == 4
+    assert set(first.values()) == {b"r1", b"r2", b"r3", b"other"}
+    # Each keeps its name when it changes, whichever is asked for first.
+    for record in ("r3", "r1"):
+        put(client, record, f"{record} changed".encode(), "same.txt")
+        assert download.call("-f", out).code == 0
+    names = {content: name for name, content in first.items()}
+    assert stored(out) == {
+        names[b"r1"]: b"r1 changed",
+        names[b"r2"]: b"r2",
+        names[b"r3"]: b"r3 changed",
+        names[b"other"]: b"other",
+    }
+
+
+def test_two_collections_in_one_folder(
+    embedded: live.Server,
+    local: AttachmentClient,
+    local_download: Script,
+    collection: str,
+    out: Path,
+) -> None:
+    other = AttachmentClient(embedded.url, "default", f"{collection}b", AUTH)
+    put(local, "r", b"here", "same.txt")
+    put(other, "r2", b"there", "same.txt")
+    second = Script.of("download.py", embedded, f"{collection}b", local_download.temporary)
+    for script in (local_download, second):
+        assert script.call("-f", out).code == 0
+    assert sorted(stored(out).values()) == [b"here", b"there"]
+    assert local_download.call("--json", "-f", out).lines == []
+    put(local, "r", b"here, changed", "same.txt")
+    assert local_download.call("-f", out).code == 0
+    assert sorted(stored(out).values()) == [b"here, changed", b"there"]
+
+
+def test_a_timestamp_alone_will_do_as_last_sync(
+    local_download: Script, local: AttachmentClient, out: Path
+) -> None:
+    put(local, "r1", b"one", "one.txt")
+    modified = local.kinto.get_record(id="r1")["data"]["last_modified"]
+    put(local, "r2", b"two", "two.txt")
+    out.mkdir(parents=True)
+    (out / ".last_sync").write_text(str(modified))
+    assert local_download.call("--json", "-f", out).results() == {"two.txt": "downloaded"}
+    assert local_download.call("--json", "-f", out, "--since", f'"{modified}"').results() == {
+        "two.txt": "skipped"
+    }
+    (out / ".last_sync").write_text("{]")
+    done = local_download.call("-f", out)
+    assert done.code == 1
+    assert ".last_sync cannot be read" in done.err
+
+
+def test_a_collection_that_was_restored_is_looked_at_anew(
+    local_download: Script, local: AttachmentClient, out: Path
+) -> None:
+    put(local, "r1", b"one", "one.txt")
+    out.mkdir(parents=True)
+    (out / ".last_sync").write_text(str(int((time.time() + 3600) * 1000)))
+    done = local_download.call("-f", out)
+    assert done.code == 0
+    assert "older than the last run" in done.err
+    assert stored(out) == {"one.txt": b"one"}
+
+
+def test_what_failed_is_asked_for_again(
+    local_download: Script, local: AttachmentClient, out: Path, files: Path
+) -> None:
+    for number in range(4):
+        put(local, f"r{number}", f"{number}".encode(), f"{number}.txt")
+    attachment = local.stat("r1")
+    (file,) = files.glob(f"**/{attachment.location.rpartition('/')[2]}")
+    file.write_bytes(b"!")
+    first = local_download.call("--json", "-f", out)
+    assert first.code == 1
+    assert first.summary["downloaded"] == 3
+    assert set(stored(out)) == {"0.txt", "2.txt", "3.txt"}
+    second = local_download.call("--json", "-f", out)
+    assert second.results() == {"1.txt": "failed"}
+    assert second.code == 1
+    file.write_bytes(b"1")
+    third = local_download.call("--json", "-f", out)
+    assert third.results() == {"1.txt": "downloaded"}
+    assert local_download.call("--json", "-f", out).lines == []
+    assert local_download.call("--json", "-f", out).code == 0
+
+
+def test_what_failed_and_is_gone_is_forgotten(
+    local_download: Script, local: AttachmentClient, out: Path, files: Path
+) -> None:
+    put(local, "r", b"x", "f.txt")
+    (file,) = files.glob(f"**/{local.stat('r').location.rpartition('/')[2]}")
+    file.write_bytes(b"!")
+    assert local_download.call("-f", out).code == 1
+    local.kinto.delete_record(id="r")
+    assert local_download.call("-f", out).code == 0
+
+
+def test_nobody_is_told_what_he_may_not_read(
+    embedded: live.Server, collection: str, tmp_path: Path
+) -> None:
+    bucket = f"b-{collection}"
+    client = AttachmentClient(embedded.url, bucket, "c", AUTH)
+    client.kinto.create_bucket()
+    client.kinto.create_collection()
+    put(client, "r", b"x", "f.txt")
+    script = Script.of("download.py", embedded, "c", tmp_path / "tmp", bucket=bucket)
+    done = script.call("--auth", "bob:secret", "-f", tmp_path / "out")
+    assert done.code == 1
+    assert "403" in done.err
+
+
+# What may come between.
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_what_was_cut_off_goes_on_where_it_stopped(
+    embedded: live.Server,
+    local: AttachmentClient,
+    local_download: Script,
+    collection: str,
+    out: Path,
+    end: signal.Signals,
+) -> None:
+    put(local, "r1", LARGE[:1000], "small.bin")
+    put(local, "r2", LARGE, "large.bin")
+    with FaultProxy(embedded.address) as proxy:
+        script = Script.of("download.py", proxy, collection, local_download.temporary)
+        proxy.hang(received=2_000_000)
+        with script.started("-f", out) as process:
+            assert proxy.broken.wait(60), process.communicate()
+            process.send_signal(end)
+            _, err = process.communicate(timeout=20)
+        assert process.returncode == (130 if end == signal.SIGINT else -end)
+        assert "Traceback" not in err
+        assert "large.bin" not in os.listdir(out)
+        (part,) = (out / ".partial").iterdir()
+        assert LARGE.startswith(part.read_bytes())
+        left = len(LARGE) - part.stat().st_size
+        assert left < len(LARGE)
+        # No more than what is missing comes over the network.
+        proxy.cut(received=left + 20_000)
+        done = script.run("--json", "--retry", 0, "-f", out)
+    assert done.code == 0, done.err
+    assert stored(out) == {"small.bin": LARGE[:1000], "large.bin": LARGE}
+
+
+def test_killed_on_the_way_through_many_files(
+    server: live.Server, client: AttachmentClient, download: Script, collection: str, out: Path
+) -> None:
+    contents = {f"{n:02}.bin": LARGE[n : n + 50_000] for n in range(40)}
+    for name, content in contents.items():
+        put(client, name[:2], content, name)
+    with FaultProxy(server.address) as proxy:
+        script = Script.of("download.py", proxy, collection, download.temporary)
+        # What is sent on to S3 does not come by here: the records alone are some 20 kB.
+        proxy.hang(sent=12_000)
+        with script.started("--jobs", 3, "-f", out) as process:
+            assert proxy.broken.wait(60), process.communicate()
+            process.kill()
+    there = {path.name: path.read_bytes() for path in out.glob("*.bin")}
+    assert 0 < len(there) < 40
+    assert there.items() <= contents.items()
+    done = download.call("--json", "--jobs", 3, "-f", out)
+    assert done.code == 0, done.err
+    assert done.summary["skipped"] == len(there)
+    assert stored(out) == contents
+
+
+def test_a_connection_that_breaks_is_made_anew(
+    server: live.Server, client: AttachmentClient, download: Script, collection: str, out: Path
+) -> None:
+    put(client, "r", LARGE, "large.bin")
+    with FaultProxy(server.address) as proxy:
+        script = Script.of("download.py", proxy, collection, download.temporary)
+        proxy.cut(received=1000, once=True)
+        done = script.call("--retry-after", 0, "-f", out)
+    assert done.code == 0, done.err
+    assert stored(out) == {"large.bin": LARGE}
+
+
+def test_bars_on_a_terminal(local_download: Script, local: AttachmentClient, out: Path) -> None:
+    for number in range(3):
+        put(local, f"r{number}", LARGE[number:], f"{number}.bin")
+    done = local_download.in_terminal("-f", out)
+    assert done.code == 0, done.out
+    for number in range(3):
+        assert f"downloaded: {number}.bin (3.0 MB)" in done.out
+    assert "9.0 MB" in done.out
+    assert "all files" in done.out
+    assert done.out.rindex("\x1b[?25h") > done.out.rindex("\x1b[?25l")
+
+
+def test_ctrl_c_in_a_terminal(
+    embedded: live.Server, local: AttachmentClient, collection: str, out: Path, tmp_path: Path
+) -> None:
+    for number in range(3):
+        put(local, f"r{number}", LARGE[number:], f"{number}.bin")
+    with FaultProxy(embedded.address) as proxy:
+        script = Script.of("download.py", proxy, collection, tmp_path / "tmp")
+        proxy.hang(received=1_500_000)
+        press = Press(b"\x03", proxy, ".bin")
+        done = script.in_terminal("--jobs", 2, "-f", out, press=press)
+    assert press.pressed
+    assert done.code == 130
+    assert "Traceback" not in done.out
+    assert list(out.glob("*.bin")) == []

@@ -1,0 +1,81 @@
+"""The examples in docstrings and in the documentation run as they are written."""
+
+from __future__ import annotations
+
+import doctest
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import kinto_attachment.client
+from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store
+from tests import live
+from tests.client.scripts import AUTH, ROOT
+from tests.documents import code_blocks
+
+OPTIONS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+
+
+@pytest.fixture
+def names(
+    embedded: live.Server, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """What examples take for granted: a server, and a folder with a file in it."""
+    monkeypatch.chdir(tmp_path)
+    Path("report.csv").write_text("a;b\n")
+    client = AttachmentClient(embedded.url, "default", collection, AUTH)
+    return {
+        "io": io,
+        "Path": Path,
+        "AttachmentClient": AttachmentClient,
+        "FileStore": FileStore,
+        "server_url": embedded.url,
+        "client": client,
+        "store": FileStore(client),
+    }
+
+
+@pytest.mark.parametrize("module", [kinto_attachment.client, attachments, file_store])
+def test_docstrings(module: ModuleType, names: dict[str, object]) -> None:
+    # One after the other, as they are read: later ones use what earlier ones made.
+    examples = [
+        test
+        for test in doctest.DocTestFinder().find(module, extraglobs=names)
+        if test.examples and test.lineno is not None
+    ]
+    assert examples
+    for test in sorted(examples, key=lambda test: test.lineno or 0):
+        test.globs = names
+        run(test)
+
+
+def test_documentation(names: dict[str, object]) -> None:
+    text = (ROOT / "docs" / "client.rst").read_text("utf-8")
+    text = text.replace("http://127.0.0.1:8888/v1", str(names["server_url"]))
+    test = doctest.DocTestParser().get_doctest(text, names, "docs/client.rst", None, 0)
+    assert len(test.examples) > 5
+    run(test)
+
+
+def run(test: doctest.DocTest) -> None:
+    output: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    failed, _ = runner.run(test, out=output.append, clear_globs=False)
+    assert not failed, "".join(output)
+
+
+def test_commands(embedded: live.Server, tmp_path: Path) -> None:
+    (tmp_path / "report.csv").write_text("a;b\n")
+    commands = [text for text in code_blocks("docs/client.rst", "shell") if "--server" in text]
+    assert len(commands) == 2
+    for text in commands:
+        here = text.replace("http://127.0.0.1:8888/v1", embedded.url)
+        for name in ("upload", "download"):
+            script = f"{sys.executable} {ROOT / 'scripts' / name}.py"
+            here = here.replace(f"kinto-attachment {name}", script)
+        subprocess.run(["sh", "-c", here], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "docs" / "report.csv").read_text() == "a;b\n"
