@@ -74,7 +74,7 @@ def test_the_make_targets_in_documents_exist() -> None:
 
 
 def test_the_extras_in_documents_exist() -> None:
-    extras = set(metadata("kinto-attachment").get_all("Provides-Extra"))
+    extras = set(metadata("kinto-attachment").get_all("Provides-Extra", ()))
     for name in DOCUMENTS:
         blocks = "\n".join(documents.code_blocks(name, "shell"))
         named = re.findall(r"pip install [^#\n]*\[([\w,]+)\]", blocks)

@@ -88,8 +88,8 @@ def site(folder: Path, server: str, settings: dict[str, str]) -> Iterator[Site]:
         (folder / "nginx.conf").write_text(config)
         program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         assert program, "These tests need nginx."
-        command = [program, "-p", folder, "-e", folder / "error.log", "-c", folder / "nginx.conf"]
-        process = subprocess.Popen(command)
+        command = [program, "-p", f"{folder}", "-e", f"{folder}/error.log"]
+        process = subprocess.Popen([*command, "-c", f"{folder}/nginx.conf"])
         with _stopping(process):
             assert _wait(process, f"{url}/v1/"), (folder / "error.log").read_text()
             yield Site(url, upload(url))

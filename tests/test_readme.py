@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -29,7 +30,7 @@ BIN = Path(sys.executable).parent
 
 
 @contextlib.contextmanager
-def running(command: list[str], url: str, log: Path, **options: object) -> Iterator[None]:
+def running(command: list[str], url: str, log: Path, **options: Any) -> Iterator[None]:
     """A server, from its first answer on; told to stop as a service manager does it."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
