@@ -98,7 +98,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     session = Session(f"{HOST}:{_free_port()}", folder, folder / "log")
     environ = {
         **os.environ,
-        "KINTO_ATTACHMENT_BASE_PATH": str(folder / "files"),
+        "KINTO_ATTACHMENT_BASE_PATH": str(folder / "stored"),
         "KINTO_INCLUDES": "kinto.plugins.default_bucket kinto_attachment readme_plugin",
         "PYTHONPATH": str(folder),
         "PYTHONUNBUFFERED": "1",
@@ -160,6 +160,16 @@ def deletes(session: Session, output: str) -> None:
     assert session.attachment("hello") is None
 
 
+def uploads_with_the_command(session: Session, output: str) -> None:
+    url = f"http://{session.address}/v1/buckets/default/collections/files/records"
+    (record,) = requests.get(url, auth=AUTH, timeout=10).json()["data"]
+    assert record["attachment"]["hash"] == hashlib.sha256(HELLO).hexdigest()
+
+
+def downloads_with_the_command(session: Session, output: str) -> None:
+    assert (session.folder / "files" / "hello.txt").read_bytes() == HELLO
+
+
 # In the README's order; by what is in the command and in no other.
 SHELL_COMMANDS: dict[str, Callable[[Session, str], None]] = {
     "echo 'Hello!' > hello.txt": lambda session, output: None,
@@ -170,9 +180,11 @@ SHELL_COMMANDS: dict[str, Callable[[Session, str], None]] = {
     "-o copy.txt": downloads,
     "If-None-Match: *": is_refused,
     "-X DELETE": deletes,
+    "kinto-attachment upload": uploads_with_the_command,
+    "kinto-attachment download": downloads_with_the_command,
 }
 # Not for a shell that runs tests; see test_documents.py, and below.
-ELSEWHERE = ("make ", "pip install", "gunicorn", "kinto-attachment")
+ELSEWHERE = ("make ", "pip install", "gunicorn", "kinto-attachment gc")
 
 
 @pytest.mark.curl
