@@ -1,0 +1,86 @@
+"""What is installed works with what was installed along, and modules know only who they may."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from kinto_attachment import cli
+from tests.documents import ROOT
+
+PACKAGE = ROOT / "kinto_attachment"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Who alone may import a library: those are the ones that need its extra.
+EXCLUSIVE = {
+    "boto3": "storage/s3*.py",
+    "botocore": "storage/s3*.py",
+    "s3transfer": "storage/s3*.py",
+    "google": "storage/gcloud*.py",
+    "kinto_http": "client/*.py",
+    "rich": "client/*.py",
+}
+GONE = ("cgi", "pkg_resources")  # From Python 3.13 and from new versions of setuptools.
+PURE = ("multipart", "names", "ranges", "streams")
+
+LOCAL_ONLY = f"""
+import sys
+for name in {list(EXCLUSIVE)!r}:
+    sys.modules[name] = None  # Importing it fails.
+import kinto
+kinto.main({{}}, **{{
+    "kinto.includes": "kinto_attachment",
+    "kinto.attachment.base_path": sys.argv[1],
+    "kinto.storage_backend": "kinto.core.storage.memory",
+    "kinto.permission_backend": "kinto.core.permission.memory",
+    "kinto.cache_backend": "kinto.core.cache.memory",
+    "kinto.userid_hmac_secret": "test",
+}})
+"""
+
+
+def imported(module: Path) -> Iterator[str]:
+    """The full names of the modules that a file imports, wherever in it."""
+    package = ".".join(module.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: 1 - node.level or None]) if node.level else ""
+            origin = ".".join(filter(None, [base, node.module]))
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_what_it_may(module: Path) -> None:
+    for name in imported(module):
+        top = name.split(".")[0]
+        assert top not in GONE
+        assert module.match(str(PACKAGE / EXCLUSIVE[top])) if top in EXCLUSIVE else True
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_knows_only_the_errors(name: str) -> None:
+    own = {
+        ".".join(origin.split(".")[:2])
+        for origin in imported(PACKAGE / f"{name}.py")
+        if origin.startswith("kinto_attachment.")
+    }
+    assert own <= {"kinto_attachment.errors", *(f"kinto_attachment.{pure}" for pure in PURE)}
+
+
+def test_a_local_folder_needs_no_extra(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", LOCAL_ONLY, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def test_the_command_is_installed() -> None:
+    (command,) = entry_points(group="console_scripts", name="kinto-attachment")
+    assert command.load() is cli.main
