@@ -1,0 +1,75 @@
+"""What ``/v1/`` says of attachments."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from kinto_attachment.storage import CopiesFiles, ListsFiles, SignsUrls
+from tests.backends import ON_MEMORY, Build
+
+
+def capability(app: Any) -> dict[str, Any]:
+    found: dict[str, Any] = app.get("/").json["capabilities"]["attachments"]
+    return found
+
+
+def test_says_what_the_server_does(app: Any) -> None:
+    found = capability(app)
+    assert found["version"] == version("kinto-attachment")
+    assert found["description"]
+    assert found["url"].startswith("https://")
+    assert found["base_url"] == ""
+    assert found["gzipped"] is False
+    assert found["max_size"] == 0
+
+
+def test_says_what_the_storage_can_do(app: Any) -> None:
+    found = capability(app)
+    storage = app.app.registry.attachment_storage
+    assert found["ranges"] is True
+    assert found["signed_urls"] is isinstance(storage, SignsUrls)
+    assert found["lists_files"] is isinstance(storage, ListsFiles)
+    assert found["copies_files"] is isinstance(storage, CopiesFiles)
+
+
+@ON_MEMORY
+def test_says_what_is_set(build: Build) -> None:
+    found = capability(build(gzipped="true", max_size="12", base_url="https://cdn.example.com"))
+    assert found["gzipped"] is True
+    assert found["max_size"] == 12
+    assert found["base_url"] == "https://cdn.example.com/"
+
+
+@ON_MEMORY
+@pytest.mark.parametrize(
+    ("options", "advertised"),
+    [
+        ({"extra.base_url": "https://a.example.com"}, "https://a.example.com/"),
+        (
+            {"extra.base_url": "https://a.example.com/x", "base_url": "https://b.example.com"},
+            "https://a.example.com/x/",
+        ),
+        ({"extra.base_url": "", "base_url": "https://b.example.com"}, ""),
+    ],
+)
+def test_says_the_extra_base_url(build: Build, options: dict[str, str], advertised: str) -> None:
+    assert capability(build(**options))["base_url"] == advertised
+
+
+def test_gives_no_secrets_away(app: Any) -> None:
+    """No folder, no bucket, no key."""
+    assert set(capability(app)) == {
+        "version",
+        "description",
+        "url",
+        "base_url",
+        "gzipped",
+        "max_size",
+        "ranges",
+        "signed_urls",
+        "lists_files",
+        "copies_files",
+    }
