@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -60,10 +59,12 @@ class NewObject:
             self.size = first.size
             self._put(first)
             return
-        parts = itertools.chain((first, second), rest)
-        del first, second  # Or they stay in memory to the end.
+        self.size = first.size + second.size
         with self._multipart() as upload:
-            for part in parts:
+            upload.add(first)
+            upload.add(second)
+            del first, second  # Or they stay in memory to the end.
+            for part in rest:
                 self.size += part.size
                 upload.add(part)
             self._finish(upload)
