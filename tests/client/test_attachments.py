@@ -24,6 +24,7 @@ from kinto_attachment.client import (
 )
 from tests import live
 from tests.client.scripts import AUTH
+from tests.client.stubs import Request, ranges_of, stub
 from tests.faults import HOST, Answer, FaultProxy, answering
 
 CONTENT = b"What is in the file.\n"
@@ -49,6 +50,17 @@ def through(proxy: FaultProxy, client: AttachmentClient, retries: Retries) -> At
         AUTH,
         retries=retries,
     )
+
+
+def stored_record(content: bytes) -> dict[str, Any]:
+    attachment = {
+        "filename": "f",
+        "hash": sha256(content),
+        "location": "x",
+        "mimetype": "text/plain",
+        "size": len(content),
+    }
+    return {"id": "r", "attachment": attachment}
 
 
 def record_of(client: AttachmentClient, record_id: str) -> dict[str, Any]:
@@ -496,36 +508,53 @@ def test_open_goes_on_when_the_connection_breaks(
             assert proxy.broken.is_set()
 
 
-def test_open_asks_for_no_more_than_is_worth_it(
-    local: AttachmentClient, embedded: live.Server
-) -> None:
-    local.upload("r", io.BytesIO(LARGE), filename="f")
-    record = record_of(local, "r")
-    with FaultProxy(embedded.address) as proxy:
-        with through(proxy, local, Retries(0)).open(record) as file:
-            proxy.cut(received=400_000)  # The size of a first range, and some more.
+def test_open_asks_for_more_the_longer_one_reads_on() -> None:
+    with stub(ranges_of(LARGE)) as server:
+        client = AttachmentClient(server.url, "b", "c", retries=0)
+        with client.open(stored_record(LARGE)) as file:
             file.seek(2_000_000)
             assert file.read(10) == LARGE[2_000_000:2_000_010]
-        assert not proxy.broken.is_set()
+            file.seek(0)
+            assert file.read() == LARGE
+    ranges = [request.headers["Range"].removeprefix("bytes=") for request in server.seen]
+    starts, ends = zip(*((int(n) for n in r.split("-")) for r in ranges), strict=True)
+    sizes = [end + 1 - start for start, end in zip(starts, ends, strict=True)]
+    first = 256 * 1024
+    assert starts == (2_000_000, 0, first, 5 * first)
+    assert sizes == [first, first, 4 * first, len(LARGE) - 5 * first]
+
+
+def test_credentials_stay_with_the_server() -> None:
+    """A storage that the server sends the client on to gets the range, and that is all."""
+    with stub(ranges_of(LARGE)) as storage:
+
+        def redirect(request: Request) -> Answer:
+            return Answer(302, b"", {"Location": f"{storage.url}/file?signature=x"})
+
+        with stub(redirect) as server:
+            client = AttachmentClient(server.url, "b", "c", AUTH, retries=0)
+            with client.open(stored_record(LARGE)) as file:
+                file.seek(1_000_000)
+                assert file.read(10) == LARGE[1_000_000:1_000_010]
+    assert "Authorization" in server.seen[0].headers
+    assert "If-Match" in server.seen[0].headers
+    (request,) = storage.seen
+    assert request.path == "/v1/file?signature=x"
+    assert "Range" in request.headers
+    assert "Authorization" not in request.headers
+    assert "If-Match" not in request.headers
 
 
 def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
-    attachment = {
-        "filename": "f",
-        "hash": sha256(LARGE),
-        "location": "x",
-        "mimetype": "text/plain",
-        "size": len(LARGE),
-    }
     with answering(Answer(200, LARGE)) as (url, _):
         client = AttachmentClient(url, "b", "c", retries=0)
-        with client.open({"id": "r", "attachment": attachment}) as file:
+        with client.open(stored_record(LARGE)) as file:
             file.seek(1_234_567)
             assert file.read(100) == LARGE[1_234_567:1_234_667]
     wrong = Answer(206, b"abc", {"Content-Range": "bytes 0-2/3"})
     with answering(wrong) as (url, _):
         client = AttachmentClient(url, "b", "c", retries=0)
-        with client.open({"id": "r", "attachment": attachment}) as file:
+        with client.open(stored_record(LARGE)) as file:
             file.seek(1_234_567)
             with pytest.raises(MismatchError, match="other bytes"):
                 file.read(100)

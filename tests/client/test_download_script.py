@@ -11,9 +11,7 @@ import random
 import signal
 import subprocess
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -22,7 +20,8 @@ from kinto_attachment.client import AttachmentClient
 from kinto_attachment.client.folder import local_name
 from tests import live
 from tests.client.scripts import AUTH, Press, Script
-from tests.faults import FaultProxy
+from tests.client.stubs import Request, listing, stub
+from tests.faults import Answer, FaultProxy
 
 LARGE = random.Random(1).randbytes(3_000_000)
 
@@ -211,31 +210,18 @@ def test_names_of_a_hostile_server(tmp_path: Path) -> None:
         "mimetype": "text/plain",
         "size": len(content),
     }
-    listing = [
+    records: list[dict[str, object]] = [
         {"id": f"r{n}", "last_modified": n, "attachment": {**attachment, "filename": name}}
         for n, name in enumerate(HOSTILE)
     ]
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = content
-            if not self.path.endswith("/attachment"):
-                body = json.dumps({"data": listing}).encode()
-            self.send_response(200)
-            self.send_header("ETag", '"5"')
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Request) -> Answer:
+        return Answer(200, content) if request.path.endswith("/attachment") else listing(records)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        out = tmp_path / "a" / "b" / "c"
-        done = Script("download.py", url, "b", "c", tmp_path).call("--json", "-f", out)
-        server.shutdown()
+    out = tmp_path / "a" / "b" / "c"
+    with stub(answer) as server:
+        script = Script("download.py", server.url, "b", "c", tmp_path)
+        done = script.call("--json", "-f", out)
     assert done.code == 0, done.err
     assert len(stored(out)) == len(HOSTILE)
     assert set(stored(out).values()) == {content}
@@ -266,6 +252,24 @@ def test_records_of_one_filename_have_a_file_each(
         names[b"r2"]: b"r2",
         names[b"r3"]: b"r3 changed",
         names[b"other"]: b"other",
+    }
+
+
+def test_a_file_keeps_its_name_when_a_better_one_gets_free(
+    local_download: Script, local: AttachmentClient, out: Path
+) -> None:
+    put(local, "r1", b"one", "same.txt")
+    assert local_download.call("-f", out).code == 0
+    put(local, "r2", b"two", "same.txt")
+    assert local_download.call("-f", out).code == 0
+    put(local, "r1", b"one, renamed", "new.txt")
+    assert local_download.call("-f", out).code == 0
+    put(local, "r2", b"two, changed", "same.txt")
+    assert local_download.call("-f", out).code == 0
+    assert stored(out) == {
+        "same.txt": b"one",  # What is no longer anybody's stays.
+        "same-r2.txt": b"two, changed",
+        "new.txt": b"one, renamed",
     }
 
 

@@ -346,6 +346,14 @@ def test_bars_on_a_terminal(local_upload: Script, folder: Path) -> None:
     assert done.out.rindex("\x1b[?25h") > done.out.rindex("\x1b[?25l"), "the cursor is back"
 
 
+def test_bars_do_not_count_what_is_there_already(local_upload: Script, folder: Path) -> None:
+    paths = fill(folder, 3, size=300_000)
+    local_upload.call(paths[0])
+    done = local_upload.in_terminal(*paths)
+    assert "600.0/600.0 kB" in done.out
+    assert "900.0/900.0 kB" not in done.out
+
+
 def test_no_bars_when_quiet(local_upload: Script, folder: Path) -> None:
     done = local_upload.in_terminal("--quiet", *fill(folder, 2))
     assert (done.code, done.out) == (0, "")
