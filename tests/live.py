@@ -27,6 +27,7 @@ from tests.services import _folder, _free_port, _program, _reaper, _wait
 Engine = Literal["gunicorn", "waitress"]
 
 STOP_TIMEOUT = 10  # Seconds.
+ROOT = str(Path(__file__).parent.parent)  # For plugins that are in tests.
 
 INI = """\
 [server:main]
@@ -127,11 +128,13 @@ def kinto(
     includes: Iterable[str] = ("kinto.plugins.default_bucket",),
     settings: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
+    preload: bool = False,
 ) -> Iterator[Server]:
     """Run Kinto until the end of the ``with`` block.
 
     ``attachment`` are the plugin's settings without their prefix; ``settings`` are others, in
     full. Records are in memory (one worker only), or in a ``database`` that has Kinto's schema.
+    With ``preload``, a worker that was killed is replaced within milliseconds.
     """
     assert database or workers == 1, "workers share nothing but a database"
     with _folder("kinto") as folder:
@@ -139,10 +142,11 @@ def kinto(
         ini.write_text(_ini(attachment, database, includes, settings or {}, threads))
         port = _free_port()
         command = _command(engine, ini, port, workers, threads)
+        command += ["--preload"] if preload else []
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "TMPDIR": str(folder), **(environ or {})},
+                env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": ROOT, **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

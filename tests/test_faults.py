@@ -1,0 +1,245 @@
+"""A server that fails, or is killed, at every single step: no file is lost, none stays for ever.
+
+Each case does something to a record once, to learn the steps, and then again for each step:
+with a failure before it, a failure after it, the worker killed before it, and after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import requests
+
+from tests import invariants, live
+from tests.faults_plugin import Faults, How, Order, When
+from tests.services import S3, PostgreSQL
+
+RECORDS = "/buckets/b/collections/c/records"
+ONE, TWO, THREE = (f"{RECORDS}/{name}" for name in ("one", "two", "three"))
+NAMED = "/buckets/b/collections/named/records/one"
+KEPT = "/buckets/b/collections/kept/records/one"
+COPY = "/buckets/b/collections/public/records/copy"
+ALICE = ("alice", "secret")
+
+SETTINGS = {
+    "resources.b.named.randomize": "false",
+    "resources.b.kept.keep_old_files": "true",
+}
+
+
+class Site:
+    """A server to break, and what is really in its database and its storage."""
+
+    def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
+        self.server, self.registry, self.faults = server, registry, faults
+
+    def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
+        url = f"{self.server.url}{path}"
+        return requests.request(method, url, auth=ALICE, timeout=30, **kwargs)
+
+    def attach(self, record: str, content: bytes = b"new") -> requests.Response:
+        return self.request(
+            "POST", f"{record}/attachment", files={"attachment": ("a.txt", content)}
+        )
+
+    def start(self, *records: str) -> None:
+        """A few collections, and these records, each with a file; TWO has a copy."""
+        self.clear()
+        names = [f"/collections/{name}" for name in ("c", "named", "kept", "public")]
+        calls = [{"method": "PUT", "path": f"/buckets/b{name}"} for name in ("", *names)]
+        assert self.request("POST", "/batch", json={"requests": calls}).ok
+        for record in records:
+            assert self.attach(record, b"old").ok
+        if TWO in records:
+            assert publish(self, TWO).ok
+
+    def clear(self) -> None:
+        registry = self.registry
+        for backend in (registry.storage, registry.permission, registry.cache):
+            backend.flush()
+        storage = registry.attachment_storage
+        storage.delete(*[file.key for file in storage.list()])
+        for remains in storage.list_unfinished():
+            storage.discard_unfinished(remains)
+
+    def steps_of(self, action: Action) -> list[str]:
+        self.start(*ACTIONS[action])
+        self.faults.give(Order(0))
+        answer = action(self)
+        assert answer.ok, answer.text
+        self.faults.take_back()
+        assert not invariants.left(self.registry)
+        return self.faults.steps()
+
+    def try_order(self, action: Action, order: Order) -> requests.Response | None:
+        """None when there was no answer."""
+        self.start(*ACTIONS[action])
+        self.faults.give(order)
+        answer = None
+        with contextlib.suppress(requests.ConnectionError):
+            answer = action(self)
+        assert not self.faults.take_back(), "the step was not reached"
+        return answer
+
+    def check(self) -> None:
+        assert not invariants.lost(self.registry)
+        invariants.collect(self.registry)
+        assert not invariants.lost(self.registry), "after gc"
+        assert not invariants.left(self.registry), "after gc"
+
+
+Action = Callable[[Site], requests.Response]
+
+
+def create(site: Site) -> requests.Response:
+    return site.attach(f"{RECORDS}/four")
+
+
+def create_in_default_bucket(site: Site) -> requests.Response:
+    path = "/buckets/default/collections/new/records/one/attachment?filename=a.txt"
+    return site.request("PUT", path, data=b"raw")
+
+
+def create_named(site: Site) -> requests.Response:
+    return site.attach("/buckets/b/collections/named/records/two")
+
+
+def replace(site: Site) -> requests.Response:
+    return site.attach(ONE)
+
+
+def replace_named(site: Site) -> requests.Response:
+    return site.attach(NAMED)
+
+
+def replace_kept(site: Site) -> requests.Response:
+    return site.attach(KEPT)
+
+
+def replace_shared(site: Site) -> requests.Response:
+    return site.attach(TWO)
+
+
+def publish(site: Site, record: str = ONE) -> requests.Response:
+    return site.request("POST", "/publish", json={"copies": {record: COPY}})
+
+
+def remove(site: Site) -> requests.Response:
+    return site.request("DELETE", f"{ONE}/attachment")
+
+
+def put_without(site: Site) -> requests.Response:
+    return site.request("PUT", ONE, json={"data": {"title": "x"}})
+
+
+def delete_record(site: Site) -> requests.Response:
+    return site.request("DELETE", ONE)
+
+
+def delete_records(site: Site) -> requests.Response:
+    return site.request("DELETE", RECORDS)
+
+
+def delete_collection(site: Site) -> requests.Response:
+    return site.request("DELETE", "/buckets/b/collections/c")
+
+
+def delete_bucket(site: Site) -> requests.Response:
+    return site.request("DELETE", "/buckets/b")
+
+
+def batch(site: Site) -> requests.Response:
+    calls = [
+        {"method": "DELETE", "path": ONE},
+        {"method": "PATCH", "path": TWO, "body": {"data": {"attachment": None}}},
+        {"method": "DELETE", "path": f"{THREE}/attachment"},
+    ]
+    return site.request("POST", "/batch", json={"requests": calls})
+
+
+# With the records that are there before.
+ACTIONS: dict[Action, tuple[str, ...]] = {
+    create: (),
+    create_in_default_bucket: (),
+    create_named: (NAMED,),
+    replace: (ONE,),
+    replace_named: (NAMED,),
+    replace_kept: (KEPT,),
+    replace_shared: (TWO,),
+    publish: (ONE, TWO),
+    remove: (ONE,),
+    put_without: (ONE,),
+    delete_record: (ONE,),
+    delete_records: (ONE, TWO),
+    delete_collection: (ONE, KEPT),
+    delete_bucket: (ONE, TWO, KEPT),
+    batch: (ONE, TWO, THREE),
+}
+MAIN_ACTIONS = [create, replace, remove, delete_bucket, batch]
+
+
+@contextlib.contextmanager
+def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Iterator[Site]:
+    faults = Faults(folder)
+    database = postgresql.create_database()
+    name = database.split("?")[0].rsplit("/", 1)[1]
+    postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # For speed.
+    with (
+        live.kinto(
+            {**storage, **SETTINGS},
+            workers=2,
+            threads=2,
+            preload=True,
+            database=database,
+            includes=["kinto.plugins.default_bucket", "tests.publishing", "tests.faults_plugin"],
+            environ=faults.environ,
+        ) as server,
+        invariants.inside(server) as registry,
+    ):
+        yield Site(server, registry, faults)
+    postgresql.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def local_site(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    storage = {"base_path": str(tmp_path_factory.mktemp("files"))}
+    with site(storage, postgresql, tmp_path_factory.mktemp("faults")) as broken:
+        yield broken
+
+
+@pytest.fixture(scope="module")
+def s3_site(
+    postgresql: PostgreSQL, seaweedfs: S3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    storage = seaweedfs.options(seaweedfs.create_bucket())
+    with site(storage, postgresql, tmp_path_factory.mktemp("faults")) as broken:
+        yield broken
+
+
+def break_every_step(site: Site, action: Action, how: How) -> int:
+    steps = site.steps_of(action)
+    for number, step in enumerate(steps, 1):
+        for when in get_args(When):
+            answer = site.try_order(action, Order(number, when, how))
+            try:
+                assert (answer is None) == (how == "kill")
+                site.check()
+            except AssertionError as error:
+                raise AssertionError(f"{how} {when} step {number} of {steps}: {step}") from error
+    return len(steps)
+
+
+@pytest.mark.parametrize("how", ["error", "kill"])
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.__name__)
+def test_no_step_loses_or_leaves_a_file(local_site: Site, action: Action, how: How) -> None:
+    assert break_every_step(local_site, action, how) > 2
+
+
+@pytest.mark.parametrize("how", ["error", "kill"])
+@pytest.mark.parametrize("action", MAIN_ACTIONS, ids=lambda action: action.__name__)
+def test_no_step_loses_or_leaves_an_object(s3_site: Site, action: Action, how: How) -> None:
+    assert break_every_step(s3_site, action, how) > 2
