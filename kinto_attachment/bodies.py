@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from kinto_attachment.errors import TooLarge
+from kinto_attachment.errors import InvalidBody, TooLarge
 from kinto_attachment.multipart import MAX_FIELD_SIZE
 from kinto_attachment.streams import BodyReader
 
@@ -49,7 +50,8 @@ def draining_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[An
             and request.method in ("POST", "PUT")
             and request.environ.get("PATH_INFO", "").endswith("/attachment")
         ):
-            body_of(request).drain(DRAIN_BYTES, DRAIN_SECONDS)
+            with suppress(InvalidBody):  # Its length is not a number.
+                body_of(request).drain(DRAIN_BYTES, DRAIN_SECONDS)
         return response
 
     return tween
