@@ -62,7 +62,7 @@ def _shown(line: Versus, show: Show) -> Show:
     if line.kind == "difference":
         return lambda value: f"{value * 1000:+.2f} ms"
     suffix = "speed" if line.kind == "speed" else "cost"
-    return lambda value: f"{value:.2f} × {suffix}"
+    return lambda value: f"{value:.2f} × {suffix}" if value >= 0.1 else f"{value:.2g} × {suffix}"
 
 
 def _bar(line: Versus, shown: Show) -> str:

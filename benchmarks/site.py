@@ -65,6 +65,13 @@ class Site:
             client.expect((200, 204), "DELETE", f"{record}/attachment")
         return elapsed
 
+    def time_received(self, body: Body) -> float:
+        """The same body, sent where nothing is: what a server that reads it all first costs."""
+        with self.server.client() as client:
+            started = time.perf_counter()
+            client.expect(404, body.method, "/v1/nothing", body.headers, body.content)
+            return time.perf_counter() - started
+
     def time_uploads(self, body: Body, count: int) -> float:
         return self._each(count, lambda client, record: self.upload(client, body, record))
 

@@ -102,7 +102,7 @@ def _disk(scale: Scale, stand: OnDisk) -> Trial:
         },
         [Versus("peer", "ours"), Versus("plain records", "ours")],
         show.seconds,
-        scale.heavy_turns,
+        3,
     )
 
 

@@ -17,7 +17,7 @@ from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
 BAR = 1.1
-BATCH = 20
+BATCH = 10
 OPERATIONS = {
     "upload": Site.time_uploads,
     "replace": Site.time_replaces,

@@ -51,7 +51,7 @@ def _trial(scale: Scale, clients: int, bar: float | None, stand: Pair) -> Trial:
         {"peer": peer.time, "ours": ours.time},
         [Versus("peer", "ours", "speed", bar)],
         show.rate,
-        scale.turns,
+        scale.turns if clients == 1 else scale.heavy_turns,
         note=errors,
         failed=lambda: ours.errors > 0,
     )

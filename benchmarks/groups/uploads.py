@@ -11,7 +11,7 @@ from benchmarks.floors import sink, time_copy, time_synced
 from benchmarks.pair import Pair, pair
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale
-from benchmarks.servers import Kinto
+from benchmarks.servers import Engine, Kinto
 from benchmarks.site import Site
 from benchmarks.trial import Cost, Trial, Versus
 
@@ -46,7 +46,7 @@ def _small(scale: Scale) -> list[Row[Pair]]:
     ]
 
 
-def _large(scale: Scale, engine: str) -> list[Row[Pair]]:
+def _large(scale: Scale, engine: Engine) -> list[Row[Pair]]:
     # The least that is asked for: a speed over the peer, a cost over the floor.
     bars = {
         ("gunicorn", scale.huge): (6.0, 1.6),
@@ -55,7 +55,7 @@ def _large(scale: Scale, engine: str) -> list[Row[Pair]]:
     return [
         Row(
             f"upload {show.size(size)}",
-            partial(_upload, scale, size, *bars.get((engine, size), (None, None))),
+            partial(_upload, scale, engine, size, *bars.get((engine, size), (None, None))),
         )
         for size in (scale.medium, scale.large, scale.huge)
     ]
@@ -123,28 +123,29 @@ def _times(scale: Scale, contenders: dict[str, Cost], lines: list[Versus]) -> Tr
 
 
 def _upload(
-    scale: Scale, size: int, speed: float | None, cost: float | None, stand: Pair
+    scale: Scale, engine: Engine, size: int, speed: float | None, cost: float | None, stand: Pair
 ) -> Trial:
     payload = stand.bench.payloads[size]
     floor = stand.bench.folder("floor")
-    return Trial(
-        {
-            "peer": partial(stand.peer.time_large, payload.multipart),
-            "ours": partial(stand.ours.time_large, payload.multipart),
-            "ours, PUT": partial(stand.ours.time_large, payload.raw),
-            "sha256sum+cp+sync": partial(time_copy, payload.file, floor),
-            "client alone": partial(_client_alone, stand, payload, 1),
-        },
-        [
-            Versus("peer", "ours", "speed", bar=speed),
-            Versus("peer", "ours, PUT", "speed", bar=speed),
-            Versus("sha256sum+cp+sync", "ours", bar=cost),
-            Versus("sha256sum+cp+sync", "ours, PUT", bar=cost),
-            Versus("ours", "client alone"),
-        ],
-        show.seconds,
-        scale.turns if size < scale.large else scale.heavy_turns,
-    )
+    contenders = {
+        "peer": partial(stand.peer.time_large, payload.multipart),
+        "ours": partial(stand.ours.time_large, payload.multipart),
+        "ours, PUT": partial(stand.ours.time_large, payload.raw),
+        "sha256sum+cp+sync": partial(time_copy, payload.file, floor),
+        "client alone": partial(_client_alone, stand, payload, 1),
+    }
+    lines = [
+        Versus("peer", "ours", "speed", bar=speed),
+        Versus("peer", "ours, PUT", "speed", bar=speed),
+        Versus("sha256sum+cp+sync", "ours", bar=cost),
+        Versus("sha256sum+cp+sync", "ours, PUT", bar=cost),
+        Versus("ours", "client alone"),
+    ]
+    if engine == "waitress":  # It reads the whole body before it calls the application.
+        contenders["waitress alone"] = partial(stand.ours.time_received, payload.multipart)
+        lines.append(Versus("ours", "waitress alone"))
+    turns = scale.turns if size < scale.large else scale.heavy_turns
+    return Trial(contenders, lines, show.seconds, turns)
 
 
 def _client_alone(stand: Pair, payload: Payload, count: int) -> float:
