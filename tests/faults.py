@@ -207,9 +207,8 @@ def answering(answer: Answer) -> Iterator[tuple[str, list[str]]]:
             seen.append(f"{self.command} {self.path}")
             self._drain()
             self.send_response(answer.status)
-            for name, value in answer.headers.items():
+            for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer.body)

@@ -1,8 +1,9 @@
 """The emulator of Google Cloud Storage, made stricter: what we rely on has to hold on it too.
 
 The package's emulator ignores ``ifGenerationMatch``, serves one connection at a time (and so
-stops when a client reads slowly), gives a list in one page and forgets nothing. This one refuses
-to overwrite, uses threads and pages, and grants tokens to any service account.
+stops when a client reads slowly), gives a list in one page, satisfies every range and forgets
+nothing. This one refuses to overwrite, uses threads, pages and 416, and grants tokens to any
+service account.
 
 ``python -m tests.gcs_emulator PORT``
 """
@@ -83,6 +84,10 @@ class Handler(RequestHandler):
             return self.answer(412, {"error": {"code": 412, "message": message}})
         if self.command == "GET" and path.endswith("/o"):
             self.page(query)
+        status, _, rest = self.wfile.getvalue().partition(b"\r\n")
+        if b" 206 " in status and rest.endswith(b"\r\n\r\n"):
+            self.wfile = io.BytesIO()
+            self.answer(416, {"error": {"code": 416, "message": "The range is past the end."}})
         return None
 
     def page(self, query: dict[str, str]) -> None:

@@ -190,6 +190,16 @@ def test_a_download_that_breaks_off_is_an_outage(
     assert contents(storage, "a") == bytes(LARGE), "later downloads are not disturbed"
 
 
+def test_a_download_that_ends_early_is_an_outage(
+    gcs: GoogleEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Content-Length": "100", "Connection": "close"}
+    with answering(Answer(200, b"x" * 10, headers)) as (url, _):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        with google_storage(gcs, "bucket") as storage, unavailable():
+            contents(storage, "a")
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_deletion_that_breaks_off_can_be_done_again(
     storage: GoogleStorage, proxy: FaultProxy, number: int

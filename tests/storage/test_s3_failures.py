@@ -271,6 +271,16 @@ def test_a_download_that_breaks_off_is_an_outage(
     assert contents(storage, "a") == bytes(LARGE), "later downloads are not disturbed"
 
 
+def test_a_download_that_ends_early_is_an_outage() -> None:
+    headers = {"Content-Length": "100", "Connection": "close"}
+    with (
+        answering(Answer(200, b"x" * 10, headers)) as (url, _),
+        s3_storage(S3(url, "key", "secret"), "bucket") as storage,
+        unavailable(),
+    ):
+        contents(storage, "a")
+
+
 def test_a_download_that_is_left_early_does_not_disturb_others(storage: S3Storage) -> None:
     storage.write("a", Source(bytes(LARGE)), BINARY)
     storage.write("b", Source(b"b"), BINARY)
