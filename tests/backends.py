@@ -24,22 +24,54 @@ COMBINATIONS = {
     "seaweedfs": ("seaweedfs_storage", "memory_database"),
     "gcs": ("gcs_storage", "memory_database"),
 }
-SERVERS = {
-    "postgresql_database": "postgresql",
+# The marks of tests by what they run on; what needs a server has its mark from the services.
+MARKS = {
+    "local_storage": "on_local",
     "moto_storage": "moto",
     "seaweedfs_storage": "seaweedfs",
     "gcs_storage": "gcs",
+    "memory_database": "on_memory",
+    "postgresql_database": "postgresql",
+}
+COUNTED = {
+    "a local folder": "on_local",
+    "S3 (moto)": "moto",
+    "S3 (SeaweedFS)": "seaweedfs",
+    "Google Cloud Storage (emulator)": "gcs",
+    "Kinto in memory": "on_memory",
+    "Kinto on PostgreSQL": "postgresql",
 }
 
 Build = Callable[..., Any]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "on_local: stores files in a folder")
+    config.addinivalue_line("markers", "on_memory: has Kinto's records in memory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith("tests/storage/test_local.py"):
+            item.add_marker("on_local")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many tests passed on each storage and database."""
+    passed = terminalreporter.getreports("passed")
+    terminalreporter.section("passed on")
+    for name, mark in COUNTED.items():
+        count = sum(mark in report.keywords for report in passed)
+        terminalreporter.write_line(f"{count:6}  {name}")
+
+
 def combinations(*names: str) -> list[Any]:
-    marks = {
-        name: [getattr(pytest.mark, SERVERS[part]) for part in parts if part in SERVERS]
-        for name, parts in COMBINATIONS.items()
-    }
-    return [pytest.param(name, marks=marks[name]) for name in names]
+    return [
+        pytest.param(
+            name, marks=[getattr(pytest.mark, MARKS[part]) for part in COMBINATIONS[name]]
+        )
+        for name in names
+    ]
 
 
 ON_MEMORY = pytest.mark.parametrize("backends", combinations("local"), indirect=True)
