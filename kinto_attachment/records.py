@@ -13,6 +13,7 @@ from kinto.core.utils import build_request, instance_uri
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
+from pyramid.httpexceptions import HTTPNotFound, HTTPPreconditionFailed
 
 from kinto_attachment.context import RecordContext
 from kinto_attachment.listeners import allow_metadata_changes
@@ -61,11 +62,17 @@ def write(
     body: dict[str, Any] = {"data": {**(data or {}), FIELD: attachment}}
     if permissions:
         body["permissions"] = permissions
+    exists = context.record is not None
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _create_parents(request, context)
-            method = "PATCH" if _exists(request, context) else "PUT"
-            return _ask_kinto(request, method, context.record_uri, body)
+            return _ask_kinto(request, context.record_uri, body, exists=exists)
+        except (HTTPNotFound, HTTPPreconditionFailed):
+            # While the body came in, the record may have been deleted or created. A record that
+            # is deleted is not created again to take its attachment away.
+            if attachment is None or exists == _exists(request, context):
+                raise
+            exists = not exists
         except IntegrityError:
             if attempt == ATTEMPTS or in_batch(request):
                 raise
@@ -76,7 +83,6 @@ def write(
 
 
 def _exists(request: Any, context: RecordContext) -> bool:
-    # Looked up anew: while the body came in, the record may have been created or deleted.
     try:
         request.registry.storage.get("record", context.collection_uri, context.record_id)
     except ObjectNotFoundError:
@@ -103,10 +109,13 @@ def _create_parents(request: Any, context: RecordContext) -> None:
                 created[known_as] = new
 
 
-def _ask_kinto(request: Any, method: str, uri: str, body: dict[str, Any]) -> Written:
+def _ask_kinto(request: Any, uri: str, body: dict[str, Any], *, exists: bool) -> Written:
+    method = "PATCH" if exists else "PUT"
     subrequest = build_request(request, {"method": method, "path": uri, "body": body})
     for header in NOT_FORWARDED:
         subrequest.headers.pop(header, None)
+    if not exists and "If-Match" not in subrequest.headers:
+        subrequest.headers["If-None-Match"] = "*"  # PUT replaces, which is not meant here.
     subrequest.bound_data = request.bound_data
     with allow_metadata_changes(request):
         response = request.invoke_subrequest(subrequest, use_tweens=False)

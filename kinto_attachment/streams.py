@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from kinto_attachment.errors import AttachmentError, DigestMismatch, InvalidBody, TooLarge
 
-CHUNK_SIZE = 256 * 1024
+# What gunicorn receives at a time: of each smaller read, it copies the rest.
+CHUNK_SIZE = 1024 * 1024
 DRAIN_SIZE = 1024  # Servers wait until a read is whole: small ones keep to a time limit.
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
 

@@ -20,18 +20,11 @@ from zope.interface import implementer
 
 from kinto_attachment import names
 from kinto_attachment.errors import FileNotAllowed, FileNotFound, InvalidKey, KeyTaken
+from kinto_attachment.streams import CHUNK_SIZE as CHUNK_SIZE
+from kinto_attachment.streams import Reader as Reader
 
-CHUNK_SIZE = 256 * 1024
 MAX_KEY_BYTES = 1024  # S3 and Google Cloud Storage: object keys of up to 1,024 bytes of UTF-8.
 MAX_SEGMENT_BYTES = 255  # Linux: NAME_MAX.
-
-
-class Reader(Protocol):
-    """A source of bytes that is read once, from front to back."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes, maybe fewer; ``b""`` at the end and only there."""
-        ...
 
 
 class ClosableReader(Reader, Protocol):

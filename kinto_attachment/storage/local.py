@@ -69,10 +69,11 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         # Keys become paths here and nowhere else: whatever reaches the disk by another way can
         # be made to reach any file of the machine.
         path = str(os.path.join(self.base_path, check_key(filename)))
+        if os.path.dirname(path) == self.base_path and not os.path.islink(path):
+            return path  # Nothing on the way can lead elsewhere.
         real = os.path.realpath(path)
-        if real != path and not real.startswith(
-            os.path.join(os.path.realpath(self.base_path), "")
-        ):
+        base = os.path.join(os.path.realpath(self.base_path), "")
+        if real != path and not real.startswith(base):
             raise InvalidKey()
         return path
 
