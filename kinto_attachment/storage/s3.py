@@ -70,7 +70,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
             timeout=timeout,
             tries=num_retries,
         )
-        self._leftovers: deque[dict[str, Any]] = deque()
+        self._leftovers: deque[dict[str, Any]] = deque(maxlen=100)
 
     @property
     def s3_client(self) -> Any:
