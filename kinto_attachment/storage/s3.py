@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from .s3_upload import NewObject, abort
 logger = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 1000  # A limit of S3.
+BINARY = "application/octet-stream"
 KEPT_HEADERS = ("ContentType", "ContentDisposition", "CacheControl")
 
 
@@ -105,7 +107,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     def stat(self, key: str) -> FileStat:
         found = self._bucket.head(check_key(key))
         modified = found["LastModified"].astimezone(timezone.utc)
-        return FileStat(key, found["ContentLength"], modified, found["ContentType"])
+        return FileStat(key, found["ContentLength"], modified, found.get("ContentType", BINARY))
 
     def delete(self, *keys: str) -> bool:
         """Delete files, up to a thousand by each call; S3 does not tell whether they were there.
@@ -138,7 +140,8 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         headers = self._headers({name: found.get(name) for name in KEPT_HEADERS})
         new = NewObject(self._bucket, target, headers, self._leftovers)
         new.copy(source, found["ContentLength"])
-        return FileStat(target, new.size, datetime.now(timezone.utc), found["ContentType"])
+        content_type = found.get("ContentType", BINARY)
+        return FileStat(target, new.size, datetime.now(timezone.utc), content_type)
 
     def list_unfinished(self) -> Iterator[Unfinished]:
         for page in self._bucket.pages("list_multipart_uploads"):
@@ -233,7 +236,8 @@ def endpoint(
     if not endpoint_url and not host:
         if port:
             raise ConfigurationError("kinto.attachment.aws.port needs kinto.attachment.aws.host.")
-        return None
+        # boto3 would look there too, but we have to know.
+        return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint_url and host:
         raise ConfigurationError(
             "Set kinto.attachment.aws.endpoint_url or kinto.attachment.aws.host, not both."

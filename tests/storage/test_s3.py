@@ -371,6 +371,16 @@ def test_the_address_is_made_of_the_settings(options: dict[str, Any], start: str
     storage.close()
 
 
+def test_the_address_may_come_from_where_aws_keeps_it(
+    seaweedfs: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs.endpoint_url)
+    with s3_storage(seaweedfs, endpoint_url=None) as storage:
+        storage.write("a", Source(b"x"), BINARY)
+        assert contents(storage, "a") == b"x"
+        assert not storage._bucket.is_aws
+
+
 @pytest.mark.parametrize(
     "options",
     [
