@@ -406,11 +406,17 @@ class TestAfterTheCommit:
 
 
 @contextlib.contextmanager
-def failing_deletes(app: Any) -> Iterator[None]:
-    """A disk that cannot be made to fail like this by the user that tests run as."""
+def failing_deletes(app: Any, *, late: bool = False) -> Iterator[None]:
+    """A disk that cannot be made to fail like this by the user that tests run as.
+
+    ``late``: it fails after the files are gone.
+    """
     storage = app.app.registry.attachment_storage
+    delete = storage.delete
 
     def fail(*keys: str) -> bool:
+        if late:
+            delete(*keys)
         raise StorageUnavailable() from OSError(5, "Input/output error")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -447,6 +453,15 @@ class TestFailingDeletes:
         empty_outbox(app)
         assert not stored_files(app)
 
+    def test_before_all_files_are_deleted(self, app: Any) -> None:
+        """What waits to be deleted goes along: the flush erases what says so."""
+        attach(app)
+        with failing_deletes(app):
+            attach(app, content=b"new")
+        assert len(stored_files(app)) == 2
+        app.post("/__flush__", headers=ALICE, status=202)
+        assert not stored_files(app)
+
     def test_of_an_undone_one(self, app: Any, caplog: pytest.LogCaptureFixture) -> None:
         """The client sees what was wrong with its request, and not what came of it."""
         with failing_deletes(app):
@@ -465,6 +480,16 @@ class TestFailingDeletes:
         assert stored_files(app) == {"notes.txt", "notes-1.txt", "notes-2.txt"}
         empty_outbox(app)
         assert read(app) == b"second"
+        assert read(app, f"{OTHER}/attachment") == b"other"
+
+    def test_of_a_name_whose_file_is_gone(self, build: Build) -> None:
+        """It is not free: what is still to be deleted under it would be the new file."""
+        app = build(randomize="false")
+        attach(app)
+        with failing_deletes(app, late=True):
+            app.delete(URL, headers=ALICE)
+        attach(app, OTHER, content=b"other")
+        empty_outbox(app)
         assert read(app, f"{OTHER}/attachment") == b"other"
 
 
