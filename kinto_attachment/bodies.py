@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -50,8 +50,34 @@ def draining_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[An
             and request.method in ("POST", "PUT")
             and request.environ.get("PATH_INFO", "").endswith("/attachment")
         ):
-            with suppress(InvalidBody):  # Its length is not a number.
-                body_of(request).drain(DRAIN_BYTES, DRAIN_SECONDS)
+            length = response.content_length  # WebOb forgets it with the old iterable.
+            response.app_iter = _Drained(response.app_iter, request)
+            response.content_length = length
         return response
 
     return tween
+
+
+class _Drained:
+    """The refusal; once the server has sent it, and closes this, the body is read on."""
+
+    def __init__(self, refusal: Iterable[bytes], request: Any) -> None:
+        self._refusal = refusal
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._refusal)
+
+    def close(self) -> None:
+        if hasattr(self._refusal, "close"):
+            self._refusal.close()
+        # A client may wait for the answer, and send no more: a read must not wait for ever.
+        connection = self._request.environ.get("gunicorn.socket")
+        timeout = connection.gettimeout() if connection else None
+        with suppress(InvalidBody, OSError):  # Its length is no number; it has hung up.
+            if connection:
+                connection.settimeout(DRAIN_SECONDS)
+            body_of(self._request).drain(DRAIN_BYTES, DRAIN_SECONDS)
+        with suppress(OSError):
+            if connection:
+                connection.settimeout(timeout)
