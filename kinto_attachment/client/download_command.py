@@ -19,8 +19,8 @@ from kinto_attachment.client.folder import Folder
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.options import add_options
 from kinto_attachment.client.outcomes import Outcome, Report
+from kinto_attachment.client.sources import BLOCK
 from kinto_attachment.metadata import Attachment, Original
-from kinto_attachment.streams import CHUNK_SIZE
 
 DESCRIPTION = """\
 Download the files of a collection's records into a folder, and keep it up to date.
@@ -165,7 +165,7 @@ def _is_there(path: Path, wanted: Attachment | Original) -> bool:
         return False
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for chunk in iter(partial(file.read, CHUNK_SIZE), b""):
+        for chunk in iter(partial(file.read, BLOCK), b""):
             digest.update(chunk)
     return digest.hexdigest() == wanted.hash
 

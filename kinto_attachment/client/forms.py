@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kinto_attachment import names
-from kinto_attachment.client.sources import Source
-from kinto_attachment.streams import CHUNK_SIZE
+from kinto_attachment.client.sources import BLOCK, Source
 
 Progress = Callable[[int, int], object]
 """Called with the bytes so far and the bytes in all; what it raises ends the transfer."""
@@ -49,7 +48,7 @@ class Form:
         done = 0
         before = self._head
         while done < size:
-            block = self.source.read(min(CHUNK_SIZE, size - done))
+            block = self.source.read(min(BLOCK, size - done))
             done += len(block)
             # A small file goes in one piece with what is around it.
             yield b"".join([before, block, self._tail if done == size else b""])

@@ -17,8 +17,9 @@ from typing import IO
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import MismatchError
 from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.sources import BLOCK
 from kinto_attachment.metadata import Attachment, Original
-from kinto_attachment.streams import CHUNK_SIZE, GZIP_FORMAT, Reader
+from kinto_attachment.streams import GZIP_FORMAT, Reader
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -70,7 +71,7 @@ def _to_open_file(
         _complete(file, content.stored, read_from, progress)
         whole = _unpack(file, content.layers, unpacked) if content.layers else file
         whole.seek(0)
-        shutil.copyfileobj(whole, target, CHUNK_SIZE)
+        shutil.copyfileobj(whole, target, BLOCK)
 
 
 def _name(part: Path, file: IO[bytes], content: Content, target: Path) -> None:
@@ -104,7 +105,7 @@ def _what_is_there(file: IO[bytes], limit: int) -> tuple[int, hashlib._Hash]:
     digest = hashlib.sha256()
     file.seek(0)
     size = 0
-    for chunk in iter(partial(file.read, CHUNK_SIZE), b""):
+    for chunk in iter(partial(file.read, BLOCK), b""):
         digest.update(chunk)
         size += len(chunk)
     return (size, digest) if size <= limit else (0, hashlib.sha256())
@@ -123,7 +124,7 @@ def _append(
     file.seek(start)
     size = start
     reader = read_from(start)
-    while data := reader.read(CHUNK_SIZE):
+    while data := reader.read(BLOCK):
         file.write(data)
         digest.update(data)
         size += len(data)
@@ -136,7 +137,7 @@ def _append(
 def _unpack(file: IO[bytes], layers: tuple[Original, ...], output: IO[bytes]) -> IO[bytes]:
     """Gunzip as many times as there are layers, each verified, the innermost into ``output``."""
     file.seek(0)
-    chunks: Iterator[bytes] = iter(partial(file.read, CHUNK_SIZE), b"")
+    chunks: Iterator[bytes] = iter(partial(file.read, BLOCK), b"")
     for layer in layers:
         chunks = _verified(gunzip(chunks, layer.filename), layer)
     for chunk in chunks:
@@ -158,11 +159,11 @@ def gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
             data = chunk
             while data:
                 decompressor = decompressor or zlib.decompressobj(GZIP_FORMAT)
-                yield decompressor.decompress(data, CHUNK_SIZE)
+                yield decompressor.decompress(data, BLOCK)
                 data = decompressor.unconsumed_tail or decompressor.unused_data
                 if decompressor.eof:
                     decompressor = None
-        while decompressor is not None and (rest := decompressor.decompress(b"", CHUNK_SIZE)):
+        while decompressor is not None and (rest := decompressor.decompress(b"", BLOCK)):
             yield rest
     except zlib.error as error:
         raise MismatchError(f"{name} cannot be decompressed ({error})") from error

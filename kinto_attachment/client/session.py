@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -58,6 +59,7 @@ class Session(KintoSession):  # type: ignore[misc]
         known = kinto_http.Client(server_url=server_url, auth=auth).session.auth
         super().__init__(server_url, auth=known, timeout=timeout, headers=dict(headers or {}))
         self.retries = retries or Retries()
+        self._threads = threading.local()  # Sessions of requests are not to be shared.
 
     def request(self, method: str, endpoint: str, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """A request with JSON in and out: the answer's body and its headers."""
@@ -121,7 +123,7 @@ class Session(KintoSession):  # type: ignore[misc]
         stream: bool = False,
         auth: Any = None,
     ) -> requests.Response:
-        response: requests.Response = self._session.request(
+        response: requests.Response = self._requests().request(
             method,
             url,
             headers={"User-Agent": USER_AGENT, **self.headers, **headers},
@@ -134,6 +136,12 @@ class Session(KintoSession):  # type: ignore[misc]
         if re.fullmatch(r"[0-9]{1,5}", pause := response.headers.get("Backoff", "")):
             self.backoff = time.time() + int(pause)
         return response if response.status_code < 400 else _fail(response)
+
+    def _requests(self) -> requests.Session:
+        found: requests.Session | None = getattr(self._threads, "session", None)
+        if found is None:
+            found = self._threads.session = requests.Session()
+        return found
 
     def _patiently(self, attempt: Callable[[], T], *, repeatable: bool = True) -> T:
         number = 1

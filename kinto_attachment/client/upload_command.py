@@ -26,9 +26,9 @@ from kinto_attachment.client.local_files import LocalFile
 from kinto_attachment.client.lookup import Found
 from kinto_attachment.client.options import add_options
 from kinto_attachment.client.outcomes import Outcome, Report
-from kinto_attachment.client.sources import Source
+from kinto_attachment.client.sources import BLOCK, Source
 from kinto_attachment.metadata import Attachment, Original
-from kinto_attachment.streams import CHUNK_SIZE, GzipReader
+from kinto_attachment.streams import GzipReader
 
 DESCRIPTION = """\
 Upload files to the records of a collection, one record for each file.
@@ -201,7 +201,7 @@ def _is_there(found: Found | None, source: Source) -> bool:
 def _packed(source: Source, stop: Stop) -> Iterator[Source]:
     with tempfile.TemporaryFile() as file:
         reader = GzipReader(source.file)
-        while chunk := reader.read(CHUNK_SIZE):
+        while chunk := reader.read(BLOCK):
             stop.check()
             file.write(chunk)
         file.seek(0)
