@@ -117,12 +117,15 @@ def _free_key(request: Any, scope: Scope, filename: str) -> str:
     """
     ledger = Ledger.of(request)
     links: Links = request.registry.attachment_links
+    storage: FileStorage = request.registry.attachment_storage
     with aside(request):
         for key in _candidates(request, scope, filename):
-            if not links.reserve(key):
+            # Before it is claimed, too: uploads of a name that many files have would wait for
+            # each other at every one of them.
+            if storage.exists(key) or not links.reserve(key):
                 continue
             # A name in the outbox is not free either: its file is about to be deleted.
-            if not request.registry.attachment_storage.exists(key) and not links.outbox(key):
+            if not storage.exists(key) and not links.outbox(key):
                 ledger.reserved.append(key)
                 return key
             links.unreserve(key)

@@ -1,0 +1,245 @@
+"""Many clients at once: two workers of eight threads, on PostgreSQL."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import time
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import invariants, live
+from tests.application import Part, form, sha256
+from tests.services import PostgreSQL
+
+CLIENTS = 16
+HEADERS = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}
+
+SETTINGS = {
+    "resources.b.named.randomize": "false",
+}
+
+
+class Client:
+    """One keep-alive connection."""
+
+    def __init__(self, server: live.Server) -> None:
+        self.connection = http.client.HTTPConnection(*server.address, timeout=60)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and JSON."""
+        headers = {**HEADERS, **(headers or {})}
+        chunked = "Transfer-Encoding" in headers
+        self.connection.request(method, f"/v1{path}", body, headers, encode_chunked=chunked)
+        response = self.connection.getresponse()
+        content = response.read()
+        is_json = "json" in response.headers.get("Content-Type", "")
+        return (
+            response.status,
+            dict(response.headers),
+            json.loads(content) if content and is_json else content,
+        )
+
+    def put(self, path: str, data: Any = None) -> int:
+        body = json.dumps({"data": data or {}})
+        return self.request("PUT", path, body, {"Content-Type": "application/json"})[0]
+
+    def attach(
+        self, record: str, content: bytes, filename: str = "a.bin", **headers: str
+    ) -> tuple[int, dict[str, str], Any]:
+        body, content_type = form(Part("attachment", content, filename))
+        headers = {"Content-Type": content_type, **headers}
+        return self.request("POST", f"{record}/attachment", body, headers)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def server(postgresql: PostgreSQL, files: Path) -> Iterator[live.Server]:
+    database = postgresql.create_database()
+    with live.kinto(
+        {"base_path": str(files), **SETTINGS},
+        workers=2,
+        threads=8,
+        database=database,
+        settings={"kinto.storage_pool_size": "8"},
+    ) as server:
+        with Client(server) as client:
+            for path in ("", "/collections/c", "/collections/named"):
+                assert client.put(f"/buckets/b{path}") == 201
+        yield server
+    postgresql.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def registry(server: live.Server) -> Iterator[Any]:
+    with invariants.inside(server) as registry:
+        yield registry
+
+
+def all_at_once(server: live.Server, work: Callable[[int, Client], Any]) -> list[Any]:
+    """Let each of the clients do something, starting together."""
+    barrier = threading.Barrier(CLIENTS)
+
+    def run(number: int) -> Any:
+        with Client(server) as client:
+            barrier.wait(30)
+            return work(number, client)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return list(pool.map(run, range(CLIENTS)))
+
+
+def check(registry: Any) -> None:
+    assert not invariants.lost(registry)
+    assert not invariants.left(registry)
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        "/buckets/b/collections/c",
+        "/buckets/b/collections/named",
+        "/buckets/default/collections/new",
+    ],
+    ids=["random names", "one name", "default bucket"],
+)
+def test_uploads_to_one_collection_all_succeed(
+    server: live.Server, registry: Any, collection: str
+) -> None:
+    def upload(number: int, client: Client) -> list[int]:
+        return [
+            client.attach(f"{collection}/records/r{number}-{turn}", os.urandom(1000))[0]
+            for turn in range(20)
+        ]
+
+    statuses = Counter([*chain.from_iterable(all_at_once(server, upload))])
+    assert statuses == {201: CLIENTS * 20}, server.log()[-3000:]
+    check(registry)
+
+
+def test_of_uploads_to_one_record_one_file_remains(server: live.Server, registry: Any) -> None:
+    record = "/buckets/b/collections/c/records/one"
+
+    def upload(number: int, client: Client) -> list[tuple[int, str]]:
+        contents = [f"{number} {turn}".encode() * 100 for turn in range(5)]
+        return [(client.attach(record, content)[0], sha256(content)) for content in contents]
+
+    answers = [*chain.from_iterable(all_at_once(server, upload))]
+    assert Counter(status for status, _ in answers) == {201: 1, 200: CLIENTS * 5 - 1}
+    last = invariants.records(registry)[record]["attachment"]
+    assert last["hash"] in [hashed for _, hashed in answers]
+    check(registry)
+
+
+def test_with_if_match_the_losers_leave_nothing(server: live.Server, registry: Any) -> None:
+    record = "/buckets/b/collections/c/records/matched"
+    with Client(server) as client:
+        assert client.attach(record, b"first")[0] == 201
+
+    def upload(number: int, client: Client) -> list[int]:
+        statuses = []
+        for turn in range(5):
+            etag = client.request("GET", record)[1]["ETag"]
+            content = f"{number} {turn}".encode()
+            statuses.append(client.attach(record, content, **{"If-Match": etag})[0])
+        return statuses
+
+    statuses = Counter([*chain.from_iterable(all_at_once(server, upload))])
+    assert set(statuses) == {200, 412}
+    assert sum(statuses.values()) == CLIENTS * 5
+    check(registry)
+
+
+def test_changes_of_all_kinds_lose_and_leave_nothing(server: live.Server, registry: Any) -> None:
+    records = [f"/buckets/b/collections/c/records/mixed{number}" for number in range(4)]
+
+    def work(number: int, client: Client) -> list[int]:
+        statuses = []
+        for turn in range(12):
+            record = records[(number + turn) % len(records)]
+            act = (number * 5 + turn) % 6
+            if act < 3:
+                status = client.attach(record, os.urandom(100))[0]
+            elif act == 3:
+                status = client.request("DELETE", f"{record}/attachment")[0]
+            elif act == 4:
+                status = client.put(record, {"turn": turn})
+            else:
+                status = client.request("DELETE", record)[0]
+            statuses.append(status)
+        return statuses
+
+    statuses = Counter([*chain.from_iterable(all_at_once(server, work))])
+    # Plain writes may be told to retry. An update and a deletion of one record can wait for each
+    # other in Kinto, for the record and its permissions: then PostgreSQL ends one of them.
+    assert set(statuses) <= {200, 201, 204, 404, 409, 503}
+    check(registry)
+
+
+def test_slow_uploads_hold_no_database_connection(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    database = postgresql.create_database()
+    settings = {"kinto.storage_pool_size": "2", "kinto.storage_max_overflow": "0"}
+    with live.kinto(
+        {"base_path": str(tmp_path)},
+        workers=1,
+        threads=32,
+        database=database,
+        settings=settings,
+    ) as server:
+        stop = threading.Event()
+        with Client(server) as client, ThreadPoolExecutor(20) as pool:
+            for path in ("", "/collections/c", "/collections/c/records/plain"):
+                assert client.put(f"/buckets/b{path}") == 201
+            uploads = [pool.submit(upload_slowly, server, number, stop) for number in range(20)]
+            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
+            times = []
+            for _ in range(10):
+                started = time.monotonic()
+                status, _, _ = client.request("GET", "/buckets/b/collections/c/records/plain")
+                times.append(time.monotonic() - started)
+                assert status == 200
+            stop.set()
+            assert [upload.result(60) for upload in uploads] == [201] * 20
+        assert max(times) < 1
+    postgresql.drop_database(database)
+
+
+def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
+    """1 KiB/s, until the event; then the rest."""
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(60):
+            yield bytes(1024)
+            stop.wait(1)
+
+    path = f"/buckets/b/collections/c/records/slow{number}/attachment?filename=a.bin"
+    with Client(server) as client:
+        return client.request("PUT", path, pieces(), {"Transfer-Encoding": "chunked"})[0]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
