@@ -237,6 +237,7 @@ def test_credentials_may_come_from_where_google_keeps_them(
     with google_storage(gcs, "bucket") as storage:
         url = storage.signed_url("a", 60, "a", "inline", "text/plain")
         assert storage.get_connection().project == "test"
+        assert storage.get_bucket().name == "bucket"
     assert url.startswith("https://storage.googleapis.com/bucket/a?")
     assert "kinto%40test.iam.gserviceaccount.com" in url
 

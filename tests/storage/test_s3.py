@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable
+from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable, TooLarge
 from kinto_attachment.storage import s3_upload
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
@@ -249,6 +249,18 @@ def test_a_large_file_is_copied_in_parts(
     assert copied.size == LARGE
     assert contents(storage, f"{folder}/b") == content
     assert storage.stat(f"{folder}/b").content_type == "text/plain"
+    assert list(storage.list_unfinished()) == []
+
+
+@ON_BOTH
+def test_a_file_of_too_many_parts_is_too_large(
+    storage: S3Storage, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_upload, "MAX_PARTS", 2)
+    storage.write(f"{folder}/a", Source(bytes(16 * MIB)), BINARY)
+    with pytest.raises(TooLarge):
+        storage.write(f"{folder}/b", Source(bytes(16 * MIB + 1)), BINARY)
+    assert keys(storage, folder) == [f"{folder}/a"]
     assert list(storage.list_unfinished()) == []
 
 
