@@ -6,13 +6,15 @@ bodies reads the body of an upload.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import io
 import json
 import sys
 import warnings
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -34,6 +36,8 @@ from kinto_attachment.streams import CHUNK_SIZE
 from kinto_attachment.transactions import finish
 
 Headers = dict[str, str]
+
+INVALID_PARAMETERS, INVALID_POSTED_DATA = 107, 109  # Kinto's.
 
 
 def auth(user: str) -> Headers:
@@ -87,10 +91,22 @@ def make_app(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="HTTPS is not enabled")
         warnings.filterwarnings("ignore", message="Reuse existing PostgreSQL connection")
-        wsgi_app = kinto.main({}, **{f"kinto.{name}": value for name, value in everything.items()})
+        with without_collection():
+            settings = {f"kinto.{name}": value for name, value in everything.items()}
+            wsgi_app = kinto.main({}, **settings)
     app = webtest.TestApp(GuardedBodies(wsgi_app))
     app.RequestClass = VersionedRequest
     return app
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Look for no garbage: there is little, and looking takes half of the time to build Kinto."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def includeme(config: Any) -> None:
@@ -324,6 +340,18 @@ def ask(url: str, **headers: str) -> requests.Response:
 def attachment_of(app: Any, record: str = RECORD, headers: Headers = ALICE) -> Any:
     """What the record says of its file; None when it has none."""
     return app.get(record, headers=headers).json["data"].get("attachment")
+
+
+def error(response: Any) -> tuple[int, str]:
+    """The errno and the message of a refusal, after a look whether it is one of Kinto's."""
+    assert response.content_type == "application/json"
+    assert response.json["code"] == response.status_code
+    return response.json["errno"], response.json.get("message", "")
+
+
+def digest(content: bytes, algorithm: str = "sha256") -> str:
+    """In base64, as headers have it."""
+    return b64encode(hashlib.new(algorithm, content).digest()).decode()
 
 
 def sha256(content: bytes) -> str:

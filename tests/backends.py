@@ -2,12 +2,13 @@
 
 A test that asks for one of them runs once per combination, unless it is marked with
 ``ON_MEMORY`` (once: files in a folder, records in memory) or ``ON_DATABASES`` (files in a
-folder). Applications are shared by the tests of a module, and emptied in between.
+folder). Applications are shared by tests, and emptied in between.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,6 +44,8 @@ COUNTED = {
 }
 
 Build = Callable[..., Any]
+
+AT_ONCE = 30  # Applications, of 6 MB each.
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -125,17 +128,36 @@ def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
     return [request.getfixturevalue(name) for name in COMBINATIONS[request.param]]
 
 
-@pytest.fixture(scope="module")
-def applications() -> Iterator[dict[str, Any]]:
-    known: dict[str, Any] = {}
-    yield known
-    for app in known.values():
+class Applications:
+    """The applications in use, by their settings: to build one takes longer than most tests."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, Any] = OrderedDict()
+
+    def get(self, storage: dict[str, Any], database: dict[str, Any], settings: Any) -> Any:
+        key = repr((storage, database, settings))
+        if key not in self.known:
+            if len(self.known) == AT_ONCE:
+                self.close(self.known.popitem(last=False)[1])
+            self.known[key] = application.make_app(storage, database, **settings)
+        self.known.move_to_end(key)
+        return self.known[key]
+
+    def close(self, app: Any) -> None:
         with contextlib.suppress(AttributeError):
             app.app.registry.attachment_storage.close()
 
 
+@pytest.fixture(scope="session")
+def applications() -> Iterator[Applications]:
+    applications = Applications()
+    yield applications
+    for app in applications.known.values():
+        applications.close(app)
+
+
 @pytest.fixture
-def build(backends: list[dict[str, str]], applications: dict[str, Any]) -> Iterator[Build]:
+def build(backends: list[dict[str, str]], applications: Applications) -> Iterator[Build]:
     """``build(max_size=3)`` is a server with ``kinto.attachment.max_size = 3``.
 
     Settings of Kinto go into a mapping in front. There is nothing on it but an empty collection
@@ -146,12 +168,7 @@ def build(backends: list[dict[str, str]], applications: dict[str, Any]) -> Itera
 
     def builder(settings: dict[str, Any] | None = None, /, **options: Any) -> Any:
         storage, database = backends
-        key = repr((storage, database, settings, options))
-        if key not in applications:
-            applications[key] = application.make_app(
-                {**storage, **options}, database, **(settings or {})
-            )
-        app = applications[key]
+        app = applications.get({**storage, **options}, database, settings or {})
         if app not in used:
             used.append(app)
             if not (settings or {}).get("readonly"):
