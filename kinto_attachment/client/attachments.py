@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import kinto_http
 from kinto_http.utils import quote
@@ -17,7 +15,7 @@ from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ConflictError, MismatchError, NotFoundError
 from kinto_attachment.client.forms import Form, Progress
 from kinto_attachment.client.receiving import Writable
-from kinto_attachment.client.remote_file import BUFFER, RemoteFile, RemoteReader
+from kinto_attachment.client.remote_file import RemoteReader, open_content
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
@@ -139,12 +137,7 @@ class AttachmentClient:
         ...     file.seek(-2, io.SEEK_END), file.read()
         (4, b'o!')
         """
-        content = self.content(record)
-        raw = RemoteFile(self.session, self._endpoint(record), content.stored)
-        file = cast(BinaryIO, io.BufferedReader(raw, BUFFER))
-        for _ in content.layers:
-            file = cast(BinaryIO, _Unpacked(file))
-        return file
+        return open_content(self.session, self._endpoint(record), self.content(record))
 
     def stat(self, record: Record) -> Attachment:
         """What the record says of its file, which is not looked at.
@@ -262,18 +255,6 @@ class AttachmentClient:
             return _received(self.stat(record_id)).hash == sha256
         except NotFoundError:
             return False
-
-
-class _Unpacked(gzip.GzipFile):
-    """Closes what it reads from, which GzipFile does only if it has opened it."""
-
-    def __init__(self, packed: BinaryIO) -> None:
-        super().__init__(fileobj=packed, mode="rb")
-        self._packed = packed
-
-    def close(self) -> None:
-        super().close()
-        self._packed.close()
 
 
 def _received(attachment: Attachment) -> Attachment | Original:

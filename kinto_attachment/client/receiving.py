@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from kinto_attachment.client.contents import Content
-from kinto_attachment.client.errors import MismatchError
+from kinto_attachment.client.errors import ConflictError, MismatchError
 from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.sources import BLOCK
 from kinto_attachment.metadata import Attachment, Original
@@ -53,15 +53,29 @@ def receive(
     if Path(target).is_dir():
         raise IsADirectoryError(f"{target} is a folder")
     part = partial_file or _beside(Path(target))
-    try:
+    with _clearing(part, keep=partial_file is not None):
         with part.open("a+b") as file, _locked(file):
             _complete(file, content.stored, read_from, progress)
-            _name(part, file, content, Path(target))
+            if content.layers:
+                _unpack_to(file, content.layers, Path(target))
+        if content.layers:
+            part.unlink()
+        else:
+            os.replace(part, target)
+
+
+@contextlib.contextmanager
+def _clearing(part: Path, *, keep: bool) -> Iterator[None]:
+    """Should it fail, remove the part, unless it is to be kept and the next one can use it."""
+    try:
+        yield
+    except BlockingIOError:  # It is another's.
+        raise
     except BaseException as error:
-        if partial_file is None or isinstance(error, MismatchError):
+        useless = isinstance(error, (ConflictError, MismatchError))
+        if not keep or useless or (part.exists() and not part.stat().st_size):
             part.unlink(missing_ok=True)
         raise
-    part.unlink(missing_ok=True)  # It is still there when it was to be unpacked.
 
 
 def _to_open_file(
@@ -74,16 +88,11 @@ def _to_open_file(
         shutil.copyfileobj(whole, target, BLOCK)
 
 
-def _name(part: Path, file: IO[bytes], content: Content, target: Path) -> None:
-    """Let the file appear under its name, at once."""
-    if not content.layers:
-        file.flush()
-        os.replace(part, target)
-        return
-    unpacked = _beside(part)
+def _unpack_to(file: IO[bytes], layers: tuple[Original, ...], target: Path) -> None:
+    unpacked = _beside(Path(file.name))
     try:
         with unpacked.open("xb") as output:
-            _unpack(file, content.layers, output)
+            _unpack(file, layers, output)
         os.replace(unpacked, target)
     finally:
         unpacked.unlink(missing_ok=True)

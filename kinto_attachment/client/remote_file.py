@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+from typing import BinaryIO, cast
 
 import requests
 from urllib3.exceptions import HTTPError, ProtocolError
 
+from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import MismatchError, UnavailableError
 from kinto_attachment.client.session import Session
 from kinto_attachment.metadata import Attachment
@@ -62,7 +65,7 @@ class RemoteReader(BaseReader):
     def _receive(self, size: int) -> bytes:
         try:
             response = self._response or self._open()
-            data: bytes = response.raw.read(size, decode_content=False)
+            data: bytes = response.raw.read1(size, decode_content=False)
             if not data:
                 raise ProtocolError("the answer ended too early")
         except BROKEN as error:
@@ -168,3 +171,24 @@ class RemoteFile(io.RawIOBase):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
+
+
+def open_content(session: Session, endpoint: str, content: Content) -> BinaryIO:
+    """A stored file, to be read buffered, and decompressed as often as it was compressed."""
+    raw = RemoteFile(session, endpoint, content.stored)
+    file = cast(BinaryIO, io.BufferedReader(raw, BUFFER))
+    for _ in content.layers:
+        file = cast(BinaryIO, _Unpacked(file))
+    return file
+
+
+class _Unpacked(gzip.GzipFile):
+    """Closes what it reads from, which GzipFile does only if it has opened it."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()

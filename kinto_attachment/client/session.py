@@ -104,12 +104,13 @@ class Session(KintoSession):  # type: ignore[misc]
 
         def attempt() -> requests.Response:
             response = self._send("GET", url, headers, stream=True)
-            if response.status_code not in REDIRECTS:
-                return response
-            response.close()
-            target = urljoin(response.url, response.headers["Location"])
-            kept = {k: v for k, v in headers.items() if not k.startswith("If-")}
-            return self._send("GET", target, kept, stream=True, auth=_nobody)
+            location = response.headers.get("Location")
+            if response.status_code in REDIRECTS and location:
+                response.close()
+                target = urljoin(response.url, location)
+                kept = {k: v for k, v in headers.items() if not k.startswith("If-")}
+                response = self._send("GET", target, kept, stream=True, away=True)
+            return response if response.status_code in (200, 206) else _fail(response)
 
         return self._patiently(attempt)
 
@@ -121,16 +122,16 @@ class Session(KintoSession):  # type: ignore[misc]
         *,
         body: Body | None = None,
         stream: bool = False,
-        auth: Any = None,
+        away: bool = False,
     ) -> requests.Response:
         response: requests.Response = self._requests().request(
             method,
             url,
             headers={"User-Agent": USER_AGENT, **self.headers, **headers},
             data=body,
-            auth=auth or self.auth,
+            auth=_nobody if away else self.auth,
             timeout=self.timeout,
-            allow_redirects=False,
+            allow_redirects=away,
             stream=stream,
         )
         if re.fullmatch(r"[0-9]{1,5}", pause := response.headers.get("Backoff", "")):
@@ -202,6 +203,8 @@ class _Body:
 def _fail(response: requests.Response) -> NoReturn:
     error = KintoException(response.reason)
     error.response = response
+    with response:
+        _ = response.content  # It says why; it is left unread where a stream was expected.
     raise error
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,18 +260,29 @@ def test_an_upload_whose_answer_is_lost_has_succeeded(
     assert read(client, "r") == CONTENT
 
 
-def test_a_lost_answer_does_not_make_up_for_somebody_elses_file(
-    local: AttachmentClient, embedded: live.Server
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_lost_answer_does_not_make_up_for_what_came_after(
+    local: AttachmentClient, embedded: live.Server, removed: bool
 ) -> None:
     def come_between(seconds: float) -> None:
         local.upload("r", io.BytesIO(b"another's"), filename="f")
+        if removed:
+            local.remove("r")
 
     with FaultProxy(embedded.address) as proxy:
         flaky = through(proxy, local, Retries(2, pause=0, sleep=come_between))
         proxy.cut(received=0, once=True)
         with pytest.raises(ConflictError):
             flaky.upload("r", io.BytesIO(CONTENT), filename="f", safe=True)
-    assert read(local, "r") == b"another's"
+    assert local.exists("r") != removed
+
+
+def test_a_server_that_stores_something_else_is_found_out() -> None:
+    stored = json.dumps(stored_record(b"something else")["attachment"]).encode()
+    with answering(Answer(201, stored)) as (url, _):
+        client = AttachmentClient(url, "b", "c", retries=0)
+        with pytest.raises(MismatchError, match="other bytes than were sent"):
+            client.upload("r", io.BytesIO(CONTENT), filename="f")
 
 
 def test_a_busy_server_is_waited_for(local: AttachmentClient, embedded: live.Server) -> None:
@@ -560,6 +573,14 @@ def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
                 file.read(100)
 
 
+def test_an_answer_that_is_no_file_is_none() -> None:
+    for status in (204, 304, 307):
+        with stub(lambda _, status=status: Answer(status, b"")) as server:
+            client = AttachmentClient(server.url, "b", "c", retries=0)
+            with client.open(stored_record(LARGE)) as file, pytest.raises(ClientError):
+                file.read()
+
+
 # What else there is to do.
 
 
@@ -613,6 +634,17 @@ def test_what_was_compressed_is_decompressed(
     client.download("r", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"a" * 5_000_000
     assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_threads_share_a_client(client: AttachmentClient) -> None:
+    contents = {f"r{number}": LARGE[number : number + 200_000] for number in range(24)}
+
+    def there_and_back(record_id: str) -> bytes:
+        client.upload(record_id, io.BytesIO(contents[record_id]), filename="f")
+        return read(client, record_id)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(there_and_back, contents)) == list(contents.values())
 
 
 def test_records_come_page_by_page(local: AttachmentClient) -> None:

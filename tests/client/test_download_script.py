@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from kinto_attachment.client import AttachmentClient
-from kinto_attachment.client.folder import local_name
 from tests import live
 from tests.client.scripts import AUTH, Press, Script
 from tests.client.stubs import Request, listing, stub
+from tests.client.test_folder import HOSTILE
 from tests.faults import Answer, FaultProxy
 
 LARGE = random.Random(1).randbytes(3_000_000)
@@ -50,6 +50,24 @@ def put(client: AttachmentClient, record: str, content: bytes, filename: str, **
 def stored(folder: Path) -> dict[str, bytes]:
     """The files that are not ours alone, and their content."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".last_sync"}
+
+
+def attachment_of(content: bytes, filename: str = "f.txt") -> dict[str, Any]:
+    return {
+        "filename": filename,
+        "hash": hashlib.sha256(content).hexdigest(),
+        "location": "x",
+        "mimetype": "text/plain",
+        "size": len(content),
+    }
+
+
+def wait_for_a_part(folder: Path) -> None:
+    """Until some of a file has come."""
+    deadline = time.monotonic() + 60
+    while not any(part.stat().st_size for part in folder.glob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # What it does.
@@ -178,41 +196,12 @@ def test_an_original_that_is_none_fails_and_leaves_nothing(
     assert stored(out)["g.txt"] == text
 
 
-HOSTILE = {
-    "../../escaped": "escaped",
-    "/etc/passwd": "passwd",
-    "..\\windows.txt": "windows.txt",
-    "..": "file",
-    ".": "file",
-    "": "file",
-    ".last_sync": "_.last_sync",
-    ".partial": "_.partial",
-    ".bashrc": "_.bashrc",
-    "a\x00b\nc\x1b[31m": "abc[31m",
-    "x" * 300 + ".txt": "x" * 251 + ".txt",
-    "ü" * 200: "ü" * 127,
-}
-
-
-def test_a_filename_never_leaves_the_folder() -> None:
-    for filename, expected in HOSTILE.items():
-        name = local_name(filename)
-        assert name == expected
-        assert os.path.basename(name) == name
-        assert len(name.encode()) <= 255
-
-
 def test_names_of_a_hostile_server(tmp_path: Path) -> None:
     content = b"hostile"
-    attachment = {
-        "hash": hashlib.sha256(content).hexdigest(),
-        "location": "x",
-        "mimetype": "text/plain",
-        "size": len(content),
-    }
+    names = [name for name in HOSTILE if name.isascii() or name.isprintable()]
     records: list[dict[str, object]] = [
-        {"id": f"r{n}", "last_modified": n, "attachment": {**attachment, "filename": name}}
-        for n, name in enumerate(HOSTILE)
+        {"id": f"r{n}", "last_modified": n, "attachment": attachment_of(content, name)}
+        for n, name in enumerate(names)
     ]
 
     def answer(request: Request) -> Answer:
@@ -223,7 +212,7 @@ def test_names_of_a_hostile_server(tmp_path: Path) -> None:
         script = Script("download.py", server.url, "b", "c", tmp_path)
         done = script.call("--json", "-f", out)
     assert done.code == 0, done.err
-    assert len(stored(out)) == len(HOSTILE)
+    assert len(stored(out)) == len(names)
     assert set(stored(out).values()) == {content}
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(
         [*stored(out), ".last_sync"]
@@ -345,6 +334,23 @@ def test_what_failed_is_asked_for_again(
     assert local_download.call("--json", "-f", out).code == 0
 
 
+def test_what_fails_from_its_start_leaves_nothing(
+    local_download: Script, local: AttachmentClient, out: Path, files: Path
+) -> None:
+    put(local, "r", b"x", "f.txt")
+    (file,) = files.glob(f"**/{local.stat('r').location.rpartition('/')[2]}")
+    file.unlink()
+    done = local_download.call("-f", out)
+    assert done.code == 1
+    assert "404" in done.err
+    assert os.listdir(out) == [".last_sync"]
+    (out / "f.txt").mkdir()
+    file.write_bytes(b"x")
+    done = local_download.call("-f", out)
+    assert done.code == 1
+    assert "is a folder" in done.err
+
+
 def test_what_failed_and_is_gone_is_forgotten(
     local_download: Script, local: AttachmentClient, out: Path, files: Path
 ) -> None:
@@ -354,6 +360,44 @@ def test_what_failed_and_is_gone_is_forgotten(
     assert local_download.call("-f", out).code == 1
     local.kinto.delete_record(id="r")
     assert local_download.call("-f", out).code == 0
+
+
+def test_a_file_that_was_replaced_since_the_records_were_asked_for(tmp_path: Path) -> None:
+    old, new = ({"id": "r", "attachment": attachment_of(content)} for content in (b"old", b"new"))
+
+    def answer(request: Request) -> Answer:
+        if request.path.endswith("/records/r"):
+            return Answer(200, json.dumps({"data": new}).encode())
+        if not request.path.endswith("/attachment"):
+            return listing([old])
+        expected = request.headers["If-Match"] == f'"{new["attachment"]["hash"]}"'
+        return Answer(200, b"new") if expected else Answer(412, b"{}")
+
+    with stub(answer) as server:
+        script = Script("download.py", server.url, "b", "c", tmp_path)
+        done = script.call("--json", "-f", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert stored(tmp_path / "out") == {"f.txt": b"new"}
+    assert done.lines[0]["hash"] == hashlib.sha256(b"new").hexdigest()
+
+
+def test_metadata_that_is_none_fails_that_file_only(tmp_path: Path) -> None:
+    good, bad = ({"id": id, "attachment": attachment_of(b"good")} for id in ("good", "bad"))
+    del bad["attachment"]["size"]
+
+    def answer(request: Request) -> Answer:
+        if request.path.endswith("/attachment"):
+            return Answer(200, b"good")
+        return listing([bad, good, {"id": "none", "attachment": None}])
+
+    with stub(answer) as server:
+        script = Script("download.py", server.url, "b", "c", tmp_path)
+        done = script.call("--json", "-f", tmp_path / "out")
+    assert done.code == 1
+    assert {line["record"]: line["result"] for line in done.lines} == {
+        "good": "downloaded",
+        "bad": "failed",
+    }
 
 
 def test_nobody_is_told_what_he_may_not_read(
@@ -389,6 +433,7 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
         proxy.hang(received=2_000_000)
         with script.started("-f", out) as process:
             assert proxy.broken.wait(60), process.communicate()
+            wait_for_a_part(out / ".partial")
             process.send_signal(end)
             _, err = process.communicate(timeout=20)
         assert process.returncode == (130 if end == signal.SIGINT else -end)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from kinto_attachment.client import AttachmentClient
+from kinto_attachment.client.outcomes import readable
 from tests import live
 from tests.client.conftest import PRODUCTION
 from tests.client.scripts import AUTH, ROOT, Press, Script
@@ -185,6 +186,17 @@ def test_the_record_that_has_the_filename_is_used(
         assert content(client, record).decode() == record["attachment"]["filename"]
 
 
+def test_many_long_names_are_looked_up_in_urls_that_servers_take(
+    local_upload: Script, local: AttachmentClient, folder: Path
+) -> None:
+    names = [f"{number} {'ü' * 50}.txt" for number in range(30)]
+    for number, name in enumerate(names):
+        (folder / name).write_text("x")
+        local.upload(f"r{number}", io.BytesIO(b"x"), filename=name)
+    done = local_upload.call("--json", *folder.iterdir())
+    assert done.summary["skipped"] == len(names)
+
+
 def test_folders_and_their_folders(
     local_upload: Script, local: AttachmentClient, folder: Path
 ) -> None:
@@ -305,6 +317,23 @@ def test_plain_lines_in_a_pipe(local_upload: Script, folder: Path) -> None:
     assert done.err == f"failed: {folder / 'missing'}: No such file or directory\n"
     assert "\x1b" not in done.out + done.err
     assert local_upload.run(path).out.splitlines()[0] == f"skipped: {path} (already there)"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (65536, "65.5 kB"),
+        (3_000_000, "3.0 MB"),
+        (GIB, "1.1 GB"),
+        (5 * 10**12, "5.0 TB"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert readable(size) == text
 
 
 def test_quiet(local_upload: Script, folder: Path) -> None:
