@@ -241,11 +241,20 @@ def on_server_flushed(event: Any) -> None:
 
 def _retire_below(request: Any, uri: str) -> None:
     """Retire all links of records below a bucket or collection."""
-    registry = request.registry
-    for page in registry.attachment_links.under(f"{uri}/"):
-        kept = [link for link in page if _keeps(registry.attachment_settings, link)]
-        _retire(request, kept, keep=True)
-        _retire(request, [link for link in page if link not in kept], keep=False)
+    # All in one, so that the storage is asked to delete as many files at once as it can.
+    _discard(request, _drop_below(request.registry, uri))
+
+
+def _drop_below(registry: Any, uri: str) -> Iterator[str]:
+    links: Links = registry.attachment_links
+    for page in links.under(f"{uri}/"):
+        dropped = []
+        for link in page:
+            if _keeps(registry.attachment_settings, link):
+                links.keep(link)
+            else:
+                dropped.append(link)
+        yield from links.drop(dropped)
 
 
 def _keeps(settings: Settings, link: Link) -> bool:
