@@ -103,9 +103,10 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def kill_workers(self) -> int:
-        """End the workers only: gunicorn starts others. Returns how many there were."""
+    def kill_workers(self, only: int | None = None) -> int:
+        """End all workers or so many: gunicorn starts others. Returns how many it were."""
         workers = [worker for worker in self.workers() if worker.pid != self.process.pid]
+        workers = workers[:only]
         for worker in workers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()

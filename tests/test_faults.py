@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 import requests
 
-from tests import invariants, live
+from tests import invariants, live, load
 from tests.faults_plugin import Faults, How, Order, When
 from tests.services import S3, PostgreSQL
 
@@ -255,3 +255,33 @@ def test_no_step_loses_or_leaves_a_file(local_site: Site, action: Action, how: H
 @pytest.mark.parametrize("action", MAIN_ACTIONS, ids=lambda action: action.__name__)
 def test_no_step_loses_or_leaves_an_object(s3_site: Site, action: Action, how: How) -> None:
     assert break_every_step(s3_site, action, how) > 2
+
+
+def test_killing_workers_under_load_loses_and_leaves_no_file(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    database = postgresql.create_database()
+    with (
+        live.kinto(
+            {"base_path": str(tmp_path), **load.SETTINGS},
+            workers=2,
+            threads=4,
+            preload=True,
+            database=database,
+            includes=["tests.publishing"],
+        ) as server,
+        invariants.inside(server) as registry,
+    ):
+        load.prepare(server)
+        clients = load.Load(server)
+        with clients.running():
+            killed = load.kill_workers_for(server, 10)
+        load.wait_for_quiet(registry)
+        assert killed > 5
+        assert clients.answers[200] > 20
+        assert set(clients.answers) <= {0, 200, 201, 204, 404, 409, 503}, clients.answers
+        assert not invariants.lost(registry)
+        invariants.collect(registry)
+        assert not invariants.lost(registry)
+        assert not invariants.left(registry)
+    postgresql.drop_database(database)
