@@ -53,8 +53,8 @@ def left(registry: Any) -> list[str]:
     """Files, links, and other remains of what is gone; none while no request is under way."""
     index, storage = registry.attachment_links, registry.attachment_storage
     found = []
+    linked = links(registry)
     with transaction.manager:
-        links = [link for page in index.under() for link in page]
         found += [f"in the outbox: {entry.keys}" for entry in index.outbox()]
         names = index.reserved_before(2**53)
     found += [f"reserved: {name}" for name in names]
@@ -63,11 +63,13 @@ def left(registry: Any) -> list[str]:
         for uri, record in records(registry).items()
         if record.get(FIELD) is not None
     )
-    current = Counter((link.record, link.key) for link in links if link.state == "current")
+    current = Counter((link.record, link.key) for link in linked if link.state == "current")
     found += [f"a record without its link: {pair}" for pair in pointing - current]
     found += [f"a link without its record: {pair}" for pair in current - pointing]
-    shared = Counter(link.key for link in links)
-    found += [f"{link} is not alone" for link in links if not link.shared and shared[link.key] > 1]
+    shared = Counter(link.key for link in linked)
+    found += [
+        f"{link} is not alone" for link in linked if not link.shared and shared[link.key] > 1
+    ]
     stored = {file.key for file in storage.list()}
     found += [f"stored without a link: {key}" for key in sorted(stored - set(shared))]
     found += [f"linked but not stored: {key}" for key in sorted(set(shared) - stored)]
@@ -113,3 +115,8 @@ def wrong(registry: Any, attachment: Any) -> str:
     if (size, digest.hexdigest()) != (attachment["size"], attachment["hash"]):
         return f"{key} has other content"
     return ""
+
+
+def links(registry: Any) -> list[Any]:
+    with transaction.manager:
+        return [link for page in registry.attachment_links.under() for link in page]

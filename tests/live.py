@@ -9,6 +9,8 @@ Plain Python, usable without pytest::
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -17,10 +19,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
+from tests.application import ALICE, Part, form
 from tests.faults import HOST
 from tests.services import _folder, _free_port, _program, _reaper, _wait
 
@@ -116,6 +119,46 @@ class Server:
         """Wait until it answers (again)."""
         if not _wait(self.process, f"{self.url}/__lbheartbeat__"):
             raise RuntimeError(f"Kinto does not answer:\n{self.log()[-4000:]}")
+
+
+class Client:
+    """One keep-alive connection of alice's; paths are without the API's version."""
+
+    def __init__(self, server: Server) -> None:
+        self.connection = http.client.HTTPConnection(*server.address, timeout=60)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and JSON."""
+        headers = {**ALICE, **(headers or {})}
+        chunked = "Transfer-Encoding" in headers
+        self.connection.request(method, f"/v1{path}", body, headers, encode_chunked=chunked)
+        response = self.connection.getresponse()
+        content = response.read()
+        is_json = "json" in response.headers.get("Content-Type", "")
+        return (
+            response.status,
+            dict(response.headers),
+            json.loads(content) if content and is_json else content,
+        )
+
+    def put(self, path: str, data: Any = None) -> int:
+        body = json.dumps({"data": data or {}})
+        return self.request("PUT", path, body, {"Content-Type": "application/json"})[0]
+
+    def attach(
+        self, record: str, content: bytes, filename: str = "a.bin", **headers: str
+    ) -> tuple[int, dict[str, str], Any]:
+        body, content_type = form(Part("attachment", content, filename))
+        headers = {"Content-Type": content_type, **headers}
+        return self.request("POST", f"{record}/attachment", body, headers)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests import live
-from tests.test_concurrency import Client
+from tests.live import Client
 
 BUCKET = "/buckets/b"
 COLLECTIONS = ("c", "named", "kept", "public")
@@ -23,6 +24,7 @@ SETTINGS = {
 }
 RECORDS_EACH = 6
 JSON = {"Content-Type": "application/json"}
+BROKEN = (OSError, http.client.HTTPException, ValueError)  # What a killed server comes to.
 SIZES = (0, 10, 5_000, 300_000)
 
 
@@ -52,7 +54,7 @@ class Load:
 
     def _run(self, choices: random.Random) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(OSError, ValueError), Client(self.server) as client:
+            with contextlib.suppress(*BROKEN), Client(self.server) as client:
                 while not self._stop.is_set():
                     self.answers[0] += 1  # Taken back below, if there is an answer.
                     status = act(client, choices)

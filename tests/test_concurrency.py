@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import threading
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,55 +15,15 @@ from typing import Any
 import pytest
 
 from tests import invariants, live
-from tests.application import Part, form, sha256
+from tests.application import sha256
+from tests.live import Client
 from tests.services import PostgreSQL
 
 CLIENTS = 16
-HEADERS = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
 }
-
-
-class Client:
-    """One keep-alive connection."""
-
-    def __init__(self, server: live.Server) -> None:
-        self.connection = http.client.HTTPConnection(*server.address, timeout=60)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-
-    def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], Any]:
-        """Status, headers and JSON."""
-        headers = {**HEADERS, **(headers or {})}
-        chunked = "Transfer-Encoding" in headers
-        self.connection.request(method, f"/v1{path}", body, headers, encode_chunked=chunked)
-        response = self.connection.getresponse()
-        content = response.read()
-        is_json = "json" in response.headers.get("Content-Type", "")
-        return (
-            response.status,
-            dict(response.headers),
-            json.loads(content) if content and is_json else content,
-        )
-
-    def put(self, path: str, data: Any = None) -> int:
-        body = json.dumps({"data": data or {}})
-        return self.request("PUT", path, body, {"Content-Type": "application/json"})[0]
-
-    def attach(
-        self, record: str, content: bytes, filename: str = "a.bin", **headers: str
-    ) -> tuple[int, dict[str, str], Any]:
-        body, content_type = form(Part("attachment", content, filename))
-        headers = {"Content-Type": content_type, **headers}
-        return self.request("POST", f"{record}/attachment", body, headers)
 
 
 @pytest.fixture(scope="module")
