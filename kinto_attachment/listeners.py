@@ -243,6 +243,22 @@ def _retire_below(request: Any, uri: str) -> None:
     """Retire all links of records below a bucket or collection."""
     # All in one, so that the storage is asked to delete as many files at once as it can.
     _discard(request, _drop_below(request.registry, uri))
+    _delete_records_below(request.registry, uri)
+
+
+def _delete_records_below(registry: Any, uri: str) -> None:
+    """Delete all records, where Kinto goes on to delete as many objects as one query gives.
+
+    The others would come back, without their files, with a bucket or collection of that name.
+    """
+    limit = registry.attachment_links.page_size
+    for parent_id in (uri, f"{uri}/*"):
+        while limit <= len(
+            registry.storage.delete_all(
+                resource_name="record", parent_id=parent_id, with_deleted=False
+            )
+        ):
+            pass
 
 
 def _drop_below(registry: Any, uri: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -84,3 +85,22 @@ def test_deleting_a_bucket_asks_storage_and_database_only_a_few_times(app: Any) 
     assert 0 < len(calls) <= 12, calls
     assert len(queries) < 150, len(queries)
     assert not invariants.left(app.app.registry)
+
+
+@pytest.mark.parametrize("uri", [BUCKET, COLLECTION])
+def test_no_record_stays_without_its_file_however_many_there_are(
+    postgresql: PostgreSQL, tmp_path: Path, uri: str
+) -> None:
+    url = postgresql.create_database()
+    app = make_app(
+        {"base_path": str(tmp_path)}, postgresql_settings(url), storage_max_fetch_size="4"
+    )
+    put_collection(app)
+    for number in range(10):
+        attach(app, f"{COLLECTION}/records/r{number}")
+    app.delete(uri, headers=ALICE)
+    put_collection(app)  # With it, Kinto would bring back what it has left.
+    assert app.get(f"{COLLECTION}/records", headers=ALICE).json["data"] == []
+    assert not list(tmp_path.rglob("*.txt"))
+    forget_database(url)
+    postgresql.drop_database(url)
