@@ -38,7 +38,10 @@ def stub(answer: Callable[[Request], Answer]) -> Iterator[Stub]:
             found.seen.append(request)
             made = answer(request)
             self.send_response(made.status)
-            for name, value in {**made.headers, "Content-Length": str(len(made.body))}.items():
+            # An answer may promise more than it has: then the connection breaks off.
+            headers = {"Content-Length": str(len(made.body)), **made.headers}
+            self.close_connection = headers["Content-Length"] != str(len(made.body))
+            for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(made.body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -394,6 +395,38 @@ def test_a_download_gives_up_in_the_end(
     assert LARGE.startswith((tmp_path / "part").read_bytes())
 
 
+def test_every_byte_that_comes_is_progress(tmp_path: Path) -> None:
+    """Connections that never last are enough, if there are enough of them."""
+
+    def break_off(request: Request) -> Answer:
+        whole = ranges_of(LARGE)(request)
+        length = {"Content-Length": str(len(whole.body))}
+        return Answer(whole.status, whole.body[:50_000], {**whole.headers, **length})
+
+    with stub(break_off) as server:
+        client = AttachmentClient(server.url, "b", "c", retries=Retries(1, pause=0))
+        client.download(stored_record(LARGE), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    assert len(server.seen) == len(LARGE) / 50_000
+
+
+def test_what_has_come_is_taken_at_once(local: AttachmentClient, embedded: live.Server) -> None:
+    """Or a connection that is reset would take with it what had come already."""
+    local.upload("r", io.BytesIO(LARGE), filename="f")
+    told: list[int] = []
+    with FaultProxy(embedded.address) as proxy:
+        client = through(proxy, local, Retries(0))
+        client.session.timeout = 5
+        proxy.hang(received=100_000)
+
+        def progress(done: int, total: int) -> None:
+            told.append(done)
+            proxy.work()
+
+        client.download(record_of(local, "r"), io.BytesIO(), progress)
+    assert told[0] < 100_000
+
+
 def test_a_partial_file_is_gone_on_with(client: AttachmentClient, tmp_path: Path) -> None:
     told: list[int] = []
     client.upload("r", io.BytesIO(LARGE), filename="f")
@@ -431,6 +464,17 @@ def test_two_downloads_do_not_share_a_partial_file(
     local.download("r", tmp_path / "copy", come_between, partial_file=part)
     assert (tmp_path / "copy").read_bytes() == LARGE
     assert not (tmp_path / "other").exists()
+
+
+def test_an_empty_partial_file_of_another_process_is_left_to_it(
+    local: AttachmentClient, tmp_path: Path
+) -> None:
+    local.upload("r", io.BytesIO(CONTENT), filename="f")
+    with (tmp_path / "part").open("wb") as others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            local.download("r", tmp_path / "copy", partial_file=tmp_path / "part")
+    assert os.listdir(tmp_path) == ["part"]
 
 
 def test_a_folder_is_no_target(local: AttachmentClient, tmp_path: Path) -> None:

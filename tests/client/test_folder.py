@@ -65,6 +65,14 @@ def test_a_place_is_found_for_every_record(tmp_path: Path) -> None:
         assert again.place(record, filename).name == name
 
 
+def test_a_name_that_is_no_longer_used_is_free(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, SOURCE)
+    assert folder.place("r1", "x.txt").name == "x.txt"
+    assert folder.place("r1", "new.txt").name == "new.txt"
+    assert folder.place("r2", "x.txt").name == "x.txt"
+    assert folder.place("r1", "x.txt").name == "x-r1.txt"
+
+
 def test_names_stay_when_the_server_is_reached_by_another_url(tmp_path: Path) -> None:
     folder = Folder(tmp_path, SOURCE)
     folder.sync.timestamp = 5
