@@ -415,7 +415,7 @@ def test_what_has_come_is_taken_at_once(local: AttachmentClient, embedded: live.
     local.upload("r", io.BytesIO(LARGE), filename="f")
     told: list[int] = []
     with FaultProxy(embedded.address) as proxy:
-        client = through(proxy, local, Retries(0))
+        client = through(proxy, local, Retries(2, pause=0))
         client.session.timeout = 5
         proxy.hang(received=100_000)
 
