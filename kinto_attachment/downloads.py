@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from kinto.core.errors import ERRORS, http_error
 from pyramid.httpexceptions import HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable
@@ -70,7 +71,8 @@ class StoredFile:
         filename, mimetype, sha256 = (
             str(metadata.get(name) or "") for name in ("filename", "mimetype", "hash")
         )
-        return cls(key, filename, mimetype, sha256, stat)
+        # Quoted, since it becomes a header, and other code than ours may have written it.
+        return cls(key, filename, mimetype, quote(sha256, safe=""), stat)
 
 
 def respond(

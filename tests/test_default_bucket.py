@@ -16,6 +16,7 @@ from tests.application import (
     attach,
     key_of,
     put,
+    put_collection,
     put_raw,
     read,
     records,
@@ -111,6 +112,14 @@ class TestOfEachUser:
     def test_takes_permissions(self, app: Any) -> None:
         attach(app, DEFAULT, permissions={"read": [userid(app, BOB)]})
         assert read(app, f"{real(app)}/attachment", headers=BOB) == CONTENT
+
+    def test_is_not_one_s_own_when_somebody_else_made_it(self, app: Any) -> None:
+        put_collection(app, real(app, "/buckets/default/collections/c"), headers=BOB)
+        put(app, real(app), headers=BOB)
+        for upload in (attach, put_raw):
+            upload(app, DEFAULT, status=403)
+            assert app.app.body.taken == 0
+        app.get(URL, headers=ALICE, status=403)
 
     def test_without_permission_to_create_buckets(self, build: Build) -> None:
         app = build({"bucket_create_principals": userid(build())})

@@ -23,6 +23,7 @@ from tests.application import (
     read,
     send,
     stored_files,
+    write_behind,
 )
 from tests.backends import ON_DATABASES, ON_MEMORY, Build
 
@@ -222,6 +223,28 @@ class TestResponses:
             response = app.get(URL, headers=ALICE)
             assert "X-Evil" not in response.headers
             assert response.content_type == "text/plain"
+
+    @ON_MEMORY
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("mimetype", "text/html\r\nX-Evil: 1"),
+            ("mimetype", "nonsense"),
+            ("mimetype", 1),
+            ("mimetype", None),
+            ("filename", "a\r\nX-Evil: 1.txt"),
+            ("filename", ["a"]),
+            ("hash", '"\r\nX-Evil: 1'),
+            ("hash", None),
+        ],
+    )
+    def test_have_no_header_of_another_plugin_s(self, app: Any, name: str, value: Any) -> None:
+        attachment = attach(app).json
+        write_behind(app, RECORD, {"attachment": {**attachment, name: value}})
+        response = app.get(URL, headers=ALICE)
+        assert response.body == CONTENT
+        assert "X-Evil" not in response.headers
+        write_behind(app, RECORD, {"attachment": attachment})
 
     @ON_MEMORY
     def test_errors_are_never_html(self, app: Any) -> None:

@@ -326,6 +326,14 @@ class TestIndex:
         assert links.drop(links.of_record(f"{RECORD}2")) == ["a.txt"]
         assert links.of_key("a.txt") == []
 
+    def test_a_link_that_was_shared_since_it_was_read(self, links: Links) -> None:
+        links.add(link("a.txt"))
+        stale = links.of_record(RECORD)
+        links.share(link("a.txt", f"{RECORD}2"))
+        assert links.drop(stale) == []
+        assert [left.record for left in links.of_key("a.txt")] == [f"{RECORD}2"]
+        assert links.drop(links.of_record(f"{RECORD}2")) == ["a.txt"]
+
     def test_all_links_of_a_file_at_once(self, links: Links) -> None:
         links.add(link("a.txt"))
         links.share(link("a.txt", f"{RECORD}2"))
