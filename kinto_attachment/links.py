@@ -199,6 +199,22 @@ class Links:
             linked.update(row["key"] for row in rows)
         return set(keys) - linked
 
+    def is_unlinked(self, record: str, key: str) -> bool:
+        """Whether a file that was stored for a record is, and stays, of no record.
+
+        When the connection breaks at the commit, the database may still be about to commit. So
+        look where that transaction has written: who writes there waits for its end.
+        """
+        link = Link.to(record, key, {})
+        try:
+            self.backend.create(
+                resource_name=LINK, parent_id=link.parent, obj={"id": link.id, **link.dump()}
+            )
+        except UnicityError:
+            return False
+        self._delete(LINK, link.parent, link.id)
+        return not self.of_key(key)
+
     # Changes.
 
     def add(self, link: Link) -> None:

@@ -153,14 +153,14 @@ def _undo(registry: Any, ledger: Ledger) -> None:
     if not unlinked:
         return
     with transaction.manager:
-        # Nothing was committed by this request, but a memory backend keeps what was written.
+        # A memory backend keeps what was written, and a database that we have lost may yet commit.
         lost = [key for key in unlinked if not _in_use(registry, key, ledger.written[key])]
     _delete(registry, lost)
 
 
 def _in_use(registry: Any, key: str, record_uri: str) -> bool:
     links: Links = registry.attachment_links
-    if links.of_key(key):
+    if not links.is_unlinked(record_uri, key):
         return True
     collection_uri, _, object_id = record_uri.rpartition("/records/")
     try:
