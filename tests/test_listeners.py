@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import transaction
 from kinto.core.events import ACTIONS, ResourceChanged, notify_resource_event
 from pyramid.security import NO_PERMISSION_REQUIRED
 
@@ -260,6 +261,35 @@ class TestDetach:
         put(app, RECORD, data={})
         assert stored_files(app) == {key}
         assert {state for _, _, state in stored_links(app)} == {"kept"}
+
+
+@ON_DATABASES
+class TestWithoutIndex:
+    """Records that are older than the index: restored, or written by another plugin."""
+
+    @pytest.fixture
+    def unlinked(self, app: Any) -> Any:
+        attach(app)
+        links = app.app.registry.attachment_links
+        with transaction.manager:
+            links.drop(links.of_record(RECORD))
+        assert not stored_links(app)
+        return app
+
+    def test_are_linked_when_they_are_written(self, unlinked: Any) -> None:
+        unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
+        assert {record for record, _, _ in stored_links(unlinked)} == {RECORD}
+        assert read(unlinked) == CONTENT
+
+    def test_are_read(self, unlinked: Any) -> None:
+        assert read(unlinked) == CONTENT
+        unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
+
+    def test_point_at_a_file_that_is_gone(self, unlinked: Any) -> None:
+        unlinked.app.registry.attachment_storage.delete(*stored_files(unlinked))
+        unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
+        assert not stored_links(unlinked)
+        put(unlinked, RECORD, data={})
 
 
 @ON_MEMORY

@@ -21,7 +21,7 @@ from tests.application import (
     stored_content,
     stored_files,
 )
-from tests.backends import ON_MEMORY, Build
+from tests.backends import ON_MEMORY, ON_POSTGRESQL, Build
 
 URL = f"{RECORD}/attachment"
 CDN = "https://cdn.example.com/files/"
@@ -171,6 +171,43 @@ class TestBaseUrl:
         app = build(base_url=CDN)
         attach(app)
         app.get(URL, headers=ANONYMOUS, status=401)
+
+
+@ON_POSTGRESQL
+class TestMoved:
+    """Files keep working for the server when their public URL is another now."""
+
+    @pytest.fixture(params=["https://old.example.com", "", None])
+    def moved(self, build: Build, request: pytest.FixtureRequest) -> Any:
+        attach(build(**({} if request.param is None else {"base_url": request.param})))
+        return build(base_url=CDN)
+
+    def test_are_read(self, moved: Any) -> None:
+        assert read(moved) == CONTENT
+
+    def test_stay_when_the_record_is_written(self, moved: Any) -> None:
+        before = attachment_of(moved)
+        moved.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
+        put(moved, RECORD, data={"attachment": before, "title": "B"})
+        assert attachment_of(moved) == before
+        assert read(moved) == CONTENT
+
+    def test_are_replaced(self, moved: Any) -> None:
+        assert attach(moved, content=b"new").json["location"].startswith(CDN)
+        assert read(moved) == b"new"
+        assert len(stored_files(moved)) == 1
+
+    @pytest.mark.parametrize("path", [URL, RECORD])
+    def test_are_deleted(self, moved: Any, path: str) -> None:
+        moved.delete(path, headers=ALICE)
+        assert not stored_files(moved)
+
+    def test_are_not_forged(self, moved: Any) -> None:
+        before = attachment_of(moved)
+        (key,) = stored_files(moved)
+        changed = {**before, "location": f"{CDN}{key}"}
+        moved.put_json(RECORD, {"data": {"attachment": changed}}, headers=ALICE, status=400)
+        assert attachment_of(moved) == before
 
 
 @ON_MEMORY

@@ -405,6 +405,26 @@ class TestAfterTheCommit:
         assert "AttachmentAdded" in caplog.text
 
 
+@ON_DATABASES
+def test_what_fails_afterwards_is_logged_and_left_to_gc(
+    app: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is, the client's request has been done, or refused, before."""
+    key = key_of(attach(app).json)
+    with monkeypatch.context() as patch:
+        patch.setattr(app.app.registry.attachment_links, "take", fail_with(RuntimeError("no")))
+        attach(app, content=b"new", status=200)
+        patch.setattr(app.app.registry.attachment_links, "of_key", fail_with(RuntimeError("no")))
+        attach(app, data="nope", status=400)
+    assert caplog.text.count("Could not settle the attachments") == 2
+    assert read(app) == b"new"
+    assert [entry.keys for entry in outbox(app)] == [[key]]
+    empty_outbox(app)
+    stranded = stored_files(app) - {link_key for _, link_key, _ in stored_links(app)}
+    assert len(stranded) == 1
+    app.app.registry.attachment_storage.delete(*stranded)
+
+
 @contextlib.contextmanager
 def failing_deletes(app: Any, *, late: bool = False) -> Iterator[None]:
     """A disk that cannot be made to fail like this by the user that tests run as.
