@@ -40,14 +40,11 @@ moto: $(VENV)/.dev ## Run an S3 simulator (moto) to play with
 tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95, JOBS=2)
 	@echo 'Running the tests that are marked "$(LEFT_OUT)".'
 	@rm -f $(VENV)/coverage*
-	@status=0; \
-	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
+	@export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
 	export PYTEST_DEBUG_TEMPROOT=$$(mktemp -d); \
-	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile -m "$(LEFT_OUT)" $(ARGS) || status=$$?; \
-	$(BIN)/python -m coverage combine --quiet; \
-	$(BIN)/python -m coverage report --fail-under=$(FLOOR) || status=$$?; \
-	if [ $$status = 0 ]; then rm -rf "$$PYTEST_DEBUG_TEMPROOT"; fi; \
-	exit $$status
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "$(LEFT_OUT)" \
+		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR) $(ARGS) \
+	&& rm -rf "$$PYTEST_DEBUG_TEMPROOT"
 
 tests-nginx: $(VENV)/.dev ## Run the tests that need nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)

@@ -18,6 +18,7 @@ DEV = [
     "prometheus-client>=0.20",
     "psutil>=6",
     "pytest>=8.3",
+    "pytest-cov>=7",
     "pytest-xdist>=3.6",
     "requests>=2.32",
     "ruff>=0.9",
