@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from kinto_attachment.streams import CHUNK_SIZE
 from tests import invariants, live
-from tests.application import sha256
+from tests.application import ALICE, Part, form, sha256
 from tests.live import Client
 from tests.services import PostgreSQL
 
@@ -154,45 +156,83 @@ def test_changes_of_all_kinds_lose_and_leave_nothing(server: live.Server, regist
     check(registry)
 
 
-def test_slow_uploads_hold_no_database_connection(postgresql: PostgreSQL, tmp_path: Path) -> None:
+PLAIN = "/buckets/b/collections/c/records/plain"
+
+
+@pytest.fixture
+def frugal(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[live.Server]:
+    """A server with many threads and two database connections; its files are in tmp_path."""
     database = postgresql.create_database()
     settings = {"kinto.storage_pool_size": "2", "kinto.storage_max_overflow": "0"}
-    with live.kinto(
-        {"base_path": str(tmp_path)},
-        workers=1,
-        threads=32,
-        database=database,
-        settings=settings,
-    ) as server:
-        stop = threading.Event()
-        with Client(server) as client, ThreadPoolExecutor(20) as pool:
-            for path in ("", "/collections/c", "/collections/c/records/plain"):
-                assert client.put(f"/buckets/b{path}") == 201
-            uploads = [pool.submit(upload_slowly, server, number, stop) for number in range(20)]
-            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
-            times = []
-            for _ in range(10):
-                started = time.monotonic()
-                status, _, _ = client.request("GET", "/buckets/b/collections/c/records/plain")
-                times.append(time.monotonic() - started)
-                assert status == 200
-            stop.set()
-            assert [upload.result(60) for upload in uploads] == [201] * 20
-        assert max(times) < 1
+    with (
+        live.kinto(
+            {"base_path": str(tmp_path)}, threads=32, database=database, settings=settings
+        ) as server,
+        Client(server) as client,
+    ):
+        for path in ("/buckets/b", "/buckets/b/collections/c", PLAIN):
+            assert client.put(path) == 201
+        yield server
     postgresql.drop_database(database)
 
 
+def longest_read(server: live.Server) -> float:
+    """Of ten times that a record is read: the longest, in seconds."""
+    times = []
+    with Client(server) as client:
+        for _ in range(10):
+            started = time.monotonic()
+            assert client.request("GET", PLAIN)[0] == 200
+            times.append(time.monotonic() - started)
+    return max(times)
+
+
+def test_slow_uploads_hold_no_database_connection(frugal: live.Server, tmp_path: Path) -> None:
+    stop = threading.Event()
+    with ThreadPoolExecutor(20) as pool:
+        uploads = [pool.submit(upload_slowly, frugal, number, stop) for number in range(20)]
+        try:
+            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
+            assert longest_read(frugal) < 1
+        finally:
+            stop.set()
+        assert [upload.result(60) for upload in uploads] == [201] * 20
+
+
 def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
-    """1 KiB/s, until the event; then the rest."""
+    """1 KiB/s, until the event; then the rest. Every way to upload is taken by some."""
+    bucket = ("b", "default")[number % 2]
+    record = f"/buckets/{bucket}/collections/c/records/slow{number}/attachment"
+    head, tail, method, headers = b"", b"", "PUT", {"Transfer-Encoding": "chunked"}
+    if number % 4 < 2:
+        body, headers["Content-Type"] = form(Part("attachment", b"?", "a.bin"))
+        method, (head, tail) = "POST", body.split(b"?")
 
     def pieces() -> Iterator[bytes]:
+        # Forms are parsed in pieces of this size: the test sees the file of one that has begun.
+        yield head + bytes(CHUNK_SIZE)
         for _ in range(60):
             yield bytes(1024)
             stop.wait(1)
+        yield tail
 
-    path = f"/buckets/b/collections/c/records/slow{number}/attachment?filename=a.bin"
     with Client(server) as client:
-        return client.request("PUT", path, pieces(), {"Transfer-Encoding": "chunked"})[0]
+        path = f"{record}?filename=a.bin"
+        return client.request(method, path, filter(None, pieces()), headers)[0]
+
+
+def test_slow_downloads_hold_no_database_connection(frugal: live.Server) -> None:
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(frugal))
+        # More than sockets take in by themselves.
+        assert client.attach("/buckets/b/collections/c/records/big", bytes(16 * 1024**2))[0] == 201
+        for _ in range(20):
+            slow = stack.enter_context(Client(frugal)).connection
+            slow.request(
+                "GET", "/v1/buckets/b/collections/c/records/big/attachment", headers=ALICE
+            )
+            assert slow.getresponse().read(1024) == bytes(1024)
+        assert longest_read(frugal) < 1
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
