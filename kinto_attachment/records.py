@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from kinto.core.storage.exceptions import IntegrityError, ObjectNotFoundError
+from kinto.core.storage.exceptions import IntegrityError
 from kinto.core.utils import build_request, instance_uri
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
@@ -67,12 +67,16 @@ def write(
         try:
             _create_parents(request, context)
             return _ask_kinto(request, context.record_uri, body, exists=exists)
-        except (HTTPNotFound, HTTPPreconditionFailed):
-            # While the body came in, the record may have been deleted or created. A record that
-            # is deleted is not created again to take its attachment away.
-            if attachment is None or exists == _exists(request, context):
+        except HTTPNotFound:
+            # Deleted while the body came in; not to be created again without an attachment.
+            if not exists or attachment is None or attempt == ATTEMPTS:
                 raise
-            exists = not exists
+            exists = False
+        except HTTPPreconditionFailed:
+            # Created while the body came in, unless it is the client's precondition that fails.
+            if exists or _has_precondition(request) or attempt == ATTEMPTS:
+                raise
+            exists = True
         except IntegrityError:
             if attempt == ATTEMPTS or in_batch(request):
                 raise
@@ -82,12 +86,8 @@ def write(
     raise AssertionError("unreachable")
 
 
-def _exists(request: Any, context: RecordContext) -> bool:
-    try:
-        request.registry.storage.get("record", context.collection_uri, context.record_id)
-    except ObjectNotFoundError:
-        return False
-    return True
+def _has_precondition(request: Any) -> bool:
+    return "If-Match" in request.headers or "If-None-Match" in request.headers
 
 
 def _create_parents(request: Any, context: RecordContext) -> None:
@@ -114,7 +114,7 @@ def _ask_kinto(request: Any, uri: str, body: dict[str, Any], *, exists: bool) ->
     subrequest = build_request(request, {"method": method, "path": uri, "body": body})
     for header in NOT_FORWARDED:
         subrequest.headers.pop(header, None)
-    if not exists and "If-Match" not in subrequest.headers:
+    if not exists and not _has_precondition(request):
         subrequest.headers["If-None-Match"] = "*"  # PUT replaces, which is not meant here.
     subrequest.bound_data = request.bound_data
     with allow_metadata_changes(request):

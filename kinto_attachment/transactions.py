@@ -154,13 +154,16 @@ def _undo(registry: Any, ledger: Ledger) -> None:
         return
     with transaction.manager:
         # A memory backend keeps what was written, and a database that we have lost may yet commit.
-        lost = [key for key in unlinked if not _in_use(registry, key, ledger.written[key])]
+        lost = [key for key in unlinked if not _in_use(registry, ledger, key)]
     _delete(registry, lost)
 
 
-def _in_use(registry: Any, key: str, record_uri: str) -> bool:
+def _in_use(registry: Any, ledger: Ledger, key: str) -> bool:
     links: Links = registry.attachment_links
-    if not links.is_unlinked(record_uri, key):
+    record_uri = ledger.written[key]
+    # Without a link written, no commit can be under way: losers of a race need not meet here.
+    in_doubt = key in ledger.linking
+    if not links.is_unlinked(record_uri, key) if in_doubt else links.of_key(key):
         return True
     collection_uri, _, object_id = record_uri.rpartition("/records/")
     try:
