@@ -22,7 +22,7 @@ LEFT_OUT := not nginx$(if $(call FOUND,curl),, and not curl)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve s3 moto tests tests-nginx tests-all-pythons lint format typecheck bench chaos clean
+.PHONY: help serve s3 moto tests tests-failed tests-nginx tests-all-pythons lint format typecheck bench chaos clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (AR
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "$(LEFT_OUT)" \
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR) $(ARGS) \
 	&& rm -rf "$$PYTEST_DEBUG_TEMPROOT"
+
+tests-failed: $(VENV)/.dev ## Run the tests that failed last time, one after the other
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 tests-nginx: $(VENV)/.dev ## Run the tests that need nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)
