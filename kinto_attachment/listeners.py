@@ -5,6 +5,7 @@ All links are made and dropped here, for our own uploads as for any other write 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from kinto_attachment.transactions import Ledger
 ALLOWED = "kinto_attachment.allowed"
 BEFORE = "kinto_attachment.before"
 FLUSHED = "kinto_attachment.flushed"
+
+SOON = 60.0  # Seconds: gc spares files that are younger.
 
 
 @contextmanager
@@ -174,7 +177,9 @@ class _Change:
         # The first link only: a subscriber may have copied the new record already.
         if key in ledger.written and key not in ledger.linking:
             ledger.linking.add(key)
-            self.links.add(link)
+            # A client can send the file, and the end of its form hours later: gc may have been.
+            soon = time.monotonic() - ledger.stored < SOON
+            self.links.add(link) if soon else self.links.share(link)
             ledger.when_committed(ledger.linked, key)
         else:
             self.links.share(link)

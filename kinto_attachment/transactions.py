@@ -35,6 +35,7 @@ class Ledger:
     """What one request did to files, shared by the sub-requests of a batch."""
 
     written: dict[str, str] = field(default_factory=dict)  # Key -> URI of the record it is for.
+    stored: float = 0.0  # When the last of them was, by time.monotonic().
     reserved: list[str] = field(default_factory=list)
     linking: set[str] = field(default_factory=set)  # Files of ours with a link, if it commits.
     # Filled by after-commit hooks, so with what is committed only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -101,7 +102,8 @@ def _write(request: Any, scope: Scope, filename: str, mimetype: str, reader: Has
     request.registry.attachment_storage.write(
         key, reader, mimetype, disposition=served_as(scope, filename, mimetype)
     )
-    Ledger.of(request).written[key] = request.context.record_uri
+    ledger = Ledger.of(request)
+    ledger.written[key], ledger.stored = request.context.record_uri, time.monotonic()
     return key
 
 

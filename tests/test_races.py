@@ -7,13 +7,16 @@ All pairs of requests meet in ``make chaos``; here are those that have most to d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any
 
 import pytest
 from kinto.core.events import ResourceChanged
 
-from tests import publishing, races
-from tests.application import ALICE, RECORD, attach, on_event
+from kinto_attachment import listeners
+from tests import invariants, publishing, races
+from tests.application import ALICE, RECORD, Part, attach, form, on_event, read, send
 from tests.interleavings import Orders, at_random
 from tests.races import (
     batch,
@@ -61,6 +64,9 @@ def keeping_app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
         yield app
 
 
+END = 40  # Bytes of a form that come late, after the file.
+
+
 def names(operations: tuple[races.Operation, ...]) -> str:
     return "-".join(operation.__name__ for operation in operations)
 
@@ -103,3 +109,36 @@ def test_a_copy_made_within_the_upload_shares_its_file(app: Any) -> None:
     races.check(app, ["upload with a copy"])
     app.delete(RECORD, headers=ALICE)
     races.check(app, ["upload with a copy", "delete the record"])
+
+
+class Lingering(BytesIO):
+    """The body of a form whose end comes when gc has been."""
+
+    def __init__(self, app: Any, content: bytes) -> None:
+        parts = Part("attachment", content, "a.txt"), Part("data", "{}" + " " * END)
+        body, self.content_type = form(*parts)
+        super().__init__(body)
+        self.app, self.length = app, len(body)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        rest = self.length - self.tell()
+        if rest == END:
+            with ThreadPoolExecutor(1) as other:
+                report = other.submit(invariants.collect, self.app.app.registry).result()
+            assert len(report.unlinked) == 1
+        return super().read(min(size, rest - END) if rest > END else size)
+
+
+def test_a_file_that_gc_takes_before_its_form_ends_is_not_linked(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "SOON", 0)
+    races.start(app)
+    body = Lingering(app, b"new")
+    headers = {**ALICE, "Content-Type": body.content_type}
+    path = f"{RECORD}/attachment"
+    answer = send(app, "POST", path, body, length=body.length, headers=headers, status="*")
+    assert answer.status_int == 409
+    assert read(app) == b"old"
+    races.check(app, ["gc"])
