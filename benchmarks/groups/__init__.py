@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.groups import advice, buckets, downloads, links, memory, s3, throughput, uploads
+from benchmarks.groups import (
+    advice,
+    buckets,
+    downloads,
+    links,
+    memory,
+    s3,
+    scripts,
+    throughput,
+    uploads,
+)
 from benchmarks.row import Group
 from benchmarks.scale import Scale
 
@@ -18,5 +28,6 @@ def every(scale: Scale) -> list[Group[Any]]:
         *s3.groups(scale),
         *links.groups(scale),
         *buckets.groups(scale),
+        *scripts.groups(scale),
         *advice.groups(scale),
     ]
