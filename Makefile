@@ -31,9 +31,11 @@ serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888
 	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE)
 
 s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to play with
+	@echo 'An S3 server, until Ctrl-C. Give these settings to Kinto:'
 	@$(BIN)/python -m tests.services seaweedfs
 
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to play with
+	@echo 'A simulator of S3, until Ctrl-C. Give these settings to Kinto:'
 	@$(BIN)/python -m tests.services moto
 
 # The folder of their own: the ones of several runs at once would clear away each other's files.
