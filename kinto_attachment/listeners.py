@@ -13,11 +13,12 @@ from copy import deepcopy
 from typing import Any
 
 import transaction
-from kinto.core.errors import raise_invalid
+from kinto.core.errors import ERRORS, http_error, raise_invalid
 from kinto.core.events import ACTIONS
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.storage.memory import MemoryBasedStorage
 from kinto.core.utils import instance_uri
+from pyramid.httpexceptions import HTTPPreconditionFailed
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
@@ -127,11 +128,27 @@ class _Change:
     def apply(self, new: Any, old: Any) -> None:
         key = key_of(self.settings, self.prefix, new)
         current = [] if self.created else self._current_links()
+        self._check_precondition(old, [link.key for link in current])
         if key is not None and key not in [link.key for link in current]:
             self._link(key, new)
         retired = [link for link in current if link.key != key]
         _retire(self.request, retired, keep=self.scope.keep_old_files)
         self._announce(new, old)
+
+    def _check_precondition(self, old: Any, current: list[str]) -> None:
+        """Ask once more whether the record is as the client knows it.
+
+        Kinto asks first, and then waits for other requests that write the record.
+        """
+        key = key_of(self.settings, self.prefix, old)
+        if "If-Match" not in self.request.headers or current == ([] if key is None else [key]):
+            return
+        if not self.created and self._committed() != old:
+            raise http_error(
+                HTTPPreconditionFailed(),
+                errno=ERRORS.MODIFIED_MEANWHILE,
+                message="Resource was modified meanwhile",
+            )
 
     def check(self, attachment: Any) -> None:
         """Refuse an update that brings back what was replaced or removed in the meantime.

@@ -111,22 +111,30 @@ def test_of_uploads_to_one_record_one_file_remains(server: live.Server, registry
     check(registry)
 
 
-def test_with_if_match_the_losers_leave_nothing(server: live.Server, registry: Any) -> None:
+def test_with_one_etag_one_upload_wins(server: live.Server, registry: Any) -> None:
     record = "/buckets/b/collections/c/records/matched"
     with Client(server) as client:
         assert client.attach(record, b"first")[0] == 201
-
-    def upload(number: int, client: Client) -> list[int]:
-        statuses = []
         for turn in range(5):
             etag = client.request("GET", record)[1]["ETag"]
-            content = f"{number} {turn}".encode()
-            statuses.append(client.attach(record, content, **{"If-Match": etag})[0])
-        return statuses
 
-    statuses = Counter([*chain.from_iterable(all_at_once(server, upload))])
-    assert set(statuses) == {200, 412}
-    assert sum(statuses.values()) == CLIENTS * 5
+            def upload(number: int, client: Client, turn: int = turn, etag: str = etag) -> int:
+                content = f"{turn} {number}".encode()
+                return client.attach(record, content, **{"If-Match": etag})[0]
+
+            assert Counter(all_at_once(server, upload)) == {200: 1, 412: CLIENTS - 1}
+            check(registry)
+
+
+def test_of_uploads_that_shall_create_a_record_one_wins(
+    server: live.Server, registry: Any
+) -> None:
+    record = "/buckets/b/collections/c/records/fresh"
+
+    def upload(number: int, client: Client) -> int:
+        return client.attach(record, str(number).encode(), **{"If-None-Match": "*"})[0]
+
+    assert Counter(all_at_once(server, upload)) == {201: 1, 412: CLIENTS - 1}
     check(registry)
 
 
