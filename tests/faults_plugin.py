@@ -27,7 +27,7 @@ from kinto_attachment.errors import StorageUnavailable
 
 VARIABLE = "KINTO_ATTACHMENT_FAULTS"
 
-OBJECT_CALLS = ("create", "update", "delete", "delete_all")
+OBJECT_CALLS = ("create", "update", "delete", "delete_all", "flush")
 PERMISSION_CALLS = ("replace_object_permissions", "delete_object_permissions")
 FILE_CALLS = ("write", "delete")
 
