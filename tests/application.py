@@ -23,6 +23,7 @@ import kinto
 import requests
 import transaction
 import webtest
+from kinto.core.cornice.service import SERVICES
 from kinto.core.events import AfterResourceChanged, ResourceChanged
 from kinto.core.storage.postgresql import client as postgresql_client
 
@@ -92,10 +93,14 @@ def make_app(
         warnings.filterwarnings("ignore", message="HTTPS is not enabled")
         warnings.filterwarnings("ignore", message="Reuse existing PostgreSQL connection")
         with without_collection():
+            known = len(SERVICES)
             settings = {f"kinto.{name}": value for name, value in everything.items()}
             wsgi_app = kinto.main({}, **settings)
     app = webtest.TestApp(GuardedBodies(wsgi_app))
     app.RequestClass = VersionedRequest
+    # Cornice would keep these for ever, and with them every application.
+    app.services = SERVICES[known:]
+    del SERVICES[known:]
     return app
 
 

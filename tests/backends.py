@@ -45,7 +45,7 @@ COUNTED = {
 
 Build = Callable[..., Any]
 
-AT_ONCE = 30  # Applications, of 6 MB each.
+AT_ONCE = 20  # Applications, of 6 MB each.
 
 
 def pytest_configure(config: pytest.Config) -> None:
