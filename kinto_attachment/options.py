@@ -41,6 +41,14 @@ def number(value: Any) -> int:
     return parsed
 
 
+def part_size(value: Any) -> int:
+    parsed = number(value)
+    # Limits of S3, but for a file's last part.
+    if not 5 * 2**20 <= parsed <= 5 * 2**30:
+        raise ValueError("should be 5 MiB (5242880) to 5 GiB")
+    return parsed
+
+
 def seconds(value: Any) -> float:
     try:
         parsed = float(text(value))
@@ -149,6 +157,7 @@ OPTIONS = (
     Option("aws.cache_control", text, None, "Cache-Control of new objects"),
     Option("aws.num_retries", number, None, "tries of a failing call; unset: a few"),
     Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 20"),
+    Option("aws.part_size", part_size, None, "bytes in a part of a large file; unset: 8 MiB"),
     Option("gcloud.bucket_name", text, None, "store in this Google Cloud Storage bucket"),
     Option("gcloud.credentials", text, None, "service account file; unset: Google's own chain"),
     Option("gcloud.project", text, None, "Google Cloud project"),

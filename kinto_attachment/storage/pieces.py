@@ -13,12 +13,17 @@ PIECE_SIZE = 8 * 1024 * 1024
 
 
 class Piece(io.BytesIO):
-    """Up to :data:`PIECE_SIZE` bytes in a buffer that can be sent, and sent again."""
+    """Up to so many bytes in a buffer that can be sent, and sent again."""
 
-    def __init__(self) -> None:
+    def __init__(self, size_limit: int = PIECE_SIZE) -> None:
         super().__init__()
         self.size = 0
+        self._size_limit = size_limit
         self._crc32 = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.size == self._size_limit
 
     @property
     def crc32(self) -> str:
@@ -26,8 +31,8 @@ class Piece(io.BytesIO):
         return b64encode(self._crc32.to_bytes(4, "big")).decode("ascii")
 
     def fill(self, reader: Reader) -> None:
-        while self.size < PIECE_SIZE:
-            chunk = reader.read(min(CHUNK_SIZE, PIECE_SIZE - self.size))
+        while not self.is_full:
+            chunk = reader.read(min(CHUNK_SIZE, self._size_limit - self.size))
             if not chunk:
                 break
             self.write(chunk)
@@ -36,16 +41,16 @@ class Piece(io.BytesIO):
         self.seek(0)
 
 
-def pieces(reader: Reader) -> Iterator[Piece]:
+def pieces(reader: Reader, size: int = PIECE_SIZE) -> Iterator[Piece]:
     """All of a file, read as it is asked for; an empty file is one empty piece."""
-    piece = Piece()
+    piece = Piece(size)
     piece.fill(reader)
-    full = piece.size == PIECE_SIZE
+    full = piece.is_full
     yield piece
     while full:
         # Before anything else, forget the last piece: it may have been sent by now.
-        piece = Piece()
+        piece = Piece(size)
         piece.fill(reader)
-        full = piece.size == PIECE_SIZE
+        full = piece.is_full
         if piece.size:
             yield piece

@@ -20,6 +20,7 @@ from kinto_attachment import names
 from kinto_attachment.errors import InvalidKey, KeyTaken, StorageUnavailable
 
 from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from .pieces import PIECE_SIZE
 from .s3_bucket import S3Bucket, error_code, translated
 from .s3_upload import NewObject, abort
 
@@ -36,6 +37,8 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     Without ``access_key``, credentials come from where AWS's own tools find them. ``acl`` is
     sent only when it is set, as many buckets refuse any. ``num_retries`` is how often a call is
     made at most (3), ``timeout`` the seconds to connect (5) and to wait for an answer (20).
+    Files larger than ``part_size`` bytes (5 MiB at least) are sent in parts of that size: five
+    of them are in memory at a time, and S3 takes 10,000.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         num_retries: int | None = None,
         timeout: float | None = None,
         cache_control: str | None = None,
+        part_size: int = PIECE_SIZE,
     ) -> None:
         self.bucket_name = bucket_name
         self.acl = acl
         self.base_url = base_url
         self.extensions = resolve_extensions(extensions)
         self.cache_control = cache_control
+        self._part_size = part_size
         self._bucket = S3Bucket(
             bucket_name,
             access_key=access_key,
@@ -84,7 +89,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     ) -> FileStat:
         headers = self._headers({"ContentType": content_type, "ContentDisposition": disposition})
         new = NewObject(self._bucket, check_key(key), headers, self._leftovers)
-        new.send(reader)
+        new.send(reader, self._part_size)
         self._discard_leftovers()
         return FileStat(key, new.size, datetime.now(timezone.utc), content_type)
 

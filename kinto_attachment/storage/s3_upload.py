@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from kinto_attachment.errors import (
 )
 
 from . import Reader
-from .pieces import PIECE_SIZE, Piece, pieces
+from .pieces import Piece, pieces
 from .s3_bucket import S3Bucket, error_code
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ class NewObject:
         self._headers = {"Metadata": {"upload": self._token}, **headers}
         self._leftovers = leftovers
 
-    def send(self, reader: Reader) -> None:
+    def send(self, reader: Reader, part_size: int) -> None:
         """:raises KeyTaken: there is such an object."""
-        rest = pieces(reader)
+        rest = pieces(reader, part_size)
         first, second = next(rest), next(rest, None)
         if second is None:
             self.size = first.size
@@ -66,6 +67,10 @@ class NewObject:
             del first, second  # Or they stay in memory to the end.
             for part in rest:
                 self.size += part.size
+                if self.size > MAX_PARTS * part_size:
+                    raise TooLarge(
+                        f"body: Files of up to {MAX_PARTS * part_size} bytes are taken."
+                    )
                 upload.add(part)
             self._finish(upload)
 
@@ -90,8 +95,9 @@ class NewObject:
                 )
             return
         with self._multipart() as upload:
-            for start in range(0, size, COPIED_AT_ONCE):
-                upload.add_range(origin, start, min(start + COPIED_AT_ONCE, size))
+            step = max(COPIED_AT_ONCE, ceil(size / MAX_PARTS))
+            for start in range(0, size, step):
+                upload.add_range(origin, start, min(start + step, size))
             self._finish(upload)
 
     def _put(self, piece: Piece) -> None:
@@ -199,8 +205,6 @@ class MultipartUpload:
     def _start(self, action: Callable[..., None], *arguments: Any) -> None:
         self._collect(PARALLEL - 1)
         self._number += 1
-        if self._number > MAX_PARTS:
-            raise TooLarge(f"body: S3 takes files of up to {MAX_PARTS * PIECE_SIZE} bytes.")
         self._sending.add(self._pool.submit(action, self._number, *arguments))
 
     def _collect(self, most: int) -> None:

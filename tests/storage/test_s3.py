@@ -264,6 +264,26 @@ def test_a_file_of_too_many_parts_is_too_large(
     assert list(storage.list_unfinished()) == []
 
 
+@ON_BOTH
+def test_parts_are_as_large_as_set(server: S3) -> None:
+    content = bytes(range(256)) * (11 * MIB // 256)
+    with s3_storage(server, part_size=5 * MIB) as storage, recorded(storage) as requests:
+        storage.write("a", Source(content), BINARY)
+        sizes = [int(sent["content-length"]) for name, sent in requests if name == "UploadPart"]
+        assert sorted(sizes) == [1 * MIB, 5 * MIB, 5 * MIB]
+        assert contents(storage, "a") == content
+
+
+@ON_BOTH
+def test_larger_parts_are_for_larger_files(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_upload, "MAX_PARTS", 2)
+    with s3_storage(server, part_size=9 * MIB) as storage:
+        storage.write("a", Source(bytes(18 * MIB)), BINARY)
+        with pytest.raises(TooLarge, match="18874368 bytes"):
+            storage.write("b", Source(bytes(18 * MIB + 1)), BINARY)
+        assert keys(storage, "") == ["a"]
+
+
 # Listing and deleting.
 
 
