@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytest.register_assert_rewrite("tests.application")
 
 pytest_plugins = ["tests.services", "tests.backends"]
+
+
+def pytest_configure() -> None:
+    # A shell has what it starts in the background ignore Ctrl-C, and so would the commands that
+    # the tests start, and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
