@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +15,9 @@ from benchmarks import environments
 from benchmarks.bodies import Payloads
 from benchmarks.environments import Environment
 from tests import services
+
+# Of Linux, on 64 bits: get and set the flags of a file, and the one that chattr calls T.
+GET_FLAGS, SET_FLAGS, TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x20000
 
 
 class Bench:
@@ -52,4 +58,20 @@ class Bench:
 @contextmanager
 def bench() -> Iterator[Bench]:
     with TemporaryDirectory(prefix="kinto-attachment-benchmarks-") as folder, ExitStack() as stack:
+        keep_apart(folder)
         yield Bench(Path(folder), stack)
+
+
+def keep_apart(folder: str) -> None:
+    """Have ext4 put the folders in this one far from each other, as it does at its root.
+
+    It gives the place of a file to no other for minutes after its deletion. Until then, to create
+    a file near thousands that are gone takes 0.7 ms instead of 0.01: luck, for all but one.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    flags = array.array("l", [0])
+    with suppress(OSError):  # Another file system.
+        fcntl.ioctl(descriptor, GET_FLAGS, flags)
+        flags[0] |= TOP_OF_HIERARCHIES
+        fcntl.ioctl(descriptor, SET_FLAGS, flags)
+    os.close(descriptor)

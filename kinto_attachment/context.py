@@ -38,10 +38,11 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
             request, "collection", bucket_id=self.bucket_id, id=self.collection_id
         )
         self.record_uri = f"{self.collection_uri}/records/{self.record_id}"
-        self.collection_exists = self._get("collection", f"/buckets/{self.bucket_id}") is not None
+        self.current_object = self._get("record", self.collection_uri)
+        # A record goes with its collection, so there is nothing to ask if there is one.
+        self.collection_exists = self.record is not None or self._find_collection()
         if not self.collection_exists and self._must_exist():
             raise self._not_found("collection", self.collection_id, ERRORS.MISSING_RESOURCE)
-        self.current_object = self._get("record", self.collection_uri)
         self.permission_object_id, self.required_permission = self._permission()
 
     @property
@@ -82,6 +83,9 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         if method in WRITES and creates:
             return f"{self.collection_uri}/records", "create"
         return self.record_uri, "write"
+
+    def _find_collection(self) -> bool:
+        return self._get("collection", f"/buckets/{self.bucket_id}") is not None
 
     def _get(self, resource_name: str, parent_id: str) -> dict[str, Any] | None:
         object_id = self.record_id if resource_name == "record" else self.collection_id

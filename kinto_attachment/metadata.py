@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -39,9 +39,11 @@ class Attachment:
     original: Original | None = None
 
     def to_json(self) -> dict[str, Any]:
-        fields = asdict(self)
+        fields = dict(vars(self))
         if self.original is None:
             del fields["original"]
+        else:
+            fields["original"] = dict(vars(self.original))
         return fields
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from kinto_attachment.streams import Reader as Reader
 
 MAX_KEY_BYTES = 1024  # S3 and Google Cloud Storage: object keys of up to 1,024 bytes of UTF-8.
 MAX_SEGMENT_BYTES = 255  # Linux: NAME_MAX.
+FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 class ClosableReader(Reader, Protocol):
@@ -120,7 +122,7 @@ def check_key(key: str) -> str:
             or len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES
         ):
             raise InvalidKey()
-    if any(ord(character) < 32 or ord(character) == 127 or character == "\\" for character in key):
+    if FORBIDDEN.search(key):
         raise InvalidKey()
     return key
 
