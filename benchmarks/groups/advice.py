@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks import nginx, show
 from benchmarks.bench import Bench
+from benchmarks.bodies import MIB, Body
+from benchmarks.distance import distance
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale
 from benchmarks.servers import Kinto, kinto
 from benchmarks.site import Crowd, Site
 from benchmarks.trial import Trial, Versus
+from tests.faults import HOST
 
 UNBUFFERED = "proxy_request_buffering off; proxy_http_version 1.1;"
 RECEIVE = {"recv_bytes": "262144"}  # waitress takes 8 KiB at a time.
+ON_WAITRESS = 4.0  # Times as fast as the peer.
+AWAY = 0.02  # Seconds, each way.
+PART_SIZE = 32 * MIB  # Of 8 MiB, unless it is set.
 CLIENTS, UPLOADS = 16, 20
 
 
 @dataclass(frozen=True)
 class Sites:
-    """The same, set in two ways."""
+    """The same, set in two ways; and the peer in the second one, where that is told apart."""
 
     bench: Bench
     plain: Site
     tuned: Site
+    peer: Site | None = None
 
 
 def groups(scale: Scale) -> list[Group[Sites]]:
@@ -36,6 +43,11 @@ def groups(scale: Scale) -> list[Group[Sites]]:
     return [
         Group("waitress, recv_bytes = 262144", _waitress, [upload]),
         Group("nginx, proxy_request_buffering off", _nginx, [upload]),
+        Group(
+            f"gunicorn, SeaweedFS 40 ms away, aws.part_size = {PART_SIZE}",
+            _parts,
+            [Row(f"upload {show.size(scale.object)}", partial(_object, scale))],
+        ),
         Group("gunicorn, PostgreSQL, 2 workers for 1", _workers, [Row(many, crowd)]),
     ]
 
@@ -45,8 +57,9 @@ def _waitress(bench: Bench) -> Iterator[Sites]:
     with (
         kinto(bench.ours, bench.folder("plain"), engine="waitress") as plain,
         kinto(bench.ours, bench.folder("tuned"), engine="waitress", waitress=RECEIVE) as tuned,
+        kinto(bench.peer, bench.folder("peer"), engine="waitress", waitress=RECEIVE) as peer,
     ):
-        yield Sites(bench, Site(plain).create(), Site(tuned).create())
+        yield Sites(bench, Site(plain).create(), Site(tuned).create(), Site(peer).create())
 
 
 @contextmanager
@@ -66,6 +79,27 @@ def _through(behind: Kinto, port: int) -> Site:
 
 
 @contextmanager
+def _parts(bench: Bench) -> Iterator[Sites]:
+    server = bench.seaweedfs
+    bucket = server.create_bucket()
+    with distance(server.address[1], AWAY) as port:
+        options = {**server.options(bucket), "aws.endpoint_url": f"http://{HOST}:{port}"}
+        with _sites(bench, options, {**options, "aws.part_size": str(PART_SIZE)}) as sites:
+            yield sites
+
+
+@contextmanager
+def _sites(
+    bench: Bench, options: Mapping[str, str], changed: Mapping[str, str]
+) -> Iterator[Sites]:
+    with (
+        kinto(bench.ours, bench.folder("plain"), storage=options) as plain,
+        kinto(bench.ours, bench.folder("tuned"), storage=changed) as tuned,
+    ):
+        yield Sites(bench, Site(plain).create(), Site(tuned).create())
+
+
+@contextmanager
 def _workers(bench: Bench) -> Iterator[Sites]:
     one, two = bench.postgresql.create_database(), bench.postgresql.create_database()
     with (
@@ -76,16 +110,23 @@ def _workers(bench: Bench) -> Iterator[Sites]:
 
 
 def _upload(scale: Scale, stand: Sites) -> Trial:
-    body = stand.bench.payloads[scale.large].multipart
-    return Trial(
-        {
-            "as it comes": partial(stand.plain.time_large, body),
-            "set": partial(stand.tuned.time_large, body),
-        },
-        [Versus("as it comes", "set", "speed")],
-        show.seconds,
-        scale.heavy_turns,
-    )
+    return _uploads(scale, stand, stand.bench.payloads[scale.large].multipart)
+
+
+def _object(scale: Scale, stand: Sites) -> Trial:
+    return _uploads(scale, stand, stand.bench.payloads[scale.object].multipart)
+
+
+def _uploads(scale: Scale, stand: Sites, body: Body) -> Trial:
+    contenders = {
+        "as it comes": partial(stand.plain.time_large, body),
+        "set": partial(stand.tuned.time_large, body),
+    }
+    lines = [Versus("as it comes", "set", "speed")]
+    if stand.peer is not None:
+        contenders["peer, set"] = partial(stand.peer.time_large, body)
+        lines.append(Versus("peer, set", "set", "speed", ON_WAITRESS))
+    return Trial(contenders, lines, show.seconds, scale.heavy_turns)
 
 
 def _many(scale: Scale, stand: Sites) -> Trial:

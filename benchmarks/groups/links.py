@@ -77,7 +77,8 @@ def _trial(scale: Scale, operation: str, stand: Filled) -> Trial:
             )
             for name in ("peer", "ours")
             for count in more
-        ],
+        ]
+        + [Versus(f"peer, {count:,}", f"ours, {count:,}") for count in scale.links],
         show.seconds,
         scale.turns,
     )

@@ -69,8 +69,14 @@ def _new(scale: Scale, stand: Pair) -> Trial:
             "peer": partial(stand.peer.time_uploads, payload.multipart, BATCH),
             "ours": partial(stand.ours.time_uploads, payload.multipart, BATCH),
             "ours, PUT": partial(stand.ours.time_uploads, payload.raw, BATCH),
+            # What no durable upload through Kinto does without.
+            "plain record": partial(stand.peer.time_records, BATCH),
         },
-        [Versus("peer", "ours", bar=0.8), Versus("peer", "ours, PUT", bar=0.8)],
+        [
+            Versus("peer", "ours", bar=0.8),
+            Versus("peer", "ours, PUT", bar=0.8),
+            Versus("peer", "plain record"),
+        ],
     )
 
 
