@@ -1,18 +1,12 @@
 """The index: which stored file belongs to which record.
 
-It lives in Kinto's own storage backend, in the transaction of the record it speaks of, as three
-kinds of Kinto objects:
-
-- a **link** for each pair of a record and a file, ``{key, record, filename, hash, mimetype,
-  size, state}`` under ``attachments:{record URI}``. Its id is made of the object key alone. So
-  *record -> files* is one look-up by parent, *file -> records* one by id (PostgreSQL's primary
-  key starts with the id), and *all below a bucket or collection* one by prefix. One parent per
-  record means that two uploads never meet on the unique index on (parent, timestamp);
-- the **outbox**: keys of files that lost their last link, to be deleted after the commit;
-- **reservations** of names, for files that are not stored under random ones.
-
-The prefixes keep Kinto's own cascades, which delete all objects under a bucket's URI, away from
-here.
+It lives in Kinto's own storage backend, in the transaction of the record it speaks of. A **link**
+is an object for each pair of a record and a file, ``{key, record, filename, hash, mimetype, size,
+state}`` under ``attachments:{record URI}``. Its id is made of the object key alone. So *record ->
+files* is one look-up by parent, *file -> records* one by id (PostgreSQL's primary key starts with
+the id), and *all below a bucket or collection* one by prefix. One parent per record means that two
+uploads never meet on the unique index on (parent, timestamp). The prefix keeps Kinto's own
+cascades, which delete all objects under a bucket's URI, away from here.
 
 Nearly every file has one link. Such a link is *sole*: whoever deletes it knows, without looking
 any further, that the file is garbage. A second link makes both *shared* (another id), and from
@@ -23,40 +17,22 @@ meet on that row: one of them waits, and then sees what the other did.
 
 from __future__ import annotations
 
-import hashlib
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from kinto.core.storage import Filter, Sort
-from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
-from kinto.core.utils import COMPARISON, msec_time
+from kinto.core.utils import COMPARISON
 
 from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.outbox import Garbage, Outbox
+from kinto_attachment.reservations import Reservations
+from kinto_attachment.rows import Rows, batches, digest_of
 from kinto_attachment.storage import FileStorage
 
-LINK = "attachment"
-LOCK = "attachment-lock"
-OUTBOX = "attachment-garbage"
-RESERVATION = "attachment-name"
-
-BATCH = 1000  # Ids in one query, and keys in one entry of the outbox (one bulk delete of S3).
 DIGEST_LENGTH = 64
 FEW_RECORDS = 50  # Up to so many are looked up one by one.
-
-T = TypeVar("T")
-
-
-def digest_of(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+ANY = "attachments:*"
 
 
 @dataclass(frozen=True)
@@ -97,32 +73,22 @@ class Link:
         return {name: getattr(self, name) for name in fields}
 
 
-@dataclass(frozen=True)
-class Garbage:
-    """An entry of the outbox: files to delete, and since when (ms since the epoch)."""
-
-    id: str
-    keys: list[str]
-    since: int
-
-    @property
-    def parent(self) -> str:
-        return f"attachments-garbage:{self.id}"
-
-
 class Links:
     """The index over a Kinto storage backend; every method runs in the caller's transaction."""
 
     def __init__(self, backend: Any, storage: FileStorage, page_size: int) -> None:
-        self.backend = backend
+        self.outbox = Outbox(backend)
+        self.reservations = Reservations(backend)
         self.storage = storage
         self.page_size = page_size  # Kinto's ``storage_max_fetch_size``.
+        self._rows = Rows(backend, "attachment")
+        self._locks = Rows(backend, "attachment-lock")
 
     # Questions.
 
     def of_record(self, record: str) -> list[Link]:
         """The files of a record: the current one and kept ones."""
-        rows = self.backend.list_all(resource_name=LINK, parent_id=f"attachments:{record}")
+        rows = self._rows.list(f"attachments:{record}")
         return [Link.load(row) for row in rows]
 
     def of_records(self, collection: str, ids: list[str]) -> list[Link]:
@@ -132,21 +98,15 @@ class Links:
             return [link for record in records for link in self.of_record(record)]
         rows = []
         for batch in batches(records):
-            rows += self.backend.list_all(
-                resource_name=LINK,
-                parent_id=f"attachments:{collection}/records/*",
-                filters=[Filter("record", batch, COMPARISON.IN)],
+            rows += self._rows.list(
+                f"attachments:{collection}/records/*", Filter("record", batch, COMPARISON.IN)
             )
         return [Link.load(row) for row in rows]
 
     def of_key(self, key: str) -> list[Link]:
         """The records that a file belongs to."""
         digest = digest_of(key)
-        rows = self.backend.list_all(
-            resource_name=LINK,
-            parent_id="attachments:*",
-            filters=[Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN)],
-        )
+        rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
         return [link for link in map(Link.load, rows) if link.key == key]
 
     def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
@@ -156,9 +116,10 @@ class Links:
         again in sixteen parts, by the next hexadecimal digit of the ids, so links may be dropped
         on the way. ``within`` is the digits to start with (to share the work).
         """
-        filters = [Filter("id", within, COMPARISON.MIN), Filter("id", f"{within}g", COMPARISON.LT)]
-        rows = self.backend.list_all(
-            resource_name=LINK, parent_id=f"attachments:{prefix}*", filters=filters
+        rows = self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("id", within, COMPARISON.MIN),
+            Filter("id", f"{within}g", COMPARISON.LT),
         )
         if len(rows) >= self.page_size and len(within) == DIGEST_LENGTH:
             yield from self._under_of_one_file(prefix, within)
@@ -172,13 +133,10 @@ class Links:
     def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
         """The same, for a file that so many records share that its links alone fill a page."""
         last = ""
-        while rows := self.backend.list_all(
-            resource_name=LINK,
-            parent_id=f"attachments:{prefix}*",
-            filters=[
-                Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
-                Filter("record", last, COMPARISON.GT),
-            ],
+        while rows := self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
+            Filter("record", last, COMPARISON.GT),
             sorting=[Sort("record", 1)],
             limit=self.page_size,
         ):
@@ -191,11 +149,7 @@ class Links:
         linked: set[str] = set()
         for batch in batches(ids.values()):
             both = {*batch, *(f"{digest}-shared" for digest in batch)}
-            rows = self.backend.list_all(
-                resource_name=LINK,
-                parent_id="attachments:*",
-                filters=[Filter("id", both, COMPARISON.IN)],
-            )
+            rows = self._rows.list(ANY, Filter("id", both, COMPARISON.IN))
             linked.update(row["key"] for row in rows)
         return set(keys) - linked
 
@@ -206,13 +160,9 @@ class Links:
         look where that transaction has written: who writes there waits for its end.
         """
         link = Link.to(record, key, {})
-        try:
-            self.backend.create(
-                resource_name=LINK, parent_id=link.parent, obj={"id": link.id, **link.dump()}
-            )
-        except UnicityError:
+        if not self._rows.create(link.parent, link.id, link.dump()):
             return False
-        self._delete(LINK, link.parent, link.id)
+        self._rows.delete(link.parent, link.id)
         return not self.of_key(key)
 
     # Changes.
@@ -265,110 +215,40 @@ class Links:
         """
         orphans = set()
         for key in sorted(keys):  # In one order, or two of us might wait for each other.
-            if not self.reserve(key):
+            if not self.reservations.claim(key):
                 continue
             self._lock(key)
-            if not self.of_key(key) and not self.outbox(key):
+            if not self.of_key(key) and not self.outbox.entries(key):
                 orphans.add(key)
             self._unlock(key)
-            self.unreserve(key)
-        return self.discard(sorted(orphans)), orphans
-
-    # The outbox.
-
-    def discard(self, keys: Iterable[str]) -> list[Garbage]:
-        """Put files that have no link any more in the outbox."""
-        entries = [Garbage(str(uuid.uuid4()), batch, msec_time()) for batch in batches(keys)]
-        for entry in entries:
-            self.put_back(entry)
-        return entries
-
-    def outbox(self, key: str | None = None) -> list[Garbage]:
-        """What waits to be deleted (a page of it), or the entries that hold a certain key."""
-        filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key is not None else []
-        rows = self.backend.list_all(
-            resource_name=OUTBOX, parent_id="attachments-garbage:*", filters=filters
-        )
-        return [Garbage(row["id"], row["keys"], row["since"]) for row in rows]
-
-    def take(self, entry: Garbage) -> bool:
-        """Remove an entry; False when somebody else has: until the commit, it is ours alone."""
-        return self._delete(OUTBOX, entry.parent, entry.id)
-
-    def put_back(self, entry: Garbage) -> None:
-        """Have an entry (again) in the outbox."""
-        self.backend.update(
-            resource_name=OUTBOX,
-            parent_id=entry.parent,
-            object_id=entry.id,
-            obj={"keys": entry.keys, "since": entry.since},
-        )
-
-    def reserve(self, key: str) -> bool:
-        """Claim a name for a file that will be stored under it; False when it is claimed."""
-        claim = {"id": "claim", "key": key, "since": msec_time()}
-        try:
-            self.backend.create(
-                resource_name=RESERVATION,
-                parent_id=f"attachments-name:{digest_of(key)}",
-                obj=claim,
-            )
-        except UnicityError:
-            return False
-        return True
-
-    def reserved_before(self, timestamp: int) -> list[str]:
-        """Keys whose claim is older than that (ms since the epoch): their request has died."""
-        rows = self.backend.list_all(resource_name=RESERVATION, parent_id="attachments-name:*")
-        return [row["key"] for row in rows if row["since"] < timestamp]
-
-    def unreserve(self, key: str) -> None:
-        self._delete(RESERVATION, f"attachments-name:{digest_of(key)}", "claim")
+            self.reservations.release(key)
+        return self.outbox.add(sorted(orphans)), orphans
 
     # How.
 
     def _put(self, link: Link) -> None:
-        self.backend.update(
-            resource_name=LINK, parent_id=link.parent, object_id=link.id, obj=link.dump()
-        )
-
-    def _delete(self, resource_name: str, parent_id: str, object_id: str) -> bool:
-        try:
-            self.backend.delete(
-                resource_name=resource_name,
-                parent_id=parent_id,
-                object_id=object_id,
-                with_deleted=False,
-            )
-        except ObjectNotFoundError:
-            return False
-        return True
+        self._rows.put(link.parent, link.id, link.dump())
 
     def _delete_sole(self, links: list[Link]) -> set[str]:
         """Delete sole links, many in one query; returns the ids of those that were there."""
         if len(links) == 1:
-            return {link.id for link in links if self._delete(LINK, link.parent, link.id)}
-        deleted = self.backend.delete_all(
-            resource_name=LINK,
-            parent_id="attachments:*",
-            filters=[Filter("id", {link.id for link in links}, COMPARISON.IN)],
-            with_deleted=False,
-        )
+            return {link.id for link in links if self._rows.delete(link.parent, link.id)}
+        ids = {link.id for link in links}
+        deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN))
         return {row["id"] for row in deleted}
 
     def _lock(self, key: str) -> None:
         """Wait for other transactions that share or unshare this file, then hold them off."""
-        parent = f"attachments-lock:{digest_of(key)}"
-        self.backend.update(resource_name=LOCK, parent_id=parent, object_id="lock", obj={})
+        self._locks.put(f"attachments-lock:{digest_of(key)}", "lock", {})
 
     def _unlock(self, key: str) -> None:
         """Leave no lock behind; others are held off until the commit all the same."""
-        self._delete(LOCK, f"attachments-lock:{digest_of(key)}", "lock")
+        self._locks.delete(f"attachments-lock:{digest_of(key)}", "lock")
 
     def _make_shared(self, link: Link) -> Link | None:
         """Give a link the id of a shared one; None when it was dropped meanwhile."""
         if not link.shared:
-            if not self._delete(LINK, link.parent, link.id):
+            if not self._rows.delete(link.parent, link.id):
                 return None
             link = replace(link, shared=True)
             self._put(link)
@@ -377,18 +257,17 @@ class Links:
     def _drop_shared(self, link: Link) -> bool:
         """Drop one of several links; True when it was the last."""
         self._lock(link.key)
-        if not self._delete(LINK, link.parent, link.id) or self.of_key(link.key):
+        if not self._rows.delete(link.parent, link.id) or self.of_key(link.key):
             return False
         self._unlock(link.key)
         return True
 
     def _rescue(self, key: str) -> bool:
         """Take a file without links out of the outbox; False when it is too late for that."""
-        for entry in self.outbox(key):
-            if not self.take(entry):
+        for entry in self.outbox.entries(key):
+            if not self.outbox.take(entry):
                 return False
-            rest = [other for other in entry.keys if other != key]
-            if rest:
-                # Under another id: whoever read the old entry must not find it again.
-                self.put_back(replace(entry, id=str(uuid.uuid4()), keys=rest))
+            rest = entry.without(key)
+            if rest.keys:
+                self.outbox.put(rest)
         return self.storage.exists(key)

@@ -253,7 +253,7 @@ def before_flush(event: Any) -> None:
     if service is not None and service.name == "flush" and request.method == "POST":
         links: Links = request.registry.attachment_links
         keys = {link.key for page in links.under() for link in page}
-        keys.update(key for entry in links.outbox() for key in entry.keys)
+        keys.update(key for entry in links.outbox.entries() for key in entry.keys)
         request.bound_data[FLUSHED] = keys
 
 
@@ -310,7 +310,7 @@ def _retire(request: Any, links: list[Link], *, keep: bool) -> None:
 
 def _discard(request: Any, keys: Iterable[str]) -> None:
     """Have files deleted after the commit."""
-    entries = request.registry.attachment_links.discard(keys)
+    entries = request.registry.attachment_links.outbox.add(keys)
     ledger = Ledger.of(request)
     ledger.when_committed(ledger.garbage, *entries)
 

@@ -21,8 +21,9 @@ from kinto.core.utils import COMPARISON
 
 from kinto_attachment import heartbeat
 from kinto_attachment.errors import AttachmentError, StorageError
-from kinto_attachment.links import Link, Links, batches, digest_of
+from kinto_attachment.links import Link, Links
 from kinto_attachment.metadata import FIELD, key_of
+from kinto_attachment.rows import batches, digest_of
 from kinto_attachment.settings import Scope, Settings
 from kinto_attachment.storage import FileStat, FileStorage, ListsFiles, ListsUnfinished
 from kinto_attachment.transactions import finish
@@ -126,7 +127,7 @@ class _Collector:
         done: set[str] = set()
         while True:
             with transaction.manager:
-                entries = [entry for entry in self.links.outbox() if entry.id not in done]
+                entries = [entry for entry in self.links.outbox.entries() if entry.id not in done]
             if not entries:
                 return
             for entry in entries:
@@ -147,9 +148,9 @@ class _Collector:
     def free_names(self) -> None:
         """Reservations of names by requests that died."""
         with transaction.manager:
-            stale = self.links.reserved_before(int(self.before.timestamp() * 1000))
+            stale = self.links.reservations.before(int(self.before.timestamp() * 1000))
             for key in stale if not self.dry_run else ():
-                self.links.unreserve(key)
+                self.links.reservations.release(key)
 
     def remove_unfinished(self) -> None:
         if not isinstance(self.storage, ListsUnfinished):
@@ -169,7 +170,7 @@ class _Collector:
                 dangling = self.dangling(page)
                 self.report.dangling += [link.record for link in dangling]
                 if dangling and not self.dry_run:
-                    entries = self.links.discard(self.links.drop(dangling))
+                    entries = self.links.outbox.add(self.links.drop(dangling))
             if dangling and not self.dry_run:
                 for entry in entries:
                     self.finish(entry)

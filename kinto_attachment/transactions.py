@@ -17,8 +17,9 @@ import transaction
 from kinto.core.storage.exceptions import BackendError, ObjectNotFoundError
 
 from kinto_attachment.errors import StorageError
-from kinto_attachment.links import Garbage, Links
+from kinto_attachment.links import Links
 from kinto_attachment.metadata import FIELD, key_of
+from kinto_attachment.outbox import Garbage, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -136,14 +137,15 @@ def finish(registry: Any, entry: Garbage) -> bool:
 
     :raises StorageError: the files are still there, maybe, and so is the entry.
     """
+    outbox: Outbox = registry.attachment_links.outbox
     with transaction.manager:
-        if not registry.attachment_links.take(entry):
+        if not outbox.take(entry):
             return False
         try:
             registry.attachment_storage.delete(*entry.keys)
         except StorageError:
             # The transaction fails, and the entry is back; on a memory backend, by this.
-            registry.attachment_links.put_back(entry)
+            outbox.put(entry)
             raise
     return True
 
@@ -187,7 +189,7 @@ def _free_names(registry: Any, ledger: Ledger) -> None:
     if ledger.reserved:
         with transaction.manager:
             for key in ledger.reserved:
-                registry.attachment_links.unreserve(key)
+                registry.attachment_links.reservations.release(key)
 
 
 def _notify(registry: Any, ledger: Ledger) -> None:

@@ -124,13 +124,13 @@ def _free_key(request: Any, scope: Scope, filename: str) -> str:
         for key in _candidates(request, scope, filename):
             # Before it is claimed, too: uploads of a name that many files have would wait for
             # each other at every one of them.
-            if storage.exists(key) or not links.reserve(key):
+            if storage.exists(key) or not links.reservations.claim(key):
                 continue
             # A name in the outbox is not free either: its file is about to be deleted.
-            if not storage.exists(key) and not links.outbox(key):
+            if not storage.exists(key) and not links.outbox.entries(key):
                 ledger.reserved.append(key)
                 return key
-            links.unreserve(key)
+            links.reservations.release(key)
     raise KeyTaken()
 
 

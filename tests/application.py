@@ -397,7 +397,7 @@ def stored_links(app: Any) -> set[tuple[str, str, str]]:
 
 def outbox(app: Any) -> list[Any]:
     with transaction.manager:
-        return list(app.app.registry.attachment_links.outbox())
+        return list(app.app.registry.attachment_links.outbox.entries())
 
 
 def empty_outbox(app: Any) -> None:

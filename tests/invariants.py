@@ -55,8 +55,8 @@ def left(registry: Any) -> list[str]:
     found = []
     linked = links(registry)
     with transaction.manager:
-        found += [f"in the outbox: {entry.keys}" for entry in index.outbox()]
-        names = index.reserved_before(2**53)
+        found += [f"in the outbox: {entry.keys}" for entry in index.outbox.entries()]
+        names = index.reservations.before(2**53)
     found += [f"reserved: {name}" for name in names]
     pointing = Counter(
         (uri, key_in(registry, record[FIELD]))

@@ -346,25 +346,25 @@ class TestIndex:
     def test_a_file_in_the_outbox_can_be_rescued(self, links: Links) -> None:
         for key in ("a.txt", "b.txt"):
             links.storage.write(key, BytesIO(b"x"), "text/plain")
-        (entry,) = links.discard(["a.txt", "b.txt"])
+        (entry,) = links.outbox.add(["a.txt", "b.txt"])
         links.share(link("a.txt"))
         assert links.of_key("a.txt") == [link("a.txt")]
-        assert [waiting.keys for waiting in links.outbox()] == [["b.txt"]]
+        assert [waiting.keys for waiting in links.outbox.entries()] == [["b.txt"]]
         # Who read the entry before must not delete what is in it.
-        assert not links.take(entry)
+        assert not links.outbox.take(entry)
 
     def test_an_entry_is_taken_once(self, links: Links) -> None:
-        (entry,) = links.discard(["a.txt"])
-        assert links.take(entry)
-        assert not links.take(entry)
-        assert links.outbox() == []
+        (entry,) = links.outbox.add(["a.txt"])
+        assert links.outbox.take(entry)
+        assert not links.outbox.take(entry)
+        assert links.outbox.entries() == []
 
     def test_names_are_claimed_once(self, links: Links) -> None:
-        assert links.reserve("a.txt")
-        assert not links.reserve("a.txt")
-        links.unreserve("a.txt")
-        assert links.reserve("a.txt")
-        links.unreserve("a.txt")
+        assert links.reservations.claim("a.txt")
+        assert not links.reservations.claim("a.txt")
+        links.reservations.release("a.txt")
+        assert links.reservations.claim("a.txt")
+        links.reservations.release("a.txt")
 
 
 def test_the_index_is_in_no_client_s_way(app: Any) -> None:

@@ -69,7 +69,7 @@ class Records:
                 self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
             except ObjectNotFoundError:
                 return "nothing"
-            entries = self.links.discard(self.links.drop(self._current(name)))
+            entries = self.links.outbox.add(self.links.drop(self._current(name)))
         return self._finish(entries)
 
     def replace(self, name: str) -> Any:
@@ -77,7 +77,7 @@ class Records:
             self._write(name, NEW_FILE)
             current = self._current(name)
             self.links.add(self._link(name, NEW_FILE))
-            entries = self.links.discard(self.links.drop(current))
+            entries = self.links.outbox.add(self.links.drop(current))
         return self._finish(entries)
 
     def keep(self, name: str) -> Any:
@@ -108,8 +108,8 @@ class Records:
         """What an upload does whose file gets the name of the file, if that is free."""
         files = self.registry.attachment_storage
         with transaction.manager:
-            free = self.links.reserve(FILE)
-            free = free and not files.exists(FILE) and not self.links.outbox(FILE)
+            free = self.links.reservations.claim(FILE)
+            free = free and not files.exists(FILE) and not self.links.outbox.entries(FILE)
         if not free:
             return "taken"
         files.write(FILE, BytesIO(b"new content"), "text/plain")
@@ -117,7 +117,7 @@ class Records:
             self._write(name, FILE)
             self.links.add(self._link(name, FILE))
         with transaction.manager:
-            self.links.unreserve(FILE)
+            self.links.reservations.release(FILE)
         return "named"
 
     def problems(self) -> list[str]:
@@ -129,7 +129,7 @@ class Records:
                 for name in NAMES
                 for row in self.registry.storage.list_all("record", parent(name))
             }
-            found = [f"{entry} is left" for entry in self.links.outbox()]
+            found = [f"{entry} is left" for entry in self.links.outbox.entries()]
         current = [(link.record, link.key) for link in linked if link.state == "current"]
         keys = [link.key for link in linked]
         for record, key in rows.items():
@@ -249,7 +249,7 @@ def test_the_one_that_drops_the_last_link_and_the_one_that_copies_tell_each_othe
 def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
     def claim(records: Records) -> bool:
         with transaction.manager:
-            return records.links.reserve("name.txt")
+            return records.links.reservations.claim("name.txt")
 
     records = Records(registry)
     with contextlib.closing(Stage(registry)) as stage:

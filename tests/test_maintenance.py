@@ -221,7 +221,7 @@ def test_names_reserved_by_requests_that_died_are_freed(build: Build) -> None:
     app = build(randomize="false")
     links = app.app.registry.attachment_links
     with transaction.manager:
-        assert links.reserve("notes.txt")
+        assert links.reservations.claim("notes.txt")
     attach(app)
     assert key_of(attachment_of(app)) == "notes-1.txt"
     collect(app, grace=timedelta(hours=1))
