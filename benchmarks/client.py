@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ AUTHORIZATION = "Basic " + base64.b64encode(b"bench:bench").decode()
 KEPT = 1 << 20  # Longer bodies are counted and dropped.
 CHUNK = 1 << 20
 TIMEOUT = 300.0
+STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class Client:
         target: str,
         headers: Mapping[str, str] | None = None,
         body: bytes | Path = b"",
+        seconds: float = 0.0,
     ) -> Answer:
+        """``seconds`` is how long a small body takes on its way, as over a slow network."""
         size = len(body) if isinstance(body, bytes) else body.stat().st_size
         lines = {"Host": HOST, "Authorization": AUTHORIZATION, "Content-Length": str(size)}
         fields = "".join(f"{k}: {v}\r\n" for k, v in {**lines, **(headers or {})}.items())
@@ -77,7 +81,9 @@ class Client:
         if self._closed:
             self._socket.close()
             self._connect()
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and seconds:
+            self._send_slowly(head, body, seconds)
+        elif isinstance(body, bytes):
             self._socket.sendall(head + body)
         else:
             self._socket.sendall(head)
@@ -89,6 +95,13 @@ class Client:
         self._closed = False
         self._socket = socket.create_connection((HOST, self._port), TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _send_slowly(self, head: bytes, body: bytes, seconds: float) -> None:
+        self._socket.sendall(head)
+        step = -(-len(body) // STEPS)
+        for start in range(0, len(body), step):
+            time.sleep(seconds / STEPS)
+            self._socket.sendall(body[start : start + step])
 
     def _answer(self, *, bodiless: bool) -> Answer:
         received = b""

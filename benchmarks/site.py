@@ -112,11 +112,14 @@ class Site:
 class Crowd:
     """Several clients that upload at the same time, and count what went wrong."""
 
-    def __init__(self, site: Site, body: Body, clients: int, uploads: int) -> None:
+    def __init__(
+        self, site: Site, body: Body, clients: int, uploads: int, seconds: float = 0.0
+    ) -> None:
         self.attempts = 0
         self.errors = 0
         self._site, self._body = site, body
         self._clients, self._uploads = clients, uploads
+        self._seconds = seconds  # That each body is under way.
 
     def time(self) -> float:
         """Seconds for each upload that succeeded, all clients together."""
@@ -146,7 +149,11 @@ class Crowd:
             # A connection each, as from so many browsers; nor can one worker keep them all.
             with self._site.server.client() as client:
                 answer = client.request(
-                    self._body.method, target, self._body.headers, self._body.content
+                    self._body.method,
+                    target,
+                    self._body.headers,
+                    self._body.content,
+                    self._seconds,
                 )
             stored += answer.status in STORED
         done.append(stored)

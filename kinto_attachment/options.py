@@ -12,6 +12,7 @@ from pyramid_storage.extensions import resolve_extensions
 from kinto_attachment.errors import InvalidKey
 from kinto_attachment.names import Pattern
 from kinto_attachment.storage import check_key
+from kinto_attachment.storage.pieces import PIECE_SIZE
 
 # Types that a browser shows without running anything: no HTML, no SVG, no XML.
 INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* video/* text/plain"
@@ -157,7 +158,7 @@ OPTIONS = (
     Option("aws.cache_control", text, None, "Cache-Control of new objects"),
     Option("aws.num_retries", number, None, "tries of a failing call; unset: a few"),
     Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 20"),
-    Option("aws.part_size", part_size, None, "bytes in a part of a large file; unset: 8 MiB"),
+    Option("aws.part_size", part_size, PIECE_SIZE, "bytes in each part of a large file"),
     Option("gcloud.bucket_name", text, None, "store in this Google Cloud Storage bucket"),
     Option("gcloud.credentials", text, None, "service account file; unset: Google's own chain"),
     Option("gcloud.project", text, None, "Google Cloud project"),

@@ -93,7 +93,7 @@ def test_uploads_to_one_collection_all_succeed(
         ]
 
     statuses = Counter([*chain.from_iterable(all_at_once(server, upload))])
-    assert statuses == {201: CLIENTS * 20}, server.log()[-3000:]
+    assert statuses == {201: CLIENTS * 20}, f"{statuses}\n{server.log()[-3000:]}"
     check(registry)
 
 

@@ -411,10 +411,11 @@ def test_what_fails_afterwards_is_logged_and_left_to_gc(
 ) -> None:
     """Whatever it is, the client's request has been done, or refused, before."""
     key = key_of(attach(app).json)
+    links = app.app.registry.attachment_links
     with monkeypatch.context() as patch:
-        patch.setattr(app.app.registry.attachment_links, "take", fail_with(RuntimeError("no")))
+        patch.setattr(links.outbox, "take", fail_with(RuntimeError("no")))
         attach(app, content=b"new", status=200)
-        patch.setattr(app.app.registry.attachment_links, "of_key", fail_with(RuntimeError("no")))
+        patch.setattr(links, "of_key", fail_with(RuntimeError("no")))
         attach(app, data="nope", status=400)
     assert caplog.text.count("Could not settle the attachments") == 2
     assert read(app) == b"new"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +26,8 @@ ON_WAITRESS = 4.0  # Times as fast as the peer.
 AWAY = 0.02  # Seconds, each way.
 PART_SIZE = 32 * MIB  # Of 8 MiB, unless it is set.
 CLIENTS, UPLOADS = 16, 20
+FEW_THREADS, THREADS = 4, 16
+SLOW_CLIENTS, SLOW = 8, 0.5  # Seconds that the body of each is under way.
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,16 @@ def groups(scale: Scale) -> list[Group[Sites]]:
             [Row(f"upload {show.size(scale.object)}", partial(_object, scale))],
         ),
         Group("gunicorn, PostgreSQL, 2 workers for 1", _workers, [Row(many, crowd)]),
+        Group(
+            f"gunicorn, memory, {THREADS} threads for {FEW_THREADS}",
+            _threads,
+            [
+                Row(
+                    f"plain record while {SLOW_CLIENTS} slow uploads come in",
+                    partial(_slow, scale),
+                )
+            ],
+        ),
     ]
 
 
@@ -109,6 +123,15 @@ def _workers(bench: Bench) -> Iterator[Sites]:
         yield Sites(bench, Site(plain).create(), Site(tuned).create())
 
 
+@contextmanager
+def _threads(bench: Bench) -> Iterator[Sites]:
+    with (
+        kinto(bench.ours, bench.folder("few"), threads=FEW_THREADS) as plain,
+        kinto(bench.ours, bench.folder("more"), threads=THREADS) as tuned,
+    ):
+        yield Sites(bench, Site(plain).create(), Site(tuned).create())
+
+
 def _upload(scale: Scale, stand: Sites) -> Trial:
     return _uploads(scale, stand, stand.bench.payloads[scale.large].multipart)
 
@@ -138,3 +161,29 @@ def _many(scale: Scale, stand: Sites) -> Trial:
         show.rate,
         scale.heavy_turns,
     )
+
+
+def _slow(scale: Scale, stand: Sites) -> Trial:
+    body = stand.bench.payloads[scale.small].multipart
+    return Trial(
+        {
+            "as it comes": partial(_beside_slow, stand.plain, body),
+            "set": partial(_beside_slow, stand.tuned, body),
+        },
+        [Versus("as it comes", "set", "speed")],
+        show.seconds,
+        scale.heavy_turns,
+    )
+
+
+def _beside_slow(site: Site, body: Body) -> float:
+    with ThreadPoolExecutor(SLOW_CLIENTS) as pool:
+        uploads = [
+            pool.submit(Crowd(site, body, clients=1, uploads=1, seconds=SLOW).time)
+            for _ in range(SLOW_CLIENTS)
+        ]
+        time.sleep(SLOW / 10)  # All heads are on their way.
+        taken = site.time_records(1)
+        for upload in uploads:
+            upload.result()
+    return taken
