@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -30,7 +31,8 @@ class Bench:
     def folder(self, name: str) -> Path:
         """A fresh folder, on the file system that everything is measured on."""
         self._count += 1
-        folder = self._folder / f"{self._count}-{name}"
+        # ext4 makes the place out of the name: not the one of the last run's deleted files.
+        folder = self._folder / f"{self._count}-{name}-{secrets.token_hex(4)}"
         folder.mkdir()
         return folder
 
