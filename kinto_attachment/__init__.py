@@ -20,8 +20,8 @@ from kinto_attachment.events import (
     AttachmentRemoved,
     AttachmentReplaced,
 )
+from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.links import Links
-from kinto_attachment.listeners import allow_metadata_changes
 from kinto_attachment.settings import Settings
 from kinto_attachment.storage import backends
 

@@ -16,7 +16,7 @@ from kinto.views.collections import Collection
 from pyramid.httpexceptions import HTTPNotFound, HTTPPreconditionFailed
 
 from kinto_attachment.context import RecordContext
-from kinto_attachment.listeners import allow_metadata_changes
+from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.transactions import in_batch, release
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from kinto.core.events import ResourceChanged
 
-from kinto_attachment import listeners
+from kinto_attachment import changes
 from tests import invariants, publishing, races
 from tests.application import ALICE, RECORD, Part, attach, form, on_event, read, send
 from tests.interleavings import Orders, at_random
@@ -133,7 +133,7 @@ class Lingering(BytesIO):
 def test_a_file_that_gc_takes_before_its_form_ends_is_not_linked(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listeners, "SOON", 0)
+    monkeypatch.setattr(changes, "SOON", 0)
     races.start(app)
     body = Lingering(app, b"new")
     headers = {**ALICE, "Content-Type": body.content_type}
