@@ -125,8 +125,9 @@ def _free_key(request: Any, scope: Scope, filename: str) -> str:
         try:
             with aside(request):
                 key = _claim_free_key(request, scope, filename)
-            Ledger.of(request).reserved.append(key)
-            return key
+                # Before the commit: one that seems to fail may have come through.
+                Ledger.of(request).reserved.append(key)
+                return key
         except IntegrityError:
             # Another request has claimed the same name in the same millisecond: Kinto's index
             # on timestamps may notice before the one on ids, and that ends the transaction.
