@@ -12,7 +12,7 @@ from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment import heartbeat, listeners, openapi, views
+from kinto_attachment import heartbeat, listeners, openapi, transactions, views
 from kinto_attachment.errors import AttachmentError
 from kinto_attachment.events import (
     AttachmentAdded,
@@ -106,6 +106,7 @@ def add_transactions(config: Any) -> None:
         "kinto_attachment.bodies.draining_tween",
         over="kinto_attachment.transactions.settling_tween",
     )
+    config.add_subscriber(transactions.before_part_of_batch, ContextFound)
 
 
 def add_listeners(config: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import transaction
 from kinto.core.storage.exceptions import BackendError, ObjectNotFoundError
+from kinto.core.storage.memory import MemoryBasedStorage
 
 from kinto_attachment.errors import StorageError
 from kinto_attachment.links import Links
@@ -77,8 +78,29 @@ def release(request: Any) -> None:
     """Hold no database connection while the body arrives; not in a batch, which has written."""
     if not in_batch(request):
         restart()
-        for name in REMEMBERED:
-            request.bound_data.pop(name, None)
+        forget(request.bound_data)
+
+
+def forget(bound_data: dict[str, Any]) -> None:
+    """Drop what Kinto remembers of a transaction that did not come to pass."""
+    for name in REMEMBERED:
+        bound_data.pop(name, None)
+
+
+def before_part_of_batch(event: Any) -> None:
+    """Have what is rolled back in the middle of a batch forgotten.
+
+    When a part is answered with 409, Kinto gives up the transaction, and goes on with the next
+    part in another one. It would still tell listeners, us among them, of the changes that were
+    rolled back, and the files of records that were not deleted after all would go.
+    """
+    request = event.request
+    if not in_batch(request) or isinstance(request.registry.storage, MemoryBasedStorage):
+        return  # What is on a memory backend stays.
+    current, bound_data = transaction.get(), request.bound_data
+    hooks = current.getAfterAbortHooks()
+    if all(hook is not forget or args[0] is not bound_data for hook, args, _ in hooks):
+        current.addAfterAbortHook(forget, (bound_data,))
 
 
 def in_batch(request: Any) -> bool:

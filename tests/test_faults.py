@@ -256,6 +256,11 @@ def commit_of(steps: list[str]) -> int:
     return steps.index("commit", first) + 1
 
 
+def test_a_conflict_in_a_batch_loses_no_file(local_site: Site) -> None:
+    # Kinto rolls back the parts before it, answers them with 200 all the same, and goes on.
+    assert break_every_step(local_site, batch, "conflict") > 6
+
+
 @pytest.mark.parametrize("how", ["error", "kill"])
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.__name__)
 def test_no_step_loses_or_leaves_a_file(local_site: Site, action: Action, how: How) -> None:
