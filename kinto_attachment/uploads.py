@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from kinto.core.storage.exceptions import IntegrityError
-
 from kinto_attachment import names
 from kinto_attachment.context import RecordContext
 from kinto_attachment.errors import FileNotAllowed, KeyTaken
@@ -24,9 +22,7 @@ from kinto_attachment.streams import (
     LimitedReader,
     Reader,
 )
-from kinto_attachment.transactions import Ledger, aside, in_batch
-
-ATTEMPTS = 10  # To claim a name.
+from kinto_attachment.transactions import Ledger, aside
 
 
 @dataclass(frozen=True)
@@ -121,33 +117,20 @@ def _free_key(request: Any, scope: Scope, filename: str) -> str:
     Reserved until the request has ended, so that two uploads of one name that are under way at
     the same time both find a place: the bytes can be read only once.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with aside(request):
-                key = _claim_free_key(request, scope, filename)
-                # Before the commit: one that seems to fail may have come through.
-                Ledger.of(request).reserved.append(key)
-                return key
-        except IntegrityError:
-            # Another request has claimed the same name in the same millisecond: Kinto's index
-            # on timestamps may notice before the one on ids, and that ends the transaction.
-            if attempt == ATTEMPTS or in_batch(request):
-                raise
-    raise AssertionError("unreachable")
-
-
-def _claim_free_key(request: Any, scope: Scope, filename: str) -> str:
+    ledger = Ledger.of(request)
     links: Links = request.registry.attachment_links
     storage: FileStorage = request.registry.attachment_storage
-    for key in _candidates(request, scope, filename):
-        # Before it is claimed, too: uploads of a name that many files have would wait for each
-        # other at every one of them.
-        if storage.exists(key) or not links.reservations.claim(key):
-            continue
-        # A name in the outbox is not free either: its file is about to be deleted.
-        if not storage.exists(key) and not links.outbox.entries(key):
-            return key
-        links.reservations.release(key)
+    with aside(request):
+        for key in _candidates(request, scope, filename):
+            # Before it is claimed, too: uploads of a name that many files have would wait for
+            # each other at every one of them.
+            if storage.exists(key) or not links.reservations.claim(key):
+                continue
+            # A name in the outbox is not free either: its file is about to be deleted.
+            if not storage.exists(key) and not links.outbox.entries(key):
+                ledger.reserved.append(key)
+                return key
+            links.reservations.release(key)
     raise KeyTaken()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kinto.core.storage.exceptions import IntegrityError
 
 from tests.application import (
     COLLECTION,
@@ -65,28 +64,6 @@ class TestNames:
         assert stored_files(app) == {"same.txt", "same-1.txt", "same-2.txt"}
         for number, record in enumerate(records):
             assert read(app, f"{record}/attachment") == b"%d" % number
-
-    def test_that_others_claim_in_the_same_millisecond(
-        self, build: Build, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # PostgreSQL refuses the second claim so, one time in a few hundred, and ends its
-        # transaction; nobody can make two claims meet on purpose.
-        app = build(randomize="false")
-        storage = app.app.registry.storage
-        create, claims = storage.create, []
-
-        def refuse_first(resource_name: str, **options: Any) -> Any:
-            if resource_name == "attachment-name":
-                claims.append(options["obj"]["key"])
-                if len(claims) == 1:
-                    raise IntegrityError(message="the same timestamp")
-            return create(resource_name=resource_name, **options)
-
-        monkeypatch.setattr(storage, "create", refuse_first)
-        attach(app, filename="same.txt", status=201)
-        assert claims == ["same.txt", "same.txt"]
-        assert stored_files(app) == {"same.txt"}
-        assert read(app) == CONTENT
 
     def test_that_are_kept_and_replaced(self, build: Build) -> None:
         app = build(randomize="false")
