@@ -187,11 +187,15 @@ class Links:
 
     def keep(self, link: Link) -> None:
         """The record has another file now, or none, but this one is kept."""
+        if link.state == "kept":
+            return
         # The link is not there for a moment: who shares the file must not look just then.
         self._lock(link.key)
         if not link.shared and not self._delete_sole([link]):
             link = replace(link, shared=True)
-        self._put(replace(link, state="kept"))
+        # None is left if gc took the file, as the record had not pointed at it for long.
+        if not link.shared or self.of_key(link.key):
+            self._put(replace(link, state="kept"))
         self._unlock(link.key)
 
     def drop(self, links: list[Link]) -> list[str]:
@@ -204,6 +208,20 @@ class Links:
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
             if link.shared and self._drop_shared(link):
+                orphans.append(link.key)
+        return orphans
+
+    def drop_dangling(self, links: list[Link]) -> list[str]:
+        """The same for links whose record was seen not to point at the file.
+
+        Since they were read, the record may have let go of the file in order to keep it.
+        """
+        orphans = []
+        for batch in batches(link for link in links if not link.shared):
+            gone = self._delete_sole(batch, Filter("state", "current", COMPARISON.EQ))
+            orphans += [link.key for link in batch if link.id in gone]
+        for link in links:
+            if link.shared and self._drop_shared(link, state="current"):
                 orphans.append(link.key)
         return orphans
 
@@ -229,12 +247,12 @@ class Links:
     def _put(self, link: Link) -> None:
         self._rows.put(link.parent, link.id, link.dump())
 
-    def _delete_sole(self, links: list[Link]) -> set[str]:
+    def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
         """Delete sole links, many in one query; returns the ids of those that were there."""
-        if len(links) == 1:
+        if len(links) == 1 and not filters:
             return {link.id for link in links if self._rows.delete(link.parent, link.id)}
         ids = {link.id for link in links}
-        deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN))
+        deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
         return {row["id"] for row in deleted}
 
     def _lock(self, key: str) -> None:
@@ -254,9 +272,13 @@ class Links:
             self._put(link)
         return link
 
-    def _drop_shared(self, link: Link) -> bool:
-        """Drop one of several links; True when it was the last."""
+    def _drop_shared(self, link: Link, state: str = "") -> bool:
+        """Drop one of several links, if it is in this state; True when it was the last."""
         self._lock(link.key)
+        if state and link.record not in [
+            other.record for other in self.of_key(link.key) if other.state == state
+        ]:
+            return False
         if not self._rows.delete(link.parent, link.id) or self.of_key(link.key):
             return False
         self._unlock(link.key)

@@ -170,7 +170,7 @@ class _Collector:
                 dangling = self.dangling(page)
                 self.report.dangling += [link.record for link in dangling]
                 if dangling and not self.dry_run:
-                    entries = self.links.outbox.add(self.links.drop(dangling))
+                    entries = self.links.outbox.add(self.links.drop_dangling(dangling))
             if dangling and not self.dry_run:
                 for entry in entries:
                     self.finish(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ import transaction
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.links import Link
-from kinto_attachment.maintenance import Report, Shard, gc, layout
+from kinto_attachment.maintenance import Report, Shard, _Collector, gc, layout
 from kinto_attachment.settings import Settings
 from kinto_attachment.storage import ListsUnfinished
 from tests.application import (
@@ -54,6 +55,36 @@ def test_a_clean_server_has_nothing_to_collect(app: Any) -> None:
     assert not report.found
     assert report.scanned == 2
     assert len(stored_files(app)) == 2
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["sole", "shared"])
+def test_a_file_that_is_kept_while_gc_looks_stays(
+    build: Build, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    app = build(keep_old_files="true", max_size="1000")
+    attachment = attach(app).json
+    kept = key_of(attachment)
+    links = app.app.registry.attachment_links
+    if shared:
+        write_behind(app, OTHER, {"attachment": attachment})
+        with transaction.manager:
+            links.share(Link.to(OTHER, kept, attachment))
+    look = _Collector.dangling
+
+    def replace_first(collector: Any, found: list[Link]) -> list[Link]:
+        if not replaced:
+            with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
+                replaced.append(other.submit(attach, app, content=b"new").result())
+        return look(collector, found)
+
+    replaced: list[Any] = []
+    monkeypatch.setattr(_Collector, "dangling", replace_first)
+    assert not collect(app).missing
+    assert replaced
+    assert kept in stored_files(app)
+    with transaction.manager:
+        states = {link.key: link.state for link in links.of_record(RECORD)}
+    assert states == {kept: "kept", key_of(replaced[0].json): "current"}
 
 
 def test_files_without_a_link_are_deleted(app: Any) -> None:
