@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +13,7 @@ from kinto.events import ServerFlushed
 from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
+from pyramid.tweens import EXCVIEW
 
 from kinto_attachment import heartbeat, listeners, openapi, transactions, views
 from kinto_attachment.errors import AttachmentError
@@ -23,6 +26,7 @@ from kinto_attachment.events import (
 from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.links import Links
 from kinto_attachment.settings import Settings
+from kinto_attachment.settling import MAX_LINGERING
 from kinto_attachment.storage import backends
 
 __all__ = [
@@ -34,6 +38,8 @@ __all__ = [
     "includeme",
 ]
 
+logger = logging.getLogger(__name__)
+
 __version__ = version("kinto-attachment")
 
 DOCS = "https://github.com/Kinto/kinto-attachment/"
@@ -42,6 +48,7 @@ DOCS = "https://github.com/Kinto/kinto-attachment/"
 def includeme(config: Any) -> None:
     """Set the plugin up in Kinto's Pyramid application."""
     settings = Settings.parse(config.get_settings())
+    warn_of_names(config, settings)
     add_storage(config, settings)
     add_views(config, settings)
     add_transactions(config)
@@ -61,6 +68,21 @@ def add_storage(config: Any, settings: Settings) -> None:
         registry.attachment_storage,
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
     )
+    registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
+
+
+def warn_of_names(config: Any, settings: Settings) -> None:
+    """Say at the start, once, what it means that the server does not know its own name."""
+    if settings["base_url"] is not None or settings.http_host is not None:
+        return
+
+    def warn(event: Any) -> None:
+        logger.warning(
+            "kinto.http_host is not set, nor kinto.attachment.base_url: the `location` of an "
+            "attachment starts with the name by which its uploader called this server."
+        )
+
+    config.add_subscriber(warn, ApplicationCreated)
 
 
 def add_views(config: Any, settings: Settings) -> None:
@@ -99,6 +121,11 @@ class AttachmentOfDefaultBucket:
 
 
 def add_transactions(config: Any) -> None:
+    config.add_tween(
+        "kinto_attachment.transactions.linking_tween",
+        under=EXCVIEW,
+        over="kinto.core.events.notify_resource_events_before",
+    )
     config.add_tween(
         "kinto_attachment.transactions.settling_tween", over="pyramid_tm.tm_tween_factory"
     )

@@ -12,6 +12,8 @@ from kinto.core.utils import instance_uri
 from kinto.views import raise_404_if_invalid_id
 from pyramid.httpexceptions import HTTPNotFound
 
+from kinto_attachment.locations import check_host
+
 READS = ("GET", "HEAD")
 WRITES = ("POST", "PUT")
 
@@ -33,6 +35,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         self.record_id = request.matchdict["id"]
         # Set by the view of the default bucket, where parents are created with their children.
         self.implicit_parents = getattr(request, "implicit_parents", False)
+        check_host(request)
         self._check_ids()
         self.collection_uri = instance_uri(
             request, "collection", bucket_id=self.bucket_id, id=self.collection_id

@@ -9,8 +9,8 @@ from typing import Any
 from kinto.core.errors import raise_invalid
 from kinto.core.storage.memory import MemoryBasedStorage
 
-from kinto_attachment.changes import collection_uri
-from kinto_attachment.metadata import FIELD
+from kinto_attachment.ledger import collection_of
+from kinto_attachment.metadata import FIELD, same_json
 
 ALLOWED = "kinto_attachment.allowed"
 
@@ -49,7 +49,7 @@ def before_and_after(impacted: dict[str, Any]) -> tuple[Any, Any]:
 
 def _is_forged(event: Any, impacted: dict[str, Any]) -> bool:
     new, old = before_and_after(impacted)
-    if new == old or new is None:
+    if new is None or same_json(new, old):
         return False
     # Existing plugins say so by this flag, and Kinto merges the events of a request.
     if getattr(event.request, "_attachment_auto_save", False):
@@ -62,8 +62,8 @@ def _roll_back(event: Any) -> None:
     backend = event.request.registry.storage
     if not isinstance(backend, MemoryBasedStorage):
         return
-    parent = {"resource_name": "record", "parent_id": collection_uri(event)}
     for impacted in reversed(event.impacted_objects):  # A batch may write a record twice.
+        parent = {"resource_name": "record", "parent_id": collection_of(event, impacted)}
         object_id = impacted["new"]["id"]
         if impacted.get("old"):
             backend.update(object_id=object_id, obj=impacted["old"], **parent)

@@ -2,29 +2,34 @@
 
 It lives in Kinto's own storage backend, in the transaction of the record it speaks of. A **link**
 is an object for each pair of a record and a file, ``{key, record, filename, hash, mimetype, size,
-state}`` under ``attachments:{record URI}``. Its id is made of the object key alone. So *record ->
-files* is one look-up by parent, *file -> records* one by id (PostgreSQL's primary key starts with
-the id), and *all below a bucket or collection* one by prefix. One parent per record means that two
-uploads never meet on the unique index on (parent, timestamp). The prefix keeps Kinto's own
-cascades, which delete all objects under a bucket's URI, away from here.
+state, until}`` under ``attachments:{record URI}``. Its id is made of the object key alone. So
+*record -> files* is one look-up by parent, *file -> records* one by id (PostgreSQL's primary key
+starts with the id), and *all below a bucket or collection* one by prefix. One parent per record
+means that two uploads never meet on the unique index on (parent, timestamp). The prefix keeps
+Kinto's own cascades, which delete all objects under a bucket's URI, away from here.
 
 Nearly every file has one link. Such a link is *sole*: whoever deletes it knows, without looking
 any further, that the file is garbage. A second link makes both *shared* (another id), and from
 then on whoever adds or drops a link of that file locks it first. Since it is a deletion that
 tells whether the sole link was still there, a transaction that drops it and one that shares it
 meet on that row: one of them waits, and then sees what the other did.
+
+Whoever changes the links of several files does so in the order of their ids, so that no two
+transactions wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from kinto.core.storage import Filter, Sort
-from kinto.core.utils import COMPARISON
+from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.metadata import same_json
 from kinto_attachment.outbox import Garbage, Outbox
 from kinto_attachment.reservations import Reservations
 from kinto_attachment.rows import Rows, batches, digest_of
@@ -35,9 +40,19 @@ FEW_RECORDS = 50  # Up to so many are looked up one by one.
 ANY = "attachments:*"
 
 
+State = Literal["current", "kept", "lingering", "withdrawn"]
+ENDING: tuple[State, ...] = ("lingering", "withdrawn")
+FIELDS = ("record", "key", "filename", "hash", "mimetype", "size", "state")
+
+
 @dataclass(frozen=True)
 class Link:
-    """A record and one of its files: the current one, or one kept from before."""
+    """A record and one of its files: the current one, or one from before.
+
+    One from before is kept for good (``kept``), or ``until`` a time (ms since the epoch): to be
+    read by whoever may read the record (``lingering``) or by nobody (``withdrawn``). Either way it
+    can be linked again.
+    """
 
     record: str
     key: str
@@ -45,7 +60,8 @@ class Link:
     hash: str
     mimetype: str
     size: int
-    state: Literal["current", "kept"] = "current"
+    state: State = "current"
+    until: int = 0
     shared: bool = False
 
     @property
@@ -64,13 +80,25 @@ class Link:
 
     @classmethod
     def load(cls, row: dict[str, Any]) -> Link:
-        fields = ("record", "key", "filename", "hash", "mimetype", "size", "state")
         shared = str(row["id"]).endswith("-shared")
-        return cls(**{name: row[name] for name in fields}, shared=shared)
+        until = row.get("until", 0)
+        return cls(**{name: row[name] for name in FIELDS}, until=until, shared=shared)
 
     def dump(self) -> dict[str, Any]:
-        fields = ("record", "key", "filename", "hash", "mimetype", "size", "state")
-        return {name: getattr(self, name) for name in fields}
+        row = {name: getattr(self, name) for name in FIELDS}
+        return {**row, "until": self.until} if self.until else row
+
+    def is_readable(self, now: int) -> bool:
+        """Whether those who may read the record may read the file, at a time in ms."""
+        if self.state == "lingering":
+            return self.until > now
+        return self.state != "withdrawn"
+
+    def describes(self, attachment: Any) -> bool:
+        """Whether this is the content that an attachment object speaks of."""
+        return isinstance(attachment, Mapping) and same_json(
+            [self.hash, self.size], [attachment.get("hash"), attachment.get("size")]
+        )
 
 
 class Links:
@@ -153,8 +181,10 @@ class Links:
             linked.update(row["key"] for row in rows)
         return set(keys) - linked
 
-    def is_unlinked(self, record: str, key: str) -> bool:
-        """Whether a file that was stored for a record is, and stays, of no record.
+    def settle_doubt(self, record: str, key: str) -> bool:
+        """Make sure that a file which was stored for a record is, and stays, of no record.
+
+        :returns: False if the file has a link after all.
 
         When the connection breaks at the commit, the database may still be about to commit. So
         look where that transaction has written: who writes there waits for its end.
@@ -171,36 +201,60 @@ class Links:
         """Link a file that this very request stored: nobody else can know of it yet."""
         self._put(link)
 
-    def share(self, link: Link) -> None:
-        """Link a file that was there before, because its metadata was copied to a record.
+    def update(self, link: Link) -> None:
+        """Write the link of a record that this transaction has written, too."""
+        self._put(link)
 
-        :raises AttachmentGone: the file has lost its last link, and was deleted, meanwhile.
+    def share(self, link: Link, *, is_known: bool = False) -> None:
+        """Link a file that was there before, such as one whose metadata was copied to a record.
+
+        The index has to know a file with this key and content, unless the caller knows where
+        the file comes from (``is_known``): that there is a file in the storage is no proof.
+
+        :raises AttachmentGone: there is no such file, or it has lost its last link meanwhile.
         """
         self._lock(link.key)
-        links = [self._make_shared(other) for other in self.of_key(link.key)]
-        if any(other is not None for other in links):
+        others = self.of_key(link.key)
+        if others and not any(other.describes(link.dump()) for other in others):
+            raise AttachmentGone()
+        still_linked = [self._make_shared(other) for other in others]
+        if any(still_linked):
             self._put(replace(link, shared=True))
-        elif self._rescue(link.key):
+        elif self._rescue(link.key, is_known=is_known):
             self._put(link)
+            self._unlock(link.key)
         else:
             raise AttachmentGone()
 
-    def keep(self, link: Link) -> None:
-        """The record has another file now, or none, but this one is kept."""
-        if link.state == "kept":
-            return
+    def retain(self, link: Link, state: State, until: int = 0) -> None:
+        """The record has another file now, or none, but this one is kept for good or a while."""
         # The link is not there for a moment: who shares the file must not look just then.
         self._lock(link.key)
         if not link.shared and not self._delete_sole([link]):
             link = replace(link, shared=True)
         # None is left if gc took the file, as the record had not pointed at it for long.
         if not link.shared or self.of_key(link.key):
-            self._put(replace(link, state="kept"))
+            self._put(replace(link, state=state, until=until))
         self._unlock(link.key)
+
+    def end_lingering(self, keys: Iterable[str]) -> list[str]:
+        """Drop the links of files whose time is over; returns the keys that have none any more."""
+        orphans, now = [], msec_time()
+        for key in sorted(keys, key=digest_of):
+            self._lock(key)
+            over = [
+                link for link in self.of_key(key) if link.state in ENDING and link.until <= now
+            ]
+            self.drop(over)
+            if not self.of_key(key):
+                orphans.append(key)
+            self._unlock(key)
+        return orphans
 
     def drop(self, links: list[Link]) -> list[str]:
         """Remove links; returns the keys that have none any more."""
         orphans = []
+        links = sorted(links, key=attrgetter("id"))
         for batch in batches(link for link in links if not link.shared):
             gone = self._delete_sole(batch)
             orphans += [link.key for link in batch if link.id in gone]
@@ -232,7 +286,7 @@ class Links:
         that is claimed may by now be that of another file, newer than the one that was seen.
         """
         orphans = set()
-        for key in sorted(keys):  # In one order, or two of us might wait for each other.
+        for key in sorted(keys, key=digest_of):
             if not self.reservations.claim(key):
                 continue
             self._lock(key)
@@ -284,9 +338,12 @@ class Links:
         self._unlock(link.key)
         return True
 
-    def _rescue(self, key: str) -> bool:
-        """Take a file without links out of the outbox; False when it is too late for that."""
-        for entry in self.outbox.entries(key):
+    def _rescue(self, key: str, *, is_known: bool) -> bool:
+        """Whether a file without links is there; take it out of the outbox, unless too late."""
+        entries = self.outbox.entries(key)
+        if not entries and not is_known:
+            return False
+        for entry in entries:
             if not self.outbox.take(entry):
                 return False
             rest = entry.without(key)

@@ -1,20 +1,23 @@
-"""What Kinto tells us: records written or deleted, collections or buckets deleted, all flushed."""
+"""What Kinto tells us: records written or deleted, collections or buckets deleted, all flushed.
+
+Only what is forged is refused here. What was changed is noted down, to be written to the index
+when all other listeners of the request have done their work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+from kinto.core.events import ACTIONS
 from kinto.core.utils import instance_uri
 
 from kinto_attachment import guard
-from kinto_attachment.changes import Change, collection_uri, discard, retire
-from kinto_attachment.events import AttachmentRemoved
-from kinto_attachment.links import Link, Links
-from kinto_attachment.metadata import FIELD
-from kinto_attachment.settings import Settings
-from kinto_attachment.transactions import Ledger
+from kinto_attachment.changes import discard, write_links
+from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
+from kinto_attachment.ledger import Ledger, RecordChange, bucket_of, collection_of
+from kinto_attachment.links import Links
+from kinto_attachment.metadata import FIELD, same_json
 
 BEFORE = "kinto_attachment.before"
 FLUSHED = "kinto_attachment.flushed"
@@ -30,52 +33,42 @@ def before_merge_patch(event: Any) -> None:
 
 
 def on_records_changed(event: Any) -> None:
-    """Guard the metadata, and link, relink or unlink the files of created and updated records."""
+    """Guard the metadata of created and updated records, and note what they point at."""
     for record, attachment in event.request.bound_data.pop(BEFORE, ()):
         record[FIELD] = attachment  # The event has this very object as the old one.
     guard.check(event)
-    written: set[str] = set()
     for impacted in event.impacted_objects:
         new, old = guard.before_and_after(impacted)
-        change = Change(event, impacted["new"]["id"])
-        if new != old:
-            change.apply(new, old)
-        elif change.record not in written:  # From the first write on, nobody else can write it.
-            change.check(new)
-        written.add(change.record)
+        change = _note(event, impacted, impacted["new"]["id"], old)
+        change.new = new
+        if not same_json(new, old):
+            _announce(event, change.record, new, old)
+    _write_now_if_nobody_will(event)
 
 
 def on_records_deleted(event: Any) -> None:
-    """Drop the files of deleted records, however many were deleted at once."""
-    request = event.request
-    registry = request.registry
-    ids = [impacted["old"]["id"] for impacted in event.impacted_objects]
-    scope = registry.attachment_settings.for_collection(
-        event.payload["bucket_id"], event.payload["collection_id"]
-    )
-    links = registry.attachment_links.of_records(collection_uri(event), ids)
-    retire(request, links, keep=scope.keep_old_files)
-    ledger = Ledger.of(request)
+    """Note the records that are deleted, however many at once."""
     for impacted in event.impacted_objects:
-        attachment = impacted["old"].get(FIELD)
-        if attachment is not None:
-            uri = f"{collection_uri(event)}/records/{impacted['old']['id']}"
-            removed = AttachmentRemoved(request, uri, attachment)
-            ledger.when_committed(ledger.events, removed)
+        old = impacted["old"].get(FIELD)
+        change = _note(event, impacted, impacted["old"]["id"], old)
+        change.new, change.deleted = None, True
+        if old is not None:
+            _announce(event, change.record, None, old)
+    _write_now_if_nobody_will(event)
 
 
 def on_collections_deleted(event: Any) -> None:
-    bucket_id = event.payload["bucket_id"]
     for impacted in event.impacted_objects:
-        object_id = impacted["old"]["id"]
-        uri = instance_uri(event.request, "collection", bucket_id=bucket_id, id=object_id)
-        _retire_below(event.request, uri)
+        uri = f"{bucket_of(event, impacted)}/collections/{impacted['old']['id']}"
+        Ledger.of(event.request).emptied.append(uri)
+    _write_now_if_nobody_will(event)
 
 
 def on_buckets_deleted(event: Any) -> None:
     for impacted in event.impacted_objects:
         uri = instance_uri(event.request, "bucket", id=impacted["old"]["id"])
-        _retire_below(event.request, uri)
+        Ledger.of(event.request).emptied.append(uri)
+    _write_now_if_nobody_will(event)
 
 
 def before_flush(event: Any) -> None:
@@ -90,43 +83,39 @@ def before_flush(event: Any) -> None:
 
 
 def on_server_flushed(event: Any) -> None:
-    discard(event.request, event.request.bound_data.pop(FLUSHED, ()))
+    request = event.request
+    discard(request.registry, Ledger.of(request), request.bound_data.pop(FLUSHED, ()))
 
 
-def _retire_below(request: Any, uri: str) -> None:
-    """Retire all links of records below a bucket or collection."""
-    # All in one, so that the storage is asked to delete as many files at once as it can.
-    discard(request, _drop_below(request.registry, uri))
-    _delete_records_below(request.registry, uri)
+def _note(event: Any, impacted: Any, record_id: str, old: Any) -> RecordChange:
+    """What has become of a record; the caller adds its new attachment."""
+    record = f"{collection_of(event, impacted)}/records/{record_id}"
+    changes = Ledger.of(event.request).changes
+    if record not in changes:
+        created = event.payload["action"] == ACTIONS.CREATE.value
+        changes[record] = RecordChange(event.request, record, created=created, old=old)
+    change = changes[record]
+    if change.times:
+        change.passed.append(change.new)
+    change.times += 1
+    change.deleted = False
+    return change
 
 
-def _delete_records_below(registry: Any, uri: str) -> None:
-    """Delete all records, where Kinto goes on to delete as many objects as one query gives.
-
-    The others would come back, without their files, with a bucket or collection of that name.
-    """
-    limit = registry.attachment_links.page_size
-    for parent_id in (uri, f"{uri}/*"):
-        while limit <= len(
-            registry.storage.delete_all(
-                resource_name="record", parent_id=parent_id, with_deleted=False
-            )
-        ):
-            pass
+def _announce(event: Any, record: str, new: Any, old: Any) -> None:
+    request, ledger = event.request, Ledger.of(event.request)
+    announced: object
+    if new is None:
+        announced = AttachmentRemoved(request, record, old)
+    elif old is None:
+        announced = AttachmentAdded(request, record, new)
+    else:
+        announced = AttachmentReplaced(request, record, new, old=old)
+    ledger.when_committed(ledger.events, announced)
 
 
-def _drop_below(registry: Any, uri: str) -> Iterator[str]:
-    links: Links = registry.attachment_links
-    for page in links.under(f"{uri}/"):
-        dropped = []
-        for link in page:
-            if _keeps(registry.attachment_settings, link):
-                links.keep(link)
-            else:
-                dropped.append(link)
-        yield from links.drop(dropped)
-
-
-def _keeps(settings: Settings, link: Link) -> bool:
-    _, _, bucket_id, _, collection_id, *_ = link.record.split("/")
-    return settings.for_collection(bucket_id, collection_id).keep_old_files
+def _write_now_if_nobody_will(event: Any) -> None:
+    """For events of requests that plugins make up, and that pass no tween."""
+    ledger = Ledger.of(event.request)
+    if not ledger.is_awaited:
+        write_links(event.request.registry, ledger)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
@@ -17,22 +18,30 @@ from typing import Any
 
 import transaction
 from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON
+from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment import heartbeat
 from kinto_attachment.errors import AttachmentError, StorageError
 from kinto_attachment.links import Link, Links
-from kinto_attachment.metadata import FIELD, key_of
+from kinto_attachment.locations import possible_keys
+from kinto_attachment.metadata import FIELD
 from kinto_attachment.rows import batches, digest_of
 from kinto_attachment.settings import Scope, Settings
+from kinto_attachment.settling import delete_garbage
 from kinto_attachment.storage import FileStat, FileStorage, ListsFiles, ListsUnfinished
-from kinto_attachment.transactions import finish
 
 logger = logging.getLogger(__name__)
 
 UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 Progress = Callable[[str, int], None]
+
+# A request links a file that it stored a moment ago without asking whether it is there still
+# (changes.SOON). So a file that is young and has no link is looked at again a good while after
+# that moment, and deleted only if it has none then. The clock of the storage may be wrong, within
+# limits.
+YOUNG = timedelta(minutes=10)
+SETTLING = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -84,18 +93,26 @@ def gc(
     dry_run: bool = False,
     shard: Shard = Shard(),
     progress: Progress = lambda step, count: None,
+    settling: timedelta = SETTLING,
 ) -> Report:
     """Finish deletions, delete files no record knows, report records whose file is missing.
 
     Files and remains younger than ``grace`` are left alone: their request may still be running.
     So are files with names that the plugin, as it is configured, does not give.
     """
-    return _Collector(registry, datetime.now(timezone.utc) - grace, dry_run, shard, progress).run()
+    before = datetime.now(timezone.utc) - grace
+    return _Collector(registry, before, dry_run, shard, progress, settling).run()
 
 
 class _Collector:
     def __init__(
-        self, registry: Any, before: datetime, dry_run: bool, shard: Shard, progress: Progress
+        self,
+        registry: Any,
+        before: datetime,
+        dry_run: bool,
+        shard: Shard,
+        progress: Progress,
+        settling: timedelta,
     ) -> None:
         self.registry = registry
         self.links: Links = registry.attachment_links
@@ -105,6 +122,7 @@ class _Collector:
         self.dry_run = dry_run
         self.shard = shard
         self.progress = progress
+        self.settling = settling
         self.report = Report()
         self.present = array("Q")  # The first 8 bytes of each stored key's hash.
 
@@ -127,7 +145,9 @@ class _Collector:
         done: set[str] = set()
         while True:
             with transaction.manager:
-                entries = [entry for entry in self.links.outbox.entries() if entry.id not in done]
+                waiting = self.links.outbox.entries()
+            now = msec_time()
+            entries = [entry for entry in waiting if entry.id not in done and entry.due <= now]
             if not entries:
                 return
             for entry in entries:
@@ -141,7 +161,7 @@ class _Collector:
         if self.dry_run:
             return
         try:
-            finish(self.registry, entry)
+            delete_garbage(self.registry, entry)
         except StorageError as error:
             self.failed(", ".join(entry.keys[:3]), error)
 
@@ -200,26 +220,43 @@ class _Collector:
         record = records.get(link.record)
         if record is None or record.get(FIELD) is None:
             return False
-        key = key_of(self.settings, self.registry.route_prefix, record[FIELD])
-        return key is None or key == link.key  # None: from before `base_url` was changed.
+        keys = possible_keys(self.settings, self.registry.route_prefix, record[FIELD])
+        # None: from before `base_url` was changed.
+        return not keys or link.key in keys
 
     def remove_unlinked(self) -> None:
         if not isinstance(self.storage, ListsFiles):
             return
         ours = layout(self.settings)
+        young: list[FileStat] = []
         for batch in batches(self.listed()):
             old = [
                 file for file in batch if file.modified < self.before and ours.fullmatch(file.key)
             ]
             with transaction.manager:
                 unlinked = self.links.without_links([file.key for file in old])
-                if unlinked and not self.dry_run:
-                    entries, unlinked = self.links.bury(unlinked)
-            self.report.unlinked += sorted(unlinked)
-            self.report.freed += sum(file.size for file in old if file.key in unlinked)
-            if unlinked and not self.dry_run:
-                for entry in entries:
-                    self.finish(entry)
+            found = [file for file in old if file.key in unlinked]
+            just_now = datetime.now(timezone.utc) - YOUNG
+            young += [file for file in found if file.modified > just_now]
+            self.remove([file for file in found if file.modified <= just_now])
+        if young:
+            time.sleep(self.settling.total_seconds())
+            for batch in batches(young):
+                self.remove(batch)
+
+    def remove(self, files: list[FileStat]) -> None:
+        """Delete files that seem to have no link, if they have none indeed."""
+        unlinked = {file.key for file in files}
+        with transaction.manager:
+            if self.dry_run:
+                unlinked = self.links.without_links(list(unlinked))
+            else:
+                entries, unlinked = self.links.bury(unlinked)
+        self.report.unlinked += sorted(unlinked)
+        self.report.freed += sum(file.size for file in files if file.key in unlinked)
+        if not self.dry_run:
+            for entry in entries:
+                self.finish(entry)
 
     def listed(self) -> Iterator[FileStat]:
         assert isinstance(self.storage, ListsFiles)  # noqa: S101 - checked by the caller.

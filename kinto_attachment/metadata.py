@@ -1,20 +1,11 @@
-"""The attachment object that a record carries, and how its location tells the object key."""
+"""The attachment object that a record carries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
-
-from kinto_attachment import names
-from kinto_attachment.errors import InvalidKey
-from kinto_attachment.settings import Settings
-from kinto_attachment.storage import check_key
 
 FIELD = "attachment"
-FILES_ROUTE = "attachment-file"
 
 
 @dataclass(frozen=True)
@@ -47,40 +38,13 @@ class Attachment:
         return fields
 
 
-def location_of(request: Any, settings: Settings, key: str) -> str:
-    """Where a client finds the stored file: under ``base_url``, or at the plugin's own URL."""
-    if settings["base_url"] is None:
-        url: str = request.route_url(FILES_ROUTE, key=key)
-        return url
-    return names.public_url(settings["base_url"], key)
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON: 4 is not 4.0, nor true 1, as Python's ``==`` has it.
 
-
-def key_of(settings: Settings, route_prefix: str, attachment: Any) -> str | None:
-    """The object key that an attachment's ``location`` stands for, None if it is not ours.
-
-    Both forms of location are tried, so that records keep their files when an operator sets
-    or unsets ``base_url``; the server's own name does not matter, since it may change too.
+    The order of an object's members does not matter (RFC 8259 4).
     """
-    location = attachment.get("location") if isinstance(attachment, Mapping) else None
-    if not isinstance(location, str):
-        return None
-    for key in (_under_base_url(settings["base_url"], location), _own_url(route_prefix, location)):
-        with suppress(InvalidKey):
-            if key:
-                return check_key(key)
-    return None
-
-
-def _under_base_url(base_url: str | None, location: str) -> str | None:
-    if base_url is None or (not base_url and "://" in location):
-        return None
-    return names.key_from_url(base_url, location)
-
-
-def _own_url(route_prefix: str, location: str) -> str | None:
-    try:
-        path = urlsplit(location).path
-    except ValueError:
-        return None
-    _, found, key = path.partition(f"/{route_prefix}/attachments/")
-    return unquote(key) if found else None
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return type(one) is type(other) and bool(one == other)

@@ -166,9 +166,11 @@ def key_from_url(base_url: str, url: str) -> str | None:
     if not url.startswith(base) or absolute or quoted.startswith("/") or re.search("[?#]", quoted):
         return None
     try:
-        return unquote(quoted, errors="strict") or None
+        key = unquote(quoted, errors="strict")
     except UnicodeDecodeError:
         return None
+    # A slash of a key is never quoted.
+    return key if key and key.count("/") == quoted.count("/") else None
 
 
 @dataclass(frozen=True)

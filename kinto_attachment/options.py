@@ -72,6 +72,21 @@ def base_url(value: Any) -> str:
     return url if not url or url.endswith("/") else url + "/"
 
 
+def base_urls(value: Any) -> tuple[str, ...]:
+    urls = tuple(base_url(url) for url in text(value).split())
+    if any(not re.match(r"https?://[^/?#]+/", url) or re.search(r"[?#]", url) for url in urls):
+        raise ValueError("should be URLs with http:// or https://, separated by spaces")
+    return urls
+
+
+def duration(value: Any) -> float:
+    """Seconds, from a number of them or from a number with a unit: ``90s``, ``30m``, ``1h``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text(value))
+    if match is None:
+        raise ValueError("should be a time such as 90s, 30m, 1h or 7d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 def extensions(value: Any) -> frozenset[str]:
     """pyramid_storage's groups and names, joined by ``+``; the empty set allows any."""
     if not text(value):
@@ -174,6 +189,12 @@ OPTIONS = (
         "public URL of the files; empty: relative locations; "
         "unset: `{server}/v1/attachments/{key}`",
     ),
+    Option(
+        "former_base_urls",
+        base_urls,
+        "",
+        "earlier values of `base_url`, and of the server's own address with `/v1/attachments/`",
+    ),
     Option("public", boolean, False, "serve `/v1/attachments/{key}` without credentials"),
     Option("extra.base_url", base_url, None, "what the capability advertises as `base_url`"),
     Option("folder", folder, None, "pattern with `{bucket_id}`, `{collection_id}`", True),
@@ -186,6 +207,13 @@ OPTIONS = (
         True,
     ),
     Option("keep_old_files", boolean, False, "keep the file on replace and delete", True),
+    Option(
+        "linger",
+        duration,
+        0,
+        "how long a file that was replaced can still be read, or copied by plugins",
+        True,
+    ),
     Option(
         "extensions",
         extensions,

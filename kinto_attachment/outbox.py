@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kinto.core.storage import Filter
@@ -15,11 +15,15 @@ from kinto_attachment.rows import Rows, batches
 
 @dataclass(frozen=True)
 class Garbage:
-    """An entry of the outbox: files to delete, and since when (ms since the epoch)."""
+    """An entry of the outbox: files to delete, since when, and, if they linger, ``due`` when.
+
+    Times are in ms since the epoch.
+    """
 
     id: str
     keys: list[str]
     since: int
+    due: int = 0
 
     @property
     def parent(self) -> str:
@@ -27,7 +31,8 @@ class Garbage:
 
     def without(self, key: str) -> Garbage:
         """The other files; under another id, as whoever read this entry must not find it again."""
-        return Garbage(str(uuid.uuid4()), [each for each in self.keys if each != key], self.since)
+        keys = [each for each in self.keys if each != key]
+        return replace(self, id=str(uuid.uuid4()), keys=keys)
 
 
 class Outbox:
@@ -36,9 +41,10 @@ class Outbox:
     def __init__(self, backend: Any) -> None:
         self._rows = Rows(backend, "attachment-garbage")
 
-    def add(self, keys: Iterable[str]) -> list[Garbage]:
-        """Enter files that have no link any more."""
-        entries = [Garbage(str(uuid.uuid4()), batch, msec_time()) for batch in batches(keys)]
+    def add(self, keys: Iterable[str], due: int = 0) -> list[Garbage]:
+        """Enter files that have no link any more, or none but such as end at a time."""
+        now = msec_time()
+        entries = [Garbage(str(uuid.uuid4()), batch, now, due) for batch in batches(keys)]
         for entry in entries:
             self.put(entry)
         return entries
@@ -47,7 +53,7 @@ class Outbox:
         """What waits to be deleted (a page of it), or the entries that hold a certain key."""
         filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key is not None else []
         rows = self._rows.list("attachments-garbage:*", *filters)
-        return [Garbage(row["id"], row["keys"], row["since"]) for row in rows]
+        return [Garbage(row["id"], row["keys"], row["since"], row.get("due", 0)) for row in rows]
 
     def take(self, entry: Garbage) -> bool:
         """Remove an entry; False when somebody else has: until the commit, it is ours alone."""
@@ -55,4 +61,5 @@ class Outbox:
 
     def put(self, entry: Garbage) -> None:
         """Have an entry in the outbox, again if it was taken."""
-        self._rows.put(entry.parent, entry.id, {"keys": entry.keys, "since": entry.since})
+        due = {"due": entry.due} if entry.due else {}
+        self._rows.put(entry.parent, entry.id, {"keys": entry.keys, "since": entry.since, **due})

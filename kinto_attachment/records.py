@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import random
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from kinto.core.storage.exceptions import IntegrityError
 from kinto.core.utils import build_request, instance_uri
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
@@ -18,13 +14,9 @@ from pyramid.httpexceptions import HTTPNotFound, HTTPPreconditionFailed
 from kinto_attachment.context import RecordContext
 from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.metadata import FIELD
-from kinto_attachment.transactions import in_batch, release
 
-logger = logging.getLogger(__name__)
-
-# Two writers in one collection collide when they get the same timestamp, so rarely twice.
+# A record may come and go while it is written.
 ATTEMPTS = 10
-PAUSE = 0.02  # Seconds, for the first; then longer, up to ten times that.
 
 # Headers of the upload that mean something else, or nothing, to the record's endpoint.
 NOT_FORWARDED = (
@@ -54,9 +46,8 @@ def write(
 ) -> Written:
     """Set the record's attachment and what came along with it; create the record if need be.
 
-    When another writer came between, the record is written again in a fresh transaction.
-
     :raises HTTPException: Kinto's own refusals: schema, preconditions, permissions.
+    :raises IntegrityError: another writer came between; the request is repeated.
     """
     context: RecordContext = request.context
     body: dict[str, Any] = {"data": {**(data or {}), FIELD: attachment}}
@@ -77,12 +68,6 @@ def write(
             if exists or _has_precondition(request) or attempt == ATTEMPTS:
                 raise
             exists = True
-        except IntegrityError:
-            if attempt == ATTEMPTS or in_batch(request):
-                raise
-            logger.info("Another writer came between: write %s again", context.record_uri)
-            release(request)
-            time.sleep(random.uniform(PAUSE / 4, PAUSE * min(attempt, 10)))  # noqa: S311
     raise AssertionError("unreachable")
 
 

@@ -13,7 +13,8 @@ from kinto.core.utils import COMPARISON
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.links import Link, Links
-from kinto_attachment.metadata import FIELD, key_of
+from kinto_attachment.locations import own_key
+from kinto_attachment.metadata import FIELD
 
 RECORDS_AT_ONCE = 200
 
@@ -45,17 +46,19 @@ def reindex(
 def _relink(registry: Any, uri: str, record: dict[str, Any], report: Rebuilt) -> None:
     links: Links = registry.attachment_links
     report.records += 1
-    key = key_of(registry.attachment_settings, registry.route_prefix, record[FIELD])
-    current = [link.key for link in links.of_record(uri) if link.state == "current"]
+    attachment = record[FIELD]
+    current = [link for link in links.of_record(uri) if link.state == "current"]
+    if any(link.describes(attachment) for link in current):
+        return
+    key = own_key(registry.attachment_settings, registry.route_prefix, attachment)
     if key is None:
-        if not current:
-            report.foreign.append(uri)
-    elif key not in current:
-        try:
-            links.share(Link.to(uri, key, record[FIELD]))
-            report.linked += 1
-        except AttachmentGone:
-            report.missing.append(uri)
+        report.foreign.append(uri)
+        return
+    try:
+        links.share(Link.to(uri, key, attachment), is_known=True)
+        report.linked += 1
+    except AttachmentGone:
+        report.missing.append(uri)
 
 
 def _collections(registry: Any) -> Iterator[str]:

@@ -28,6 +28,7 @@ class Scope:
     randomize: bool
     filename_pattern: Pattern
     keep_old_files: bool
+    linger: float
     extensions: frozenset[str]
     mimetypes: Mapping[str, str]
     max_size: int
@@ -42,6 +43,9 @@ class Settings:
     values: Mapping[str, Any]
     overrides: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
     readonly: bool = False
+    # Kinto's own, which win over what a client calls the server.
+    http_scheme: str | None = None
+    http_host: str | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -81,7 +85,13 @@ class Settings:
                 _known(name, name, _BY_NAME)
         for option in OPTIONS:
             values[option.name] = _value(option, given)
-        parsed = cls(values, overrides, readonly=boolean(settings.get("readonly", False)))
+        parsed = cls(
+            values,
+            overrides,
+            readonly=boolean(settings.get("readonly", False)),
+            http_scheme=settings.get("http_scheme") or None,
+            http_host=settings.get("http_host") or None,
+        )
         _check_backends(parsed)
         return parsed
 

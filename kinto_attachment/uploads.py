@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,8 +10,10 @@ from typing import Any
 from kinto_attachment import names
 from kinto_attachment.context import RecordContext
 from kinto_attachment.errors import FileNotAllowed, KeyTaken
+from kinto_attachment.ledger import Ledger, NewFile
 from kinto_attachment.links import Links
-from kinto_attachment.metadata import Attachment, Original, location_of
+from kinto_attachment.locations import location_of
+from kinto_attachment.metadata import Attachment, Original
 from kinto_attachment.settings import Scope
 from kinto_attachment.storage import FileStorage
 from kinto_attachment.streams import (
@@ -22,7 +23,7 @@ from kinto_attachment.streams import (
     LimitedReader,
     Reader,
 )
-from kinto_attachment.transactions import Ledger, aside
+from kinto_attachment.transactions import separate_transaction
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def _attachment(
     original: Original | None = None,
 ) -> Attachment:
     location = location_of(request, request.registry.attachment_settings, key)
-    return Attachment(filename, stored.sha256, location, mimetype, stored.size, original)
+    attachment = Attachment(filename, stored.sha256, location, mimetype, stored.size, original)
+    Ledger.of(request).new_files[key].attachment = attachment.to_json()
+    return attachment
 
 
 def _write(request: Any, scope: Scope, filename: str, mimetype: str, reader: HashingReader) -> str:
@@ -102,8 +105,7 @@ def _write(request: Any, scope: Scope, filename: str, mimetype: str, reader: Has
     request.registry.attachment_storage.write(
         key, reader, mimetype, disposition=served_as(scope, filename, mimetype)
     )
-    ledger = Ledger.of(request)
-    ledger.written[key], ledger.stored = request.context.record_uri, time.monotonic()
+    Ledger.of(request).new_files[key] = NewFile(key, request.context.record_uri)
     return key
 
 
@@ -120,7 +122,7 @@ def _free_key(request: Any, scope: Scope, filename: str) -> str:
     ledger = Ledger.of(request)
     links: Links = request.registry.attachment_links
     storage: FileStorage = request.registry.attachment_storage
-    with aside(request):
+    with separate_transaction(request):
         for key in _candidates(request, scope, filename):
             # Before it is claimed, too: uploads of a name that many files have would wait for
             # each other at every one of them.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from kinto.core.errors import ERRORS, http_error, raise_invalid
-from kinto.core.utils import reapply_cors
+from kinto.core.storage.exceptions import BackendError
+from kinto.core.utils import msec_time, reapply_cors
 from pyramid.httpexceptions import (
     HTTPException,
     HTTPForbidden,
@@ -27,13 +28,15 @@ from kinto_attachment.bodies import FORM_OVERHEAD, body_of, check_length
 from kinto_attachment.context import RecordContext, may_read
 from kinto_attachment.errors import AttachmentError, FileNotFound, InvalidForm, StorageError
 from kinto_attachment.events import AttachmentRead
+from kinto_attachment.ledger import Ledger
 from kinto_attachment.links import Link, Links
-from kinto_attachment.metadata import FIELD, FILES_ROUTE, Attachment, key_of
-from kinto_attachment.multipart import FilePart, read_form
+from kinto_attachment.locations import FILES_ROUTE, check_host, own_key
+from kinto_attachment.metadata import FIELD, Attachment
+from kinto_attachment.multipart import FilePart, Form, read_form
 from kinto_attachment.names import disposition_filename
 from kinto_attachment.settings import Scope
 from kinto_attachment.streams import ClaimedDigests, HashingReader
-from kinto_attachment.transactions import Ledger, release
+from kinto_attachment.transactions import in_batch, restart_transaction
 from kinto_attachment.uploads import IncomingFile, store
 
 RECORD_PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
@@ -52,6 +55,7 @@ EXPOSED_HEADERS = (
 FOREVER = "max-age=31536000, immutable"
 
 View = Callable[[Any], Any]
+T = TypeVar("T")
 
 
 class NoContent(HTTPNoContent):  # type: ignore[misc]
@@ -110,6 +114,9 @@ def counted(view: View) -> View:
         except HTTPException:
             result = "refused"
             raise
+        except BackendError:
+            result = "repeated"  # Or failed, when Kinto's storage does.
+            raise
         finally:
             metrics = request.registry.metrics
             metrics.count("attachments.uploads", unique=[("result", result)])
@@ -121,15 +128,7 @@ def counted(view: View) -> View:
 def post_attachment(request: Any) -> Response:
     """Attach the file of a form to the record, and set its attributes and permissions."""
     check_preconditions(request)
-    check_length(request, scope_of(request).max_size, overhead=FORM_OVERHEAD)
-    # In the headers of the request, they are those of the whole form.
-    claims = ClaimedDigests.parse(request.headers)
-    body = body_of(request)
-    hashed = HashingReader(body, claims.algorithms)
-    release(request)
-    content_type = request.headers.get("Content-Type", "")
-    form = read_form(hashed if claims else body, content_type, partial(store_part, request))
-    claims.check(hashed)
+    form = once(request, receive_form)
     written = records.write(request, form.data, form.permissions, form.file.to_json())
     return uploaded(request, written, form.file)
 
@@ -138,15 +137,7 @@ def post_attachment(request: Any) -> Response:
 def put_attachment(request: Any) -> Response:
     """Attach the request's body, as it is, to the record."""
     check_preconditions(request)
-    check_length(request, scope_of(request).max_size)
-    incoming = IncomingFile(
-        filename=requested_filename(request),
-        declared_type=request.headers.get("Content-Type"),
-        reader=body_of(request),
-        claims=ClaimedDigests.parse(request.headers),
-    )
-    release(request)
-    attachment = store(request, incoming)
+    attachment = once(request, receive_body)
     written = records.write(request, None, None, attachment.to_json())
     return uploaded(request, written, attachment)
 
@@ -164,8 +155,8 @@ def get_attachment(request: Any) -> Response:
     """The record's current file."""
     context: RecordContext = request.context
     metadata: Any = context.existing_record().get(FIELD)
-    key = current_key(request, context.record_uri, metadata)
-    file = downloads.StoredFile.find(request.registry.attachment_storage, key, metadata)
+    key, described = current_file(request, context.record_uri, metadata)
+    file = downloads.StoredFile.find(request.registry.attachment_storage, key, described)
     response = downloads.respond(request, file, scope_of(request))
     announce_read(request, response, context.record_uri, metadata)
     return response
@@ -173,6 +164,7 @@ def get_attachment(request: Any) -> Response:
 
 def get_file(request: Any) -> Response:
     """One stored file, by the object key in its location."""
+    check_host(request)
     registry = request.registry
     public = registry.attachment_settings["public"]
     link = readable_link(request, request.matchdict["key"], public=public)
@@ -215,6 +207,40 @@ def error_view(error: AttachmentError, request: Any) -> Response:
 
 
 # The steps.
+
+
+def once(request: Any, receive: Callable[[Any], T]) -> T:
+    """Receive the body of an upload, or find what came of it when the request is repeated."""
+    ledger = Ledger.of(request)
+    if ledger.received is None or in_batch(request):
+        ledger.received = receive(request)
+    received: T = ledger.received
+    return received
+
+
+def receive_form(request: Any) -> Form[Attachment]:
+    check_length(request, scope_of(request).max_size, overhead=FORM_OVERHEAD)
+    # In the headers of the request, they are those of the whole form.
+    claims = ClaimedDigests.parse(request.headers)
+    body = body_of(request)
+    hashed = HashingReader(body, claims.algorithms)
+    restart_transaction(request)
+    content_type = request.headers.get("Content-Type", "")
+    form = read_form(hashed if claims else body, content_type, partial(store_part, request))
+    claims.check(hashed)
+    return form
+
+
+def receive_body(request: Any) -> Attachment:
+    check_length(request, scope_of(request).max_size)
+    incoming = IncomingFile(
+        filename=requested_filename(request),
+        declared_type=request.headers.get("Content-Type"),
+        reader=body_of(request),
+        claims=ClaimedDigests.parse(request.headers),
+    )
+    restart_transaction(request)
+    return store(request, incoming)
 
 
 def scope_of(request: Any) -> Scope:
@@ -279,17 +305,20 @@ def uploaded(request: Any, written: records.Written, attachment: Attachment) -> 
     return response
 
 
-def current_key(request: Any, record_uri: str, metadata: Any) -> str:
-    """:raises FileNotFound: the record has no attachment, or none of ours."""
+def current_file(request: Any, record_uri: str, metadata: Any) -> tuple[str, Mapping[str, Any]]:
+    """The key of the record's file, and what to say of it.
+
+    :raises FileNotFound: the record has no attachment, or none of ours.
+    """
     registry = request.registry
-    if isinstance(metadata, dict):
-        key = key_of(registry.attachment_settings, registry.route_prefix, metadata)
-        if key is not None:
-            return key
-        # Written when another `base_url` was set: the index still knows.
+    if isinstance(metadata, Mapping):
         for link in registry.attachment_links.of_record(record_uri):
             if link.state == "current":
-                return str(link.key)
+                return link.key, link.dump()
+        # A record from before the index.
+        key = own_key(registry.attachment_settings, registry.route_prefix, metadata)
+        if key is not None:
+            return key, metadata
     raise FileNotFound("The record has no attachment.")
 
 
@@ -300,7 +329,7 @@ def readable_link(request: Any, key: str, *, public: bool) -> Link:
     :raises HTTPForbidden: none that the user may read does.
     """
     links: Links = request.registry.attachment_links
-    found = links.of_key(key)
+    found = [link for link in links.of_key(key) if link.is_readable(msec_time())]
     if not found:
         raise FileNotFound()
     for link in found:

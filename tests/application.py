@@ -34,7 +34,7 @@ from kinto_attachment import (
     AttachmentReplaced,
 )
 from kinto_attachment.streams import CHUNK_SIZE
-from kinto_attachment.transactions import finish
+from kinto_attachment.settling import delete_garbage
 
 Headers = dict[str, str]
 
@@ -84,11 +84,13 @@ def make_app(
     """Kinto with attachments.
 
     ``storage_settings`` are without ``kinto.attachment.``, all others without ``kinto.``;
-    ``includes`` are added to the usual ones.
+    ``includes`` are added to the usual ones, after them, and ``included_first`` before them.
     """
+    first = settings.pop("included_first", "")
     everything = {**SETTINGS, **database_settings, **settings}
     everything |= {f"attachment.{name}": value for name, value in storage_settings.items()}
-    everything["includes"] = f"{SETTINGS['includes']} {settings.get('includes', '')}"
+    usual = SETTINGS["includes"]
+    everything["includes"] = f"{first} {usual} {settings.get('includes', '')}"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="HTTPS is not enabled")
         warnings.filterwarnings("ignore", message="Reuse existing PostgreSQL connection")
@@ -403,7 +405,7 @@ def outbox(app: Any) -> list[Any]:
 def empty_outbox(app: Any) -> None:
     """Delete what a failing storage left to be deleted, as gc does."""
     for entry in outbox(app):
-        assert finish(app.app.registry, entry)
+        assert delete_garbage(app.app.registry, entry)
 
 
 def records(app: Any) -> dict[str, dict[str, Any]]:

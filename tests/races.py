@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +102,21 @@ PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 
 
 @contextlib.contextmanager
-def server(postgresql: PostgreSQL, folder: Path, **attachment: str) -> Iterator[Any]:
+def server(
+    postgresql: PostgreSQL,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    **attachment: str,
+) -> Iterator[Any]:
     """Kinto in this process, with files in ``folder``."""
+    settings = {"includes": "tests.publishing", **(settings or {})}
     url = postgresql.create_database()
     name = url.split("?")[0].rsplit("/", 1)[1]
     for setting in ("deadlock_timeout = '20ms'", "synchronous_commit = off"):  # For speed.
         postgresql.execute(f"ALTER DATABASE {name} SET {setting}")
     storage = {"base_path": str(folder), **attachment}
     try:
-        yield make_app(storage, postgresql_settings(url), includes="tests.publishing")
+        yield make_app(storage, postgresql_settings(url), **settings)
     finally:
         forget_database(url)
         postgresql.drop_database(url)

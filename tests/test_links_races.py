@@ -14,7 +14,7 @@ from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNo
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.links import Link, Links
 from kinto_attachment.storage.memory import MemoryStorage
-from kinto_attachment.transactions import finish
+from kinto_attachment.settling import delete_garbage
 from tests import races
 from tests.interleavings import Decide, Orders, Stage, at_random
 from tests.services import PostgreSQL
@@ -85,7 +85,7 @@ class Records:
         with transaction.manager:
             self._write(name, None)
             for link in self._current(name):
-                self.links.keep(link)
+                self.links.retain(link, "kept")
 
     def copy(self, source: str, target: str) -> Any:
         with transaction.manager:
@@ -155,7 +155,7 @@ class Records:
         return [link for link in links if link.state == "current"]
 
     def _finish(self, entries: Iterable[Any]) -> Any:
-        return [finish(self.registry, entry) for entry in entries]
+        return [delete_garbage(self.registry, entry) for entry in entries]
 
 
 Act = Callable[[Records], Any]

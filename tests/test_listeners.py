@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from kinto.core.events import ACTIONS, ResourceChanged, notify_resource_event
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from kinto_attachment import allow_metadata_changes
+from kinto_attachment.reindex import reindex
 from tests.application import (
     ALICE,
     BUCKET,
@@ -118,6 +120,40 @@ class TestForgery:
         refuses(app.patch_json(RECORD, [operation], headers=JSON_PATCH, status=400))
         assert attachment_of(app) == attachment
 
+    @ON_DATABASES
+    @pytest.mark.parametrize(
+        ("content", "gzipped", "path", "value"),
+        [
+            (b"four", "false", "size", 4.0),
+            (b"1", "false", "size", 1.0),
+            (b"1", "false", "size", True),
+            (b"", "false", "size", False),
+            (b"", "false", "size", 0.0),
+            (b"", "false", "size", "0"),
+            (b"", "false", "size", None),
+            (b"four", "true", "original/size", 4.0),
+            (b"1", "true", "original/size", True),
+        ],
+    )
+    def test_of_a_number_that_python_calls_equal(
+        self, build: Build, content: bytes, gzipped: str, path: str, value: Any
+    ) -> None:
+        app = build(gzipped=gzipped)
+        attachment = attach(app, content=content).json
+        before = app.get(RECORD, headers=ALICE).text
+        *inside, name = path.split("/")
+        changed = merge = deepcopy(attachment)
+        for step in inside:
+            merge = merge[step]
+        merge[name] = value
+        body = {"data": {"attachment": changed}}
+        refuses(app.put_json(RECORD, body, headers=ALICE, status=400))
+        refuses(app.patch_json(RECORD, body, headers=ALICE, status=400))
+        refuses(app.patch_json(RECORD, body, headers=MERGE_PATCH, status=400))
+        operation = {"op": "replace", "path": f"/data/attachment/{path}", "value": value}
+        refuses(app.patch_json(RECORD, [operation], headers=JSON_PATCH, status=400))
+        assert app.get(RECORD, headers=ALICE).text == before
+
     def test_with_the_attachment_of_another_record(self, app: Any) -> None:
         """It would open the other record's file to the readers of one's own."""
         stolen = attach(app, OTHER).json
@@ -185,11 +221,18 @@ class TestUnchanged:
         assert (record["attachment"], record["title"]) == (attachment, "A")
         assert read(app) == CONTENT
 
-    def test_in_another_order(self, app: Any) -> None:
+    @pytest.mark.parametrize("gzipped", ["false", "true"])
+    def test_in_another_order(self, build: Build, gzipped: str) -> None:
+        app = build(gzipped=gzipped)
         attachment = attach(app).json
         turned = dict(reversed(attachment.items()))
-        app.put_json(RECORD, {"data": {"attachment": turned}}, headers=ALICE, status=200)
-        assert read(app) == CONTENT
+        if "original" in attachment:
+            turned["original"] = dict(reversed(attachment["original"].items()))
+        body = {"data": {"attachment": turned}}
+        app.put_json(RECORD, body, headers=ALICE, status=200)
+        app.patch_json(RECORD, body, headers=ALICE, status=200)
+        assert attachment_of(app) == attachment
+        assert stored_files(app) == {key_of(attachment)}
 
     def test_by_a_patch_of_something_else(self, app: Any) -> None:
         attachment = attach(app).json
@@ -276,14 +319,16 @@ class TestWithoutIndex:
         assert not stored_links(app)
         return app
 
-    def test_are_linked_when_they_are_written(self, unlinked: Any) -> None:
+    def test_are_not_linked_because_a_client_writes_them(self, unlinked: Any) -> None:
         unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
-        assert {record for record, _, _ in stored_links(unlinked)} == {RECORD}
+        assert not stored_links(unlinked)
         assert read(unlinked) == CONTENT
+        reindex(unlinked.app.registry)
+        assert {record for record, _, _ in stored_links(unlinked)} == {RECORD}
 
     def test_are_read(self, unlinked: Any) -> None:
         assert read(unlinked) == CONTENT
-        unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
+        reindex(unlinked.app.registry)
 
     def test_point_at_a_file_that_is_gone(self, unlinked: Any) -> None:
         unlinked.app.registry.attachment_storage.delete(*stored_files(unlinked))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 
-from kinto_attachment.metadata import Attachment, Original, key_of
-from kinto_attachment.settings import Settings
+from kinto_attachment.metadata import Attachment, Original, same_json
 from tests.application import (
     ALICE,
     ANONYMOUS,
@@ -25,11 +25,6 @@ from tests.backends import ON_MEMORY, ON_POSTGRESQL, Build
 
 URL = f"{RECORD}/attachment"
 CDN = "https://cdn.example.com/files/"
-
-
-def settings(**options: Any) -> Settings:
-    given = {"base_path": "/tmp/files", **options}
-    return Settings.parse({f"attachment.{name}": value for name, value in given.items()})
 
 
 class TestJson:
@@ -54,55 +49,40 @@ class TestJson:
         }
 
 
-class TestKeyOf:
+class TestSameJson:
     @pytest.mark.parametrize(
-        ("base_url", "location", "key"),
-        [
-            (None, "http://localhost/v1/attachments/a/b.txt", "a/b.txt"),
-            (None, "https://other.example.com/v1/attachments/b.txt", "b.txt"),
-            (None, "/v1/attachments/%D1%82%20x%2By.txt", "т x+y.txt"),
-            (None, "http://localhost/prefix/v1/attachments/b.txt", "b.txt"),
-            (CDN, f"{CDN}a/b.txt", "a/b.txt"),
-            (CDN, f"{CDN}%D1%82.txt", "т.txt"),
-            ("https://cdn.example.com/files", f"{CDN}a.txt", "a.txt"),
-            ("", "a/b.txt", "a/b.txt"),
-            # Made while there was no base_url, and still ours when there is one.
-            (CDN, "http://localhost/v1/attachments/b.txt", "b.txt"),
-            ("", "http://localhost/v1/attachments/b.txt", "b.txt"),
-        ],
+        "text",
+        ["null", "true", "0", "1", "1.0", '"1"', "[]", "{}", "[1, [true, {}]]", '{"a": {"b": 1}}'],
     )
-    def test_ours(self, base_url: str | None, location: str, key: str) -> None:
-        options = {} if base_url is None else {"base_url": base_url}
-        assert key_of(settings(**options), "v1", {"location": location}) == key
+    def test_is_what_was_read_twice(self, text: str) -> None:
+        assert same_json(json.loads(text), json.loads(text))
+
+    def test_is_in_any_order_of_members(self) -> None:
+        assert same_json({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1})
 
     @pytest.mark.parametrize(
-        "location",
+        ("one", "other"),
         [
-            "https://elsewhere.example.com/a.txt",
-            "https://cdn.example.com/other/a.txt",
-            CDN,
-            f"{CDN}../secret",
-            f"{CDN}a/../../secret",
-            f"{CDN}%2e%2e/secret",
-            f"{CDN}.hidden",
-            f"{CDN}a//b",
-            f"{CDN}a%00b",
-            f"{CDN}a?b",
-            "/v1/attachments/",
-            "/v1/attachments/../x",
-            "http://[::1/v1/attachments/a",
-            "",
-            None,
-            1,
-            ["a"],
+            ("1", "1.0"),
+            ("1", "true"),
+            ("0", "false"),
+            ("0.0", "false"),
+            ("0", "null"),
+            ("1", '"1"'),
+            ("[]", "{}"),
+            ("{}", "null"),
+            ("[1]", "[1.0]"),
+            ("[1]", "[1, 1]"),
+            ("[1, 2]", "[2, 1]"),
+            ('{"a": 1}', '{"a": true}'),
+            ('{"a": 1}', '{"b": 1}'),
+            ('{"a": null}', "{}"),
+            ('{"a": [{"b": 1}]}', '{"a": [{"b": 1.0}]}'),
         ],
     )
-    def test_not_ours(self, location: Any) -> None:
-        assert key_of(settings(base_url=CDN), "v1", {"location": location}) is None
-
-    @pytest.mark.parametrize("attachment", [None, {}, "text", 1, [], [{"location": f"{CDN}a"}]])
-    def test_of_what_is_no_attachment(self, attachment: Any) -> None:
-        assert key_of(settings(base_url=CDN), "v1", attachment) is None
+    def test_is_not(self, one: str, other: str) -> None:
+        assert not same_json(json.loads(one), json.loads(other))
+        assert not same_json(json.loads(other), json.loads(one))
 
 
 class TestBaseUrl:
