@@ -44,7 +44,9 @@ def main() -> int:
         record = f"{url}/buckets/default/collections/docs/records/first"
         example = ROOT / "README.rst"
         print(WELCOME.format(url=url, files=files, record=record, example=example), flush=True)
-        return run(options.port, environ)
+        # The address that the locations of files start with.
+        name = {"KINTO_HTTP_HOST": f"127.0.0.1:{options.port}"}
+        return run(options.port, {**name, **environ})
 
 
 def check_port(port: int) -> None:

@@ -33,8 +33,8 @@ from kinto_attachment import (
     AttachmentRemoved,
     AttachmentReplaced,
 )
-from kinto_attachment.streams import CHUNK_SIZE
 from kinto_attachment.settling import delete_garbage
+from kinto_attachment.streams import CHUNK_SIZE
 
 Headers = dict[str, str]
 

@@ -12,7 +12,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -76,8 +76,10 @@ class Actor(threading.Thread):
 class Stage:
     """Where actors take turns: the steps of one Kinto application on PostgreSQL."""
 
-    def __init__(self, registry: Any) -> None:
+    def __init__(self, registry: Any, also: Collection[str] = ()) -> None:
+        """The calls of Kinto's storage that are steps are those about ``WATCHED`` and ``also``."""
         self.registry = registry
+        self.watched = {*WATCHED, *also}
         self.changed = threading.Condition()
         self.actors: list[Actor] = []
         self.trace: list[str] = []
@@ -95,7 +97,7 @@ class Stage:
         """While inside, the application's calls are steps."""
         with contextlib.ExitStack() as stack:
             for name in RECORD_CALLS:
-                stack.enter_context(self._step(self.registry.storage, name, _record_label))
+                stack.enter_context(self._step(self.registry.storage, name, self._record_label))
             for name in FILE_CALLS:
                 stack.enter_context(
                     self._step(self.registry.attachment_storage, name, _file_label)
@@ -183,6 +185,14 @@ class Stage:
         if actor is not None and label is not None:
             actor.pause(label)
 
+    def _record_label(
+        self, name: str, resource_name: str | None = None, *args: Any, **kw: Any
+    ) -> str | None:
+        if resource_name not in self.watched:
+            return None
+        parent = args[0] if args else kw.get("parent_id", "")
+        return f"{name} {resource_name} {parent[-40:]} {kw.get('object_id', '')[:12]}"
+
     def _step(self, target: Any, name: str, label: Callable[..., str | None]) -> Any:
         original = getattr(target, name)
 
@@ -191,13 +201,6 @@ class Stage:
             return original(*args, **kwargs)
 
         return mock.patch.object(target, name, call)
-
-
-def _record_label(name: str, resource_name: str | None = None, *args: Any, **kw: Any) -> Any:
-    if resource_name not in WATCHED:
-        return None
-    parent = args[0] if args else kw.get("parent_id", "")
-    return f"{name} {resource_name} {parent[-40:]} {kw.get('object_id', '')[:12]}"
 
 
 def _file_label(name: str, *args: Any, **kw: Any) -> str:

@@ -2,6 +2,8 @@
 
 It does so as such plugins do: it writes through Kinto's storage, and notifies the change on a
 request that carries the flag. ``POST /publish`` with ``{"copies": {source URI: target URI}}``.
+With ``"ids_of": URI`` the events carry the ids of another record, as those do of plugins that
+change several resources in one request.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ def includeme(config: Any) -> None:
 
 
 def publish(request: Any) -> dict[str, int]:
-    copies = [copy(request, *pair) for pair in request.json["copies"].items()]
-    return {"copied": sum(copies)}
+    ids_of = request.json.get("ids_of")
+    pairs = request.json["copies"].items()
+    return {"copied": sum(copy(request, *pair, ids_of or pair[1]) for pair in pairs)}
 
 
-def copy(request: Any, source: str, target: str) -> bool:
+def copy(request: Any, source: str, target: str, ids_of: str) -> bool:
     """False when there is nothing to copy."""
     storage = request.registry.storage
     parent, _, object_id = source.rpartition("/records/")
@@ -38,7 +41,7 @@ def copy(request: Any, source: str, target: str) -> bool:
     except ObjectNotFoundError:
         return False
     parent, _, object_id = target.rpartition("/records/")
-    _, _, bucket_id, _, collection_id = parent.split("/")
+    _, _, bucket_id, _, collection_id, _, told_id = ids_of.split("/")
     try:
         old = storage.get("record", parent, object_id)
     except ObjectNotFoundError:
@@ -60,7 +63,7 @@ def copy(request: Any, source: str, target: str) -> bool:
         resource_data={
             "bucket_id": bucket_id,
             "collection_id": collection_id,
-            id_name: object_id,
+            id_name: told_id,
         },
     )
     return True

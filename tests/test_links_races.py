@@ -13,8 +13,8 @@ from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNo
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.links import Link, Links
-from kinto_attachment.storage.memory import MemoryStorage
 from kinto_attachment.settling import delete_garbage
+from kinto_attachment.storage.memory import MemoryStorage
 from tests import races
 from tests.interleavings import Decide, Orders, Stage, at_random
 from tests.services import PostgreSQL

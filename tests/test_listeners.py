@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 import transaction
@@ -11,6 +14,8 @@ from kinto.core.events import ACTIONS, ResourceChanged, notify_resource_event
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from kinto_attachment import allow_metadata_changes
+from kinto_attachment.ledger import CollectedEvents
+from kinto_attachment.maintenance import gc
 from kinto_attachment.reindex import reindex
 from tests.application import (
     ALICE,
@@ -335,6 +340,90 @@ class TestWithoutIndex:
         unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
         assert not stored_links(unlinked)
         put(unlinked, RECORD, data={})
+
+
+@ON_DATABASES
+class TestEventsOfPlugins:
+    """Events of one request can carry the ids of another resource."""
+
+    @pytest.mark.parametrize("told", [RECORD, OTHER, f"{BUCKET}/collections/nowhere/records/x"])
+    def test_the_file_is_linked_to_the_record_that_was_written(
+        self, build: Build, told: str
+    ) -> None:
+        app = build({"includes": "tests.publishing"})
+        put(app, f"{BUCKET}/collections/public")
+        copy = f"{BUCKET}/collections/public/records/copy"
+        key = key_of(attach(app).json)
+        app.post_json("/publish", {"copies": {RECORD: copy}, "ids_of": told})
+        assert stored_links(app) == {(RECORD, key, "current"), (copy, key, "current")}
+        app.delete(RECORD, headers=ALICE)
+        assert read(app, f"{copy}/attachment") == CONTENT
+
+    @pytest.mark.parametrize("told", [RECORD, OTHER])
+    def test_what_was_linked_wrongly_is_put_right(self, build: Build, told: str) -> None:
+        """By an event that did not come through Kinto's own way of telling them."""
+        app = build({"includes": "tests.publishing"})
+        put(app, f"{BUCKET}/collections/public")
+        copy = f"{BUCKET}/collections/public/records/copy"
+        attachment = attach(app).json
+        key = key_of(attachment)
+        with mock.patch.object(CollectedEvents, "parent_of", return_value=None):
+            app.post_json("/publish", {"copies": {RECORD: copy}, "ids_of": told}, status="*")
+        write_behind(app, copy, {"attachment": attachment})
+        for _ in range(2):
+            gc(app.app.registry, grace=timedelta(seconds=-1), settling=timedelta(0))
+            assert stored_files(app) == {key}
+            reindex(app.app.registry)
+        assert (copy, key, "current") in stored_links(app)
+        app.delete(RECORD, headers=ALICE)
+        assert read(app, f"{copy}/attachment") == CONTENT
+
+
+@ON_DATABASES
+class TestSeveralWritesInABatch:
+    """Kinto tells of them sorted by kind, not in the order in which they were made."""
+
+    def batch(self, app: Any, *requests: tuple[str, str]) -> list[int]:
+        parts = [
+            {
+                "method": method,
+                "path": f"/v1{path}" + ("?filename=a.json" if method == "PUT" else ""),
+                **({"body": {"number": number}} if method == "PUT" else {}),
+            }
+            for number, (method, path) in enumerate(requests)
+        ]
+        answer = app.post_json("/batch", {"requests": parts}, headers=ALICE)
+        return [part["status"] for part in answer.json["responses"]]
+
+    def test_created_deleted_and_created_again(self, app: Any) -> None:
+        statuses = self.batch(app, ("PUT", URL), ("DELETE", RECORD), ("PUT", URL))
+        assert statuses == [201, 200, 201]
+        assert json.loads(read(app)) == {"number": 2}
+        assert len(stored_files(app)) == 1
+
+    def test_replaced_deleted_and_created_again(self, app: Any) -> None:
+        attach(app)
+        self.batch(app, ("PUT", URL), ("DELETE", RECORD), ("PUT", URL))
+        assert json.loads(read(app)) == {"number": 2}
+        assert len(stored_files(app)) == 1
+
+    def test_replaced_several_times(self, app: Any) -> None:
+        attach(app)
+        assert self.batch(app, *[("PUT", URL)] * 3) == [200] * 3
+        assert json.loads(read(app)) == {"number": 2}
+        assert len(stored_files(app)) == 1
+
+    def test_each_is_kept_where_old_files_are(self, build: Build) -> None:
+        app = build(keep_old_files="true")
+        attach(app)
+        self.batch(app, *[("PUT", URL)] * 3)
+        assert json.loads(read(app)) == {"number": 2}
+        assert len(stored_files(app)) == 4
+
+    def test_written_before_their_collection_is_deleted(self, app: Any) -> None:
+        self.batch(app, ("PUT", URL), ("DELETE", COLLECTION))
+        assert not stored_files(app)
+        assert not stored_links(app)
 
 
 @ON_MEMORY

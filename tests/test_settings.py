@@ -84,11 +84,19 @@ class TestDefaults:
         ("file_mode", "0640", 0o640),
         ("file_mode", 640, 0o640),
         ("signed_url_ttl", "60", 60),
+        ("linger", "90s", 90),
+        ("linger", "1.5m", 90),
+        ("linger", "2h", 7200),
+        ("linger", "1d", 86400),
+        ("linger", 5, 5),
+        ("former_base_urls", "https://a.example http://b.example/x", "two"),
     ],
 )
 def test_values(name: str, value: Any, parsed: Any) -> None:
     found = parse(**{name: value})["max_size" if name == "max_size_bytes" else name]
-    if parsed is None:
+    if parsed == "two":
+        assert found == ("https://a.example/", "http://b.example/x/")
+    elif parsed is None:
         assert {"jpg", "png", "txt"} < found
     else:
         assert found == parsed
@@ -103,6 +111,10 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("max_size", "1.5", "whole number"),
         ("max_size", "-1", "negative"),
         ("signed_url_ttl", "soon", "whole number"),
+        ("linger", "soon", "90s"),
+        ("linger", "-1", "90s"),
+        ("former_base_urls", "files/", "http"),
+        ("former_base_urls", "https://a.example/?x", "http"),
         ("aws.timeout", "0", "more than 0"),
         ("aws.part_size", "5242879", "5 MiB"),
         ("aws.part_size", "5368709121", "5 GiB"),
@@ -272,6 +284,7 @@ class TestResources:
             "randomize": "false",
             "filename_pattern": "{rid}-{filename}",
             "keep_old_files": "true",
+            "linger": "30m",
             "extensions": "any",
             "mimetypes": ".a:a/b",
             "max_size": "7",
