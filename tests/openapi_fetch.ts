@@ -8,6 +8,13 @@ declare const process: { argv: string[] };
 
 const RECORD = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment";
 
+// Does not compile unless these are what the server says that it takes and gives.
+type Operations = paths[typeof RECORD];
+const RAW: keyof Operations["put"]["requestBody"]["content"] = "application/octet-stream";
+const FORM: keyof NonNullable<Operations["post"]["requestBody"]>["content"] = "multipart/form-data";
+const FILE: keyof Operations["get"]["responses"][200]["content"] = "application/octet-stream";
+const NO_CONTENT: Operations["delete"]["responses"][204]["content"] = undefined;
+
 // The types say that binary content is a string, whatever it is sent as.
 const binary = (bytes: Uint8Array<ArrayBuffer>) => new Blob([bytes]) as unknown as string;
 const base64 = (content?: ArrayBuffer) =>
@@ -28,7 +35,7 @@ async function main(url: string, authorization: string, content: string) {
 
   const put = await client.PUT(RECORD, {
     params: { path: record("put"), query: { filename: "put.bin" } },
-    headers: { "Content-Type": "application/octet-stream" },
+    headers: { "Content-Type": RAW },
     body: binary(bytes),
     bodySerializer: (body) => body,
   });
@@ -38,8 +45,12 @@ async function main(url: string, authorization: string, content: string) {
     bodySerializer: toForm,
   });
   const read = async (id: string) => {
-    const path = record(id);
-    return base64((await client.GET(RECORD, { params: { path }, parseAs: "arrayBuffer" })).data);
+    const { data } = await client.GET(RECORD, {
+      params: { path: record(id) },
+      headers: { Accept: FILE },
+      parseAs: "arrayBuffer",
+    });
+    return base64(data);
   };
   const key = new URL(put.data!.location).pathname.replace("/v1/attachments/", "");
   const file = await client.GET("/attachments/{key}", {
@@ -54,7 +65,7 @@ async function main(url: string, authorization: string, content: string) {
   };
   const removed = await client.DELETE(RECORD, { params: { path: record("put") } });
   const gone = await client.GET(RECORD, { params: { path: record("put") } });
-  return { ...result, removed: removed.response.status, gone: gone.error };
+  return { ...result, form: FORM, removed: [removed.response.status, removed.data === NO_CONTENT], gone: gone.error };
 }
 
 const [url, authorization, content] = process.argv.slice(2);
