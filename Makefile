@@ -78,7 +78,7 @@ chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost or 
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## Remove all that make made, the files of "make serve" included
-	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Some distributions split ensurepip off: then the pip outside installs the one inside.

@@ -90,7 +90,7 @@ def add_views(config: Any, settings: Settings) -> None:
         config.add_cornice_service(service)
         # From here on, the path is only described: OpenAPI knows no patterns in it.
         service.path = service.path.replace(":.+}", "}")
-    openapi.describe_forms()
+    openapi.describe_files()
     # Not add_exception_view: Kinto's batch looks among the other views.
     config.add_view(views.error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
     config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import colander
-from kinto.core.cornice_swagger.swagger import ParameterHandler
+from kinto.core.cornice_swagger.swagger import CorniceSwagger
 from kinto.core.errors import ErrorSchema
 from kinto.core.openapi import OpenAPI
 
 Arguments = dict[str, Any]
 
 
-class FormParameterHandler(ParameterHandler):  # type: ignore[misc]
-    """Adds the form fields that a request schema has, which Cornice's own handler cannot."""
+class FileRequest(colander.MappingSchema):  # type: ignore[misc]
+    """A request, and of its operation what Cornice has no words for.
 
-    def from_schema(self, schema_node: Any) -> list[dict[str, Any]]:
-        fields = getattr(schema_node, "form_fields", ())
-        return [*super().from_schema(schema_node), *(dict(field) for field in fields)]
+    ``consumes`` and ``produces`` are media types; ``parameters`` are those that carry a file.
+    """
+
+    consumes: tuple[str, ...] = ()
+    produces: tuple[str, ...] = ("application/json",)
+    parameters: tuple[dict[str, Any], ...] = ()
 
 
 def text(name: str, description: str) -> Any:
@@ -56,8 +59,14 @@ class ErrorResponse(colander.MappingSchema):  # type: ignore[misc]
     body = ErrorSchema()
 
 
-class PlainResponse(colander.MappingSchema):  # type: ignore[misc]
-    """A response whose body is no JSON, if it has one."""
+class EmptyResponse(colander.MappingSchema):  # type: ignore[misc]
+    """A response without a body."""
+
+
+class FileResponse(colander.MappingSchema):  # type: ignore[misc]
+    """A response whose body is a file, or a part of it."""
+
+    schema = {"type": "file"}
 
 
 PRECONDITIONS = (
@@ -69,7 +78,7 @@ DIGESTS = (
     text("Repr-Digest", "RFC 9530"),
     text("Content-MD5", "Base64 of the MD5"),
 )
-FORM_FIELDS = (
+FORM_FIELDS: tuple[dict[str, Any], ...] = (
     {"name": "attachment", "in": "formData", "type": "file", "required": True},
     {
         "name": "data",
@@ -86,6 +95,17 @@ FORM_FIELDS = (
         "description": "JSON object: permissions of the record",
     },
 )
+RAW_BODY: tuple[dict[str, Any], ...] = (
+    {
+        "name": "file",
+        "in": "body",
+        "required": True,
+        "description": "The file; its own media type may be sent instead",
+        "schema": {"type": "string", "format": "binary"},
+    },
+)
+# A file has the media type that it was uploaded with.
+FILE_TYPES = ("application/octet-stream", "*/*", "application/json")
 
 
 def errors(**descriptions: str) -> dict[str, Any]:
@@ -96,13 +116,15 @@ def errors(**descriptions: str) -> dict[str, Any]:
     }
 
 
+# No ``default``: whatever is not listed is not answered.
 ACCESS = errors(e401="Not authenticated.", e403="Not allowed.", e404="There is none.")
-STORAGE = errors(e503="The file storage does not answer.", default="An unexpected error.")
+STORAGE = errors(e503="The file storage or the database does not answer.")
 UPLOADS = {
     "200": AttachmentResponse(description="The record was updated."),
     "201": AttachmentResponse(description="The record was created."),
     **errors(
         e400="The request, the file or the record is not valid.",
+        e408="The file did not arrive in time.",
         e409="Another request came between, retry.",
         e412="The record is not as expected.",
         e413="The file is too large.",
@@ -112,48 +134,52 @@ UPLOADS = {
     **STORAGE,
 }
 DOWNLOADS = {
-    "200": PlainResponse(description="The file."),
-    "206": PlainResponse(description="The part that was asked for."),
-    "302": PlainResponse(description="The file is at this signed URL."),
-    "304": PlainResponse(description="The file is the one that the client has."),
-    **errors(e412="The file is not the expected one.", e416="There are no such bytes."),
+    "200": FileResponse(description="The file."),
+    "206": FileResponse(description="The part that was asked for."),
+    "302": EmptyResponse(description="The file is at this signed URL."),
+    "304": EmptyResponse(description="The file is the one that the client has."),
+    **errors(
+        e400="The request is not valid.",
+        e412="The file is not the expected one.",
+        e416="There are no such bytes.",
+    ),
     **ACCESS,
     **STORAGE,
 }
 
 
 def upload_of_form() -> Arguments:
-    schema = colander.MappingSchema()
-    schema.add(mapping("header", *PRECONDITIONS))
-    schema.form_fields = FORM_FIELDS
+    schema = FileRequest(mapping("header", *PRECONDITIONS, *DIGESTS))
+    schema.consumes, schema.parameters = ("multipart/form-data",), FORM_FIELDS
     return _operation("attach_file", schema, UPLOADS)
 
 
 def upload_of_body() -> Arguments:
-    schema = colander.MappingSchema()
     disposition = text("Content-Disposition", "With the `filename` of the file")
-    schema.add(mapping("header", disposition, *PRECONDITIONS, *DIGESTS))
-    schema.add(mapping("querystring", text("filename", "Instead of Content-Disposition")))
-    body = colander.SchemaNode(colander.String(), name="body", description="The file")
-    schema.add(body)
+    schema = FileRequest(
+        mapping("header", disposition, *PRECONDITIONS, *DIGESTS),
+        mapping("querystring", text("filename", "Instead of Content-Disposition")),
+    )
+    schema.consumes, schema.parameters = ("application/octet-stream",), RAW_BODY
     return _operation("put_file", schema, UPLOADS)
 
 
 def removal() -> Arguments:
-    schema = colander.MappingSchema()
-    schema.add(mapping("header", *PRECONDITIONS))
     responses = {
-        "204": PlainResponse(description="The record has no attachment now."),
-        **errors(e400="A header is not valid.", e412="The record is not as expected."),
+        "204": EmptyResponse(description="The record has no attachment now."),
+        **errors(
+            e400="The request is not valid.",
+            e409="Another request came between, retry.",
+            e412="The record is not as expected.",
+        ),
         **ACCESS,
         **STORAGE,
     }
-    return _operation("detach_file", schema, responses)
+    return _operation("detach_file", FileRequest(mapping("header", *PRECONDITIONS)), responses)
 
 
 def download(operation_id: str) -> Arguments:
-    schema = colander.MappingSchema()
-    schema.add(
+    schema = FileRequest(
         mapping(
             "header",
             text("Range", "Part of the file, in bytes"),
@@ -164,6 +190,7 @@ def download(operation_id: str) -> Arguments:
             text("If-Unmodified-Since", "Only if it is not newer"),
         )
     )
+    schema.produces = FILE_TYPES
     return _operation(operation_id, schema, DOWNLOADS)
 
 
@@ -177,6 +204,24 @@ def _operation(operation_id: str, schema: Any, responses: dict[str, Any]) -> Arg
     }
 
 
-def describe_forms() -> None:
-    """Have Kinto's description include form fields."""
-    OpenAPI.parameters = FormParameterHandler
+def describe_files() -> None:
+    """Have Kinto's description include bodies that are files."""
+    OpenAPI._extract_operation_from_view = _described
+
+
+def _described(self: Any, view: Any, args: Arguments) -> dict[str, Any]:
+    operation: dict[str, Any] = CorniceSwagger._extract_operation_from_view(self, view, args)
+    request = args.get("schema")
+    if isinstance(request, FileRequest):
+        operation["produces"] = list(request.produces)
+        if request.consumes:
+            operation["consumes"] = list(request.consumes)
+        operation["parameters"] += [dict(parameter) for parameter in request.parameters]
+        # Kinto tells clients to send no credentials where its own policy asks for none.
+        operation["security"] = [
+            {name: list(roles)} for name, roles in self.security_roles.items()
+        ]
+    for status, response in args.get("response_schemas", {}).items():
+        if isinstance(response, FileResponse):
+            operation["responses"][status]["schema"] = dict(response.schema)
+    return operation

@@ -1,0 +1,27 @@
+"""What ``/v1/__api__`` says of an application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kinto.core.cornice import service
+from kinto.core.views.openapi import openapi_view
+
+ATTACHMENT = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+FILE = "/attachments/{key}"
+
+
+def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    # Cornice knows the services of a process, which has one application, as a rule. So Kinto
+    # makes the description once, and keeps it at its view.
+    monkeypatch.setattr(service, "SERVICES", app.services)
+    monkeypatch.setattr(openapi_view, "__json__", None, raising=False)
+    monkeypatch.delattr(openapi_view, "__json__")
+    return app.get("/__api__").json
+
+
+def only_ours(description: Any) -> Any:
+    """The description without Kinto's own paths."""
+    paths = {path: description["paths"][path] for path in (ATTACHMENT, FILE)}
+    return {**description, "paths": paths}
