@@ -131,6 +131,8 @@ class TestSafeName:
             ("...", "file"),
             ("", "file"),
             ("name.", "name"),
+            ("a..txt", "a.txt"),
+            ("a?\u0301b.txt", "a_b.txt"),
             ("\u202egnp.exe", "gnp.exe"),
             ("$(reboot).sh", "reboot.sh"),
         ],

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import gzip
 import hashlib
 import io
 import json
 import os
 import random
+import resource
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from kinto_attachment.client import (
@@ -31,6 +37,7 @@ from tests.client.stubs import Request, ranges_of, stub
 from tests.faults import HOST, Answer, FaultProxy, answering
 
 CONTENT = b"What is in the file.\n"
+MIB = 1024 * 1024
 LARGE = random.Random(1).randbytes(3_000_000)
 
 
@@ -69,6 +76,24 @@ def stored_record(content: bytes) -> dict[str, Any]:
 def record_of(client: AttachmentClient, record_id: str) -> dict[str, Any]:
     record: dict[str, Any] = client.kinto.get_record(id=record_id)["data"]
     return record
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to write files that are larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def connections_to(url: str) -> list[Any]:
+    """The client's ends of the connections to a server."""
+    port = urlsplit(url).port
+    connections = psutil.Process().net_connections("tcp")
+    return [one for one in connections if one.raddr and one.raddr.port == port]
 
 
 # Uploads.
@@ -364,6 +389,19 @@ def test_a_wrong_hash_raises_and_keeps_no_partial_file(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_gzip_bomb_is_not_unpacked(local: AttachmentClient, tmp_path: Path) -> None:
+    """What comes out of it is written up to the size that was announced, and no further."""
+    bomb, harmless = gzip.compress(bytes(64 * MIB)), bytes(1000)
+    assert len(bomb) < MIB
+    original = {**stored_record(harmless)["attachment"], "filename": "f"}
+    local.upload("r", io.BytesIO(bomb), {"original": original}, filename="f.gz")
+    with largest_file(MIB):  # A write past it would be another error.
+        for target in (tmp_path / "copy", io.BytesIO()):
+            with pytest.raises(MismatchError, match="another hash than announced, once unpacked"):
+                local.download("r", target)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_was(
     server: live.Server, client: AttachmentClient, tmp_path: Path
 ) -> None:
@@ -543,6 +581,20 @@ def test_open_reads_as_a_local_file_does(
         assert remote.read() == b""
 
 
+def test_closing_what_was_compressed_closes_the_connection() -> None:
+    packed = gzip.compress(LARGE)
+    original = {**stored_record(LARGE)["attachment"], "filename": "f"}
+    record = {**stored_record(packed), "original": original}
+    record["attachment"]["filename"] = "f.gz"
+    with stub(ranges_of(packed)) as server:
+        client = AttachmentClient(server.url, "b", "c", retries=0)
+        file = client.open(record)
+        assert file.read(10) == LARGE[:10]
+        assert connections_to(server.url), "the rest of the file is not on its way"
+        file.close()
+        assert not connections_to(server.url)
+
+
 def test_an_empty_file_can_be_opened(local: AttachmentClient) -> None:
     local.upload("r", io.BytesIO(b""), filename="f")
     with local.open("r") as file:
@@ -615,6 +667,23 @@ def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
             file.seek(1_234_567)
             with pytest.raises(MismatchError, match="other bytes"):
                 file.read(100)
+
+
+def test_a_proxy_that_compresses_is_asked_not_to(tmp_path: Path) -> None:
+    def compress(request: Request) -> Answer:
+        answer = ranges_of(LARGE)(request)
+        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return answer
+        encoding = {"Content-Encoding": "gzip"}
+        return Answer(answer.status, gzip.compress(answer.body), {**answer.headers, **encoding})
+
+    with stub(compress) as server:
+        client = AttachmentClient(server.url, "b", "c", retries=0)
+        client.download(stored_record(LARGE), tmp_path / "copy")
+        with client.open(stored_record(LARGE)) as file:
+            file.seek(1_000_000)
+            assert file.read(10) == LARGE[1_000_000:1_000_010]
+    assert (tmp_path / "copy").read_bytes() == LARGE
 
 
 def test_an_answer_that_is_no_file_is_none() -> None:
