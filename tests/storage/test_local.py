@@ -9,8 +9,9 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,30 @@ class TestDiskErrors:
         assert caught.value.__cause__.errno == errno.EFBIG
         assert list(storage.list_unfinished()) == []
 
+    @pytest.mark.parametrize(
+        ("error", "expected"), [(errno.EIO, StorageUnavailable), (errno.EDQUOT, StorageFull)]
+    )
+    def test_a_disk_that_tells_only_when_the_file_is_closed(
+        self,
+        storage: LocalStorage,
+        monkeypatch: pytest.MonkeyPatch,
+        error: int,
+        expected: type[Exception],
+    ) -> None:
+        close = os.close
+
+        def fail(descriptor: int) -> None:
+            is_draft = ".unfinished/" in os.readlink(f"/proc/self/fd/{descriptor}")
+            close(descriptor)
+            if is_draft:
+                refuse(error)()
+
+        monkeypatch.setattr(os, "close", fail)
+        with pytest.raises(expected):
+            put(storage, "a")
+        assert keys(storage, "") == []
+        assert list(storage.list_unfinished()) == []
+
     def test_a_disk_that_takes_a_little_at_a_time(
         self, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -536,6 +561,28 @@ class TestRaces:
             assert {contents(storage, key) for key in keys_won} <= {str(number).encode()}
         assert list(storage.list_unfinished()) == []
 
+    def test_without_hard_links_nobody_comes_between_a_look_and_a_rename(
+        self, base: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = LocalStorage(str(base), durable=False)
+        spawn = multiprocessing.get_context("spawn")
+        rename = os.rename
+
+        def rename_late(source: str, target: str) -> None:
+            others.append(pool.submit(win, str(base), 1, False, 1))
+            while not others[0].done() and not waits_for_a_lock(pool):
+                time.sleep(0.005)
+            rename(source, target)
+
+        others: list[Future[list[str]]] = []
+        monkeypatch.setattr(os, "link", refuse(errno.EPERM))
+        monkeypatch.setattr(os, "rename", rename_late)
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            put(storage, "0", b"0")
+            assert others[0].result(timeout=60) == [], "two writers have one key"
+        assert contents(storage, "0") == b"0"
+        assert list(storage.list_unfinished()) == []
+
     def test_a_taken_key_is_told_before_anything_is_read(self, storage: LocalStorage) -> None:
         put(storage, "a/b")
         for key in ("a/b", "a", "a/b/c"):
@@ -545,13 +592,20 @@ class TestRaces:
             assert source.position == 0
 
 
-def win(base: str, number: int, hard_links: bool) -> list[str]:
-    """Write 200 keys in one order with other processes, and return those that were not taken."""
+def waits_for_a_lock(pool: ProcessPoolExecutor) -> bool:
+    """Whether a process of the pool waits for another one's lock of a file (proc_locks(5))."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    pids = {int(fields[5]) for fields in waiting if fields[1] == "->"}
+    return not pids.isdisjoint(pool._processes)
+
+
+def win(base: str, number: int, hard_links: bool, count: int = 200) -> list[str]:
+    """Write keys in one order with other processes, and return those that were not taken."""
     if not hard_links:
         os.link = refuse(errno.EPERM)  # type: ignore[assignment]
     storage = LocalStorage(base, durable=False)
     won = []
-    for key in map(str, range(200)):
+    for key in map(str, range(count)):
         try:
             put(storage, key, str(number).encode())
         except KeyTaken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -185,6 +186,38 @@ def test_a_failing_reader_leaves_no_upload_even_as_the_server_dies(
         proxy.work()
         storage.write("b", Source(b"b"), BINARY)
         assert list(direct.list_unfinished()) == []
+
+
+def test_an_upload_is_aborted_only_once_its_parts_are_answered(storage: S3Storage) -> None:
+    """A part that comes later may stay, and be paid for, without an upload."""
+
+    def fail(reached: int) -> None:
+        if reached >= 20 * MIB:
+            assert all(in_flight.acquire(timeout=PATIENCE) for _ in range(2))
+            raise ValueError("the client is gone")
+
+    def hold(**_: Any) -> None:
+        in_flight.release()
+        aborted.wait(0.5)  # Nothing is done meanwhile, unless the upload is aborted too early.
+
+    def abort(**_: Any) -> None:
+        order.append("abort")
+        aborted.set()
+
+    in_flight = threading.Semaphore(0)
+    aborted = threading.Event()
+    order: list[str] = []
+    # What cleans up has a client of boto3 of its own.
+    cleaner = storage._bucket.client(hasty=True).meta.events
+    cleaner.register("before-send.s3.AbortMultipartUpload", abort)
+    with (
+        hooked(storage, "before-send.s3.UploadPart", hold),
+        hooked(storage, "after-call.s3.UploadPart", lambda **_: order.append("part")),
+        pytest.raises(ValueError, match="the client is gone"),
+    ):
+        storage.write("a", Source(bytes(32 * MIB), on_read=fail), BINARY)
+    assert order == ["part", "part", "abort"]
+    assert list(storage.list_unfinished()) == []
 
 
 # An answer that is lost is not a lost file.
