@@ -188,6 +188,34 @@ class TestBatch:
         assert [answer["status"] for answer in answers] == [204]
         assert not stored_files(app)
 
+    @ON_DATABASES
+    @pytest.mark.parametrize("uploads", [(0,), (2,), (0, 2), (1, 3)], ids=str)
+    def test_creates_bucket_and_collection_once(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch, uploads: tuple[int, ...]
+    ) -> None:
+        """Whoever comes first, an upload or a record of Kinto's, and nobody looks again."""
+        storage = app.app.registry.storage
+        create = storage.create
+
+        def count(resource_name: str, *args: Any, **kwargs: Any) -> Any:
+            created.append(resource_name)
+            return create(resource_name, *args, **kwargs)
+
+        created: list[str] = []
+        monkeypatch.setattr(storage, "create", count)
+        requests = [
+            {"method": "PUT", "path": f"/v1{DEFAULT}{number}", "body": {"data": {}}}
+            for number in range(4)
+        ]
+        for number in uploads:
+            path = f"/v1{DEFAULT}{number}/attachment?filename=a.json"
+            requests[number] = {"method": "PUT", "path": path, "body": {"n": number}}
+        answers = app.post_json("/batch", {"requests": requests}, headers=ALICE).json["responses"]
+        assert [answer["status"] for answer in answers] == [201] * 4
+        assert (created.count("bucket"), created.count("collection")) == (1, 1)
+        for number in uploads:
+            assert read(app, f"{DEFAULT}{number}/attachment") == b'{"n":%d}' % number
+
     def test_refusals_are_answered_by_themselves(self, app: Any) -> None:
         requests = [
             {"method": "PUT", "path": f"/v1{URL}?filename=a.exe", "body": {"n": 1}},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pyramid.events import ContextFound
 
 from tests.application import (
     ALICE,
@@ -41,6 +44,26 @@ def batch(app: Any, *requests: dict[str, Any], status: Any = None) -> list[Any]:
 
 def request(method: str, path: str, **more: Any) -> dict[str, Any]:
     return {"method": method, "path": f"/v1{path}", **more}
+
+
+@contextlib.contextmanager
+def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
+    """Let something happen once a request has found its record, before it does anything."""
+    registry = app.app.registry
+    done = []
+
+    def act(event: Any) -> None:
+        if not done:
+            done.append(event)
+            with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
+                other.submit(action).result()
+
+    registry.registerHandler(act, (ContextFound,))
+    try:
+        yield
+    finally:
+        registry.unregisterHandler(act, (ContextFound,))
+    assert done
 
 
 class TestTheAttachment:
@@ -98,6 +121,24 @@ class TestTheAttachment:
         assert response.json["errno"] == 114
         assert read(app) == b"new"
         app.delete(URL, headers={**ALICE, "If-Match": new}, status=204)
+        assert not stored_files(app)
+
+    @ON_DATABASES
+    def test_with_preconditions_where_there_is_none(self, app: Any) -> None:
+        etag = app.put_json(RECORD, {"data": {}}, headers=ALICE).headers["ETag"]
+        for precondition in ({"If-Match": '"1"'}, {"If-None-Match": "*"}):
+            response = app.delete(URL, headers={**ALICE, **precondition}, status=412)
+            assert response.json["errno"] == 114
+        app.delete(URL, headers={**ALICE, "If-Match": etag}, status=204)
+        assert app.get(RECORD, headers=ALICE).headers["ETag"] == etag
+
+    @ON_DATABASES
+    def test_of_a_record_that_is_deleted_meanwhile(self, app: Any) -> None:
+        """It does not come back without its attachment."""
+        attach(app)
+        with overtaken(app, lambda: app.delete(RECORD, headers=ALICE, status=200)):
+            app.delete(URL, headers=ALICE, status=404)
+        app.get(RECORD, headers=ALICE, status=404)
         assert not stored_files(app)
 
     def test_that_the_schema_wants(self, app: Any) -> None:

@@ -66,6 +66,14 @@ class TestForgery:
         refuses(app.put_json(RECORD, body, headers=ALICE, status=400))
         app.get(RECORD, headers=ALICE, status=404)
 
+    @ON_DATABASES
+    def test_leaves_no_trace(self, app: Any) -> None:
+        """Nobody who asks for changes hears of a record that never was."""
+        body = {"data": {"attachment": FORGED}}
+        refuses(app.put_json(RECORD, body, headers=ALICE, status=400))
+        changes = app.get(f"{COLLECTION}/records?_since=1", headers=ALICE)
+        assert changes.json["data"] == []
+
     def test_in_a_record_created_by_post(self, app: Any) -> None:
         body = {"data": {"attachment": FORGED}}
         refuses(app.post_json(f"{COLLECTION}/records", body, headers=ALICE, status=400))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from kinto_attachment.storage import ListsUnfinished
 from tests.application import (
     ALICE,
     COLLECTION,
+    CONTENT,
     OTHER,
     RECORD,
     attach,
@@ -32,7 +34,7 @@ from tests.application import (
     stored_links,
     write_behind,
 )
-from tests.backends import ON_DATABASES, ON_MEMORY, Build, combinations
+from tests.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build, combinations
 
 # Clocks differ, and those of object stores have no fractions of seconds.
 AT_ONCE = timedelta(seconds=-5)
@@ -129,16 +131,37 @@ def test_names_of_all_collections_are_known(build: Build) -> None:
             "attachment.resources.b.folder": "files/{bucket_id}",
             "attachment.resources.b.c.randomize": "false",
             "attachment.resources.b.c.filename_pattern": "{rid}_{filename}",
+            "attachment.resources.b.d.randomize": "false",
+            "attachment.resources.b.d.filename_pattern": "{rid}_final",
             "attachment.folder": "{collection_id}",
         }
     )
     ours = [f"files/b/{STRAY}", "files/b/r_notes.txt", "files/b/r_notes-3.txt", f"other/{STRAY}"]
+    ours += ["files/b/r_final", "files/b/r_final-3"]
     theirs = ["files/notes.txt", "notes.txt", f"a/b/c/{STRAY}", STRAY]
     for key in ours + theirs:
         store(app, key)
     assert sorted(collect(app).unlinked) == sorted(ours)
     assert stored_files(app) == set(theirs)
     app.app.registry.attachment_storage.delete(*theirs)
+
+
+@ON_DATABASES
+def test_files_that_are_spared_are_not_reported(build: Build) -> None:
+    """The name of an old file may by now be that of a new one, which is on its way."""
+    app = build(randomize="false")
+    store(app, "notes.txt")
+    storage, links = app.app.registry.attachment_storage, app.app.registry.attachment_links
+    os.utime(storage.path("notes.txt"), (0, 0))
+    with transaction.manager:
+        assert links.reservations.claim("notes.txt")
+    report = collect(app, grace=timedelta(hours=1))
+    assert (report.unlinked, report.freed) == ([], 0)
+    assert stored_files(app) == {"notes.txt"}
+    with transaction.manager:
+        links.reservations.release("notes.txt")
+    report = collect(app, grace=timedelta(hours=1))
+    assert (report.unlinked, report.freed) == (["notes.txt"], len(b"stray"))
 
 
 @ON_MEMORY
@@ -205,6 +228,38 @@ def test_kept_files_are_kept_when_their_record_is_gone(build: Build) -> None:
     app.delete(RECORD, headers=ALICE)
     assert not collect(app).found
     assert len(stored_files(app)) == 2
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("before", [None, "", "https://old.example/files/"])
+def test_files_stay_when_the_base_url_was_changed(build: Build, before: str | None) -> None:
+    attach(build(**({} if before is None else {"base_url": before})))
+    moved = build(base_url="https://new.example/")
+    assert not collect(moved).found
+    assert read(moved) == CONTENT
+    unset = build()
+    assert not collect(unset).found
+    assert read(unset) == CONTENT
+
+
+@ON_DATABASES
+def test_a_file_that_comes_while_gc_looks_is_not_missing(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = app.app.registry.attachment_storage
+    attach(app)
+    look = storage.list
+
+    def look_and_be_overtaken() -> Iterator[Any]:
+        yield from look()
+        with ThreadPoolExecutor(1) as other:
+            other.submit(attach, app, OTHER, status=201).result()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "list", look_and_be_overtaken)
+        report = collect(app)
+    assert report.scanned == 1
+    assert not report.found
 
 
 @ON_DATABASES

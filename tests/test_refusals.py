@@ -340,6 +340,19 @@ class TestPermissions:
         assert app.app.body.taken == 0
         assert read(app) == CONTENT
 
+    @ON_DATABASES
+    @pytest.mark.parametrize("upload", [attach, put_raw])
+    def test_to_create_are_enough_to_be_told_that_it_exists(self, app: Any, upload: Any) -> None:
+        """As Kinto does: the precondition fails, which is no lack of permission."""
+        attach(app)
+        put(app, COLLECTION, permissions={"record:create": ["system.Authenticated"]})
+        headers = {**BOB, "If-None-Match": "*"}
+        expected = app.put_json(RECORD, {"data": {}}, headers=headers, status=412)
+        response = upload(app, content=b"bob's", headers=headers, status=412)
+        assert error(response) == error(expected)
+        assert app.app.body.taken == 0
+        assert read(app) == CONTENT
+
     def test_one_may_not_lock_oneself_in(self, app: Any) -> None:
         put(app, COLLECTION, permissions={"record:create": ["system.Everyone"]})
         attach(app, headers=ANONYMOUS, status=201)

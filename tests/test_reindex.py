@@ -23,7 +23,7 @@ from tests.application import (
     stored_links,
     write_behind,
 )
-from tests.backends import ON_DATABASES, ON_MEMORY
+from tests.backends import ON_DATABASES, ON_MEMORY, Build
 
 
 def lose_links(app: Any) -> set[tuple[str, str, str]]:
@@ -60,6 +60,24 @@ def test_a_file_of_several_records_lives_until_the_last_lets_go(app: Any) -> Non
     assert read(app, f"{OTHER}/attachment")
     app.delete(OTHER, headers=ALICE)
     assert not stored_files(app)
+
+
+@ON_DATABASES
+def test_a_record_that_only_kept_its_file_is_linked_again(build: Build) -> None:
+    """As when a backup of the record, and not of the index, has been restored."""
+    app = build(keep_old_files="true")
+    attachment = attach(app).json
+    app.delete(f"{RECORD}/attachment", headers=ALICE)
+    assert {state for _, _, state in stored_links(app)} == {"kept"}
+    write_behind(app, RECORD, {"attachment": attachment})
+    foreign = {**attachment, "location": "https://elsewhere.example/x.txt"}
+    attach(app, OTHER)
+    app.delete(f"{OTHER}/attachment", headers=ALICE)
+    write_behind(app, OTHER, {"attachment": foreign})
+    assert reindex(app.app.registry) == Rebuilt(records=2, linked=1, foreign=[OTHER])
+    assert (RECORD, key_of(attachment), "current") in stored_links(app)
+    assert read(app)
+    app.delete(OTHER, headers=ALICE)
 
 
 @ON_DATABASES

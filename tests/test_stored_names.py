@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.application import (
     COLLECTION,
     CONTENT,
+    OTHER,
     attach,
     attachment_of,
     key_of,
@@ -16,7 +18,7 @@ from tests.application import (
     read,
     stored_files,
 )
-from tests.backends import ON_MEMORY, Build
+from tests.backends import ON_DATABASES, ON_MEMORY, Build
 
 
 class TestNames:
@@ -64,6 +66,29 @@ class TestNames:
         assert stored_files(app) == {"same.txt", "same-1.txt", "same-2.txt"}
         for number, record in enumerate(records):
             assert read(app, f"{record}/attachment") == b"%d" % number
+
+    @ON_DATABASES
+    def test_that_are_taken_while_they_are_looked_for_get_a_number(
+        self, build: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before the name is reserved, another upload has taken it and ended."""
+        app = build(randomize="false")
+        exists = app.app.registry.attachment_storage.exists
+
+        def look_and_be_overtaken(key: str) -> bool:
+            found = exists(key)
+            if not overtaken:
+                overtaken.append(key)
+                with ThreadPoolExecutor(1) as other:
+                    other.submit(attach, app, OTHER, b"other", status=201).result()
+            return bool(found)
+
+        overtaken: list[str] = []
+        monkeypatch.setattr(app.app.registry.attachment_storage, "exists", look_and_be_overtaken)
+        attach(app, status=201)
+        assert stored_files(app) == {"notes.txt", "notes-1.txt"}
+        assert read(app) == CONTENT
+        assert read(app, f"{OTHER}/attachment") == b"other"
 
     def test_that_are_kept_and_replaced(self, build: Build) -> None:
         app = build(randomize="false")
