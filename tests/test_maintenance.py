@@ -132,12 +132,12 @@ def test_names_of_all_collections_are_known(build: Build) -> None:
             "attachment.resources.b.c.randomize": "false",
             "attachment.resources.b.c.filename_pattern": "{rid}_{filename}",
             "attachment.resources.b.d.randomize": "false",
-            "attachment.resources.b.d.filename_pattern": "{rid}_final",
+            "attachment.resources.b.d.filename_pattern": "{rid}-final",
             "attachment.folder": "{collection_id}",
         }
     )
     ours = [f"files/b/{STRAY}", "files/b/r_notes.txt", "files/b/r_notes-3.txt", f"other/{STRAY}"]
-    ours += ["files/b/r_final", "files/b/r_final-3"]
+    ours += ["files/b/r-final", "files/b/r-final-3"]
     theirs = ["files/notes.txt", "notes.txt", f"a/b/c/{STRAY}", STRAY]
     for key in ours + theirs:
         store(app, key)
