@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +15,7 @@ from kinto.core.utils import build_request, instance_uri
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.links import Link, Links
+from kinto_attachment.maintenance import gc
 from kinto_attachment.storage.memory import MemoryStorage
 from tests.application import (
     ALICE,
@@ -248,6 +250,39 @@ class TestPublishing:
         query = f"{BUCKET}/history?uri={record(0, PUBLISHED)}"
         (entry,) = app.get(query, headers=ALICE).json["data"]
         assert entry["user_id"] == PUBLISHER
+
+
+@ON_DATABASES
+class TestLocks:
+    """They leave nothing in the database."""
+
+    def test_of_a_file_that_is_kept(self, build: Build) -> None:
+        app = build(keep_old_files="true")
+        attach(app)
+        attach(app, content=b"new")
+        assert not locks(app)
+
+    def test_of_a_file_that_was_shared(self, build: Build) -> None:
+        app = build({"includes": __name__})
+        put_collection(app, PUBLISHED)
+        attach(app, record(0))
+        request_publication(app)
+        for collection in (PUBLISHED, COLLECTION):
+            app.delete(collection, headers=ALICE)
+        assert not locks(app)
+
+    def test_of_a_file_that_gc_takes(self, build: Build) -> None:
+        app = build()
+        stray = "00000000-0000-4000-8000-000000000000.txt"
+        app.app.registry.attachment_storage.write(stray, BytesIO(b"x"), "text/plain")
+        assert gc(app.app.registry, grace=timedelta(seconds=-5)).unlinked == [stray]
+        assert not locks(app)
+
+
+def locks(app: Any) -> list[Any]:
+    with transaction.manager:
+        backend = app.app.registry.storage
+        return list(backend.list_all("attachment-lock", "attachments-lock:*"))
 
 
 class TestManyOfOne:

@@ -165,6 +165,16 @@ class TestMoved:
     def test_are_read(self, moved: Any) -> None:
         assert read(moved) == CONTENT
 
+    def test_are_read_and_kept_ones_are_not(self, build: Build) -> None:
+        before = build(base_url="https://old.example.com", keep_old_files="true")
+        for number in range(5):
+            attach(before, content=b"%d" % number)
+        moved = build(base_url=CDN, keep_old_files="true")
+        assert len(stored_files(moved)) == 5
+        assert read(moved) == b"4"
+        moved.delete(URL, headers=ALICE)
+        moved.get(URL, headers=ALICE, status=404)
+
     def test_stay_when_the_record_is_written(self, moved: Any) -> None:
         before = attachment_of(moved)
         moved.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)

@@ -6,18 +6,21 @@ All pairs of requests meet in ``make chaos``; here are those that have most to d
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
 import pytest
+import transaction
 from kinto.core.events import ResourceChanged
 
 from kinto_attachment import changes
+from kinto_attachment.reindex import reindex
 from tests import invariants, publishing, races
 from tests.application import ALICE, RECORD, Part, attach, form, on_event, read, send
-from tests.interleavings import Orders, at_random
+from tests.interleavings import Orders, Stage, at_random
 from tests.races import (
     batch,
     delete_collection,
@@ -95,6 +98,28 @@ def test_three_requests_that_meet_lose_and_leave_no_file(
 ) -> None:
     orders = [at_random(seed) for seed in range(20)]
     assert races.meet(app, three, orders) == 20
+
+
+def test_gc_does_not_take_what_reindex_links(app: Any) -> None:
+    registry = app.app.registry
+    outcomes = set()
+    with contextlib.closing(Stage(registry)) as stage:
+        for order in Orders(preemptions=1):
+            races.start(app)
+            with transaction.manager:
+                registry.storage.delete_all("attachment", "attachments:*", with_deleted=False)
+            with stage.watching():
+                rebuilt, collected = stage.play(
+                    [lambda: reindex(registry), lambda: invariants.collect(registry)], order
+                )
+            told = "\n".join([repr(rebuilt), repr(collected), *stage.trace])
+            linked = {link.key for link in invariants.links(registry)}
+            stored = {file.key for file in registry.attachment_storage.list()}
+            assert linked == stored, told
+            assert rebuilt.linked == 2 * len(stored), told  # Of the record and its copy.
+            assert collected.unlinked or stored, told
+            outcomes.add(rebuilt.linked)
+    assert outcomes == {0, 2}
 
 
 def test_a_copy_made_within_the_upload_shares_its_file(app: Any) -> None:

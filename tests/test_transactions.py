@@ -7,17 +7,19 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import transaction
 from kinto.core.errors import http_error, raise_invalid
 from kinto.core.events import AfterResourceChanged, ResourceChanged
-from kinto.core.storage.exceptions import IntegrityError
+from kinto.core.storage.exceptions import BackendError, IntegrityError
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden, HTTPServiceUnavailable
 
 from kinto_attachment import AttachmentAdded
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.records import ATTEMPTS
+from kinto_attachment.reindex import reindex
 from tests.application import (
     ALICE,
     BUCKET,
@@ -51,7 +53,7 @@ from tests.application import (
 )
 from tests.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.faults import FaultProxy
-from tests.services import S3
+from tests.services import S3, PostgreSQL
 
 URL = f"{RECORD}/attachment"
 
@@ -117,8 +119,8 @@ class Unwilling:
         raise AttributeError(name)
 
 
-def fail_with(error: Exception) -> Callable[[Any], None]:
-    def fail(event: Any) -> None:
+def fail_with(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
         raise error
 
     return fail
@@ -218,6 +220,20 @@ class TestLateFailures:
         assert read(app) == CONTENT
         assert len(stored_files(app)) == 1
         app.get(OTHER, headers=ALICE, status=404)
+
+
+@ON_MEMORY
+def test_a_record_that_memory_keeps_without_a_link_keeps_its_file(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails comes between the record and the event by which we hear of it."""
+    with monkeypatch.context() as patch:
+        permissions = app.app.registry.permission
+        patch.setattr(permissions, "replace_object_permissions", fail_with(BackendError()))
+        attach(app, status=503)
+    assert stored_files(app) == {key_of(attachment_of(app))}
+    assert reindex(app.app.registry).linked == 1
+    assert read(app) == CONTENT
 
 
 @ON_MEMORY
@@ -424,6 +440,28 @@ def test_what_fails_afterwards_is_logged_and_left_to_gc(
     stranded = stored_files(app) - {link_key for _, link_key, _ in stored_links(app)}
     assert len(stranded) == 1
     app.app.registry.attachment_storage.delete(*stranded)
+
+
+@ON_POSTGRESQL
+def test_a_database_that_goes_away_after_the_commit_leaves_its_files_to_gc(
+    app: Any, postgresql: PostgreSQL, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = key_of(attach(app).json)
+    database = urlsplit(app.app.registry.settings["storage_url"]).path.removeprefix("/")
+
+    def end_connections(_: Any) -> None:
+        postgresql.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            f" WHERE datname = '{database}'"
+        )
+
+    on_event(app, AfterResourceChanged, end_connections)
+    app.delete(URL, headers=ALICE, status=204)
+    assert f"left to gc: {key}" in caplog.text
+    assert "Could not settle" not in caplog.text
+    assert stored_files(app) == {key}
+    empty_outbox(app)
+    assert not stored_files(app)
 
 
 @contextlib.contextmanager
