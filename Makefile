@@ -10,6 +10,9 @@ FLOOR ?= 95
 ARGS ?=
 # How many tests to run at a time, each share with servers of its own; 0 for a debugger.
 JOBS ?= 2
+# For "make mutants": how many to try, and which ones.
+COUNT ?= 20
+SEED ?= 1
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -22,7 +25,7 @@ LEFT_OUT := not nginx$(if $(call FOUND,curl),, and not curl)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve s3 moto tests tests-failed tests-nginx tests-all-pythons lint format typecheck bench chaos clean
+.PHONY: help serve s3 moto tests tests-failed tests-nginx tests-all-pythons lint format typecheck bench chaos mutants clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +80,9 @@ bench: $(VENV)/.dev ## Compare speed and memory with what people use today
 chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost or left files
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+mutants: $(VENV)/.mutants ## Change one thing at a time in a copy: do tests notice? (FILE=, TESTS=, COUNT=20)
+	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
+
 clean: ## Remove all that make made, the files of "make serve" included
 	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -100,6 +106,10 @@ $(VENV)/.serve-s3 $(VENV)/.serve-moto $(VENV)/.serve-gcloud: $(VENV)/.dev
 
 $(VENV)/.dev: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(NODE),'$(NODE)')
+	@touch $@
+
+$(VENV)/.mutants: setup.py | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	@touch $@
 
 # No lock file: it would name the registry of whoever wrote it.

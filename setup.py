@@ -31,6 +31,8 @@ DEV = [
     "webtest>=3.0.1",
     "werkzeug>=3",
 ]
+# Heavy, and only for "make mutants".
+MUTANTS = ["cosmic-ray>=8.4"]
 
 setup(
     name="kinto-attachment",
@@ -52,6 +54,7 @@ setup(
         "s3": S3,
         "gcloud": GCLOUD,
         "client": CLIENT,
+        "mutants": MUTANTS,
         "dev": [*S3, *GCLOUD, *CLIENT, *DEV],
     },
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},

@@ -262,6 +262,23 @@ def test_a_file_that_comes_while_gc_looks_is_not_missing(
     assert not report.found
 
 
+@ON_MEMORY
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_storage_is_not_asked_for_files_that_it_has_listed(
+    app: Any, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    """Or gc would take a request for each file there is."""
+    for number in range(20):
+        attach(app, f"{COLLECTION}/records/r{number}")
+    asked: list[str] = []
+    storage = app.app.registry.attachment_storage
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "exists", lambda key: bool(asked.append(key)) or True)
+        for index in range(shards):
+            assert not collect(app, shard=Shard(index + 1, shards)).found
+    assert asked == []
+
+
 @ON_DATABASES
 def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
     attach(app)
@@ -380,7 +397,20 @@ def test_progress_is_told(app: Any) -> None:
     start_unfinished(app.app.registry.attachment_storage)
     steps: list[tuple[str, int]] = []
     collect(app, progress=lambda step, count: steps.append((step, count)))
-    assert ("remains removed", 1) in steps
+    assert steps == [("remains removed", 1)]
+
+
+@ON_MEMORY
+def test_progress_is_told_for_every_thousand_files(app: Any) -> None:
+    storage = app.app.registry.attachment_storage
+    os.makedirs(storage.base_path, exist_ok=True)
+    for number in range(1001):  # Not by the storage, which would sync each.
+        with open(storage.path(f"{number:04}.txt"), "wb"):
+            pass
+    steps: list[tuple[str, int]] = []
+    collect(app, dry_run=True, progress=lambda step, count: steps.append((step, count)))
+    assert steps == [("files scanned", 1000)]
+    storage.delete(*stored_files(app))
 
 
 def test_the_layout_of_the_default_settings_is_random_names() -> None:
