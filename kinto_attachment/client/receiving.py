@@ -102,7 +102,7 @@ def _complete(
     file: IO[bytes], stored: Attachment, read_from: Open, progress: Progress | None
 ) -> None:
     """Read on from what the file has, which may be from another time, and verify all of it."""
-    start, digest = _what_is_there(file, stored.size)
+    start, digest = _what_is_there(file)
     if not _append(file, start, digest, stored, read_from, progress) and (
         not start or not _append(file, 0, hashlib.sha256(), stored, read_from, progress)
     ):
@@ -110,14 +110,14 @@ def _complete(
         raise MismatchError(f"{stored.filename} arrived with another hash than announced")
 
 
-def _what_is_there(file: IO[bytes], limit: int) -> tuple[int, hashlib._Hash]:
+def _what_is_there(file: IO[bytes]) -> tuple[int, hashlib._Hash]:
     digest = hashlib.sha256()
     file.seek(0)
     size = 0
     for chunk in iter(partial(file.read, BLOCK), b""):
         digest.update(chunk)
         size += len(chunk)
-    return (size, digest) if size <= limit else (0, hashlib.sha256())
+    return size, digest
 
 
 def _append(
