@@ -377,6 +377,11 @@ class TestDiskErrors:
         monkeypatch.setattr(os, "copy_file_range", refuse(errno.EXDEV))
         storage.copy("a", "b")
         assert contents(storage, "b") == content
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "platform", "darwin")
+            storage.copy("a", "mac")
+        assert contents(storage, "mac") == content
+        storage.delete("mac")
         monkeypatch.setattr(os, "copy_file_range", refuse(errno.ENOSPC))
         with pytest.raises(StorageFull):
             storage.copy("a", "c")
