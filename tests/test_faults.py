@@ -1,7 +1,8 @@
 """A server that fails, or is killed, at every single step: no file is lost, none stays for ever.
 
 Each case does something to a record once, to learn the steps, and then again for each step:
-with a failure before it, a failure after it, the worker killed before it, and after it.
+with a failure before it, a failure after it, and the worker killed before it; and killed after
+the last one.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
     # Kinto commits a flush in several steps: it can fail, and yet be done.
     decisive = 0 if action is flush else commit_of(steps)
     for number, step in enumerate(steps, 1):
-        for when in get_args(When):
+        for when in moments(how, number == len(steps)):
             told = f"{how} {when} step {number} of {steps}: {step}"
             answer = site.try_order(action, Order(number, when, how))
             assert (answer is None) == (how == "kill"), told
@@ -247,6 +248,11 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
                 assert not (left := invariants.left(site.registry)), f"{left} after {told}"
             site.check(told)
     return len(steps)
+
+
+def moments(how: How, last: bool) -> tuple[When, ...]:
+    """To be killed after a step is to be killed before the next one."""
+    return ("before",) if how == "kill" and not last else get_args(When)
 
 
 def commit_of(steps: list[str]) -> int:

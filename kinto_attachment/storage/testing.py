@@ -218,7 +218,7 @@ class StorageContract:
         assert contents(storage, f"{folder}/b") == b"x"
 
     def test_thousands_are_deleted_at_once(self, storage: Any, folder: str) -> None:
-        written = write_many(storage, folder, 2_500)
+        written = write_many(storage, folder, 1_100)
         storage.write(f"{folder}/z", Source(b"x"), BINARY)
         assert storage.delete(*written) is True
         assert keys(storage, folder) == [f"{folder}/z"]
