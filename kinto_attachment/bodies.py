@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+from kinto_attachment.deadlines import (
+    WATCHDOG,
+    Deadline,
+    Limits,
+    Patience,
+    connection_of,
+)
 from kinto_attachment.errors import InvalidBody, TooLarge
+from kinto_attachment.lingering import LINGERING
 from kinto_attachment.multipart import MAX_FIELD_SIZE
 from kinto_attachment.streams import BodyReader
 
 ENVIRON = "kinto_attachment.body"
 
-# A client that is still sending does not look for an answer: when the server closes at once, the
-# client sees a broken connection instead of the refusal. So read on a little, then give up.
+# A client that is still sending may not look for an answer, and its connection is of use again
+# once all has been read. So read on a little, if nobody waits for that: one thread at a time.
 DRAIN_BYTES = 4 * 1024 * 1024
+DRAIN_SIZE = 64 * 1024
 DRAIN_SECONDS = 2.0
+WAITING_SECONDS = 1.0  # The watchdog looks every second.
+STALL_SECONDS = 0.5
+_turn = threading.Lock()
 
 # What a form has besides the file: two text fields, part headers, boundaries.
 FORM_OVERHEAD = 2 * MAX_FIELD_SIZE + 64 * 1024
 
 
+@dataclass
+class _Body:
+    """The place of the reader, in the environment of a request and of its sub-requests."""
+
+    reader: BodyReader | None = None
+
+
 def body_of(request: Any) -> BodyReader:
     """The one reader of the request's body, made when it is first asked for."""
-    environ = request.environ
-    if ENVIRON not in environ:
-        environ[ENVIRON] = BodyReader.from_environ(environ)
-    body: BodyReader = environ[ENVIRON]
+    body = _place_of(request)
+    if body.reader is None:
+        settings = request.registry.attachment_settings
+        limits = Limits(settings["body_timeout"].total_seconds(), settings["body_min_rate"])
+        patience = Patience(limits, connection_of(request.environ))
+        body.reader = BodyReader.from_environ(request.environ, patience)
+    return body.reader
+
+
+def _place_of(request: Any) -> _Body:
+    body: _Body = request.environ.setdefault(ENVIRON, _Body())
     return body
 
 
@@ -41,43 +70,68 @@ def check_length(request: Any, max_size: int, overhead: int = 0) -> None:
 
 
 def draining_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
-    """Let a client that is still sending see why its upload is refused."""
+    """Answer before the rest of a body is read on, whoever refused it."""
+    files = f"/{registry.route_prefix}/attachments/"
 
     def tween(request: Any) -> Any:
+        path = request.environ.get("PATH_INFO", "")
+        if not path.endswith("/attachment") and not path.startswith(files):
+            return handler(request)
+        _place_of(request)  # Before a sub-request gets a copy of the environment.
         response = handler(request)
-        if (
-            response.status_code >= 400
-            and request.method in ("POST", "PUT")
-            and request.environ.get("PATH_INFO", "").endswith("/attachment")
-        ):
-            length = response.content_length  # WebOb forgets it with the old iterable.
-            response.app_iter = _Drained(response.app_iter, request)
-            response.content_length = length
+        # Not now: who is told of new responses may read, and so close, what they consist of.
+        request.add_finished_callback(lambda request: answer_first(request, response))
         return response
 
     return tween
 
 
-class _Drained:
-    """The refusal; once the server has sent it, and closes this, the body is read on."""
+def answer_first(request: Any, response: Any) -> None:
+    """Have the body read on once the server has sent the response, and closes it."""
+    environ = request.environ
+    declared = environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING")
+    with suppress(InvalidBody):  # Its length is no number: the server has refused it, or will.
+        if declared and not body_of(request).finished:
+            length = response.content_length  # WebOb forgets it with the old iterable.
+            response.app_iter = _Answer(response.app_iter, request)
+            response.content_length = length
 
-    def __init__(self, refusal: Iterable[bytes], request: Any) -> None:
-        self._refusal = refusal
-        self._request = request
+
+class _Answer:
+    """An answer that comes before its request's end."""
+
+    def __init__(self, answer: Iterable[bytes], request: Any) -> None:
+        self._answer = answer
+        self._body = body_of(request)
+        self._connection = connection_of(request.environ)
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._refusal)
+        return iter(self._answer)
 
     def close(self) -> None:
-        if hasattr(self._refusal, "close"):
-            self._refusal.close()
-        # A client may wait for the answer, and send no more: a read must not wait for ever.
-        connection = self._request.environ.get("gunicorn.socket")
-        timeout = connection.gettimeout() if connection else None
-        with suppress(InvalidBody, OSError):  # Its length is no number; it has hung up.
-            if connection:
-                connection.settimeout(DRAIN_SECONDS)
-            body_of(self._request).drain(DRAIN_BYTES, DRAIN_SECONDS)
+        if hasattr(self._answer, "close"):
+            self._answer.close()
+        if self._connection is None:
+            self._body.drain(DRAIN_BYTES, DRAIN_SECONDS)
+        elif not read_on(self._body, self._connection):
+            LINGERING.take_over(self._connection)
+
+
+def read_on(body: BodyReader, connection: socket.socket) -> bool:
+    """Read what is there, and wait for more if no other thread does, while it comes quickly.
+
+    :returns: whether the body has been read whole, and the connection can be used again.
+    """
+    waits = _turn.acquire(blocking=False)
+    before = connection.gettimeout()
+    try:
+        connection.settimeout(STALL_SECONDS if waits else 0)
+        with WATCHDOG.watching(Deadline(connection, WAITING_SECONDS)):
+            return body.drain(DRAIN_BYTES, WAITING_SECONDS, size=DRAIN_SIZE)
+    except OSError:  # The client has hung up.
+        return False
+    finally:
         with suppress(OSError):
-            if connection:
-                connection.settimeout(timeout)
+            connection.settimeout(before)
+        if waits:
+            _turn.release()

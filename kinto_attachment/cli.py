@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -85,12 +84,13 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 def duration(text: str) -> timedelta:
-    """A time such as ``90s``, ``30m``, ``1h`` or ``7d``."""
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    match = re.fullmatch(r"(\d+)([smhd])", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} should be like 90s, 30m, 1h or 7d")
-    return timedelta(**{units[match[2]]: int(match[1])})
+    """As in the settings; what a server imports is not imported for a client's commands."""
+    from kinto_attachment import options
+
+    try:
+        return options.duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
 
 def run_gc(arguments: argparse.Namespace) -> int:

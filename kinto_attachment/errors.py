@@ -24,6 +24,13 @@ class InvalidBody(AttachmentError):
     errno = ERRORS.INVALID_PARAMETERS
 
 
+class BodyTimeout(AttachmentError):
+    """The request's body stopped arriving, or arrives too slowly."""
+
+    status = 408
+    errno = ERRORS.INVALID_PARAMETERS
+
+
 class InvalidForm(AttachmentError):
     """The form was parsed, but its fields are not what the endpoint takes."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from pyramid_storage.extensions import resolve_extensions
@@ -58,6 +59,27 @@ def seconds(value: Any) -> float:
     if not 0 < parsed < float("inf"):
         raise ValueError("should be more than 0")
     return parsed
+
+
+def duration(value: Any) -> timedelta:
+    """A time such as ``90s``, ``30m``, ``1h`` or ``7d``; a plain number is seconds."""
+    units = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)", text(value))
+    try:
+        if match is not None:
+            return timedelta(**{units[match[2]]: float(match[1])})
+    except OverflowError:
+        pass
+    raise ValueError("should be like 90s, 30m, 1h or 7d")
+
+
+def size(value: Any) -> int:
+    """A number of bytes such as ``512``, ``64K``, ``10M`` or ``1G``, in powers of 1,024."""
+    match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text(value))
+    if match is None:
+        raise ValueError("should be a number of bytes such as 512, 64K, 10M or 1G")
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+    return int(match[1]) * units[match[2]]
 
 
 def file_mode(value: Any) -> int:
@@ -231,6 +253,8 @@ OPTIONS = (
         aliases=("max_size_bytes",),
     ),
     Option("gzipped", boolean, False, "compress files on the server", True),
+    Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
+    Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
     Option(
         "downloads",
         downloads,

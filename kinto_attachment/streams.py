@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from kinto_attachment.deadlines import Patience
 from kinto_attachment.errors import AttachmentError, DigestMismatch, InvalidBody, TooLarge
 
 # What gunicorn receives at a time: of each smaller read, it copies the rest.
@@ -53,15 +54,22 @@ class BodyReader(BaseReader):
 
     Whatever a server raises while the body arrives (each has exceptions of its own for
     disconnects and bad chunks) becomes :class:`InvalidBody`, with the original as cause.
+    ``patience`` says how long to wait for it.
     """
 
-    def __init__(self, stream: Reader, length: int | None) -> None:
+    def __init__(
+        self, stream: Reader, length: int | None, patience: Patience | None = None
+    ) -> None:
         self._stream = stream
         self._remaining = length
+        self._patience = patience or Patience()
         self._ended = False
+        self._failure: AttachmentError | None = None
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, Any]) -> BodyReader:
+    def from_environ(
+        cls, environ: Mapping[str, Any], patience: Patience | None = None
+    ) -> BodyReader:
         """The body of a WSGI request.
 
         :raises InvalidBody: the Content-Length is not a number.
@@ -70,10 +78,10 @@ class BodyReader(BaseReader):
         codings = environ.get("HTTP_TRANSFER_ENCODING", "").lower().split(",")
         chunked = codings[-1].strip() == "chunked"  # RFC 9112 6.3: it overrides Content-Length.
         if chunked or (not declared and environ.get("wsgi.input_terminated")):
-            return cls(environ["wsgi.input"], None)
+            return cls(environ["wsgi.input"], None, patience)
         if not re.fullmatch(r"[0-9]{0,18}", declared):
             raise InvalidBody("Content-Length is not a number.")
-        return cls(environ["wsgi.input"], int(declared or 0))
+        return cls(environ["wsgi.input"], int(declared or 0), patience)
 
     @property
     def finished(self) -> bool:
@@ -85,12 +93,21 @@ class BodyReader(BaseReader):
             return b""
         if self._remaining is not None:
             size = min(size, self._remaining)
+        if self._failure is not None:
+            raise self._failure  # Servers' readers take the place where they failed for the end.
         try:
-            data = self._stream.read(size)
-        except AttachmentError:
+            return self._read_stream(self._patience.step(size))
+        except AttachmentError as error:
+            self._failure = error
             raise
         except Exception as error:
-            raise InvalidBody("Request body cannot be read to its end.") from error
+            self._failure = InvalidBody("Request body cannot be read to its end.")
+            raise self._failure from error
+
+    def _read_stream(self, size: int) -> bytes:
+        with self._patience.waiting(size):
+            data = self._stream.read(size)
+        self._patience.arrived(len(data))
         if self._remaining is None:
             self._ended = not data
         elif data:
@@ -100,19 +117,24 @@ class BodyReader(BaseReader):
         return data
 
     def drain(
-        self, max_bytes: int, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        max_bytes: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        size: int = DRAIN_SIZE,
     ) -> bool:
         """Read on and drop, so that a client that is still sending gets to see its answer.
 
-        Never raises. The time is looked at between reads of 1 KiB: a client that stops
-        sending altogether is the server's to time out.
+        Never raises. The time is looked at between reads of ``size`` bytes: how long one of
+        them may take is somebody else's to bound.
 
         :returns: whether the body was read to its end within the limits.
         """
+        self._patience = Patience()
         deadline = clock() + seconds
         try:
             while not self.finished and max_bytes > 0 and clock() < deadline:
-                max_bytes -= len(self.read(min(DRAIN_SIZE, max_bytes)))
+                max_bytes -= len(self.read(min(size, max_bytes)))
         except AttachmentError:
             return False
         return self.finished
