@@ -227,6 +227,8 @@ class Patience:
             with self._bounded():
                 yield
         except TimeoutError as error:
+            if not self._limits.timeout:
+                raise  # Of the server's own.
             raise BodyTimeout("Request body stopped arriving.") from error
         except Exception as error:
             if self._ended:
