@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import ssl
 import struct
 import sys
 import threading
@@ -33,14 +32,15 @@ def connection_of(environ: Mapping[str, Any]) -> socket.socket | None:
     return connection
 
 
-def stop_reading(connection: socket.socket) -> None:
-    """Have whoever waits for the client's next byte find the end instead; writing still works."""
+def stop_waiting(connection: socket.socket) -> None:
+    """Have the next wait of another thread for the client's bytes fail, with a TimeoutError.
+
+    The wait that is under way ends with the next byte, or by the timeout that it began with.
+    Shutting the socket for reading would end it at once, but what arrives later is still read
+    (Linux), as the next request; and TLS cannot send an answer any more.
+    """
     with suppress(OSError):  # The client has hung up.
-        if isinstance(connection, ssl.SSLSocket):
-            # SSLSocket's own method drops the encryption: the answer would be sent in the clear.
-            socket.socket.shutdown(connection, socket.SHUT_RD)
-        else:
-            connection.shutdown(socket.SHUT_RD)
+        connection.settimeout(0.001)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Deadline:
         return self._clock() >= self._until
 
     def end(self) -> None:
-        stop_reading(self._connection)
+        stop_waiting(self._connection)
 
 
 class Patience:
@@ -194,13 +194,16 @@ class Patience:
         watchdog: Watchdog = WATCHDOG,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._limits = limits or Limits()
+        limits = limits or Limits()
+        self._limits = limits
         self._connection = connection
         self._watchdog = watchdog
         self._pace = Pace(self._limits, clock)
         self._read = 0
         self._asked_for = 0
         self._ended = False
+        # Without a byte for a window, a body is too slow as well.
+        self._timeout = limits.timeout or (limits.window if limits.min_rate else 0.0)
         self._received_before = bytes_received(connection) if connection is not None else None
 
     def step(self, size: int) -> int:
@@ -227,18 +230,14 @@ class Patience:
             with self._bounded():
                 yield
         except TimeoutError as error:
-            if not self._limits.timeout:
-                raise  # Of the server's own.
-            raise BodyTimeout("Request body stopped arriving.") from error
-        except Exception as error:
             if self._ended:
                 raise self._too_slow() from error
-            raise
+            if not self._timeout:
+                raise  # Of the server's own.
+            raise BodyTimeout("Request body stopped arriving.") from error
         finally:
             self._pace.stop_waiting()
             self._asked_for = 0
-        if self._ended:
-            raise self._too_slow()
 
     def arrived(self, size: int) -> None:
         """A read has returned so many bytes."""
@@ -251,7 +250,7 @@ class Patience:
     def end(self) -> None:
         self._ended = True
         if self._connection is not None:
-            stop_reading(self._connection)
+            stop_waiting(self._connection)
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
@@ -259,7 +258,7 @@ class Patience:
             yield
             return
         before = self._connection.gettimeout()
-        self._connection.settimeout(self._limits.timeout or before)
+        self._connection.settimeout(self._timeout or before)
         try:
             with self._watchdog.watching(self) if self._limits.min_rate else nullcontext():
                 yield

@@ -1,4 +1,4 @@
-"""Clients that wait, drip or stop in the middle of an upload: they hold up nobody but themselves."""
+"""Clients that wait, drip or stop in the middle of an upload, and hold up nobody else."""
 
 from __future__ import annotations
 

@@ -1,0 +1,124 @@
+"""Connections that are answered and dropped, beside the threads of the server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kinto_attachment import lingering
+from kinto_attachment.lingering import Lingering, hang_up
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def connected() -> Pair:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=30)
+        server, _ = listener.accept()
+    return server, client
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    server, client = connected()
+    with server, client:
+        yield server, client
+
+
+def sends_until_it_is_cut_off(client: socket.socket) -> int:
+    size = 0
+    try:
+        while True:
+            size += client.send(bytes(65536))
+    except ConnectionError:
+        return size
+
+
+def drips_until_it_is_cut_off(client: socket.socket) -> None:
+    deadline = time.monotonic() + 20
+    with contextlib.suppress(ConnectionError):
+        while True:
+            client.sendall(b"x")
+            assert time.monotonic() < deadline, "it goes on and on"
+            time.sleep(0.01)
+
+
+def test_the_server_sees_the_end_and_the_client_does_not(pair: Pair) -> None:
+    server, client = pair
+    client.sendall(b"what was not read")
+    with hang_up(server) as taken:
+        assert server.recv(100) == b""
+        server.shutdown(socket.SHUT_WR)
+        server.close()
+        assert taken.recv(100) == b"what was not read"
+        taken.sendall(b"still there")
+        assert client.recv(100) == b"still there"
+
+
+def test_the_client_reads_its_answer_and_the_end_while_it_sends(pair: Pair) -> None:
+    server, client = pair
+    server.sendall(b"answer")
+    Lingering().take_over(server)
+    server.close()
+    client.sendall(bytes(lingering.MAX_BYTES // 2))
+    assert client.recv(100) == b"answer"
+    assert client.recv(100) == b""
+    client.sendall(b"more")
+
+
+def test_for_so_many_bytes(pair: Pair) -> None:
+    Lingering().take_over(pair[0])
+    assert sends_until_it_is_cut_off(pair[1]) < 8 * lingering.MAX_BYTES
+
+
+def test_for_so_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lingering, "SECONDS", 0.2)
+    Lingering().take_over(pair[0])
+    drips_until_it_is_cut_off(pair[1])
+
+
+def test_for_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lingering, "SECONDS", 60.0)
+    monkeypatch.setattr(lingering, "MAX_CONNECTIONS", 3)
+    crowd, pairs = Lingering(), [connected() for _ in range(5)]
+    before = threading.active_count()
+    for server, _ in pairs:
+        crowd.take_over(server)
+    assert threading.active_count() == before + 1
+    for server, client in pairs[:2]:
+        with server, client:
+            drips_until_it_is_cut_off(client)
+    for server, client in pairs[2:]:
+        with server, client:
+            client.sendall(b"x")
+            assert client.recv(1) == b""
+            client.sendall(b"x")
+
+
+def test_a_client_that_has_hung_up_is_no_trouble(pair: Pair) -> None:
+    crowd = Lingering()
+    for server, client in (pair, connected()):
+        client.close()
+        with server:
+            crowd.take_over(server)
+    server, client = connected()
+    with server, client:
+        crowd.take_over(server)
+        assert client.recv(1) == b""
+
+
+def test_a_socket_that_cannot_be_exchanged_is_shut(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> int:
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(lingering.os, "dup", fail)
+    Lingering().take_over(pair[0])
+    assert pair[0].recv(1) == b""
+    assert pair[1].recv(1) == b""
