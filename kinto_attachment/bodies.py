@@ -48,7 +48,7 @@ def body_of(request: Any) -> BodyReader:
     body = _place_of(request)
     if body.reader is None:
         settings = request.registry.attachment_settings
-        limits = Limits(settings["body_timeout"].total_seconds(), settings["body_min_rate"])
+        limits = Limits(settings["body_timeout"], settings["body_min_rate"])
         patience = Patience(limits, connection_of(request.environ))
         body.reader = BodyReader.from_environ(request.environ, patience)
     return body.reader

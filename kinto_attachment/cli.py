@@ -88,7 +88,7 @@ def duration(text: str) -> timedelta:
     from kinto_attachment import options
 
     try:
-        return options.duration(text)
+        return timedelta(seconds=options.duration(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 

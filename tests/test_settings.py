@@ -90,6 +90,18 @@ class TestDefaults:
         ("linger", "1d", 86400),
         ("linger", 5, 5),
         ("former_base_urls", "https://a.example http://b.example/x", "two"),
+        ("body_timeout", "0", 0),
+        ("body_timeout", 45, 45),
+        ("body_timeout", "1.5", 1.5),
+        ("body_timeout", "90s", 90),
+        ("body_timeout", "30m", 1800),
+        ("body_timeout", "1h", 3600),
+        ("body_timeout", "7d", 7 * 86400),
+        ("body_min_rate", 0, 0),
+        ("body_min_rate", "512", 512),
+        ("body_min_rate", "64K", 65536),
+        ("body_min_rate", "1M", 2**20),
+        ("body_min_rate", "2G", 2**31),
     ],
 )
 def test_values(name: str, value: Any, parsed: Any) -> None:
@@ -121,6 +133,15 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("aws.part_size", "8 MiB", "whole number"),
         ("aws.timeout", "nan", "more than 0"),
         ("aws.timeout", "slow", "seconds"),
+        *(
+            ("body_timeout", value, "such as 90s, 30m, 1h or 7d")
+            for value in ("soon", "-1s", "1 week", "1s2", "nan", "s", "٣s")
+        ),
+        *(
+            ("body_min_rate", value, "like 512, 64K, 10M or 1G")
+            for value in ("1.5K", "-1", "64KB", "64 K", "fast", "K", "٣")
+        ),
+        ("body_timeout", "999999d", "100 years"),
         ("file_mode", "rw-r--r--", "octal"),
         ("file_mode", "0888", "octal"),
         ("mimetypes", ".txt:text/plain;", "''"),
