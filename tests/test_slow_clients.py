@@ -300,10 +300,11 @@ def test_uploads_that_stop_or_drip_are_given_up_and_their_threads_are_free(
     assert nothing_has_changed(server, folder)
 
 
+@AS_IT_COMES
 def test_an_upload_that_is_slow_but_not_too_slow_passes(server: live.Server) -> None:
     """Also one that has been fast, of which the server has asked for much at a time."""
     piece = bytes(2048)
-    slowly = 3 * TIMEOUT  # Seconds: more than a window.
+    slowly = 5 * TIMEOUT  # Seconds: more than two windows.
     size = 3 * MIB // 2 + int(slowly / 0.1) * len(piece)
     record = "/v1/buckets/b/collections/c/records/slow"
     with Connection(server) as connection:
