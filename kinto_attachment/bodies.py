@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from kinto_attachment.closing import CLOSING
 from kinto_attachment.deadlines import (
     WATCHDOG,
     Deadline,
@@ -17,7 +18,6 @@ from kinto_attachment.deadlines import (
     connection_of,
 )
 from kinto_attachment.errors import InvalidBody, TooLarge
-from kinto_attachment.lingering import LINGERING
 from kinto_attachment.multipart import MAX_FIELD_SIZE
 from kinto_attachment.streams import BodyReader
 
@@ -114,7 +114,7 @@ class _Answer:
         if self._connection is None:
             self._body.drain(DRAIN_BYTES, DRAIN_SECONDS)
         elif not read_on(self._body, self._connection):
-            LINGERING.take_over(self._connection)
+            CLOSING.take_over(self._connection)
 
 
 def read_on(body: BodyReader, connection: socket.socket) -> bool:

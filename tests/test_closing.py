@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kinto_attachment import lingering
-from kinto_attachment.lingering import Lingering, hang_up
+from kinto_attachment import closing
+from kinto_attachment.closing import Closing, hang_up
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -63,29 +63,29 @@ def test_the_server_sees_the_end_and_the_client_does_not(pair: Pair) -> None:
 def test_the_client_reads_its_answer_and_the_end_while_it_sends(pair: Pair) -> None:
     server, client = pair
     server.sendall(b"answer")
-    Lingering().take_over(server)
+    Closing().take_over(server)
     server.close()
-    client.sendall(bytes(lingering.MAX_BYTES // 2))
+    client.sendall(bytes(closing.MAX_BYTES // 2))
     assert client.recv(100) == b"answer"
     assert client.recv(100) == b""
     client.sendall(b"more")
 
 
 def test_for_so_many_bytes(pair: Pair) -> None:
-    Lingering().take_over(pair[0])
-    assert sends_until_it_is_cut_off(pair[1]) < 8 * lingering.MAX_BYTES
+    Closing().take_over(pair[0])
+    assert sends_until_it_is_cut_off(pair[1]) < 8 * closing.MAX_BYTES
 
 
 def test_for_so_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lingering, "SECONDS", 0.2)
-    Lingering().take_over(pair[0])
+    monkeypatch.setattr(closing, "SECONDS", 0.2)
+    Closing().take_over(pair[0])
     drips_until_it_is_cut_off(pair[1])
 
 
 def test_for_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lingering, "SECONDS", 60.0)
-    monkeypatch.setattr(lingering, "MAX_CONNECTIONS", 3)
-    crowd, pairs = Lingering(), [connected() for _ in range(5)]
+    monkeypatch.setattr(closing, "SECONDS", 60.0)
+    monkeypatch.setattr(closing, "MAX_CONNECTIONS", 3)
+    crowd, pairs = Closing(), [connected() for _ in range(5)]
     before = threading.active_count()
     for server, _ in pairs:
         crowd.take_over(server)
@@ -101,7 +101,7 @@ def test_for_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_client_that_has_hung_up_is_no_trouble(pair: Pair) -> None:
-    crowd = Lingering()
+    crowd = Closing()
     for server, client in (pair, connected()):
         client.close()
         with server:
@@ -118,7 +118,7 @@ def test_a_socket_that_cannot_be_exchanged_is_shut(
     def fail(_: int) -> int:
         raise OSError("Too many open files")
 
-    monkeypatch.setattr(lingering.os, "dup", fail)
-    Lingering().take_over(pair[0])
+    monkeypatch.setattr(closing.os, "dup", fail)
+    Closing().take_over(pair[0])
     assert pair[0].recv(1) == b""
     assert pair[1].recv(1) == b""

@@ -50,7 +50,7 @@ class _Guest:
     left: int = MAX_BYTES
 
 
-class Lingering:
+class Closing:
     """The connections of a process that are being dropped; its thread starts with the first."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Lingering:
             if self._thread is None or not self._thread.is_alive():
                 self._bell, self._door = socket.socketpair()
                 self._bell.setblocking(False)
-                self._thread = threading.Thread(target=self._run, name="lingering", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="closing", daemon=True)
                 self._thread.start()
             with suppress(BlockingIOError):  # Rung more than often enough.
                 self._bell.send(b"\0")
@@ -125,4 +125,4 @@ class Lingering:
         guest.connection.close()
 
 
-LINGERING = Lingering()
+CLOSING = Closing()
