@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +13,7 @@ from kinto.core.events import ACTIONS, ResourceChanged
 from kinto.core.metrics import watch_execution_time
 from kinto.events import ServerFlushed
 from pyramid.events import ApplicationCreated, ContextFound
+from pyramid.httpexceptions import HTTPForbidden
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 from pyramid.tweens import EXCVIEW
@@ -25,6 +28,7 @@ from kinto_attachment.events import (
 )
 from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.links import Links
+from kinto_attachment.locations import FILES_ROUTE
 from kinto_attachment.settings import Settings
 from kinto_attachment.settling import MAX_LINGERING
 from kinto_attachment.storage import backends
@@ -86,21 +90,22 @@ def warn_of_names(config: Any, settings: Settings) -> None:
 
 
 def add_views(config: Any, settings: Settings) -> None:
-    for service in views.services(readonly=settings.readonly):
+    default_bucket = "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"])
+    for service in views.services(readonly=settings.readonly, default_bucket=default_bucket):
         config.add_cornice_service(service)
         # From here on, the path is only described: OpenAPI knows no patterns in it.
-        service.path = service.path.replace(":.+}", "}")
+        service.path = re.sub(r":[^{}]+}", "}", service.path)
     openapi.describe_files()
     # Not add_exception_view: Kinto's batch looks among the other views.
-    config.add_view(views.error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
-    config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
-    if "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"]):
-        config.add_view(
-            views.default_bucket_attachment,
-            route_name="default_bucket_collection",
-            attachment_of_default_bucket=True,
-            permission=NO_PERMISSION_REQUIRED,
-        )
+    add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
+    add_view(views.error_view, context=AttachmentError)
+    for route in (views.RECORD_ROUTE, FILES_ROUTE):
+        add_view(views.forbidden_view, context=HTTPForbidden, route_name=route)
+    if default_bucket:
+        config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
+        below = {"route_name": "default_bucket_collection", "attachment_of_default_bucket": True}
+        add_view(views.default_bucket_attachment, **below)
+        add_view(views.forbidden_view, context=HTTPForbidden, **below)
 
 
 class AttachmentOfDefaultBucket:

@@ -8,7 +8,7 @@ from kinto.authorization import RouteFactory
 from kinto.core.authorization import DYNAMIC
 from kinto.core.errors import ERRORS, http_error, raise_invalid
 from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.core.utils import instance_uri
+from kinto.core.utils import build_request, instance_uri
 from kinto.views import raise_404_if_invalid_id
 from pyramid.httpexceptions import HTTPNotFound
 
@@ -119,3 +119,8 @@ class _Readable(RouteFactory):  # type: ignore[misc]
 def may_read(request: Any, record_uri: str) -> bool:
     """Whether the user has the ``read`` permission on a record, by whatever grants it."""
     return bool(request.has_permission(DYNAMIC, _Readable(request, record_uri)))
+
+
+def may_read_now(request: Any, record_uri: str) -> bool:
+    """The same, for who the user is by now: a request remembers the groups they were in."""
+    return may_read(build_request(request, {"path": record_uri}), record_uri)

@@ -38,7 +38,13 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[ -~]+")
-REVALIDATE = "private, no-cache"
+# Answers depend on who asks: a cache must not give one user's to another, nor to nobody when the
+# user has logged out.
+IDENTITY = "Authorization"
+FOREVER = "max-age=31536000, immutable"
+CURRENT = {"Cache-Control": "private, no-cache", "Vary": IDENTITY}
+PRIVATE = {"Cache-Control": f"private, {FOREVER}", "Vary": IDENTITY}
+PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
 
 
 class StreamedResponse(Response):  # type: ignore[misc]
@@ -75,10 +81,10 @@ class StoredFile:
         return cls(key, filename, mimetype, quote(sha256, safe=""), stat)
 
 
-def respond(
-    request: Any, file: StoredFile, scope: Scope, *, cache_control: str = REVALIDATE
-) -> Response:
+def respond(request: Any, file: StoredFile, scope: Scope, caching: Mapping[str, str]) -> Response:
     """Answer a GET or HEAD for a stored file (200, 206, 304, 412, 416; or a redirect).
+
+    ``caching`` are the headers that say who may keep the answer, and for whom.
 
     :raises InvalidBody: a batch asks for the bytes, which have no place in its JSON.
     """
@@ -87,7 +93,7 @@ def respond(
     wanted = ranges.evaluate(
         request.method, request.headers, file.hash, file.stat.modified, file.stat.size
     )
-    headers = _headers(file, scope, cache_control)
+    headers = {**_headers(file, scope), **caching}
     if wanted.status in (304, 412, 416):
         return _refuse(wanted, file, headers)
     registry = request.registry
@@ -101,14 +107,13 @@ def respond(
     return _stream(request, storage, file, headers, wanted)
 
 
-def _headers(file: StoredFile, scope: Scope, cache_control: str) -> dict[str, str]:
+def _headers(file: StoredFile, scope: Scope) -> dict[str, str]:
     headers = {
         "Content-Type": _media_type(file.mimetype),
         "Content-Disposition": served_as(scope, file.filename, file.mimetype),
         "Accept-Ranges": "bytes",
         "ETag": f'"{file.hash}"',
         "Last-Modified": ranges.http_date(file.stat.modified),
-        "Cache-Control": cache_control,
         **SECURITY_HEADERS,
     }
     if re.fullmatch(r"[0-9a-f]{64}", file.hash):
@@ -155,7 +160,10 @@ def _redirect(
     ttl = request.registry.attachment_settings["signed_url_ttl"]
     kind = headers["Content-Disposition"].partition(";")[0]
     url = storage.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
-    return _answer(302, {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"})
+    answer = {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"}
+    if "Vary" in headers:
+        answer["Vary"] = headers["Vary"]
+    return _answer(302, answer)
 
 
 def _hand_over(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from kinto.core.errors import ERRORS
+from typing import Any
+
+from kinto.core.errors import ERRORS, http_error
+from pyramid.httpexceptions import HTTPException, HTTPPreconditionFailed
 from pyramid_storage.exceptions import FileNotAllowed as StorageFileNotAllowed
 
 
@@ -93,3 +96,16 @@ class StorageFull(StorageError):
     """The file storage has no space left."""
 
     status = 507
+
+
+def modified_meanwhile(existing: dict[str, Any] | None) -> HTTPException:
+    """Kinto's 412 for a record; ``existing`` is the record, for those who may read it."""
+    response: HTTPException = http_error(
+        HTTPPreconditionFailed(),
+        errno=ERRORS.MODIFIED_MEANWHILE,
+        message="Resource was modified meanwhile",
+        details={"existing": existing} if existing else {},
+    )
+    if existing:
+        response.headers["ETag"] = f'"{existing["last_modified"]}"'
+    return response

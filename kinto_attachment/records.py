@@ -9,14 +9,19 @@ from kinto.core.utils import build_request, instance_uri
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
-from pyramid.httpexceptions import HTTPNotFound, HTTPPreconditionFailed
+from pyramid.httpexceptions import HTTPException, HTTPNotFound, HTTPPreconditionFailed
 
-from kinto_attachment.context import RecordContext
+from kinto_attachment.context import RecordContext, may_read_now
+from kinto_attachment.errors import modified_meanwhile
 from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.metadata import FIELD
+from kinto_attachment.transactions import in_batch
 
 # A record may come and go while it is written.
 ATTEMPTS = 10
+
+# How the names end under which Kinto keeps who a user is, with all groups.
+PRINCIPALS = "_principals"
 
 # Headers of the upload that mean something else, or nothing, to the record's endpoint.
 NOT_FORWARDED = (
@@ -55,6 +60,7 @@ def write(
         body["permissions"] = permissions
     exists = context.record is not None
     for attempt in range(1, ATTEMPTS + 1):
+        _forget_principals(request)
         try:
             _create_parents(request, context)
             return _ask_kinto(request, context.record_uri, body, exists=exists)
@@ -63,12 +69,27 @@ def write(
             if not exists or attachment is None or attempt == ATTEMPTS:
                 raise
             exists = False
-        except HTTPPreconditionFailed:
+        except HTTPPreconditionFailed as refusal:
             # Created while the body came in, unless it is the client's precondition that fails.
             if exists or _has_precondition(request) or attempt == ATTEMPTS:
-                raise
+                raise _as_readers_see_it(request, context.record_uri, refusal) from None
             exists = True
     raise AssertionError("unreachable")
+
+
+def _forget_principals(request: Any) -> None:
+    """Have Kinto read the user's groups again: it did so before the body, which took its time.
+
+    In a batch it reads them once for all parts, and there is no body to wait for.
+    """
+    if not in_batch(request):
+        for name in [name for name in request.bound_data if str(name).endswith(PRINCIPALS)]:
+            del request.bound_data[name]
+
+
+def _as_readers_see_it(request: Any, uri: str, refusal: HTTPException) -> HTTPException:
+    """Kinto shows the record in its 412, also to those who may create but not read."""
+    return refusal if may_read_now(request, uri) else modified_meanwhile(None)
 
 
 def _has_precondition(request: Any) -> bool:

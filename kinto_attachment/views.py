@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from kinto.core.errors import ERRORS, http_error, raise_invalid
+from kinto.core.errors import http_error, raise_invalid
 from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import msec_time, reapply_cors
+from kinto.core.views.errors import authorization_required
 from pyramid.httpexceptions import (
     HTTPException,
     HTTPForbidden,
     HTTPNoContent,
-    HTTPPreconditionFailed,
     status_map,
 )
 from pyramid.request import Request
@@ -25,8 +25,14 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from kinto_attachment import downloads, openapi, records
 from kinto_attachment.bodies import FORM_OVERHEAD, body_of, check_length
-from kinto_attachment.context import RecordContext, may_read
-from kinto_attachment.errors import AttachmentError, FileNotFound, InvalidForm, StorageError
+from kinto_attachment.context import RecordContext, may_read, may_read_now
+from kinto_attachment.errors import (
+    AttachmentError,
+    FileNotFound,
+    InvalidForm,
+    StorageError,
+    modified_meanwhile,
+)
 from kinto_attachment.events import AttachmentRead
 from kinto_attachment.ledger import Ledger
 from kinto_attachment.links import Link, Links
@@ -40,6 +46,9 @@ from kinto_attachment.transactions import in_batch, restart_transaction
 from kinto_attachment.uploads import IncomingFile, store
 
 RECORD_PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+# Where the plugin of that name has /buckets/default, whichever of us is included first.
+NOT_DEFAULT_PATH = RECORD_PATH.replace("{bucket_id}", "{bucket_id:(?!default/)[^/]+}")
+RECORD_ROUTE = "attachment"
 FILE_PATH = "/attachments/{key:.+}"
 
 EXPOSED_HEADERS = (
@@ -52,7 +61,6 @@ EXPOSED_HEADERS = (
     "Location",
     "Repr-Digest",
 )
-FOREVER = "max-age=31536000, immutable"
 
 View = Callable[[Any], Any]
 T = TypeVar("T")
@@ -64,11 +72,11 @@ class NoContent(HTTPNoContent):  # type: ignore[misc]
     json = property(lambda self: {})
 
 
-def services(*, readonly: bool) -> list[Service]:
+def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     """The Cornice services; made once Kinto has read its settings, CORS among them."""
     attachment = Service(
-        name="attachment",
-        path=RECORD_PATH,
+        name=RECORD_ROUTE,
+        path=NOT_DEFAULT_PATH if default_bucket else RECORD_PATH,
         description="The file attached to a record",
         factory=RecordContext,
     )
@@ -157,7 +165,7 @@ def get_attachment(request: Any) -> Response:
     metadata: Any = context.existing_record().get(FIELD)
     key, described = current_file(request, context.record_uri, metadata)
     file = downloads.StoredFile.find(request.registry.attachment_storage, key, described)
-    response = downloads.respond(request, file, scope_of(request))
+    response = downloads.respond(request, file, scope_of(request), downloads.CURRENT)
     announce_read(request, response, context.record_uri, metadata)
     return response
 
@@ -171,8 +179,9 @@ def get_file(request: Any) -> Response:
     file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.dump())
     _, _, bucket_id, _, collection_id, *_ = link.record.split("/")
     scope = registry.attachment_settings.for_collection(bucket_id, collection_id)
-    cache_control = f"{'public' if public else 'private'}, {FOREVER}"
-    response = downloads.respond(request, file, scope, cache_control=cache_control)
+    response = downloads.respond(
+        request, file, scope, downloads.PUBLIC if public else downloads.PRIVATE
+    )
     announce_read(request, response, link.record, link.dump())
     return response
 
@@ -194,6 +203,18 @@ def default_bucket_attachment(request: Any) -> Response:
     return request.invoke_subrequest(subrequest)
 
 
+def forbidden_view(error: HTTPForbidden, request: Any) -> Response:
+    """Kinto's 401 or 403, which makes no browser ask for a password in the middle of a page."""
+    response = authorization_required(error, request)
+    of_a_file = request.matched_route.name == FILES_ROUTE
+    part_of_a_page = request.headers.get("Sec-Fetch-Dest", "empty") not in ("empty", "document")
+    if (of_a_file or part_of_a_page) and "WWW-Authenticate" in response.headers:
+        del response.headers["WWW-Authenticate"]
+    if response.status_code == 401:
+        response.headers["Vary"] = downloads.IDENTITY
+    return reapply_cors(request, response)
+
+
 def error_view(error: AttachmentError, request: Any) -> Response:
     """Our errors, as Kinto's JSON errors."""
     response = http_error(
@@ -201,6 +222,8 @@ def error_view(error: AttachmentError, request: Any) -> Response:
     )
     if error.status in (409, 503, 507):
         response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
+    if error.status == 404:
+        response.headers["Vary"] = downloads.IDENTITY
     if isinstance(error, StorageError):
         downloads.logger.error("The attachments' storage fails: %s", error, exc_info=error)
     return reapply_cors(request, response)
@@ -261,16 +284,8 @@ def check_preconditions(request: Any) -> None:
     if_none_match = timestamp_header(request, "If-None-Match")
     modified = record is not None and if_match not in ("", "*", str(record["last_modified"]))
     if (if_none_match == "*" and record) or (if_match and record is None) or modified:
-        details = {"existing": record} if record else {}
-        response = http_error(
-            HTTPPreconditionFailed(),
-            errno=ERRORS.MODIFIED_MEANWHILE,
-            message="Resource was modified meanwhile",
-            details=details,
-        )
-        if record:
-            response.headers["ETag"] = f'"{record["last_modified"]}"'
-        raise response
+        readable = record is not None and may_read_now(request, request.context.record_uri)
+        raise modified_meanwhile(record if readable else None)
 
 
 def timestamp_header(request: Any, name: str) -> str:
@@ -325,17 +340,19 @@ def current_file(request: Any, record_uri: str, metadata: Any) -> tuple[str, Map
 def readable_link(request: Any, key: str, *, public: bool) -> Link:
     """A record that points at the file and that the user may read.
 
-    :raises FileNotFound: no record points at it.
-    :raises HTTPForbidden: none that the user may read does.
+    Whether there is a file that they may not read is not to be told from the answer.
+
+    :raises HTTPForbidden: there is none, and the user has not said who they are.
+    :raises FileNotFound: there is none.
     """
     links: Links = request.registry.attachment_links
     found = [link for link in links.of_key(key) if link.is_readable(msec_time())]
-    if not found:
-        raise FileNotFound()
     for link in found:
         if public or may_read(request, link.record):
             return link
-    raise HTTPForbidden()
+    if not public and request.authenticated_userid is None:
+        raise HTTPForbidden()  # Kinto makes a 401 of it.
+    raise FileNotFound()
 
 
 def announce_read(request: Any, response: Response, record_uri: str, metadata: Any) -> None:

@@ -30,6 +30,17 @@ URL = f"{DEFAULT}/attachment"
 OTHER = f"{DEFAULT}2/attachment"
 
 
+@pytest.fixture(params=["", "kinto_attachment"], ids=["included-last", "included-first"])
+def build(build: Build, request: pytest.FixtureRequest) -> Build:
+    """Servers where we are included after the plugin of the default bucket, and before it."""
+
+    def builder(settings: dict[str, Any] | None = None, /, **options: Any) -> Any:
+        order = {"included_first": request.param} if request.param else {}
+        return build({**(settings or {}), **order}, **options)
+
+    return builder
+
+
 def real(app: Any, path: str = DEFAULT, headers: dict[str, str] = ALICE) -> str:
     bucket = app.get("/", headers=headers).json["user"]["bucket"]
     return path.replace("/default/", f"/{bucket}/")
@@ -239,7 +250,7 @@ def test_deleting_the_bucket_deletes_the_files(app: Any) -> None:
 def test_locations_are_those_of_any_file(app: Any) -> None:
     location = attach(app, DEFAULT).json["location"]
     assert read(app, location) == CONTENT
-    app.get(location, headers=BOB, status=403)
+    app.get(location, headers=BOB, status=404)
 
 
 @ON_MEMORY

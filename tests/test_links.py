@@ -193,12 +193,12 @@ class TestPublishing:
 
     def test_the_file_is_read_by_readers_of_the_copy(self, app: Any) -> None:
         location = attachment_of(app, record(0))["location"]
-        app.get(location, headers=BOB, status=403)
+        app.get(location, headers=BOB, status=404)
         put(app, PUBLISHED, permissions={"read": ["system.Everyone"]})
         assert read(app, location, headers=ANONYMOUS) == b"file 0"
         app.get(f"{record(0)}/attachment", headers=ANONYMOUS, status=401)
         app.delete(record(0, PUBLISHED), headers=ALICE)
-        app.get(location, headers=BOB, status=403)
+        app.get(location, headers=BOB, status=404)
 
     def test_in_the_request_that_uploads(self, app: Any) -> None:
         """The upload's own link, and the copy's, to a file that no transaction knows yet."""
