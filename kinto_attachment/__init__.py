@@ -29,6 +29,7 @@ from kinto_attachment.events import (
 from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.links import Links
 from kinto_attachment.locations import FILES_ROUTE
+from kinto_attachment.scopes import Scopes
 from kinto_attachment.settings import Settings
 from kinto_attachment.settling import MAX_LINGERING
 from kinto_attachment.storage import backends
@@ -73,6 +74,13 @@ def add_storage(config: Any, settings: Settings) -> None:
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
     )
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
+    registry.attachment_scopes = Scopes(
+        settings, registry, default_bucket=has_default_bucket(config)
+    )
+
+
+def has_default_bucket(config: Any) -> bool:
+    return "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"])
 
 
 def warn_of_names(config: Any, settings: Settings) -> None:
@@ -90,7 +98,7 @@ def warn_of_names(config: Any, settings: Settings) -> None:
 
 
 def add_views(config: Any, settings: Settings) -> None:
-    default_bucket = "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"])
+    default_bucket = has_default_bucket(config)
     for service in views.services(readonly=settings.readonly, default_bucket=default_bucket):
         config.add_cornice_service(service)
         # From here on, the path is only described: OpenAPI knows no patterns in it.
@@ -145,6 +153,7 @@ def add_listeners(config: Any) -> None:
     changed = (ACTIONS.CREATE, ACTIONS.UPDATE)
     for listener, resource, actions in (
         (listeners.on_records_changed, "record", changed),
+        (listeners.on_buckets_created, "bucket", (ACTIONS.CREATE,)),
         (listeners.on_records_deleted, "record", (ACTIONS.DELETE,)),
         (listeners.on_collections_deleted, "collection", (ACTIONS.DELETE,)),
         (listeners.on_buckets_deleted, "bucket", (ACTIONS.DELETE,)),
@@ -153,6 +162,7 @@ def add_listeners(config: Any) -> None:
             listener, ResourceChanged, for_resources=(resource,), for_actions=actions
         )
     config.add_subscriber(listeners.before_merge_patch, ContextFound)
+    config.add_subscriber(listeners.before_bucket_deleted, ContextFound)
     config.add_subscriber(listeners.before_flush, ContextFound)
     config.add_subscriber(listeners.on_server_flushed, ServerFlushed)
 

@@ -258,7 +258,8 @@ class _Changes:
 
     def scope(self, record: str) -> Scope:
         _, _, bucket_id, _, collection_id, *_ = record.split("/")
-        return self.settings.for_collection(bucket_id, collection_id)
+        scope: Scope = self.registry.attachment_scopes.noted(self.ledger, bucket_id, collection_id)
+        return scope
 
     # How it is changed.
 

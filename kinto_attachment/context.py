@@ -122,5 +122,5 @@ def may_read(request: Any, record_uri: str) -> bool:
 
 
 def may_read_now(request: Any, record_uri: str) -> bool:
-    """The same, for who the user is by now: a request remembers the groups they were in."""
+    """Whether they have it by now: a request remembers the groups that its user was in."""
     return may_read(build_request(request, {"path": record_uri}), record_uri)

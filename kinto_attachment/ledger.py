@@ -61,6 +61,8 @@ class Ledger:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
     events: list[object] = field(default_factory=list)
+    # What was looked up: which buckets are somebody's default bucket.
+    default_buckets: dict[str, bool] = field(default_factory=dict)
     # Whether somebody writes the links when the request's work is done.
     is_awaited: bool = False
 
@@ -90,6 +92,7 @@ class Ledger:
         self.changes.clear()
         self.emptied.clear()
         self.linking.clear()
+        self.default_buckets.clear()
 
 
 class CollectedEvents(EventCollector):  # type: ignore[misc]

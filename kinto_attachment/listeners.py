@@ -18,6 +18,7 @@ from kinto_attachment.events import AttachmentAdded, AttachmentRemoved, Attachme
 from kinto_attachment.ledger import Ledger, RecordChange, bucket_of, collection_of
 from kinto_attachment.links import Links
 from kinto_attachment.metadata import FIELD, same_json
+from kinto_attachment.scopes import Scopes
 
 BEFORE = "kinto_attachment.before"
 FLUSHED = "kinto_attachment.flushed"
@@ -64,10 +65,31 @@ def on_collections_deleted(event: Any) -> None:
     _write_now_if_nobody_will(event)
 
 
+def on_buckets_created(event: Any) -> None:
+    """Mark default buckets."""
+    scopes: Scopes = event.request.registry.attachment_scopes
+    for impacted in event.impacted_objects:
+        bucket_id = impacted["new"]["id"]
+        if scopes.names_default and scopes.is_own(event.request, bucket_id):
+            scopes.mark(bucket_id)
+
+
+def before_bucket_deleted(event: Any) -> None:
+    """Look whether it is a default bucket while its permissions tell."""
+    request = event.request
+    service = request.current_service
+    if service is not None and service.name == "bucket-object" and request.method == "DELETE":
+        request.registry.attachment_scopes.is_default(request, request.matchdict["id"])
+
+
 def on_buckets_deleted(event: Any) -> None:
     for impacted in event.impacted_objects:
-        uri = instance_uri(event.request, "bucket", id=impacted["old"]["id"])
+        bucket_id = impacted["old"]["id"]
+        uri = instance_uri(event.request, "bucket", id=bucket_id)
         Ledger.of(event.request).emptied.append(uri)
+        scopes: Scopes = event.request.registry.attachment_scopes
+        if scopes.is_default(event.request, bucket_id):
+            scopes.unmark(bucket_id)
     _write_now_if_nobody_will(event)
 
 

@@ -26,6 +26,7 @@ from kinto_attachment.links import Link, Links
 from kinto_attachment.locations import possible_keys
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.rows import batches, digest_of
+from kinto_attachment.scopes import DEFAULT
 from kinto_attachment.settings import Scope, Settings
 from kinto_attachment.settling import delete_garbage
 from kinto_attachment.storage import FileStat, FileStorage, ListsFiles, ListsUnfinished
@@ -307,7 +308,14 @@ class _Collector:
 
 def layout(settings: Settings) -> re.Pattern[str]:
     """The keys that the plugin, as it is configured, gives to files."""
-    scopes = [settings.for_collection(*(*resource, "")[:2]) for resource in settings.overrides]
+    resources = {(*resource, "")[:2] for resource in settings.overrides}
+    of_default = {collection for bucket, collection in resources if bucket == DEFAULT}
+    scopes = [settings.for_collection(*resource) for resource in resources]
+    scopes += [
+        settings.for_collection(bucket, collection, DEFAULT)
+        for bucket, own in resources
+        for collection in {own, *of_default}
+    ]
     patterns = {_layout_of(scope) for scope in [*scopes, settings.for_collection("", "")]}
     return re.compile("|".join([*sorted(patterns), f"{heartbeat.FOLDER}/{UUID}\\.txt"]))
 

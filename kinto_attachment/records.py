@@ -15,6 +15,7 @@ from kinto_attachment.context import RecordContext, may_read_now
 from kinto_attachment.errors import modified_meanwhile
 from kinto_attachment.guard import allow_metadata_changes
 from kinto_attachment.metadata import FIELD
+from kinto_attachment.scopes import Scopes
 from kinto_attachment.transactions import in_batch
 
 # A record may come and go while it is written.
@@ -59,6 +60,7 @@ def write(
     if permissions:
         body["permissions"] = permissions
     exists = context.record is not None
+    _mark_default_bucket(request, context.bucket_id)
     for attempt in range(1, ATTEMPTS + 1):
         _forget_principals(request)
         try:
@@ -75,6 +77,13 @@ def write(
                 raise _as_readers_see_it(request, context.record_uri, refusal) from None
             exists = True
     raise AssertionError("unreachable")
+
+
+def _mark_default_bucket(request: Any, bucket_id: str) -> None:
+    """Not in a batch, which may hold locks that another request waits for."""
+    scopes: Scopes = request.registry.attachment_scopes
+    if scopes.is_default(request, bucket_id) and not in_batch(request):
+        scopes.mark(bucket_id)
 
 
 def _forget_principals(request: Any) -> None:

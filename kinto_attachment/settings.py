@@ -55,13 +55,17 @@ class Settings:
         """The name of the one option that chooses the storage."""
         return next(name for name in BACKENDS if self.values[name])
 
-    def for_collection(self, bucket_id: str, collection_id: str) -> Scope:
-        """What holds in a collection: the narrowest setting wins."""
+    def for_collection(self, bucket_id: str, collection_id: str, also: str | None = None) -> Scope:
+        """What holds in a collection: the narrowest setting wins.
+
+        ``also`` is another name of the bucket; its id wins.
+        """
+        names = [bucket_id] if also is None else [also, bucket_id]
         scope = {
             option.name: self.values[option.name] for option in OPTIONS if option.per_collection
         }
-        scope |= self.overrides.get((bucket_id,), {})
-        scope |= self.overrides.get((bucket_id, collection_id), {})
+        for resource in (*((name,) for name in names), *((name, collection_id) for name in names)):
+            scope |= self.overrides.get(resource, {})
         scope["mimetypes"] = scope["mimetypes"] or {}
         return Scope(**scope)
 

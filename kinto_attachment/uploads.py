@@ -76,8 +76,8 @@ def served_as(scope: Scope, filename: str, mimetype: str) -> str:
 
 def _scope(request: Any) -> Scope:
     context: RecordContext = request.context
-    scope: Scope = request.registry.attachment_settings.for_collection(
-        context.bucket_id, context.collection_id
+    scope: Scope = request.registry.attachment_scopes.of(
+        request, context.bucket_id, context.collection_id
     )
     return scope
 

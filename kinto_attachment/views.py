@@ -178,7 +178,7 @@ def get_file(request: Any) -> Response:
     link = readable_link(request, request.matchdict["key"], public=public)
     file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.dump())
     _, _, bucket_id, _, collection_id, *_ = link.record.split("/")
-    scope = registry.attachment_settings.for_collection(bucket_id, collection_id)
+    scope = registry.attachment_scopes.of(request, bucket_id, collection_id)
     response = downloads.respond(
         request, file, scope, downloads.PUBLIC if public else downloads.PRIVATE
     )
@@ -268,8 +268,8 @@ def receive_body(request: Any) -> Attachment:
 
 def scope_of(request: Any) -> Scope:
     context: RecordContext = request.context
-    scope: Scope = request.registry.attachment_settings.for_collection(
-        context.bucket_id, context.collection_id
+    scope: Scope = request.registry.attachment_scopes.of(
+        request, context.bucket_id, context.collection_id
     )
     return scope
 
