@@ -75,10 +75,10 @@ class Scopes:
         return bool(self._rows.list(_parent(bucket_id)))
 
     def _is_a_writer_s(self, bucket_id: str) -> bool:
-        permissions = self._registry.permission.get_object_permissions(
-            f"/buckets/{bucket_id}", ["write"]
+        writers = self._registry.permission.get_object_permission_principals(
+            f"/buckets/{bucket_id}", "write"
         )
-        return any(self._is_of(writer, bucket_id) for writer in permissions.get("write", ()))
+        return any(self._is_of(writer, bucket_id) for writer in writers)
 
     def _is_of(self, principal: str | None, bucket_id: str) -> bool:
         if principal is None:

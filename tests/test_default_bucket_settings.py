@@ -100,6 +100,8 @@ class TestHold:
         random = app.post_json("/buckets", {}, headers=ALICE).json["data"]["id"]
         put(app, f"/buckets/{random}/collections/c")
         upload(app, RECORD.replace(BUCKET, f"/buckets/{random}"), content=LONG)
+        app.delete("/buckets", headers=ALICE)
+        assert not stored_files(app)
 
     def test_not_in_what_somebody_else_made_under_the_id(self, build: Build, upload: Any) -> None:
         app = build(**LIMITED)
@@ -285,14 +287,13 @@ def test_is_looked_up_where_it_is_set_only(
     bucket = give_to_bob(app)
     permission = app.app.registry.permission
     asked: list[str] = []
-    get = permission.get_object_permissions
+    get = permission.get_object_permission_principals
 
-    def watched(object_id: str, permissions: Any = None) -> Any:
-        if permissions == ["write"]:
-            asked.append(object_id)
-        return get(object_id, permissions)
+    def watched(object_id: str, permission: str) -> Any:
+        asked.append(object_id)
+        return get(object_id, permission)
 
-    monkeypatch.setattr(permission, "get_object_permissions", watched)
+    monkeypatch.setattr(permission, "get_object_permission_principals", watched)
     app.app.registry.storage.delete_all("attachment-default-bucket", "*")  # As if from before.
     attach(app, f"{bucket}/collections/c/records/r", content=b"short", headers=BOB)
     attach(app, RECORD, content=b"short")
