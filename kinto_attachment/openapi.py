@@ -118,6 +118,11 @@ def errors(**descriptions: str) -> dict[str, Any]:
 
 # No ``default``: whatever is not listed is not answered.
 ACCESS = errors(e401="Not authenticated.", e403="Not allowed.", e404="There is none.")
+# One that may not be read is not told from one that does not exist.
+FILE_ACCESS = errors(
+    e401="Not authenticated; whether there is such a file or not.",
+    e404="There is none that the user may read.",
+)
 STORAGE = errors(e503="The file storage or the database does not answer.")
 UPLOADS = {
     "200": AttachmentResponse(description="The record was updated."),
@@ -143,7 +148,6 @@ DOWNLOADS = {
         e412="The file is not the expected one.",
         e416="There are no such bytes.",
     ),
-    **ACCESS,
     **STORAGE,
 }
 
@@ -178,7 +182,15 @@ def removal() -> Arguments:
     return _operation("detach_file", FileRequest(mapping("header", *PRECONDITIONS)), responses)
 
 
-def download(operation_id: str) -> Arguments:
+def download_of_record() -> Arguments:
+    return _download("get_attachment", ACCESS)
+
+
+def download_of_file() -> Arguments:
+    return _download("get_file", FILE_ACCESS)
+
+
+def _download(operation_id: str, access: dict[str, Any]) -> Arguments:
     schema = FileRequest(
         mapping(
             "header",
@@ -191,7 +203,7 @@ def download(operation_id: str) -> Arguments:
         )
     )
     schema.produces = FILE_TYPES
-    return _operation(operation_id, schema, DOWNLOADS)
+    return _operation(operation_id, schema, {**DOWNLOADS, **access})
 
 
 def _operation(operation_id: str, schema: Any, responses: dict[str, Any]) -> Arguments:

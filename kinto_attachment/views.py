@@ -83,7 +83,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     file = Service(name=FILES_ROUTE, path=FILE_PATH, description="A stored file")
     # Cornice answers HEAD wherever it answers GET.
     views: list[tuple[str, View, dict[str, Any]]] = [
-        ("GET", get_attachment, openapi.download("get_attachment"))
+        ("GET", get_attachment, openapi.download_of_record())
     ]
     if not readonly:
         views += [
@@ -101,7 +101,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         get_file,
         permission=NO_PERMISSION_REQUIRED,
         cors_headers=EXPOSED_HEADERS,
-        **openapi.download("get_file"),
+        **openapi.download_of_file(),
     )
     return [attachment, file]
 

@@ -176,6 +176,9 @@ def test_permissions_hold_whatever_sends_the_file(protected: Site) -> None:
     location = protected.attachment["location"]
     assert location.startswith(f"{protected.url}/v1/attachments/")
     assert protected.get(location).content == CONTENT
+    for wanted in ({}, {"Range": "bytes=0-1"}, {"If-None-Match": f'"{SHA256.hexdigest()}"'}):
+        for url in (location, f"{protected.record}/attachment"):
+            assert protected.get(url, **wanted).headers["Vary"] == "Authorization"
     for url in (location, f"{protected.record}/attachment"):
         assert requests.get(url, timeout=30).status_code == 401
     assert requests.get(location, auth=("mallory", "x"), timeout=30).status_code == 404

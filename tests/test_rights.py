@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from tests.application import (
     userid,
 )
 from tests.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.documents import code_blocks
 from tests.test_transactions import Meanwhile
 
 URL = f"{RECORD}/attachment"
@@ -378,6 +380,18 @@ class TestCaches:
             assert "Authorization" not in vary(response)
             assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         self.check(app.get(URL, headers=ALICE))
+
+    @ON_MEMORY
+    def test_know_a_cookie_where_the_documents_plugin_says_so(
+        self, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (plugin,) = code_blocks("docs/production.rst", "python")
+        (tmp_path / "vary_plugin.py").write_text(plugin)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        app = build({"includes": "vary_plugin"})
+        location = attach(app).json["location"]
+        for url in (URL, location):
+            assert vary(app.get(url, headers=ALICE)) == {"Authorization", "Cookie"}
 
 
 @ON_MEMORY
