@@ -82,7 +82,7 @@ def test_a_download_shows_what_it_is(app: Any, record: str) -> None:
 def test_refusals_can_be_read_too(app: Any, record: str) -> None:
     headers = {**ALICE, **ORIGIN}
     for response in (
-        attach(app, RECORD, headers=ORIGIN, status=401),  # Kinto's own of the default bucket not.
+        attach(app, record, headers=ORIGIN, status=401),
         attach(app, record, filename="a.exe", headers=headers, status=400),
         attach(app, record, data="nope", headers=headers, status=400),
         put_raw(app, record, filename=None, headers=headers, status=400),
