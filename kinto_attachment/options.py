@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyramid_storage.extensions import resolve_extensions
+from pyramid_storage.extensions import GROUPS
 
 from kinto_attachment.errors import InvalidKey
 from kinto_attachment.names import Pattern
 from kinto_attachment.storage import check_key
 from kinto_attachment.storage.pieces import PIECE_SIZE
 
+MAX_TIMEOUT = 600  # Seconds.
+WEEK = 7 * 24 * 3600  # S3 and Google sign no URL for longer.
 # Types that a browser shows without running anything: no HTML, no SVG, no XML.
 INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* video/* text/plain"
 
@@ -42,12 +44,16 @@ def number(value: Any) -> int:
     return parsed
 
 
-def part_size(value: Any) -> int:
-    parsed = number(value)
-    # Limits of S3, but for a file's last part.
-    if not 5 * 2**20 <= parsed <= 5 * 2**30:
-        raise ValueError("should be 5 MiB (5242880) to 5 GiB")
-    return parsed
+def within(least: int, most: int, said: str = "") -> Callable[[Any], int]:
+    """A parser of whole numbers between two bounds, which a message calls ``said``."""
+
+    def bounded(value: Any) -> int:
+        parsed = number(value)
+        if not least <= parsed <= most:
+            raise ValueError(f"should be {said or f'{least} to {most}'}")
+        return parsed
+
+    return bounded
 
 
 def seconds(value: Any) -> float:
@@ -55,8 +61,8 @@ def seconds(value: Any) -> float:
         parsed = float(text(value))
     except ValueError:
         raise ValueError("should be a number of seconds") from None
-    if not 0 < parsed < float("inf"):
-        raise ValueError("should be more than 0")
+    if not 0 < parsed <= MAX_TIMEOUT:  # Not true of NaN either.
+        raise ValueError(f"should be more than 0, and {MAX_TIMEOUT} at most")
     return parsed
 
 
@@ -84,7 +90,10 @@ def file_mode(value: Any) -> int:
     # ``0640`` may have come through Kinto's JSON reading as the number 640.
     if not re.fullmatch(r"(0o?)?[0-7]{3}", text(value)):
         raise ValueError("should be an octal file mode such as 0640")
-    return int(text(value).removeprefix("0o"), 8)
+    mode = int(text(value).removeprefix("0o"), 8)
+    if not mode & 0o400:
+        raise ValueError("should let the server itself read its files, as 0400 does")
+    return mode
 
 
 def base_url(value: Any) -> str:
@@ -101,9 +110,20 @@ def base_urls(value: Any) -> tuple[str, ...]:
 
 def extensions(value: Any) -> frozenset[str]:
     """pyramid_storage's groups and names, joined by ``+``; the empty set allows any."""
-    if not text(value):
+    # Not read by pyramid_storage: nothing before or after a ``+`` is nothing to it, so that ``+``
+    # would allow any file, and a group with a space before it is an extension.
+    parts = [part.split() for part in text(value).lower().split("+")]
+    if not all(parts):
         raise ValueError("should name extensions or groups, or be `any`")
-    return frozenset(name.removeprefix(".") for name in resolve_extensions(text(value)))
+    found = [name for part in parts for name in part]
+    if "any" in found:
+        if len(found) > 1:
+            raise ValueError("`any` goes with no other")
+        return frozenset()
+    for name in found:
+        if not re.fullmatch(r"\.?[\w~-]+", name):
+            raise ValueError(f"{name!r} is not what can follow the last dot of a filename")
+    return frozenset(ext for name in found for ext in GROUPS.get(name, [name.removeprefix(".")]))
 
 
 def mimetypes(value: Any) -> Mapping[str, str]:
@@ -134,8 +154,17 @@ def filename_pattern(value: Any) -> Pattern:
     return pattern
 
 
-def words(value: Any) -> frozenset[str]:
-    return frozenset(re.split(r"[\s,]+", text(value).lower())) - {""}
+def media_types(value: Any) -> frozenset[str]:
+    """Media types and ``type/*``; the empty set by ``none``."""
+    found = frozenset(re.split(r"[\s,]+", text(value).lower())) - {""}
+    if not found:
+        raise ValueError("should name types, or be `none`")
+    if found == {"none"}:
+        return frozenset()
+    for name in sorted(found):
+        if not re.fullmatch(r"[a-z0-9][\w.+-]*/([\w.+-]+|\*)", name):
+            raise ValueError(f"{name!r} is neither type/subtype nor type/*")
+    return found
 
 
 @dataclass(frozen=True)
@@ -155,6 +184,10 @@ def downloads(value: Any) -> Downloads:
     if (mode == "x-accel-redirect") != bool(prefix) or (prefix and not prefix.startswith("/")):
         raise ValueError("x-accel-redirect (and no other) takes a location: `:/prefix/`")
     return Downloads(mode, prefix if not prefix or prefix.endswith("/") else prefix + "/")
+
+
+# Limits of S3, but for a file's last part.
+PART_SIZE = within(5 * 2**20, 5 * 2**30, "5 MiB (5242880) to 5 GiB")
 
 
 @dataclass(frozen=True)
@@ -178,14 +211,14 @@ OPTIONS = (
     Option("aws.region", text, None, "AWS region"),
     Option("aws.endpoint_url", text, None, "URL of an S3-compatible server"),
     Option("aws.host", text, None, "host of an S3-compatible server"),
-    Option("aws.port", number, None, "its port"),
+    Option("aws.port", within(1, 65535), None, "its port"),
     Option("aws.is_secure", boolean, True, "whether it speaks HTTPS"),
     Option("aws.use_path_style", boolean, False, "bucket name in the path, not in the host"),
     Option("aws.acl", text, None, "canned ACL of new objects; unset: the bucket's default"),
     Option("aws.cache_control", text, None, "Cache-Control of new objects"),
-    Option("aws.num_retries", number, None, "tries of a failing call; unset: a few"),
+    Option("aws.num_retries", within(1, 10), None, "tries of a failing call; unset: 3"),
     Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 20"),
-    Option("aws.part_size", part_size, PIECE_SIZE, "bytes in each part of a large file"),
+    Option("aws.part_size", PART_SIZE, PIECE_SIZE, "bytes in each part of a large file"),
     Option("gcloud.bucket_name", text, None, "store in this Google Cloud Storage bucket"),
     Option("gcloud.credentials", text, None, "service account file; unset: Google's own chain"),
     Option("gcloud.project", text, None, "Google Cloud project"),
@@ -252,7 +285,9 @@ OPTIONS = (
         "`stream` (local), `redirect` (S3, Google), `proxy`, `x-accel-redirect:/prefix/`, "
         "`x-sendfile`",
     ),
-    Option("signed_url_ttl", number, 300, "seconds that a signed URL is valid"),
-    Option("inline_types", words, INLINE_TYPES, "mimetypes shown in place, not saved", True),
+    Option(
+        "signed_url_ttl", within(1, WEEK), 300, "seconds that a signed URL is valid, 1 to a week"
+    ),
+    Option("inline_types", media_types, INLINE_TYPES, "mimetypes shown in place; or `none`", True),
 )
 BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name")

@@ -72,6 +72,11 @@ class TestDefaults:
         ("base_url", "", ""),
         ("extensions", "images+TXT", None),
         ("extensions", "any", frozenset()),
+        ("extensions", " Any ", frozenset()),
+        ("extensions", "txt + Images", None),
+        ("extensions", "images txt", None),
+        ("extensions", "7z", frozenset({"7z"})),
+        ("extensions", 7, frozenset({"7"})),
         ("extensions", ".txt+.md", frozenset({"txt", "md"})),
         ("mimetypes", ".FTL:text/x-fluent", {".ftl": "text/x-fluent"}),
         ("mimetypes", " .a:a/b ; .c : c/d+e", {".a": "a/b", ".c": "c/d+e"}),
@@ -81,7 +86,10 @@ class TestDefaults:
         ("downloads", "x-accel-redirect:/p", Downloads("x-accel-redirect", "/p/")),
         ("downloads", "x-accel-redirect:/p/", Downloads("x-accel-redirect", "/p/")),
         ("inline_types", "A/B, c/d", frozenset({"a/b", "c/d"})),
+        ("inline_types", "none", frozenset()),
+        ("inline_types", "audio/* image/png", frozenset({"audio/*", "image/png"})),
         ("file_mode", "0640", 0o640),
+        ("file_mode", "0400", 0o400),
         ("file_mode", 640, 0o640),
         ("signed_url_ttl", "60", 60),
         ("linger", "90s", 90),
@@ -102,6 +110,12 @@ class TestDefaults:
         ("body_min_rate", "64K", 65536),
         ("body_min_rate", "1M", 2**20),
         ("body_min_rate", "2G", 2**31),
+        ("signed_url_ttl", "1", 1),
+        ("signed_url_ttl", "604800", 604800),
+        ("aws.port", "65535", 65535),
+        ("aws.num_retries", "1", 1),
+        ("aws.timeout", "0.5", 0.5),
+        ("aws.timeout", "600", 600),
     ],
 )
 def test_values(name: str, value: Any, parsed: Any) -> None:
@@ -127,6 +141,33 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("linger", "-1", "90s"),
         ("former_base_urls", "files/", "http"),
         ("former_base_urls", "https://a.example/?x", "http"),
+        ("signed_url_ttl", "0", "1 to 604800"),
+        ("signed_url_ttl", "604801", "1 to 604800"),
+        ("signed_url_ttl", "-1", "negative"),
+        ("aws.port", "0", "1 to 65535"),
+        ("aws.port", "65536", "1 to 65535"),
+        ("aws.num_retries", "0", "1 to 10"),
+        ("aws.num_retries", "11", "1 to 10"),
+        ("aws.timeout", "601", "600"),
+        ("aws.timeout", "inf", "600"),
+        ("extensions", "+", "`any`"),
+        ("extensions", " + ", "`any`"),
+        ("extensions", "images+", "`any`"),
+        ("extensions", "+images", "`any`"),
+        ("extensions", "images++txt", "`any`"),
+        ("extensions", "any+txt", "`any`"),
+        ("extensions", "txt any", "`any`"),
+        ("extensions", ".", "'.'"),
+        ("extensions", "*", "'*'"),
+        ("extensions", "*.txt", "'*.txt'"),
+        ("extensions", "tar.gz", "'tar.gz'"),
+        ("extensions", "txt,md", "'txt,md'"),
+        ("inline_types", ",", "`none`"),
+        ("inline_types", "*/*", "'*/*'"),
+        ("inline_types", "*", "'*'"),
+        ("inline_types", "image", "'image'"),
+        ("inline_types", "image/", "'image/'"),
+        ("inline_types", "none image/png", "'none'"),
         ("aws.timeout", "0", "more than 0"),
         ("aws.part_size", "5242879", "5 MiB"),
         ("aws.part_size", "5368709121", "5 GiB"),
@@ -144,6 +185,8 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("body_timeout", "999999d", "100 years"),
         ("file_mode", "rw-r--r--", "octal"),
         ("file_mode", "0888", "octal"),
+        ("file_mode", "0000", "read"),
+        ("file_mode", "0066", "read"),
         ("mimetypes", ".txt:text/plain;", "''"),
         ("mimetypes", "txt:text/plain", "'txt:text/plain'"),
         ("mimetypes", ".txt", "'.txt'"),
@@ -255,6 +298,13 @@ class TestStorages:
     def test_with_downloads_that_they_cannot_do(self, storage: dict[str, str], mode: str) -> None:
         assert "kinto.attachment.downloads" in refusal(storage, downloads=mode)
 
+    @pytest.mark.parametrize(
+        "storage", [LOCAL, {"aws.bucket_name": "b"}, {"gcloud.bucket_name": "b"}]
+    )
+    @pytest.mark.parametrize("ttl", ["0", "604801"])
+    def test_with_urls_that_no_storage_would_sign(self, storage: dict[str, str], ttl: str) -> None:
+        assert "kinto.attachment.signed_url_ttl" in refusal(storage, signed_url_ttl=ttl)
+
 
 class TestResources:
     def test_the_narrowest_wins(self) -> None:
@@ -340,6 +390,11 @@ class TestEnvironment:
 @pytest.mark.parametrize(
     "options",
     [
+        {"extensions": "+"},
+        {"resources.b.extensions": "images+"},
+        {"signed_url_ttl": "0"},
+        {"signed_url_ttl": "604801"},
+        {"inline_types": "*/*"},
         {"mimetypes": ".txt:text/plain;"},
         {"folder": "{nope}"},
         {"filename_pattern": "{nope}"},
