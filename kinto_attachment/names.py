@@ -14,7 +14,9 @@ from uuid import uuid4
 
 from kinto_attachment.errors import InvalidBody, InvalidForm
 
-MAX_FILENAME_BYTES = 1024
+# As file systems have it. Longer ones make headers that web servers refuse: nginx takes 4 KiB of
+# them in all, and each byte of a name may become eight in a redirect to a signed URL.
+MAX_FILENAME_BYTES = 255
 MAX_SAFE_NAME_BYTES = 200  # Leaves room for a number or a prefix under the 255 of a file system.
 MAX_EXTENSION_BYTES = 32  # Longer ones are not extensions, but names that have a dot.
 MAX_NUMBER = 10_000
@@ -41,22 +43,47 @@ _EXTENDED_VALUE = re.compile(
     r"(utf-8|iso-8859-1)'[^']*'((?:[!#$&+.^_`|~0-9a-z-]|%[0-9a-f]{2})*)", re.I
 )
 _INVISIBLE_MARKS = re.compile(r"[\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+# By these, ``gnp.exe`` is shown as ``exe.png``: embeddings, overrides and isolates (UAX 9).
+_BIDIRECTIONAL_CONTROLS = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, beside letters and digits.
 
 
 def clean_filename(raw: str) -> str:
     """The name a client gave its file, without the folders that some put before it.
 
+    Bidirectional controls are removed, before anybody looks at the extension.
+
     :raises InvalidForm: nothing is left, or something no file name should have.
     """
+    raw = _BIDIRECTIONAL_CONTROLS.sub("", raw)
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in raw):
         raise InvalidForm("body: Filename has control characters.")
     name = _last_segment(raw)
     if name in ("", ".", ".."):
         raise InvalidForm("body: Filename is required.")
     if len(name.encode("utf-8")) > MAX_FILENAME_BYTES:
-        raise InvalidForm("body: Filename is too long.")
+        raise InvalidForm(f"body: Filename is longer than {MAX_FILENAME_BYTES} bytes.")
     return name
+
+
+def printable(name: str) -> str:
+    """The name without control characters, bidirectional ones too, and lone surrogates."""
+    kept = (c for c in name if unicodedata.category(c) not in ("Cc", "Cs"))
+    return _BIDIRECTIONAL_CONTROLS.sub("", "".join(kept))
+
+
+def fitting(name: str, suffix: str = "") -> str:
+    """The name and ``suffix``, in as many bytes as a name may have: the end of its stem goes."""
+    stem, dotted = os.path.splitext(name)
+    if len(dotted.encode("utf-8")) > MAX_EXTENSION_BYTES:
+        stem, dotted = name, ""
+    dotted += suffix
+    return cut(stem, MAX_FILENAME_BYTES - len(dotted.encode("utf-8"))) + dotted
+
+
+def cut(text: str, size: int) -> str:
+    """The beginning of a text, in at most so many bytes of UTF-8."""
+    return text.encode("utf-8")[:size].decode("utf-8", "ignore")
 
 
 def extension(filename: str) -> str:
@@ -78,7 +105,7 @@ def safe_name(filename: str) -> str:
         stem, suffix = f"{stem}_{suffix}", ""
     dotted = f".{suffix}" if suffix else ""
     room = MAX_SAFE_NAME_BYTES - len(dotted.encode("utf-8"))
-    stem = stem.encode("utf-8")[:room].decode("utf-8", "ignore").rstrip(".")
+    stem = cut(stem, room).rstrip(".")
     return (stem or "file") + dotted
 
 
@@ -111,16 +138,18 @@ def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str
 def content_disposition(filename: str, kind: str = "attachment") -> str:
     """The value of a response's ``Content-Disposition`` (RFC 6266), in ASCII whatever the name.
 
-    ``kind`` is ``attachment`` or ``inline``.
+    ``kind`` is ``attachment`` or ``inline``. Names that other code wrote may be longer than ours,
+    and are cut.
     """
     if kind not in ("attachment", "inline"):
         raise ValueError(f"Not a disposition: {kind!r}")
-    name = "".join(c for c in filename if unicodedata.category(c) not in ("Cc", "Cs"))
+    name = fitting(printable(filename))
     if not name:
         return kind
     # RFC 6266 appendix D: clients disagree on quotes, backslashes and percents in the plain form.
     letters = (c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-    fallback = re.sub(r'[^ -~]|["\\%/]', "_", "".join(letters))
+    # One character may decompose to eighteen.
+    fallback = re.sub(r'[^ -~]|["\\%/]', "_", fitting("".join(letters)))
     header = f'{kind}; filename="{fallback}"'
     if fallback == name:
         return header

@@ -57,7 +57,7 @@ def store(request: Any, incoming: IncomingFile) -> Attachment:
         attachment = _attachment(request, key, filename, mimetype, sent)
     else:
         packed = HashingReader(GzipReader(sent))
-        packed_name, packed_type = f"{filename}.gz", "application/gzip"
+        packed_name, packed_type = names.fitting(filename, ".gz"), "application/gzip"
         key = _write(request, scope, packed_name, packed_type, packed)
         original = Original(filename, sent.sha256, mimetype, sent.size)
         attachment = _attachment(request, key, packed_name, packed_type, packed, original)

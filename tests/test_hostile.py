@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -51,14 +52,15 @@ TRAVERSALS = [
     ("   ", None),
 ]
 ODD_NAMES = [
-    "\u202egnp.txt",  # Shown as txt.png by what obeys it.
+    "\u200fשלום.txt",
     "👩‍👩‍👧‍👦 🏳️‍🌈.txt",
     "اسم الملف.txt",
     "e\u0301\u0301\u0301.txt",
     "файл с пробелами.txt",
     "ﷺ" * 50 + ".txt",
-    "a" * 240 + ".txt",
-    "ß" * 120 + ".txt",
+    "a" * 251 + ".txt",
+    "ß" * 125 + ".txt",
+    "ﷺ" * 83 + ".txt",
     '"quoted".txt',
     "semi;colon=1.txt",
     "per%cent%00.txt",
@@ -129,11 +131,76 @@ class TestFilenames:
 
     @ON_MEMORY
     @pytest.mark.parametrize(
-        "name", ["a" * 10_000 + ".txt", "a" * 1_100 + ".txt", "ф" * 600 + ".txt"]
+        "name", ["a" * 1_000 + ".txt", "a" * 252 + ".txt", "ф" * 126 + ".txt"]
     )
     def test_that_are_too_long(self, app: Any, name: str) -> None:
-        attach(app, filename=name, status=(400, 413))
-        put_raw(app, filename=name, status=(400, 413))
+        assert attach(app, filename=name, status=400).json["errno"] == 109
+        assert put_raw(app, filename=name, status=400).json["errno"] == 109
+        assert not stored_files(app)
+
+    @ON_MEMORY
+    def test_that_are_longer_than_a_header_may_be(self, app: Any) -> None:
+        attach(app, filename="a" * 10_000 + ".txt", status=413)
+        put_raw(app, filename="a" * 10_000 + ".txt", status=400)
+        assert not stored_files(app)
+
+    @ON_MEMORY
+    @pytest.mark.parametrize("gzipped", ["false", "true"])
+    def test_that_are_as_long_as_they_may_be(self, build: Build, gzipped: str) -> None:
+        app = build(gzipped=gzipped)
+        name = "ф" * 125 + "x.txt"
+        assert len(name.encode()) == 255
+        for upload in (attach, put_raw):
+            attachment = upload(app, filename=name).json
+            assert len(attachment["filename"].encode()) <= 255
+            if gzipped == "true":
+                assert attachment["filename"] == "ф" * 124 + ".txt.gz"
+                attachment = attachment["original"]
+            assert attachment["filename"] == name
+            assert len(app.get(URL, headers=ALICE).headers["Content-Disposition"]) < 1200
+
+    @ON_MEMORY
+    @pytest.mark.parametrize("length", [300, 10_000])
+    def test_that_other_code_has_written_are_cut_in_headers(self, app: Any, length: int) -> None:
+        attachment = {**attach(app).json, "filename": "\u202e" + "ф" * length + ".txt"}
+        write_behind(app, RECORD, {"attachment": attachment})
+        header = app.get(URL, headers=ALICE).headers["Content-Disposition"]
+        assert len(header) < 1200
+        assert header.endswith(quote("фф.txt"))
+        assert quote("\u202e") not in header
+
+    @pytest.mark.parametrize("control", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    def test_with_bidirectional_controls_lose_them(self, build: Build, control: str) -> None:
+        app = build(randomize="false")
+        sent = f"{control}a{control}b.t{control}xt{control}"
+        headers = {
+            **ALICE,
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(sent)}",
+        }
+        for answer in (
+            attach(app, filename=sent),
+            put_raw(app, filename=sent),
+            put_raw(app, filename=None, headers=headers),
+        ):
+            assert answer.json["filename"] == "ab.txt"
+            assert key_of(answer.json) in ("ab.txt", "ab-1.txt")
+        assert attachment_of(app)["filename"] == "ab.txt"
+
+    @ON_MEMORY
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            "a.e\u202exe",
+            "a.exe\u202e",
+            "\u2066a.exe\u2069",
+            "a.\u202etxt.exe",
+            "a.txt\u202e.exe",
+            "\u202e",
+        ],
+    )
+    def test_with_bidirectional_controls_get_round_no_rule(self, app: Any, sent: str) -> None:
+        attach(app, filename=sent, status=400)
+        put_raw(app, filename=sent, status=400)
         assert not stored_files(app)
 
     @ON_MEMORY

@@ -15,9 +15,11 @@ from kinto_attachment.names import (
     content_disposition,
     disposition_filename,
     extension,
+    fitting,
     key_from_url,
     mimetype,
     numbered,
+    printable,
     public_url,
     random_name,
     safe_name,
@@ -82,13 +84,19 @@ class TestCleanFilename:
             (HEBREW, HEBREW),
             (EMOJI, EMOJI),
             ("e\u0301.txt", "e\u0301.txt"),
-            ("\u202egnp.exe", "\u202egnp.exe"),
+            ("\u202egnp.exe", "gnp.exe"),
+            ("a\u2066b\u2069.t\u202ax\u202ct", "ab.txt"),
+            ("\u202d.hidden", ".hidden"),
+            ("a/\u202eb.txt\u202c", "b.txt"),
+            ("\u200fשלום\u200e.txt", "\u200fשלום\u200e.txt"),
         ],
     )
     def test_keeps_the_name_and_drops_the_path(self, raw: str, cleaned: str) -> None:
         assert clean_filename(raw) == cleaned
 
-    @pytest.mark.parametrize("raw", ["", " ", ".", "..", "a/", "a\\", "a/..", "/ . "])
+    @pytest.mark.parametrize(
+        "raw", ["", " ", ".", "..", "a/", "a\\", "a/..", "/ . ", "\u202e", "\u2066.\u2069."]
+    )
     def test_requires_a_name(self, raw: str) -> None:
         with pytest.raises(InvalidForm, match=r"^body: Filename is required\.$"):
             clean_filename(raw)
@@ -101,11 +109,32 @@ class TestCleanFilename:
             clean_filename(raw)
 
     def test_limits_the_length_in_bytes(self) -> None:
-        assert clean_filename("é" * 512) == "é" * 512
-        assert clean_filename("d" * 5000 + "/" + "x" * 1024) == "x" * 1024
-        for raw in ("é" * 512 + "x", "x" * 10_000):
-            with pytest.raises(InvalidForm, match=r"^body: Filename is too long\.$"):
+        assert clean_filename("é" * 127 + "x") == "é" * 127 + "x"
+        assert clean_filename("d" * 5000 + "/" + "x" * 255) == "x" * 255
+        assert clean_filename("x" * 255 + "\u202e" * 100) == "x" * 255
+        for raw in ("é" * 128, "x" * 256, "x" * 10_000):
+            with pytest.raises(InvalidForm, match=r"^body: Filename is longer than 255 bytes\.$"):
                 clean_filename(raw)
+
+
+class TestFitting:
+    @pytest.mark.parametrize(
+        ("name", "suffix", "fitted"),
+        [
+            ("a.txt", "", "a.txt"),
+            ("a.txt", ".gz", "a.txt.gz"),
+            ("x" * 251 + ".txt", "", "x" * 251 + ".txt"),
+            ("x" * 251 + ".txt", ".gz", "x" * 248 + ".txt.gz"),
+            ("x" * 1000 + ".txt", "", "x" * 251 + ".txt"),
+            ("é" * 500 + ".txt", "", "é" * 125 + ".txt"),
+            ("a." + "x" * 300, ".gz", "a." + "x" * 250 + ".gz"),
+            ("é" * 127, ".gz", "é" * 126 + ".gz"),
+            (".hidden", ".gz", ".hidden.gz"),
+        ],
+    )
+    def test_keeps_the_extension(self, name: str, suffix: str, fitted: str) -> None:
+        assert fitting(name, suffix) == fitted
+        assert len(fitted.encode()) <= 255
 
 
 class TestSafeName:
@@ -296,13 +325,19 @@ class TestContentDisposition:
     def test_says_the_name_and_nothing_else(self, filename: str) -> None:
         header = content_disposition(filename)
         assert re.fullmatch(r"[ -~]+", header)
-        expected = "".join(c for c in filename if unicodedata.category(c) not in ("Cc", "Cs"))
+        assert len(header) < 1200
+        expected = fitting(printable(filename))
         # Read back by us, and by a parser that is not ours.
         assert (disposition_filename(header) or "") == expected
         kind, parameters = parse_options_header(header)
         assert kind == "attachment"
         assert set(parameters) <= {"filename"}
         assert parameters.get("filename", "") == expected
+
+    @pytest.mark.parametrize("character", "x 'é\ufdfa㏒%;\u202e")
+    def test_is_short_whatever_the_name(self, character: str) -> None:
+        assert len(content_disposition(character * 1000 + ".txt")) < 1200
+        assert "%E2%80%AE" not in content_disposition(f"{character}é.txt")
 
 
 class TestDispositionFilename:

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from kinto_attachment.names import disposition_filename
 from tests import live
 from tests.documents import code_blocks
 from tests.faults import HOST
-from tests.services import _free_port, _stopping, _wait
+from tests.services import S3, _free_port, _stopping, _wait
 
 pytestmark = pytest.mark.nginx
 
@@ -77,7 +78,9 @@ def site(folder: Path, server: str, settings: dict[str, str]) -> Iterator[Site]:
     port = _free_port()
     url = f"http://{HOST}:{port}"
     settings = {name: value.replace("@URL@", url) for name, value in settings.items()}
-    settings |= {"base_path": str(files), "max_size": str(MAX_SIZE)}
+    if "aws.bucket_name" not in settings:
+        settings["base_path"] = str(files)
+    settings["max_size"] = str(MAX_SIZE)
     with live.kinto(settings) as kinto:
         server = server.replace("listen 80;", f"listen {HOST}:{port};")
         server = server.replace("127.0.0.1:8000", f"{HOST}:{kinto.port}")
@@ -115,6 +118,14 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     server = nginx_blocks("README.rst")
     (downloads,) = re.findall(r"kinto\.attachment\.downloads = (\S+)", server)
     with site(folder, server, {"downloads": downloads}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redirecting(moto: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("redirecting")
+    settings = moto.options(moto.create_bucket())
+    with site(folder, nginx_blocks("README.rst"), settings) as running:
         yield running
 
 
@@ -200,6 +211,41 @@ def test_a_refusal_comes_before_the_body(
             f"Host: {host}\r\nContent-Length: {length}\r\n{credentials}\r\n".encode()
         )
         assert connection.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+LONGEST = [
+    "x" * 255,
+    "é" * 127,
+    "日" * 85,
+    "🎉" * 63,
+    "\ufdfa" * 85,  # Each decomposes to eighteen characters.
+    ";" * 254 + "%",  # Eight characters each in the URL of a redirect.
+    "=" * 254 + '"',
+]
+
+
+@pytest.mark.parametrize("name", LONGEST, ids=lambda name: name[0])
+@pytest.mark.parametrize("how", ["protected", "redirecting", "public"])
+def test_the_longest_names_fit_into_nginx_s_buffers(
+    request: pytest.FixtureRequest, how: str, name: str
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    url = f"{served.url}/v1/buckets/default/collections/docs/records/long/attachment"
+    params = {"filename": name}
+    answer = requests.put(url, data=b"x", params=params, auth=AUTH, headers=ORIGIN, timeout=30)
+    assert answer.status_code in (200, 201), answer.text
+    assert answer.json()["filename"] == name
+    for method in ("GET", "HEAD"):
+        answer = requests.request(
+            method, url, auth=AUTH, headers=ORIGIN, allow_redirects=False, timeout=30
+        )
+        assert answer.status_code == (302 if (how, method) == ("redirecting", "GET") else 200)
+        if answer.status_code == 302:
+            answer = requests.get(answer.headers["Location"], timeout=30)
+            assert answer.content == b"x"
+        assert disposition_filename(answer.headers["Content-Disposition"]) == name
+    params = {"filename": f"{name}xxxx"}
+    assert requests.put(url, data=b"x", params=params, auth=AUTH, timeout=30).status_code == 400
 
 
 def test_public_files_are_sent_without_kinto(public: Site) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from kinto_attachment import names
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.errors import NotFoundError
 from kinto_attachment.client.forms import Progress
@@ -162,7 +163,7 @@ def key_of(identifier: str) -> str | None:
 def _filename(key: str) -> str:
     """What the file is called in its record: the key's last segment, as far as that is a name."""
     printable = "".join(c for c in re.split(r"[/\\]", key)[-1] if c.isprintable()).strip()
-    return printable if printable not in ("", ".", "..") else "file"
+    return names.fitting(printable) if printable not in ("", ".", "..") else "file"
 
 
 def _missing(key: str) -> NotFoundError:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kinto_attachment import names
+
 STATE = ".last_sync"
 PARTIAL = ".partial"
 STALE = 7 * 24 * 3600  # Seconds; what is left of a download that nobody went on with.
@@ -117,13 +119,12 @@ def _candidates(filename: str, record_id: str) -> Iterator[str]:
     mark = record_id if len(record_id) <= MAX_ID else _short(record_id)
     for number in count():
         suffix = f"-{mark}-{number}{dotted}" if number else f"-{mark}{dotted}"
-        yield _cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
+        yield names.cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
 
 
 def local_name(filename: str) -> str:
     """The last part of the name, without what file systems refuse, and never hidden."""
-    kept = "".join(c for c in filename if unicodedata.category(c) not in ("Cc", "Cs"))
-    name = re.split(r"[/\\]", kept)[-1].strip()
+    name = re.split(r"[/\\]", names.printable(filename))[-1].strip()
     if os.name == "nt":
         name = NOT_ON_WINDOWS.sub("_", name)
     if name.strip(".") == "":
@@ -131,12 +132,8 @@ def local_name(filename: str) -> str:
     if name.startswith("."):
         name = f"_{name}"
     stem, dotted = os.path.splitext(name)
-    dotted = _cut(dotted, MAX_NAME_BYTES // 2)
-    return _cut(stem, MAX_NAME_BYTES - len(dotted.encode())) + dotted
-
-
-def _cut(text: str, size: int) -> str:
-    return text.encode()[:size].decode("utf-8", "ignore")
+    dotted = names.cut(dotted, MAX_NAME_BYTES // 2)
+    return names.cut(stem, MAX_NAME_BYTES - len(dotted.encode())) + dotted
 
 
 def _folded(name: str) -> str:

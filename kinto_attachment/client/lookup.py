@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import re
-import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from kinto_attachment.client.attachments import AttachmentClient
+from kinto_attachment.names import printable
 
 FIELDS = "attachment,original"
 # Where a filename may be: as sent, and as it was before either side compressed the file.
@@ -29,8 +29,7 @@ def record_id(name: str) -> str:
 
 def sent_name(name: str) -> str:
     """What the server makes of a filename: no folders, no control characters."""
-    text = "".join(c for c in name if unicodedata.category(c) not in ("Cc", "Cs"))
-    return re.split(r"[/\\]", text)[-1].strip()
+    return re.split(r"[/\\]", printable(name))[-1].strip()
 
 
 def by_id(client: AttachmentClient, ids: Iterable[str]) -> dict[str, Found]:

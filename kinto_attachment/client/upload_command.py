@@ -179,7 +179,7 @@ class Upload:
                 original = Original(name, source.sha256, mimetype, source.size)
                 data["original"] = asdict(original)
                 source = stack.enter_context(_packed(source, self._stop))
-                name, mimetype = f"{name}.gz", "application/gzip"
+                name, mimetype = names.fitting(name, ".gz"), "application/gzip"
             elif found and found.get("original"):
                 data["original"] = None  # It was compressed the last time.
             attachment = self._client.upload(

@@ -188,6 +188,28 @@ def test_the_record_that_has_the_filename_is_used(
         assert content(client, record).decode() == record["attachment"]["filename"]
 
 
+def test_a_name_that_the_server_changes_is_found_again(
+    local_upload: Script, local: AttachmentClient, folder: Path
+) -> None:
+    path = folder / "\u202egnp.bin"
+    path.write_bytes(b"content")
+    local.upload("mine", path)
+    assert records(local)["gnp.bin"]["id"] == "mine"
+    assert set(local_upload.run("--json", path).results().values()) == {"skipped"}
+
+
+def test_the_longest_name_can_be_compressed(
+    local_upload: Script, local: AttachmentClient, folder: Path
+) -> None:
+    path = folder / ("ü" * 125 + "x.txt")
+    path.write_bytes(b"content")
+    assert set(local_upload.run("--json", "--gzip", path).results().values()) == {"uploaded"}
+    (record,) = records(local).values()
+    assert record["attachment"]["filename"] == "ü" * 124 + ".txt.gz"
+    assert record["original"]["filename"] == path.name
+    assert set(local_upload.run("--json", "--gzip", path).results().values()) == {"skipped"}
+
+
 def test_many_long_names_are_looked_up_in_urls_that_servers_take(
     local_upload: Script, local: AttachmentClient, folder: Path
 ) -> None:
