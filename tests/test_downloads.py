@@ -8,7 +8,7 @@ from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from wsgiref.util import FileWrapper
 
 import pytest
@@ -325,6 +325,13 @@ class TestNotFound:
         attach(app, status=200)
         assert read(app) == CONTENT
 
+    @ON_MEMORY
+    @pytest.mark.parametrize("mimetype", ["тип/x", "text/тип", "é/x", "text", "", "a/b\r\nX: y"])
+    def test_a_type_that_is_no_header(self, app: Any, mimetype: str) -> None:
+        attachment = {**attach(app).json, "mimetype": mimetype}
+        write_behind(app, RECORD, {"attachment": attachment})
+        assert get(app).headers["Content-Type"] == "application/octet-stream"
+
 
 class TestPermissions:
     def test_to_read_the_record(self, app: Any) -> None:
@@ -436,6 +443,24 @@ class TestHandedOver:
         assert Path(response.headers["X-Sendfile"]).read_bytes() == CONTENT
         assert response.headers["Content-Disposition"] == 'inline; filename="notes.txt"'
         assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+    @pytest.mark.parametrize("name", ["тест.txt", "é.txt", "a+b.txt", "日本.txt"])
+    def test_by_x_sendfile_whatever_the_path(
+        self, build: Build, tmp_path: Path, name: str
+    ) -> None:
+        folder = tmp_path / "a ф"
+        app = build(downloads="x-sendfile", randomize="false", base_path=str(folder))
+        location = attach(app, filename=name).json["location"]
+        for url in (URL, location):
+            header = app.get(url, headers=ALICE).headers["X-Sendfile"]
+            assert Path(header.encode("latin-1").decode()).read_bytes() == CONTENT
+
+    def test_by_x_sendfile_where_a_path_looks_escaped(self, build: Build, tmp_path: Path) -> None:
+        app = build(downloads="x-sendfile", base_path=str(tmp_path / "%2e%2e"))
+        attach(app)
+        header = get(app).headers["X-Sendfile"]
+        assert "%2e" not in header
+        assert Path(unquote(header)).read_bytes() == CONTENT
 
     @pytest.mark.parametrize("prefix", ["/protected/", "/protected"])
     def test_by_x_accel_redirect(self, build: Build, prefix: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -361,6 +362,24 @@ def test_a_connection_stays_usable_after_errors(connection: Connection, files: F
 
 
 # Downloads.
+
+
+def test_a_file_of_any_name_is_handed_over(engine: live.Engine, tmp_path: Path) -> None:
+    settings = {
+        "base_path": str(tmp_path / "ф"),
+        "downloads": "x-sendfile",
+        "randomize": "false",
+    }
+    with live.kinto(settings, engine=engine) as server, Connection(server) as connection:
+        for name in ("a.txt", "é.txt", "тест.txt", "日本.txt"):
+            path = f"{DEFAULT}/attachment"
+            response, _ = connection.ask("PUT", f"{path}?filename={quote(name)}", body=b"x")
+            assert response.status in (200, 201)
+            response, body = connection.ask("GET", path)
+            assert (response.status, body) == (200, b"")
+            header = response.headers["X-Sendfile"].encode("latin-1").decode()
+            assert header == f"{tmp_path}/ф/{name}"
+
 
 SIZE = len(CONTENT)
 RANGES = [
