@@ -143,6 +143,10 @@ def add_transactions(config: Any) -> None:
         "kinto_attachment.transactions.settling_tween", over="pyramid_tm.tm_tween_factory"
     )
     config.add_tween(
+        "kinto_attachment.storage.patience.tween",
+        over="kinto_attachment.transactions.settling_tween",
+    )
+    config.add_tween(
         "kinto_attachment.bodies.draining_tween",
         over="kinto_attachment.transactions.settling_tween",
     )

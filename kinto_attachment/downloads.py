@@ -16,7 +16,7 @@ from pyramid.httpexceptions import HTTPPreconditionFailed, HTTPRequestRangeNotSa
 from pyramid.response import Response
 
 from kinto_attachment import ranges
-from kinto_attachment.errors import FileNotFound, InvalidBody
+from kinto_attachment.errors import FileNotFound, InvalidBody, StorageError
 from kinto_attachment.names import public_url
 from kinto_attachment.options import Downloads
 from kinto_attachment.settings import Scope
@@ -46,6 +46,7 @@ FOREVER = "max-age=31536000, immutable"
 CURRENT = {"Cache-Control": "private, no-cache", "Vary": IDENTITY}
 PRIVATE = {"Cache-Control": f"private, {FOREVER}", "Vary": IDENTITY}
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
+FIRST_SIZE = 64 * 1024  # Of the first read, which everybody waits for.
 
 
 class StreamedResponse(Response):  # type: ignore[misc]
@@ -198,8 +199,9 @@ def _stream(
     if request.method == "HEAD":
         return _answer(wanted.status, headers)
     reader = storage.open(file.key, wanted.start, wanted.end)
+    body = _body(request, reader)
     request.registry.metrics.count("attachments.bytes_out", wanted.end - wanted.start)
-    return _answer(wanted.status, headers, _body(request, reader))
+    return _answer(wanted.status, headers, body)
 
 
 def _body(request: Any, reader: ClosableReader) -> Iterable[bytes]:
@@ -211,14 +213,24 @@ def _body(request: Any, reader: ClosableReader) -> Iterable[bytes]:
 
 
 class _Chunks:
-    """The reader as a WSGI server iterates it, closed when the server closes it."""
+    """The reader as a WSGI server iterates it, closed when the server closes it.
+
+    :raises StorageError: the first bytes do not come, while there is time to say so.
+    """
 
     def __init__(self, reader: ClosableReader) -> None:
         self.reader = reader
+        try:
+            self._first = reader.read(FIRST_SIZE)
+        except StorageError:
+            reader.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.reader.read(CHUNK_SIZE):
+        chunk, self._first = self._first, b""
+        while chunk:
             yield chunk
+            chunk = self.reader.read(CHUNK_SIZE)
 
     def close(self) -> None:
         self.reader.close()

@@ -217,7 +217,7 @@ OPTIONS = (
     Option("aws.acl", text, None, "canned ACL of new objects; unset: the bucket's default"),
     Option("aws.cache_control", text, None, "Cache-Control of new objects"),
     Option("aws.num_retries", within(1, 10), None, "tries of a failing call; unset: 3"),
-    Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 20"),
+    Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 10"),
     Option("aws.part_size", PART_SIZE, PIECE_SIZE, "bytes in each part of a large file"),
     Option("gcloud.bucket_name", text, None, "store in this Google Cloud Storage bucket"),
     Option("gcloud.credentials", text, None, "service account file; unset: Google's own chain"),
@@ -227,6 +227,7 @@ OPTIONS = (
     Option("gcloud.auto_create_acl", text, None, "predefined ACL of a bucket so created"),
     Option("gcloud.cache_control", text, None, "Cache-Control of new objects"),
     Option("gcloud.uniform_bucket_level_access", boolean, False, "the bucket has no object ACLs"),
+    Option("gcloud.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 10"),
     Option(
         "base_url",
         base_url,

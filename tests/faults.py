@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +35,8 @@ class FaultProxy:
     ones too, and forwards nothing, not even later; ``cut(sent=N)`` resets every connection once
     N more bytes went to the server in all, ``cut(received=N)`` once N more came from it, or only
     the one that it happens to (``once``). ``hang`` takes the same two limits. ``corrupt``
-    changes bytes on their way to the server. Each applies at once and until the next call.
+    changes bytes on their way to the server; ``slow`` lets so many bytes a second go there on each
+    connection. Each applies at once and until the next call.
     """
 
     def __init__(self, upstream: tuple[str, int] = (HOST, 9)) -> None:
@@ -48,6 +50,7 @@ class FaultProxy:
         self._action = ""
         self._once = False
         self._corruption = (b"", b"")
+        self._rate = 0
         self.port = 0
         self.broken = threading.Event()  # Set once a limit was reached.
         self.connections = 0
@@ -89,6 +92,14 @@ class FaultProxy:
         self._set("", {})
         self._corruption = (original, replacement)
 
+    def slow(self, bytes_per_second: int) -> None:
+        """For connections made from now on."""
+        self._set("", {})
+        self._rate = bytes_per_second
+        assert self._listener is not None
+        # Or the kernel would take megabytes at once. What it accepts gets the same.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+
     def close(self) -> None:
         self.refuse()
         self._released.set()
@@ -101,6 +112,7 @@ class FaultProxy:
             self._action = action
             self._once = once
             self._corruption = (b"", b"")
+            self._rate = 0
             self._limits = {name: value for name, value in limits.items() if value is not None}
             self.broken.clear()
             released, self._released = self._released, threading.Event()
@@ -148,8 +160,11 @@ class FaultProxy:
         return self._pump("sent", client, server)
 
     def _pump(self, direction: str, source: socket.socket, target: socket.socket) -> None:
+        rate = self._rate if direction == "sent" else 0
         with contextlib.suppress(OSError):
             while piece := source.recv(PIECE):
+                if rate:
+                    time.sleep(len(piece) / rate)
                 if not self._pass(direction, len(piece)):
                     self._end(source, target, reset=True)
                     return

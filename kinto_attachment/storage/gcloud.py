@@ -22,6 +22,7 @@ from kinto_attachment.errors import (
 )
 
 from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from .patience import CONNECT_TIMEOUT, READ_TIMEOUT
 
 try:
     from google.api_core.exceptions import from_http_response
@@ -49,7 +50,8 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
 
     ``credentials`` is the path of a service account's key; without, credentials come from where
     Google's own tools find them. Predefined ACLs are sent only when they are set. With
-    ``auto_create_bucket``, the first write makes the bucket when it is missing.
+    ``auto_create_bucket``, the first write makes the bucket when it is missing. ``timeout`` is the
+    seconds to connect (5) and to wait for an answer (10).
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         auto_create_acl: str | None = None,
         cache_control: str | None = None,
         uniform_bucket_level_access: bool = False,
+        timeout: float | None = None,
     ) -> None:
         if uniform_bucket_level_access and (acl or auto_create_acl):
             raise ConfigurationError(
@@ -79,7 +82,12 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         self.auto_create_acl = predefined("auto_create_acl", auto_create_acl)
         self.cache_control = cache_control
         self.uniform_bucket_level_access = uniform_bucket_level_access
-        self._bucket = GoogleBucket(bucket_name, credentials=credentials, project=project)
+        self._bucket = GoogleBucket(
+            bucket_name,
+            credentials=credentials,
+            project=project,
+            timeout=(timeout or CONNECT_TIMEOUT, timeout or READ_TIMEOUT),
+        )
         self._created = False
 
     def get_connection(self) -> Any:

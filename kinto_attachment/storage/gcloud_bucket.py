@@ -31,9 +31,10 @@ from kinto_attachment.errors import (
     StorageUnavailable,
 )
 
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 20.0
-LAST_TRY = 10.0  # Seconds after which a failed call is not made again.
+from . import CHUNK_SIZE
+from .patience import CONNECT_TIMEOUT, HASTE, HASTY_TIMEOUT, PATIENCE, READ_TIMEOUT, waiting
+from .pieces import Block
+
 CONNECTIONS = 50
 
 FAILURES = (
@@ -52,7 +53,8 @@ NO_BUCKET = "The bucket of kinto.attachment.gcloud.bucket_name does not exist."
 class GoogleBucket:
     """Reaches Google from any thread, before and after a fork, and not before the first call.
 
-    ``timeout`` (seconds) is for connecting and for each block sent or received.
+    ``timeout`` (seconds) is for connecting and for each block sent, and for each answer and each
+    block received; ``last_try``, how long after its beginning a failed call may be made again.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class GoogleBucket:
         credentials: str | None = None,
         project: str | None = None,
         timeout: tuple[float, float] = (CONNECT_TIMEOUT, READ_TIMEOUT),
-        last_try: float = LAST_TRY,
+        last_try: float | None = None,
     ) -> None:
         self.name = name
+        if last_try is None:  # Short timeouts are not for waiting long.
+            last_try = min(PATIENCE, max(HASTE, 1.2 * timeout[1]))
         self.retry = DEFAULT_RETRY.with_timeout(last_try)
         self._credentials = _read_credentials(credentials) if credentials else None
         self._project = project
@@ -92,15 +96,16 @@ class GoogleBucket:
     def blob(self, key: str) -> Any:
         return self.client().bucket(self.name).blob(key)
 
-    def find(self, key: str) -> Any:
+    def find(self, key: str, *, hasty: bool = False) -> Any:
         """The blob with what Google knows of it.
 
         :raises FileNotFound: there is none.
         """
         blob = self.blob(key)
+        bound = {"timeout": HASTY_TIMEOUT} if hasty else {}
         try:
             with translated():
-                blob.reload(retry=self.retry)
+                blob.reload(retry=self.retry, **bound)
         except FileNotFound:
             self.check()
             raise
@@ -166,9 +171,20 @@ class BoundedSession(AuthorizedSession):  # type: ignore[misc]
             self.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
         self.hooks["response"].append(read_refusal)
 
-    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+    def request(self, method: str, url: str, data: Any = None, **kwargs: Any) -> Any:
         # The library asks for a minute, or two, or for ever, depending on the call.
-        return super().request(method, url, *args, **{**kwargs, "timeout": self._bound})
+        connect, read = self._bound
+        hasty = kwargs.pop("timeout", None) == HASTY_TIMEOUT  # Ours, not the library's.
+        timeout = (
+            (min(connect, HASTY_TIMEOUT), min(read, HASTY_TIMEOUT)) if hasty else (connect, read)
+        )
+        # All at once, a block would have to be sent within one timeout.
+        if isinstance(data, bytes) and len(data) > CHUNK_SIZE:
+            data = Block(data)
+        elif isinstance(data, Block):
+            data.seek(0)  # It is sent again, with a new token.
+        with waiting(data, hasty=hasty):
+            return super().request(method, url, data=data, timeout=timeout, **kwargs)
 
 
 def read_refusal(response: Any, *_: object, **__: object) -> None:

@@ -85,7 +85,7 @@ class NewObject:
         the key taken by the object itself.
         """
         with suppress(FileNotFound, StorageError):
-            found = self._bucket.find(self.key)
+            found = self._bucket.find(self.key, hasty=True)
             token = (found.metadata or {}).get("upload")
             return bool(token == self._token and found.size == self.size)
         return False

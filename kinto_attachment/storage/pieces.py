@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -12,7 +13,17 @@ from . import CHUNK_SIZE, Reader
 PIECE_SIZE = 8 * 1024 * 1024
 
 
-class Piece(io.BytesIO):
+class Block(io.BytesIO):
+    """Bytes to send that know when they were last asked for (``asked``, by time.monotonic())."""
+
+    asked = 0.0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.asked = time.monotonic()
+        return super().read(size)
+
+
+class Piece(Block):
     """Up to so many bytes in a buffer that can be sent, and sent again."""
 
     def __init__(self, size_limit: int = PIECE_SIZE) -> None:

@@ -36,7 +36,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
 
     Without ``access_key``, credentials come from where AWS's own tools find them. ``acl`` is
     sent only when it is set, as many buckets refuse any. ``num_retries`` is how often a call is
-    made at most (3), ``timeout`` the seconds to connect (5) and to wait for an answer (20).
+    made at most (3), ``timeout`` the seconds to connect (5) and to wait for an answer (10).
     Files larger than ``part_size`` bytes (5 MiB at least) are sent in parts of that size: five
     of them are in memory at a time, and S3 takes 10,000.
     """

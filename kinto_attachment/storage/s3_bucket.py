@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +22,14 @@ from kinto_attachment.errors import (
 )
 
 from . import CHUNK_SIZE
+from .patience import (
+    CONNECT_TIMEOUT,
+    HASTY_TIMEOUT,
+    READ_TIMEOUT,
+    is_over,
+    silence,
+    waiting,
+)
 from .pieces import Piece
 
 try:
@@ -33,12 +43,11 @@ except ImportError as error:
         'To store on S3, boto3 is needed: pip install "kinto-attachment[s3]"'
     ) from error
 
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 20.0
 TRIES = 3
 # For cleaning up behind a failure while somebody waits for the answer: gc removes what is left.
-HASTY_TIMEOUT = 5.0
 HASTY_TRIES = 2
+# In boto3's context of a call: when its last try began, and the seconds lost in those before.
+BEGUN, LOST = "kinto_attachment.begun", "kinto_attachment.lost"
 CONNECTIONS = 50
 
 FULL = {"InsufficientStorage", "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull"}
@@ -50,7 +59,8 @@ class S3Bucket:
     """Calls S3 from any thread, before and after a fork.
 
     ``timeout`` (seconds) is for connecting, for each block sent and for each answer; ``tries``
-    is how often a call is made at most. Nothing reaches the network before the first call.
+    is how often a call is made at most, fewer when each of them fails slowly. Nothing reaches
+    the network before the first call.
     """
 
     def __init__(
@@ -109,7 +119,7 @@ class S3Bucket:
         :raises FileNotFound, KeyTaken, StorageUnavailable, StorageFull: with boto3's as cause.
         """
         try:
-            with translated():
+            with waiting(parameters.get("Body"), hasty=hasty), translated():
                 method = getattr(self.client(hasty=hasty), operation)
                 answer: dict[str, Any] = method(Bucket=self.name, **parameters)
         except AttachmentError as error:
@@ -227,13 +237,41 @@ class S3Bucket:
         if self._endpoint_url and not region:
             region = "us-east-1"  # It is part of signatures; only AWS cares which one it is.
         with translated():
-            return self._session.client(
+            client = self._session.client(
                 "s3",
                 **self._credentials,
                 region_name=region,
                 endpoint_url=self._endpoint_url,
                 config=config,
             )
+        stop = partial(stop_trying, hasty=hasty)
+        client.meta.events.register("before-call.s3", note_begin)
+        client.meta.events.register_first("needs-retry.s3", stop)
+        return client
+
+
+def note_begin(params: dict[str, Any], **_: Any) -> None:
+    params["context"].update({BEGUN: time.monotonic(), LOST: 0.0})
+
+
+def stop_trying(
+    operation: Any,
+    request_dict: dict[str, Any],
+    response: tuple[Any, dict[str, Any]] | None,
+    caught_exception: Exception | None,
+    hasty: bool,
+    **_: Any,
+) -> None:
+    """Raise what boto3 would try again, once too much time was lost in silence."""
+    context = request_dict["context"]
+    context[LOST] += silence(context[BEGUN], request_dict["body"])
+    context[BEGUN] = time.monotonic()
+    if not is_over(context[LOST], hasty=hasty):
+        return
+    if caught_exception is not None:
+        raise caught_exception
+    if response is not None and response[0].status_code >= 500:
+        raise ClientError(response[1], operation.name)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from math import ceil
 from typing import Any
 from uuid import uuid4
@@ -205,7 +206,9 @@ class MultipartUpload:
     def _start(self, action: Callable[..., None], *arguments: Any) -> None:
         self._collect(PARALLEL - 1)
         self._number += 1
-        self._sending.add(self._pool.submit(action, self._number, *arguments))
+        # With the patience of the request that this is for.
+        run = copy_context().run
+        self._sending.add(self._pool.submit(run, action, self._number, *arguments))
 
     def _collect(self, most: int) -> None:
         while len(self._sending) > most:
