@@ -149,6 +149,8 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("aws.num_retries", "0", "1 to 10"),
         ("aws.num_retries", "11", "1 to 10"),
         ("aws.timeout", "601", "600"),
+        ("gcloud.timeout", "0", "more than 0"),
+        ("gcloud.timeout", "601", "600"),
         ("aws.timeout", "inf", "600"),
         ("extensions", "+", "`any`"),
         ("extensions", " + ", "`any`"),

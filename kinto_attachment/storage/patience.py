@@ -20,12 +20,12 @@ from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable
 # Seconds for connecting and for each block sent; for each answer and for each block received.
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 10.0
-HASTY_TIMEOUT = 5.0
+HASTY_TIMEOUT = 3.0
 # Once so many were lost, nothing is tried any more. A storage that hangs is thus asked twice, and
 # has READ_TIMEOUT each time; with a moment in between, and a hasty call that cleans up, that is
-# less than 30 s. Proxies give up after 60.
+# about 25 s. Proxies give up after 60.
 PATIENCE = 12.0
-HASTE = 3.0
+HASTE = 2.5
 
 _current: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
