@@ -86,3 +86,12 @@ def test_no_document_names_this_machine(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     assert str(ROOT) not in text
     assert str(Path.home()) not in text
+
+
+def test_the_tests_that_the_documents_name_exist() -> None:
+    text = (ROOT / "docs" / "security.rst").read_text("utf-8")
+    named = re.findall(r"(tests/\w+\.py)(?:::(\w+))?", text)
+    assert len(named) >= 20
+    for path, name in named:
+        source = (ROOT / path).read_text("utf-8")
+        assert not name or re.search(rf"^(class|def) {name}\b", source, re.M), f"{path}::{name}"
