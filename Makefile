@@ -66,6 +66,7 @@ tests-all-pythons: ## Run every test on the oldest and the newest Python found, 
 lint: $(VENV)/.dev ## Check the code's style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev ## Rewrite the code in its style
 	$(BIN)/ruff check --fix .

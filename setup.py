@@ -11,6 +11,7 @@ DEV = [
     "gcp-storage-emulator>=2024.8.3",
     "gunicorn>=23",
     "httpie>=3.2",
+    "import-linter>=2.3",
     "hypothesis>=6.130",
     "kinto[postgresql]>=26.3.3",
     "moto[s3,server]>=5.1",

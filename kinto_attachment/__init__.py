@@ -18,20 +18,27 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 from pyramid.tweens import EXCVIEW
 
-from kinto_attachment import heartbeat, listeners, openapi, transactions, views
+from kinto_attachment import endpoints
+from kinto_attachment.endpoints import attachment, openapi, refusals
+from kinto_attachment.endpoints.default_bucket import (
+    AttachmentOfDefaultBucket,
+    default_bucket_attachment,
+)
 from kinto_attachment.errors import AttachmentError
-from kinto_attachment.events import (
+from kinto_attachment.files import listeners, transactions
+from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+from kinto_attachment.files.events import (
     AttachmentAdded,
     AttachmentRead,
     AttachmentRemoved,
     AttachmentReplaced,
 )
-from kinto_attachment.guard import allow_metadata_changes
-from kinto_attachment.links import Links
-from kinto_attachment.locations import FILES_ROUTE
-from kinto_attachment.scopes import Scopes
+from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files.locations import FILES_ROUTE
+from kinto_attachment.files.settling import MAX_LINGERING
+from kinto_attachment.index.links import Links
+from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
-from kinto_attachment.settling import MAX_LINGERING
 from kinto_attachment.storage import backends
 
 __all__ = [
@@ -67,14 +74,16 @@ def add_storage(config: Any, settings: Settings) -> None:
     registry = config.registry
     registry.attachment_settings = settings
     registry.attachment_storage = backends.register(config, settings)
-    registry.attachment_downloads = backends.downloads(registry.attachment_storage, settings)
+    registry.attachment_download_mode = backends.download_mode(
+        registry.attachment_storage, settings
+    )
     registry.attachment_links = Links(
         registry.storage,
         registry.attachment_storage,
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
     )
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
-    registry.attachment_scopes = Scopes(
+    registry.attachment_collection_settings = CollectionSettingsResolver(
         settings, registry, default_bucket=has_default_bucket(config)
     )
 
@@ -99,56 +108,39 @@ def warn_of_names(config: Any, settings: Settings) -> None:
 
 def add_views(config: Any, settings: Settings) -> None:
     default_bucket = has_default_bucket(config)
-    for service in views.services(readonly=settings.readonly, default_bucket=default_bucket):
+    for service in endpoints.services(readonly=settings.readonly, default_bucket=default_bucket):
         config.add_cornice_service(service)
         # From here on, the path is only described: OpenAPI knows no patterns in it.
         service.path = re.sub(r":[^{}]+}", "}", service.path)
     openapi.describe_files()
     # Not add_exception_view: Kinto's batch looks among the other views.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
-    add_view(views.error_view, context=AttachmentError)
-    for route in (views.RECORD_ROUTE, FILES_ROUTE):
-        add_view(views.forbidden_view, context=HTTPForbidden, route_name=route)
+    add_view(refusals.error_view, context=AttachmentError)
+    for route in (attachment.ROUTE, FILES_ROUTE):
+        add_view(refusals.forbidden_view, context=HTTPForbidden, route_name=route)
     if default_bucket:
         config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
         below = {"route_name": "default_bucket_collection", "attachment_of_default_bucket": True}
-        add_view(views.default_bucket_attachment, **below)
-        add_view(views.forbidden_view, context=HTTPForbidden, **below)
-
-
-class AttachmentOfDefaultBucket:
-    """A view predicate: its view is preferred to Kinto's own for the default bucket."""
-
-    def __init__(self, value: bool, config: Any) -> None:
-        self.value = value
-
-    def text(self) -> str:
-        return f"attachment_of_default_bucket = {self.value}"
-
-    phash = text
-
-    def __call__(self, context: Any, request: Any) -> bool:
-        parts = request.matchdict.get("subpath", "").split("/")
-        is_attachment = len(parts) == 5 and parts[0::2] == ["collections", "records", "attachment"]
-        return is_attachment and request.method != "OPTIONS"
+        add_view(default_bucket_attachment, **below)
+        add_view(refusals.forbidden_view, context=HTTPForbidden, **below)
 
 
 def add_transactions(config: Any) -> None:
     config.add_tween(
-        "kinto_attachment.transactions.linking_tween",
+        "kinto_attachment.files.transactions.linking_tween",
         under=EXCVIEW,
         over="kinto.core.events.notify_resource_events_before",
     )
     config.add_tween(
-        "kinto_attachment.transactions.settling_tween", over="pyramid_tm.tm_tween_factory"
+        "kinto_attachment.files.transactions.settling_tween", over="pyramid_tm.tm_tween_factory"
     )
     config.add_tween(
         "kinto_attachment.storage.patience.tween",
-        over="kinto_attachment.transactions.settling_tween",
+        over="kinto_attachment.files.transactions.settling_tween",
     )
     config.add_tween(
-        "kinto_attachment.bodies.draining_tween",
-        over="kinto_attachment.transactions.settling_tween",
+        "kinto_attachment.wsgi.bodies.draining_tween",
+        over="kinto_attachment.files.transactions.settling_tween",
     )
     config.add_subscriber(transactions.before_part_of_batch, ContextFound)
 

@@ -94,7 +94,7 @@ def duration(text: str) -> timedelta:
 
 
 def run_gc(arguments: argparse.Namespace) -> int:
-    from kinto_attachment import maintenance
+    from kinto_attachment.maintenance import gc as maintenance
 
     try:
         shard = maintenance.Shard.parse(arguments.shard)
@@ -116,7 +116,7 @@ def run_gc(arguments: argparse.Namespace) -> int:
 
 
 def run_reindex(arguments: argparse.Namespace) -> int:
-    from kinto_attachment.reindex import reindex
+    from kinto_attachment.maintenance.reindex import reindex
 
     with Meter() as meter:
         report = reindex(bootstrap(arguments.ini), progress=meter.show)

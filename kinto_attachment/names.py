@@ -12,7 +12,7 @@ from string import Formatter
 from urllib.parse import quote, unquote, unquote_to_bytes
 from uuid import uuid4
 
-from kinto_attachment.errors import InvalidBody, InvalidForm
+from kinto_attachment.errors import InvalidBody, InvalidForm, InvalidKey
 
 # As file systems have it. Longer ones make headers that web servers refuse: nginx takes 4 KiB of
 # them in all, and each byte of a name may become eight in a redirect to a signed URL.
@@ -31,6 +31,10 @@ COMPRESSED = {
     "br": "application/x-brotli",
 }
 
+MAX_KEY_BYTES = 1024  # S3 and Google Cloud Storage: object keys of up to 1,024 bytes of UTF-8.
+MAX_SEGMENT_BYTES = 255  # Linux: NAME_MAX.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  RFC 9110 5.6.2
 # RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it leaves out ``*/*``, a range rather than a type.
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
@@ -46,6 +50,33 @@ _INVISIBLE_MARKS = re.compile(r"[\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 # By these, ``gnp.exe`` is shown as ``exe.png``: embeddings, overrides and isolates (UAX 9).
 _BIDIRECTIONAL_CONTROLS = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, beside letters and digits.
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if every backend can store a file under it.
+
+    A key is made of segments joined by ``/``. No segment is empty or starts with a dot (so
+    neither ``..`` nor a hidden file is ever addressed), none has a control character or a
+    backslash, and the lengths are what the narrowest backend takes.
+
+    :raises InvalidKey: otherwise.
+    """
+    try:
+        encoded = key.encode("utf-8")
+    except UnicodeEncodeError as error:  # Lone surrogates.
+        raise InvalidKey() from error
+    if not 0 < len(encoded) <= MAX_KEY_BYTES:
+        raise InvalidKey()
+    for segment in key.split("/"):
+        if (
+            not segment
+            or segment.startswith(".")
+            or len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES
+        ):
+            raise InvalidKey()
+    if _FORBIDDEN.search(key):
+        raise InvalidKey()
+    return key
 
 
 def clean_filename(raw: str) -> str:

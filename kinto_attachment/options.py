@@ -10,10 +10,9 @@ from typing import Any
 from pyramid_storage.extensions import GROUPS
 
 from kinto_attachment.errors import InvalidKey
-from kinto_attachment.names import Pattern
-from kinto_attachment.storage import check_key
-from kinto_attachment.storage.pieces import PIECE_SIZE
+from kinto_attachment.names import Pattern, check_key
 
+PIECE_SIZE = 8 * 1024 * 1024  # Bytes of a large file that are sent to a storage at a time.
 MAX_TIMEOUT = 600  # Seconds.
 WEEK = 7 * 24 * 3600  # S3 and Google sign no URL for longer.
 # Types that a browser shows without running anything: no HTML, no SVG, no XML.
@@ -168,14 +167,14 @@ def media_types(value: Any) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Downloads:
+class DownloadMode:
     """How ``GET R/attachment`` hands out the bytes; ``prefix`` is nginx's internal location."""
 
     mode: str
     prefix: str = ""
 
 
-def downloads(value: Any) -> Downloads:
+def download_mode(value: Any) -> DownloadMode:
     mode, _, prefix = text(value).partition(":")
     if mode not in ("stream", "proxy", "redirect", "x-sendfile", "x-accel-redirect"):
         raise ValueError(
@@ -183,7 +182,7 @@ def downloads(value: Any) -> Downloads:
         )
     if (mode == "x-accel-redirect") != bool(prefix) or (prefix and not prefix.startswith("/")):
         raise ValueError("x-accel-redirect (and no other) takes a location: `:/prefix/`")
-    return Downloads(mode, prefix if not prefix or prefix.endswith("/") else prefix + "/")
+    return DownloadMode(mode, prefix if not prefix or prefix.endswith("/") else prefix + "/")
 
 
 # Limits of S3, but for a file's last part.
@@ -281,7 +280,7 @@ OPTIONS = (
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
     Option(
         "downloads",
-        downloads,
+        download_mode,
         None,
         "`stream` (local), `redirect` (S3, Google), `proxy`, `x-accel-redirect:/prefix/`, "
         "`x-sendfile`",

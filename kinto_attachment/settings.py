@@ -21,7 +21,7 @@ _BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option
 
 
 @dataclass(frozen=True)
-class Scope:
+class CollectionSettings:
     """The options that hold in one collection: attributes are the options' names."""
 
     folder: Pattern | None
@@ -55,19 +55,21 @@ class Settings:
         """The name of the one option that chooses the storage."""
         return next(name for name in BACKENDS if self.values[name])
 
-    def for_collection(self, bucket_id: str, collection_id: str, also: str | None = None) -> Scope:
+    def for_collection(
+        self, bucket_id: str, collection_id: str, also: str | None = None
+    ) -> CollectionSettings:
         """What holds in a collection: the narrowest setting wins.
 
         ``also`` is another name of the bucket; its id wins.
         """
         names = [bucket_id] if also is None else [also, bucket_id]
-        scope = {
+        rules = {
             option.name: self.values[option.name] for option in OPTIONS if option.per_collection
         }
         for resource in (*((name,) for name in names), *((name, collection_id) for name in names)):
-            scope |= self.overrides.get(resource, {})
-        scope["mimetypes"] = scope["mimetypes"] or {}
-        return Scope(**scope)
+            rules |= self.overrides.get(resource, {})
+        rules["mimetypes"] = rules["mimetypes"] or {}
+        return CollectionSettings(**rules)
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Settings:

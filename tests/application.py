@@ -33,8 +33,8 @@ from kinto_attachment import (
     AttachmentRemoved,
     AttachmentReplaced,
 )
-from kinto_attachment.settling import delete_garbage
-from kinto_attachment.streams import CHUNK_SIZE
+from kinto_attachment.files.settling import delete_garbage
+from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
 
 Headers = dict[str, str]
 
@@ -141,6 +141,14 @@ def forget_database(url: str) -> None:
             session_factory.session_factory.kw["bind"].dispose()
 
 
+def reconnect(app: Any) -> None:
+    """Let go of the connections of an application whose database has ended them."""
+    registry = app.app.registry
+    for backend in (registry.storage, registry.permission, registry.cache):
+        backend.client.session_factory.remove()
+        backend.client.session_factory.session_factory.kw["bind"].dispose()
+
+
 class VersionedRequest(webtest.app.TestRequest):  # type: ignore[misc]
     """Tests name paths as records do, without the API's version."""
 
@@ -184,7 +192,7 @@ class GuardedBody:
     def read(self, size: int = -1) -> bytes:
         callers = []
         frame = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.endswith("streams.py"):
+        while frame is not None and isinstance(frame.f_locals.get("self"), BaseReader):
             callers.append(frame.f_code.co_name)
             frame = frame.f_back
         if not callers or not 0 < size <= CHUNK_SIZE:

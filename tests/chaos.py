@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from kinto_attachment import maintenance
+from kinto_attachment.maintenance import gc as maintenance
 from tests import invariants, live, load, races, services, test_faults, test_links_races
 from tests.interleavings import Orders, at_random
 

@@ -13,9 +13,9 @@ from typing import Any
 import transaction
 from pyramid.paster import get_app
 
-from kinto_attachment import maintenance
 from kinto_attachment.errors import FileNotFound
-from kinto_attachment.locations import possible_keys
+from kinto_attachment.files.locations import possible_keys
+from kinto_attachment.maintenance import gc as maintenance
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import CHUNK_SIZE
 from tests import live

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kinto_attachment import closing
-from kinto_attachment.closing import Closing, hang_up
+from kinto_attachment.wsgi import closing
+from kinto_attachment.wsgi.closing import Closing, hang_up
 
 Pair = tuple[socket.socket, socket.socket]
 

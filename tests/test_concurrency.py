@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment.streams import CHUNK_SIZE
+from kinto_attachment.http.streams import CHUNK_SIZE
 from tests import invariants, live
 from tests.application import ALICE, Part, form, sha256
 from tests.live import Client

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from kinto_attachment.deadlines import (
+from kinto_attachment.errors import BodyTimeout
+from kinto_attachment.wsgi.body_reader import BodyReader
+from kinto_attachment.wsgi.deadlines import (
     Limits,
     Pace,
     Patience,
     Watchdog,
     connection_of,
 )
-from kinto_attachment.errors import BodyTimeout
-from kinto_attachment.streams import BodyReader
 
 SECONDS = 20  # The longest that a test waits for a thread.
 
@@ -166,7 +166,7 @@ class TestWatchdog:
         program = """if True:
             import os, sys, threading
             from tests.test_deadlines import SECONDS, Wait
-            from kinto_attachment.deadlines import WATCHDOG
+            from kinto_attachment.wsgi.deadlines import WATCHDOG
             with WATCHDOG.watching(Wait(False)):
                 child = os.fork()
                 if child:

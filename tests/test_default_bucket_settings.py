@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment import scopes
-from kinto_attachment.maintenance import layout
+from kinto_attachment.files import collection_settings
+from kinto_attachment.maintenance.gc import layout
 from tests.application import (
     ALICE,
     ANONYMOUS,
@@ -292,7 +292,9 @@ def test_is_looked_up_where_it_is_set_only(
     get = permission.get_object_permission_principals
 
     def watched(object_id: str, permission: str) -> Any:
-        if sys._getframe(1).f_globals["__name__"] == scopes.__name__:  # Kinto asks, too.
+        if (
+            sys._getframe(1).f_globals["__name__"] == collection_settings.__name__
+        ):  # Kinto asks, too.
             asked.append(object_id)
         return get(object_id, permission)
 

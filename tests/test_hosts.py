@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import transaction
 
+from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.metadata import FIELD
-from kinto_attachment.reindex import reindex
 from tests.application import (
     ALICE,
     BOB,

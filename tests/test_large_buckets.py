@@ -13,7 +13,7 @@ import sqlalchemy
 import transaction
 from botocore.httpsession import URLLib3Session
 
-from kinto_attachment.links import Link
+from kinto_attachment.index.links import Link
 from tests import invariants
 from tests.application import (
     ALICE,

@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 import transaction
 
-from kinto_attachment import settling
-from kinto_attachment.maintenance import gc
+from kinto_attachment.files import settling
+from kinto_attachment.maintenance.gc import gc
 from tests.application import (
     ALICE,
     ANONYMOUS,

@@ -12,8 +12,8 @@ import transaction
 from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNotFoundError
 
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.links import Link, Links
-from kinto_attachment.settling import delete_garbage
+from kinto_attachment.files.settling import delete_garbage
+from kinto_attachment.index.links import Link, Links
 from kinto_attachment.storage.memory import MemoryStorage
 from tests import races
 from tests.interleavings import Decide, Orders, Stage, at_random
@@ -98,10 +98,10 @@ class Records:
                 self.links.share(self._link(target, key))
         return "copied"
 
-    def bury(self) -> Any:
+    def move_orphans_to_outbox(self) -> Any:
         """What gc does with a file that had no link when it looked."""
         with transaction.manager:
-            entries, _ = self.links.bury([FILE])
+            entries, _ = self.links.move_orphans_to_outbox([FILE])
         return self._finish(entries)
 
     def name_anew(self, name: str) -> Any:

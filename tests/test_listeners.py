@@ -14,9 +14,9 @@ from kinto.core.events import ACTIONS, ResourceChanged, notify_resource_event
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from kinto_attachment import allow_metadata_changes
-from kinto_attachment.ledger import CollectedEvents
-from kinto_attachment.maintenance import gc
-from kinto_attachment.reindex import reindex
+from kinto_attachment.files.ledger import CollectedEvents
+from kinto_attachment.maintenance.gc import gc
+from kinto_attachment.maintenance.reindex import reindex
 from tests.application import (
     ALICE,
     BUCKET,

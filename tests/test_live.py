@@ -361,7 +361,7 @@ def test_a_connection_stays_usable_after_errors(connection: Connection, files: F
     assert not files()
 
 
-# Downloads.
+# DownloadMode.
 
 
 def test_a_file_of_any_name_is_handed_over(engine: live.Engine, tmp_path: Path) -> None:

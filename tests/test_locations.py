@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment.locations import is_host, own_key, possible_keys
+from kinto_attachment.files.locations import is_host, own_key, possible_keys
 from kinto_attachment.settings import Settings
 
 CDN = "https://cdn.example.com/files/"

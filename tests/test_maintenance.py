@@ -13,8 +13,8 @@ import pytest
 import transaction
 
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.links import Link
-from kinto_attachment.maintenance import Report, Shard, _Collector, gc, layout
+from kinto_attachment.index.links import Link
+from kinto_attachment.maintenance.gc import Report, Shard, _Collector, gc, layout
 from kinto_attachment.settings import Settings
 from kinto_attachment.storage import ListsUnfinished
 from tests.application import (

@@ -12,15 +12,15 @@ import requests
 from multipart import MultipartError
 
 from kinto_attachment.errors import AttachmentError, InvalidBody, InvalidForm, TooLarge
-from kinto_attachment.multipart import FilePart, Form, read_form
-from kinto_attachment.streams import (
+from kinto_attachment.files.forms import FilePart, Form, read_form
+from kinto_attachment.http.streams import (
     CHUNK_SIZE,
     BaseReader,
-    BodyReader,
     ClaimedDigests,
     HashingReader,
     LimitedReader,
 )
+from kinto_attachment.wsgi.body_reader import BodyReader
 
 BOUNDARY = "----WebKitFormBoundaryPfE1"
 TYPE = f"multipart/form-data; boundary={BOUNDARY}"

@@ -27,7 +27,6 @@ EXCLUSIVE = {
     "rich": "client/*.py",
 }
 GONE = ("cgi", "pkg_resources")  # From Python 3.13 and from new versions of setuptools.
-PURE = ("multipart", "names", "ranges", "streams")
 
 LOCAL_ONLY = f"""
 import sys
@@ -64,16 +63,6 @@ def test_a_module_imports_what_it_may(module: Path) -> None:
         top = name.split(".")[0]
         assert top not in GONE
         assert module.match(str(PACKAGE / EXCLUSIVE[top])) if top in EXCLUSIVE else True
-
-
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_module_knows_only_the_errors(name: str) -> None:
-    own = {
-        ".".join(origin.split(".")[:2])
-        for origin in imported(PACKAGE / f"{name}.py")
-        if origin.startswith("kinto_attachment.")
-    }
-    assert own <= {"kinto_attachment.errors", *(f"kinto_attachment.{pure}" for pure in PURE)}
 
 
 def test_a_local_folder_needs_no_extra(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 import transaction
 from kinto.core.events import ResourceChanged
 
-from kinto_attachment import changes
-from kinto_attachment.reindex import reindex
+from kinto_attachment.files import changes
+from kinto_attachment.maintenance.reindex import reindex
 from tests import invariants, publishing, races
 from tests.application import ALICE, RECORD, Part, attach, form, on_event, read, send
 from tests.interleavings import Orders, Stage, at_random

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from kinto_attachment.ranges import (
+from kinto_attachment.http.ranges import (
     Outcome,
     Range,
     content_range,

@@ -6,7 +6,7 @@ from typing import Any
 
 import transaction
 
-from kinto_attachment.reindex import Rebuilt, reindex
+from kinto_attachment.maintenance.reindex import Rebuilt, reindex
 from tests.application import (
     ALICE,
     BUCKET,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.options import OPTIONS, Downloads, Option, base_url
+from kinto_attachment.options import OPTIONS, DownloadMode, Option, base_url
 from kinto_attachment.settings import Settings
 from tests import application
 
@@ -28,17 +28,17 @@ def refusal(_storage: dict[str, Any] = LOCAL, **options: Any) -> str:
 
 class TestDefaults:
     def test_of_a_collection(self) -> None:
-        scope = parse().for_collection("b", "c")
-        assert scope.folder is None
-        assert scope.randomize
-        assert scope.filename_pattern.format(filename="a.txt", datetime="", rid="") == "a.txt"
-        assert not scope.keep_old_files
-        assert {"txt", "jpg", "pdf", "json"} < scope.extensions
-        assert not {"exe", "js", "html", "php"} & scope.extensions
-        assert scope.mimetypes == {}
-        assert scope.max_size == 0
-        assert not scope.gzipped
-        assert not {"text/html", "image/svg+xml", "application/pdf"} & scope.inline_types
+        rules = parse().for_collection("b", "c")
+        assert rules.folder is None
+        assert rules.randomize
+        assert rules.filename_pattern.format(filename="a.txt", datetime="", rid="") == "a.txt"
+        assert not rules.keep_old_files
+        assert {"txt", "jpg", "pdf", "json"} < rules.extensions
+        assert not {"exe", "js", "html", "php"} & rules.extensions
+        assert rules.mimetypes == {}
+        assert rules.max_size == 0
+        assert not rules.gzipped
+        assert not {"text/html", "image/svg+xml", "application/pdf"} & rules.inline_types
 
     def test_of_the_server(self) -> None:
         settings = parse()
@@ -80,11 +80,11 @@ class TestDefaults:
         ("extensions", ".txt+.md", frozenset({"txt", "md"})),
         ("mimetypes", ".FTL:text/x-fluent", {".ftl": "text/x-fluent"}),
         ("mimetypes", " .a:a/b ; .c : c/d+e", {".a": "a/b", ".c": "c/d+e"}),
-        ("downloads", "stream", Downloads("stream")),
-        ("downloads", "proxy", Downloads("proxy")),
-        ("downloads", "x-sendfile", Downloads("x-sendfile")),
-        ("downloads", "x-accel-redirect:/p", Downloads("x-accel-redirect", "/p/")),
-        ("downloads", "x-accel-redirect:/p/", Downloads("x-accel-redirect", "/p/")),
+        ("downloads", "stream", DownloadMode("stream")),
+        ("downloads", "proxy", DownloadMode("proxy")),
+        ("downloads", "x-sendfile", DownloadMode("x-sendfile")),
+        ("downloads", "x-accel-redirect:/p", DownloadMode("x-accel-redirect", "/p/")),
+        ("downloads", "x-accel-redirect:/p/", DownloadMode("x-accel-redirect", "/p/")),
         ("inline_types", "A/B, c/d", frozenset({"a/b", "c/d"})),
         ("inline_types", "none", frozenset()),
         ("inline_types", "audio/* image/png", frozenset({"audio/*", "image/png"})),

@@ -15,16 +15,16 @@ from gunicorn.http.parser import RequestParser
 from webob import BaseRequest
 
 from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge
-from kinto_attachment.streams import (
+from kinto_attachment.http.streams import (
     CHUNK_SIZE,
     BaseReader,
-    BodyReader,
     ClaimedDigests,
     GzipReader,
     HashingReader,
     LimitedReader,
     Reader,
 )
+from kinto_attachment.wsgi.body_reader import BodyReader
 
 CONTENT = random.Random(1).randbytes(3000)
 

@@ -18,8 +18,8 @@ from pyramid.httpexceptions import HTTPConflict, HTTPForbidden, HTTPServiceUnava
 
 from kinto_attachment import AttachmentAdded
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.records import ATTEMPTS
-from kinto_attachment.reindex import reindex
+from kinto_attachment.files.records import ATTEMPTS
+from kinto_attachment.maintenance.reindex import reindex
 from tests.application import (
     ALICE,
     BUCKET,
@@ -43,6 +43,7 @@ from tests.application import (
     put_collection,
     put_raw,
     read,
+    reconnect,
     records,
     seen,
     send,
@@ -459,6 +460,7 @@ def test_a_database_that_goes_away_after_the_commit_leaves_its_files_to_gc(
     app.delete(URL, headers=ALICE, status=204)
     assert f"left to gc: {key}" in caplog.text
     assert "Could not settle" not in caplog.text
+    reconnect(app)
     assert stored_files(app) == {key}
     empty_outbox(app)
     assert not stored_files(app)

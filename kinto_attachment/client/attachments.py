@@ -19,8 +19,8 @@ from kinto_attachment.client.remote_file import RemoteReader, open_content
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
+from kinto_attachment.http.streams import Reader
 from kinto_attachment.metadata import Attachment, Original
-from kinto_attachment.streams import Reader
 
 Record = str | Mapping[str, Any]
 """A record, or its id. A record's attachment is taken as the record has it, not looked up."""

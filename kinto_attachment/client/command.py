@@ -10,10 +10,10 @@ from functools import partial
 from typing import Protocol
 
 from kinto_attachment.client import jobs
+from kinto_attachment.client.arguments import client_of, reporting
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.errors import ClientError
 from kinto_attachment.client.jobs import Stop
-from kinto_attachment.client.options import client_of, reporting
 from kinto_attachment.client.outcomes import Outcome, Report
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kinto_attachment.client import command, lookup
+from kinto_attachment.client.arguments import add_options
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.command import Job
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ClientError, ConflictError, NotFoundError
 from kinto_attachment.client.folder import Folder
 from kinto_attachment.client.jobs import Stop
-from kinto_attachment.client.options import add_options
 from kinto_attachment.client.outcomes import Outcome, Report
 from kinto_attachment.client.sources import BLOCK
 from kinto_attachment.metadata import Attachment, Original

@@ -18,8 +18,8 @@ from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ConflictError, MismatchError
 from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.sources import BLOCK
+from kinto_attachment.http.streams import GZIP_FORMAT, Reader
 from kinto_attachment.metadata import Attachment, Original
-from kinto_attachment.streams import GZIP_FORMAT, Reader
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock

@@ -12,8 +12,8 @@ from urllib3.exceptions import HTTPError, ProtocolError
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import MismatchError, UnavailableError
 from kinto_attachment.client.session import Session
+from kinto_attachment.http.streams import BaseReader
 from kinto_attachment.metadata import Attachment
-from kinto_attachment.streams import BaseReader
 
 BROKEN = (HTTPError, OSError)
 

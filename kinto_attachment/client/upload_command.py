@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from kinto_attachment import names
 from kinto_attachment.client import command, local_files, lookup, parents
+from kinto_attachment.client.arguments import add_options
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.command import Job
 from kinto_attachment.client.contents import Content
@@ -24,11 +25,10 @@ from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.local_files import LocalFile
 from kinto_attachment.client.lookup import Found
-from kinto_attachment.client.options import add_options
 from kinto_attachment.client.outcomes import Outcome, Report
 from kinto_attachment.client.sources import BLOCK, Source
+from kinto_attachment.http.streams import GzipReader
 from kinto_attachment.metadata import Attachment, Original
-from kinto_attachment.streams import GzipReader
 
 DESCRIPTION = """\
 Upload files to the records of a collection, one record for each file.

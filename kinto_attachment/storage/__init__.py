@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,13 +19,10 @@ from pyramid_storage.interfaces import IFileStorage
 from zope.interface import implementer
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, FileNotFound, InvalidKey, KeyTaken
-from kinto_attachment.streams import CHUNK_SIZE as CHUNK_SIZE
-from kinto_attachment.streams import Reader as Reader
-
-MAX_KEY_BYTES = 1024  # S3 and Google Cloud Storage: object keys of up to 1,024 bytes of UTF-8.
-MAX_SEGMENT_BYTES = 255  # Linux: NAME_MAX.
-FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+from kinto_attachment.errors import FileNotAllowed, FileNotFound, KeyTaken
+from kinto_attachment.http.streams import CHUNK_SIZE as CHUNK_SIZE
+from kinto_attachment.http.streams import Reader as Reader
+from kinto_attachment.names import check_key as check_key
 
 
 class ClosableReader(Reader, Protocol):
@@ -98,33 +94,6 @@ class HasPaths(Protocol):
     def path(self, filename: str) -> str:
         """The absolute path of the file on this machine."""
         ...
-
-
-def check_key(key: str) -> str:
-    """Return ``key`` if every backend can store a file under it.
-
-    A key is made of segments joined by ``/``. No segment is empty or starts with a dot (so
-    neither ``..`` nor a hidden file is ever addressed), none has a control character or a
-    backslash, and the lengths are what the narrowest backend takes.
-
-    :raises InvalidKey: otherwise.
-    """
-    try:
-        encoded = key.encode("utf-8")
-    except UnicodeEncodeError as error:  # Lone surrogates.
-        raise InvalidKey() from error
-    if not 0 < len(encoded) <= MAX_KEY_BYTES:
-        raise InvalidKey()
-    for segment in key.split("/"):
-        if (
-            not segment
-            or segment.startswith(".")
-            or len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES
-        ):
-            raise InvalidKey()
-    if FORBIDDEN.search(key):
-        raise InvalidKey()
-    return key
 
 
 @implementer(IFileStorage)

@@ -7,7 +7,7 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.registry import register_file_storage_impl
 
-from kinto_attachment.options import Downloads
+from kinto_attachment.options import DownloadMode
 from kinto_attachment.settings import Settings
 
 from . import CopiesFiles, FileStorage, ListsFiles, SignsUrls
@@ -40,11 +40,11 @@ def build(settings: Settings) -> FileStorage:
     )
 
 
-def downloads(backend: FileStorage, settings: Settings) -> Downloads:
+def download_mode(backend: FileStorage, settings: Settings) -> DownloadMode:
     """How files are handed out: as set, else what suits the backend."""
-    chosen: Downloads | None = settings["downloads"]
+    chosen: DownloadMode | None = settings["downloads"]
     if chosen is None:
-        return Downloads("redirect" if isinstance(backend, SignsUrls) else "stream")
+        return DownloadMode("redirect" if isinstance(backend, SignsUrls) else "stream")
     if chosen.mode == "redirect" and not isinstance(backend, SignsUrls):
         raise ConfigurationError("This storage has no signed URLs to redirect downloads to.")
     return chosen

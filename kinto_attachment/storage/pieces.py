@@ -8,9 +8,9 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator
 
-from . import CHUNK_SIZE, Reader
+from kinto_attachment.options import PIECE_SIZE as PIECE_SIZE
 
-PIECE_SIZE = 8 * 1024 * 1024
+from . import CHUNK_SIZE, Reader
 
 
 class Block(io.BytesIO):

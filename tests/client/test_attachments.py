@@ -340,7 +340,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(local: AttachmentClient) -> None
     assert waited == [pytest.approx(5, abs=1)]
 
 
-# Downloads.
+# DownloadMode.
 
 
 @pytest.mark.parametrize("bucket", ["default", "gzipped"])

@@ -285,7 +285,7 @@ def test_a_claim_does_not_outlive_its_upload(storage: S3Storage) -> None:
     assert list(storage.list_unfinished()) == []
 
 
-# Downloads.
+# DownloadMode.
 
 
 @pytest.mark.parametrize("broken", ["cut", "hang"])

@@ -1,0 +1,18 @@
+"""The endpoints, one file per resource, with what they share.
+
+Each view is a list of steps. This room may use all others but the commands (``maintenance``).
+"""
+
+from __future__ import annotations
+
+from kinto.core import Service
+
+from kinto_attachment.endpoints import attachment, stored_file
+
+
+def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
+    """The Cornice services; made once Kinto has read its settings, CORS among them."""
+    return [
+        attachment.service(readonly=readonly, default_bucket=default_bucket),
+        stored_file.service(),
+    ]

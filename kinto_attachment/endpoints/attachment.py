@@ -1,0 +1,175 @@
+"""``…/records/{id}/attachment``: the file attached to a record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from kinto.core.errors import raise_invalid
+from kinto.core.storage.exceptions import BackendError
+from pyramid.httpexceptions import HTTPException, HTTPNoContent
+from pyramid.response import Response
+
+from kinto_attachment.endpoints import downloads, openapi
+from kinto_attachment.endpoints.context import RecordContext
+from kinto_attachment.errors import AttachmentError, FileNotFound, modified_meanwhile
+from kinto_attachment.files import records
+from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
+from kinto_attachment.files.locations import own_key
+from kinto_attachment.files.permissions import may_read_now
+from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.metadata import FIELD
+
+ROUTE = "attachment"
+PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+# Where the plugin of that name has /buckets/default, whichever of us is included first.
+NOT_DEFAULT_PATH = PATH.replace("{bucket_id}", "{bucket_id:(?!default/)[^/]+}")
+
+View = Callable[[Any], Any]
+
+
+class NoContent(HTTPNoContent):  # type: ignore[misc]
+    """A 204 that can be part of a batch's answer: Kinto asks each part for its JSON."""
+
+    json = property(lambda self: {})
+
+
+def service(*, readonly: bool, default_bucket: bool) -> Service:
+    attachment = Service(
+        name=ROUTE,
+        path=NOT_DEFAULT_PATH if default_bucket else PATH,
+        description="The file attached to a record",
+        factory=RecordContext,
+    )
+    # Cornice answers HEAD wherever it answers GET.
+    views: list[tuple[str, View, dict[str, Any]]] = [
+        ("GET", get_attachment, openapi.download_of_record())
+    ]
+    if not readonly:
+        views += [
+            ("POST", post_attachment, openapi.upload_of_form()),
+            ("PUT", put_attachment, openapi.upload_of_body()),
+            ("DELETE", delete_attachment, openapi.removal()),
+        ]
+    for method, view, described in views:
+        attachment.add_view(
+            method, view, permission=DYNAMIC, cors_headers=downloads.EXPOSED_HEADERS, **described
+        )
+    return attachment
+
+
+def counted(view: View) -> View:
+    """Count uploads by their result."""
+
+    @wraps(view)
+    def counting(request: Any) -> Any:
+        result = "failed"
+        try:
+            response = view(request)
+            result = "created" if response.status_code == 201 else "updated"
+            return response
+        except AttachmentError as error:
+            result = "refused" if error.status < 500 else "failed"
+            raise
+        except HTTPException:
+            result = "refused"
+            raise
+        except BackendError:
+            result = "repeated"  # Or failed, when Kinto's storage does.
+            raise
+        finally:
+            metrics = request.registry.metrics
+            metrics.count("attachments.uploads", unique=[("result", result)])
+
+    return counting
+
+
+@counted
+def post_attachment(request: Any) -> Response:
+    """Attach the file of a form to the record, and set its attributes and permissions."""
+    return upload(request, FormArrival)
+
+
+@counted
+def put_attachment(request: Any) -> Response:
+    """Attach the request's body, as it is, to the record."""
+    return upload(request, BodyArrival)
+
+
+def delete_attachment(request: Any) -> Response:
+    """Detach the file from the record, and delete it."""
+    record = request.context.existing_record()
+    check_preconditions(request)
+    if record.get(FIELD) is not None:
+        records.write(request, None, None, None)
+    return NoContent()
+
+
+def get_attachment(request: Any) -> Response:
+    """The record's current file."""
+    context: RecordContext = request.context
+    metadata: Any = context.existing_record().get(FIELD)
+    key, described = current_file(request, str(context.uri), metadata)
+    file = downloads.StoredFile.find(request.registry.attachment_storage, key, described)
+    response = downloads.respond(request, file, rules_of(request), downloads.CURRENT)
+    downloads.announce(request, response, str(context.uri), metadata)
+    return response
+
+
+# The steps.
+
+
+def upload(request: Any, arrival: type[Arrival]) -> Response:
+    """Attach a file, in whichever way it arrives."""
+    check_preconditions(request)
+    written, attachment = attach(request, arrival)
+    response = Response(status=written.status, json=attachment.to_json())
+    response.headers["Location"] = f"/{request.registry.route_prefix}{request.context.uri}"
+    response.headers["ETag"] = written.etag
+    response.headers["Last-Modified"] = written.last_modified
+    return response
+
+
+def check_preconditions(request: Any) -> None:
+    """Refuse before the body what Kinto would refuse after it (it is asked again then).
+
+    :raises HTTPPreconditionFailed: as Kinto does for the record itself.
+    """
+    record = request.context.record
+    if_match = timestamp_header(request, "If-Match")
+    if_none_match = timestamp_header(request, "If-None-Match")
+    modified = record is not None and if_match not in ("", "*", str(record["last_modified"]))
+    if (if_none_match == "*" and record) or (if_match and record is None) or modified:
+        readable = record is not None and may_read_now(request, str(request.context.uri))
+        raise modified_meanwhile(record if readable else None)
+
+
+def timestamp_header(request: Any, name: str) -> str:
+    """A record's ETag without its quotes, ``*``, or nothing."""
+    value = request.headers.get(name, "").strip()
+    if value and value != "*" and not re.fullmatch(r'"\d+"', value):
+        description = "The value should be integer between double quotes."
+        raise_invalid(request, location="header", name=name, description=description)
+    return str(value.strip('"'))
+
+
+def current_file(request: Any, record_uri: str, metadata: Any) -> tuple[str, Mapping[str, Any]]:
+    """The key of the record's file, and what to say of it.
+
+    :raises FileNotFound: the record has no attachment, or none of ours.
+    """
+    registry = request.registry
+    if isinstance(metadata, Mapping):
+        for link in registry.attachment_links.of_record(record_uri):
+            if link.state == "current":
+                # The record may have been replaced since it was read.
+                return link.key, metadata if link.describes(metadata) else link.dump()
+        # A record from before the index.
+        key = own_key(registry.attachment_settings, registry.route_prefix, metadata)
+        if key is not None:
+            return key, metadata
+    raise FileNotFound("The record has no attachment.")

@@ -1,0 +1,99 @@
+"""Which permission an attachment request needs, and on which object: decided before the body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinto.authorization import RouteFactory
+from kinto.core.errors import ERRORS, http_error, raise_invalid
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.views import raise_404_if_invalid_id
+from pyramid.httpexceptions import HTTPNotFound
+
+from kinto_attachment.files.locations import check_host
+from kinto_attachment.uris import RecordURI
+
+READS = ("GET", "HEAD")
+WRITES = ("POST", "PUT")
+
+
+class RecordContext(RouteFactory):  # type: ignore[misc]
+    """The record that ``…/records/{id}/attachment`` is about.
+
+    Kinto's authorization policy reads ``resource_name``, ``required_permission``,
+    ``permission_object_id`` and ``current_object``.
+    """
+
+    resource_name = "record"
+
+    def __init__(self, request: Any) -> None:
+        super().__init__(request)
+        self._request = request
+        ids = request.matchdict
+        self.uri = RecordURI(ids["bucket_id"], ids["collection_id"], ids["id"])
+        # Set by the view of the default bucket, where parents are created with their children.
+        self.implicit_parents = getattr(request, "implicit_parents", False)
+        check_host(request)
+        self._check_ids()
+        self.current_object = self._get("record", self.uri.collection)
+        # A record goes with its collection, so there is nothing to ask if there is one.
+        self.collection_exists = self.record is not None or self._find_collection()
+        if not self.collection_exists and self._must_exist():
+            raise self._not_found("collection", self.uri.collection_id, ERRORS.MISSING_RESOURCE)
+        self.permission_object_id, self.required_permission = self._permission()
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """The record as it was before the body was read, None if there was none."""
+        record: dict[str, Any] | None = self.current_object
+        return record
+
+    def existing_record(self) -> dict[str, Any]:
+        """:raises HTTPNotFound: as Kinto answers for a record that does not exist."""
+        if self.record is None:
+            raise self._not_found("record", self.uri.record_id, ERRORS.INVALID_RESOURCE_ID)
+        return self.record
+
+    def check_permission(self, principals: Any, bound_perms: Any) -> bool:
+        if self.implicit_parents and not self.collection_exists:
+            return True  # One's own default bucket: creating collections needs no permission.
+        allowed: bool = super().check_permission(principals, bound_perms)
+        return allowed
+
+    def _check_ids(self) -> None:
+        raise_404_if_invalid_id(self._request, "bucket", self.uri.bucket_id)
+        raise_404_if_invalid_id(self._request, "collection", self.uri.collection_id)
+        generators = self._request.registry.id_generators
+        if not generators.get("record", generators[""]).match(self.uri.record_id):
+            raise_invalid(self._request, location="path", description="Invalid object id")
+
+    def _must_exist(self) -> bool:
+        # Like Kinto, do not tell those who may not read whether there is something to read.
+        method = self._request.method
+        return self.implicit_parents == (method not in WRITES)
+
+    def _permission(self) -> tuple[str, str]:
+        method = self._request.method
+        if method in READS:
+            return str(self.uri), "read"
+        creates = self.record is None or self._request.headers.get("If-None-Match") == "*"
+        if method in WRITES and creates:
+            return f"{self.uri.collection}/records", "create"
+        return str(self.uri), "write"
+
+    def _find_collection(self) -> bool:
+        return self._get("collection", self.uri.bucket) is not None
+
+    def _get(self, resource_name: str, parent_id: str) -> dict[str, Any] | None:
+        object_id = self.uri.record_id if resource_name == "record" else self.uri.collection_id
+        try:
+            found: dict[str, Any] = self._request.registry.storage.get(
+                resource_name=resource_name, parent_id=parent_id, object_id=object_id
+            )
+        except ObjectNotFoundError:
+            return None
+        return found
+
+    def _not_found(self, resource_name: str, object_id: str, errno: ERRORS) -> HTTPNotFound:
+        details = {"id": object_id, "resource_name": resource_name}
+        return http_error(HTTPNotFound(), errno=errno, details=details)

@@ -1,0 +1,44 @@
+"""How refusals are answered: as Kinto's JSON errors, readable from pages of any origin."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from kinto.core.errors import http_error
+from kinto.core.utils import reapply_cors
+from kinto.core.views.errors import authorization_required
+from pyramid.httpexceptions import HTTPForbidden, status_map
+from pyramid.response import Response
+
+from kinto_attachment.endpoints.downloads import IDENTITY
+from kinto_attachment.errors import AttachmentError, StorageError
+from kinto_attachment.files.locations import FILES_ROUTE
+
+logger = logging.getLogger(__name__)
+
+
+def forbidden_view(error: HTTPForbidden, request: Any) -> Response:
+    """Kinto's 401 or 403, which makes no browser ask for a password in the middle of a page."""
+    response = authorization_required(error, request)
+    of_a_file = request.matched_route.name == FILES_ROUTE
+    part_of_a_page = request.headers.get("Sec-Fetch-Dest", "empty") not in ("empty", "document")
+    if (of_a_file or part_of_a_page) and "WWW-Authenticate" in response.headers:
+        del response.headers["WWW-Authenticate"]
+    if response.status_code == 401:
+        response.headers["Vary"] = IDENTITY
+    return reapply_cors(request, response)
+
+
+def error_view(error: AttachmentError, request: Any) -> Response:
+    """Our errors, as Kinto's JSON errors."""
+    response = http_error(
+        status_map[error.status](), errno=error.errno, message=str(error), details=error.details
+    )
+    if error.status in (409, 503, 507):
+        response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
+    if error.status == 404:
+        response.headers["Vary"] = IDENTITY
+    if isinstance(error, StorageError):
+        logger.error("The attachments' storage fails: %s", error, exc_info=error)
+    return reapply_cors(request, response)

@@ -1,0 +1,323 @@
+"""From what a request changed in records to what changes in the index, whoever changed them.
+
+All links are made and dropped here, for our own uploads as for any other write of a record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import transaction
+from kinto.core.errors import ERRORS, http_error
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.utils import msec_time
+from pyramid.httpexceptions import HTTPPreconditionFailed
+
+from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
+from kinto_attachment.files.locations import own_key, possible_keys
+from kinto_attachment.index.links import ENDING, Link, Links
+from kinto_attachment.index.objects import digest_of
+from kinto_attachment.metadata import FIELD, same_json
+from kinto_attachment.settings import CollectionSettings, Settings
+from kinto_attachment.uris import RecordURI
+
+# Seconds between storing a file and linking it. Later, gc may have taken the file; before, it has
+# not: see maintenance.SETTLING.
+SOON = 1.0
+# More files than that are let go of in bulk.
+FEW_FILES = 50
+
+NEW, COPIED, UPDATED, RETAINED, DROPPED = range(5)
+
+
+def write_links(registry: Any, ledger: Ledger) -> None:
+    """Have the index say what the records say that a request wrote or deleted.
+
+    :raises AttachmentGone: a record points at a file that was deleted meanwhile.
+    :raises HTTPPreconditionFailed: the record is not as the client knows it.
+    """
+    if ledger.changes or ledger.emptied:
+        _Changes(registry, ledger).write()
+
+
+def discard(registry: Any, ledger: Ledger, keys: Iterable[str], due: int = 0) -> None:
+    """Have files deleted after the commit, or when they are ``due``."""
+    entries = registry.attachment_links.outbox.add(keys, due)
+    ledger.when_committed(ledger.garbage, *entries)
+
+
+class _Changes:
+    """First all changes are compared with the index, then the index is changed, file by file.
+
+    The order of files is everybody's, so that no two requests wait for each other. A file that
+    one record lets go of and another one takes is linked first, so that it is never of nobody.
+    """
+
+    def __init__(self, registry: Any, ledger: Ledger) -> None:
+        self.registry = registry
+        self.ledger = ledger
+        self.links: Links = registry.attachment_links
+        self.settings: Settings = registry.attachment_settings
+        self.changes = list(ledger.changes.values())
+        self.emptied = list(ledger.emptied)
+        ledger.changes.clear()
+        ledger.emptied.clear()
+        self.steps: list[tuple[str, int, Callable[[], None]]] = []
+        self.dropped: list[Link] = []
+        self.orphans: list[str] = []
+        self.lingering: dict[int, list[str]] = defaultdict(list)
+        self.wanted: set[tuple[str, str]] = set()  # Records that stay, and their files.
+
+    def write(self) -> None:
+        for uri in self.emptied:
+            _delete_records_below(self.registry, uri)
+        present = self.present_links()
+        for change in self.changes:
+            self.plan(change, present.get(change.record, []))
+        if len(self.dropped) <= FEW_FILES:
+            for link in self.dropped:
+                self.step(link.key, DROPPED, partial(self.drop, [link]))
+            self.dropped.clear()
+        for _, _, step in sorted(self.steps, key=itemgetter(0, 1)):
+            step()
+        self.drop(self.dropped)
+        for uri in self.emptied:
+            self.empty(uri)
+        discard(self.registry, self.ledger, self.orphans)
+        for due, keys in self.lingering.items():
+            discard(self.registry, self.ledger, keys, due)
+
+    # What is to be changed.
+
+    def present_links(self) -> dict[str, list[Link]]:
+        """The links of the records that were there before."""
+        by_collection = defaultdict(list)
+        for change in self.changes:
+            if not change.created:
+                uri = RecordURI.parse(change.record)
+                by_collection[uri.collection].append(uri.record_id)
+        found = defaultdict(list)
+        for collection, ids in by_collection.items():
+            for link in self.links.of_records(collection, ids):
+                found[link.record].append(link)
+        return found
+
+    def plan(self, change: RecordChange, present: list[Link]) -> None:
+        self.find_outcome(change)
+        current = [link for link in present if link.state == "current"]
+        if change.times == 1 and not change.deleted and same_json(change.new, change.old):
+            self.check_unchanged(change, current)
+            return
+        self.check_precondition(change, current)
+        key = self.plan_file(change, current) if change.new is not None else None
+        for link in present:
+            # Only a replacement spares the files that the record had before the current one.
+            if link.key != key and (link.state == "current" or change.new is None):
+                self.retire(link, change)
+        self.keep_passed(change, key)
+
+    def find_outcome(self, change: RecordChange) -> None:
+        """What has become of a record that was written more than once: Kinto sorts its events."""
+        below = any(change.record.startswith(f"{uri}/") for uri in self.emptied)
+        if change.times == 1 and not below:
+            return
+        change.times += 1
+        record = _stored_record(self.registry, change.record)
+        change.deleted = record is None
+        change.new = (record or {}).get(FIELD)
+
+    def plan_file(self, change: RecordChange, current: list[Link]) -> str | None:
+        """Link the record to its file, if it is one of ours; returns the file's key."""
+        file = self.ledger.new_file(change.new)
+        key = file.key if file else self.key_of_other(change.new, current)
+        if key is None:
+            return None
+        link = Link.to(change.record, key, change.new)
+        self.wanted.add((change.record, key))
+        if (before := next((each for each in current if each.key == key), None)) is not None:
+            self.update(before, link)
+        elif file is not None and file.record == change.record:
+            self.step(key, NEW, partial(self.add, link, file))
+        else:
+            # Only code on the server gets here: it may know of a file that the index does not.
+            is_known = own_key(self.settings, self.registry.route_prefix, change.new) == key
+            self.step(key, COPIED, partial(self.links.share, link, is_known=is_known))
+        return key
+
+    def key_of_other(self, attachment: Any, current: list[Link]) -> str | None:
+        """The key of a file that this request did not store; None for a location of others."""
+        possible = self.possible_keys(attachment)
+        for link in current:
+            if link.describes(attachment) and link.key in possible:
+                return link.key
+        known = (key for key in sorted(possible) if self.links.of_key(key))
+        return next(known, min(possible, default=None))
+
+    def update(self, before: Link, link: Link) -> None:
+        """The same file, by another name or media type."""
+        if (before.filename, before.mimetype) != (link.filename, link.mimetype):
+            changed = replace(before, filename=link.filename, mimetype=link.mimetype)
+            self.step(link.key, UPDATED, partial(self.links.update, changed))
+
+    def retire(self, link: Link, change: RecordChange) -> None:
+        """Have a record let go of a file: for good, for a while, or to keep it."""
+        rules = self.rules(change.record)
+        withdrawn = change.new is None
+        if link.state in ENDING:
+            if withdrawn and link.state == "lingering":
+                self.retain(link, "withdrawn", link.until)
+        elif rules.keep_old_files:
+            if link.state == "current":
+                self.retain(link, "kept")
+        elif rules.linger and link.state == "current":
+            until = msec_time() + int(rules.linger * 1000)
+            self.retain(link, "withdrawn" if withdrawn else "lingering", until)
+            self.lingering[until].append(link.key)
+        else:
+            self.dropped.append(link)
+
+    def retain(self, link: Link, state: Any, until: int = 0) -> None:
+        self.step(link.key, RETAINED, partial(self.links.retain, link, state, until))
+
+    def keep_passed(self, change: RecordChange, key: str | None) -> None:
+        """Keep the files that were uploaded and replaced again within a batch."""
+        if self.rules(change.record).keep_old_files:
+            for attachment in change.passed:
+                file = self.ledger.new_file(attachment)
+                if file is not None and file.key != key:
+                    link = Link.to(change.record, file.key, attachment)
+                    kept = replace(link, state="kept")
+                    self.step(file.key, NEW, partial(self.add, kept, file))
+
+    def check_precondition(self, change: RecordChange, current: list[Link]) -> None:
+        """Ask once more whether the record is as the client knows it.
+
+        Kinto asks first, and then waits for other requests that write the record.
+        """
+        if "If-Match" not in change.request.headers or self.agrees(change.old, current):
+            return
+        if not change.created and not same_json(self.committed(change), change.old):
+            raise http_error(
+                HTTPPreconditionFailed(),
+                errno=ERRORS.MODIFIED_MEANWHILE,
+                message="Resource was modified meanwhile",
+            )
+
+    def check_unchanged(self, change: RecordChange, current: list[Link]) -> None:
+        """Refuse an update that brings back what was replaced or removed in the meantime.
+
+        Kinto writes a record as it was read, with the changes of this request. What another
+        request changed in between is undone by that, and the file that comes back is gone.
+
+        :raises AttachmentGone: the attachment is not as it was when this request read it.
+        """
+        if change.created or self.agrees(change.new, current):
+            return
+        # The index says otherwise, but it may be younger than the record.
+        if not same_json(self.committed(change), change.new):
+            raise AttachmentGone("The attachment was changed meanwhile, please retry.")
+        if change.new is not None and not current:
+            key = self.key_of_other(change.new, current)
+            if key is not None:
+                link = Link.to(change.record, key, change.new)
+                self.step(key, COPIED, partial(self.share_if_known, link))
+
+    def agrees(self, attachment: Any, current: list[Link]) -> bool:
+        """Whether the index says of a record what its attachment says."""
+        if attachment is None:
+            return not current
+        possible = self.possible_keys(attachment)
+        if not current:
+            return not possible
+        return all(
+            link.describes(attachment) and (link.key in possible or not possible)
+            for link in current
+        )
+
+    def committed(self, change: RecordChange) -> Any:
+        """The attachment as others see it: that of the record which this request overwrites."""
+
+        def read() -> Any:
+            with transaction.manager:
+                return (_stored_record(self.registry, change.record) or {}).get(FIELD)
+
+        # In another thread: Kinto's transactions and database connections are one per thread.
+        with ThreadPoolExecutor(max_workers=1) as other:
+            return other.submit(read).result()
+
+    def possible_keys(self, attachment: Any) -> set[str]:
+        return possible_keys(self.settings, self.registry.route_prefix, attachment)
+
+    def rules(self, record: str) -> CollectionSettings:
+        uri = RecordURI.parse(record)
+        resolver: CollectionSettingsResolver = self.registry.attachment_collection_settings
+        return resolver.noted(self.ledger, uri.bucket_id, uri.collection_id)
+
+    # How it is changed.
+
+    def step(self, key: str, rank: int, step: Callable[[], None]) -> None:
+        self.steps.append((digest_of(key), rank, step))
+
+    def add(self, link: Link, file: NewFile) -> None:
+        self.ledger.linking.add(link.key)
+        if time.monotonic() - file.stored < SOON:
+            self.links.add(link)
+        else:
+            # A client can send the file, and the end of its form hours later.
+            self.links.share(link, is_known=True)
+        self.ledger.when_committed(self.ledger.linked, link.key)
+
+    def share_if_known(self, link: Link) -> None:
+        with suppress(AttachmentGone):
+            self.links.share(link)
+
+    def drop(self, links: list[Link]) -> None:
+        self.orphans += self.links.drop(links)
+
+    def empty(self, uri: str) -> None:
+        """Retire all links of records below a bucket or collection."""
+        for page in self.links.under(f"{uri}/"):
+            self.steps.clear()
+            self.dropped.clear()
+            for link in page:
+                if (link.record, link.key) not in self.wanted:
+                    self.retire(link, RecordChange(None, link.record, created=False, old=None))
+            for _, _, step in sorted(self.steps, key=itemgetter(0, 1)):
+                step()
+            self.drop(self.dropped)
+
+
+def _stored_record(registry: Any, uri: str) -> dict[str, Any] | None:
+    parsed = RecordURI.parse(uri)
+    try:
+        record: dict[str, Any] = registry.storage.get(
+            "record", parsed.collection, parsed.record_id
+        )
+    except ObjectNotFoundError:
+        return None
+    return record
+
+
+def _delete_records_below(registry: Any, uri: str) -> None:
+    """Delete all records, where Kinto goes on to delete as many objects as one query gives.
+
+    The others would come back, without their files, with a bucket or collection of that name.
+    """
+    limit = registry.attachment_links.page_size
+    for parent_id in (uri, f"{uri}/*"):
+        while limit <= len(
+            registry.storage.delete_all(
+                resource_name="record", parent_id=parent_id, with_deleted=False
+            )
+        ):
+            pass

@@ -1,0 +1,71 @@
+"""Who may write the ``attachment`` of records: code on the server that says so, nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kinto.core.errors import raise_invalid
+from kinto.core.storage.memory import MemoryBasedStorage
+
+from kinto_attachment.files.ledger import collection_of
+from kinto_attachment.metadata import FIELD, same_json
+
+ALLOWED = "kinto_attachment.allowed"
+
+
+@contextmanager
+def allow_metadata_changes(request: Any) -> Iterator[None]:
+    """Let server-side code write the ``attachment`` of records.
+
+    Only for the records whose change is notified (``notify_resource_event``) inside the block.
+    """
+    before = {id(impacted) for impacted in _impacted(request)}
+    yield
+    allowed = request.bound_data.setdefault(ALLOWED, [])
+    # The objects themselves, not their ids: an id is given anew once its object is gone.
+    allowed += [impacted for impacted in _impacted(request) if id(impacted) not in before]
+
+
+def _impacted(request: Any) -> Iterator[dict[str, Any]]:
+    collected = request.bound_data.get("resource_events")
+    for _, impacted, _ in collected.event_dict.values() if collected else ():
+        yield from impacted
+
+
+def check(event: Any) -> None:
+    """:raises HTTPBadRequest: a record of the event has an attachment that nobody may give it."""
+    if any(_is_forged(event, impacted) for impacted in event.impacted_objects):
+        _roll_back(event)
+        description = "Attachment metadata cannot be modified."
+        raise_invalid(event.request, name=FIELD, description=description)
+
+
+def before_and_after(impacted: dict[str, Any]) -> tuple[Any, Any]:
+    """The new attachment object of a record, and the old one."""
+    return impacted["new"].get(FIELD), (impacted.get("old") or {}).get(FIELD)
+
+
+def _is_forged(event: Any, impacted: dict[str, Any]) -> bool:
+    new, old = before_and_after(impacted)
+    if new is None or same_json(new, old):
+        return False
+    # Existing plugins say so by this flag, and Kinto merges the events of a request.
+    if getattr(event.request, "_attachment_auto_save", False):
+        return False
+    return all(impacted is not other for other in event.request.bound_data.get(ALLOWED, ()))
+
+
+def _roll_back(event: Any) -> None:
+    """Undo the change on a memory backend: the error to come has a database do so by itself."""
+    backend = event.request.registry.storage
+    if not isinstance(backend, MemoryBasedStorage):
+        return
+    for impacted in reversed(event.impacted_objects):  # A batch may write a record twice.
+        parent = {"resource_name": "record", "parent_id": collection_of(event, impacted)}
+        object_id = impacted["new"]["id"]
+        if impacted.get("old"):
+            backend.update(object_id=object_id, obj=impacted["old"], **parent)
+        else:
+            backend.delete(object_id=object_id, with_deleted=False, **parent)

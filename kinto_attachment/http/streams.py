@@ -1,0 +1,189 @@
+"""Readers around readers: each gives the bytes of the one inside, and does one thing more."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge
+
+# What gunicorn receives at a time: of each smaller read, it copies the rest.
+CHUNK_SIZE = 1024 * 1024
+GZIP_FORMAT = 16 + zlib.MAX_WBITS
+
+# RFC 9530 names -> hashlib names; what is not here is ignored, as the RFC has it.
+DIGEST_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
+
+_KEY = r"[a-z*][a-z0-9_.*-]*"
+# RFC 8941 3.2, as far as a dictionary of byte sequences needs it.
+_DIGEST_MEMBER = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):(?:; *{_KEY}(?:=[^ ,;\"]+)?)*")
+
+
+class Reader(Protocol):
+    """A source of bytes that is read once, from front to back."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, maybe fewer; ``b""`` at the end and only there."""
+        ...
+
+
+class BaseReader:
+    """What all readers here share: a negative size means all that is left, as with files."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size < 0:
+            return b"".join(iter(partial(self._read, CHUNK_SIZE), b""))
+        return self._read(size) if size else b""
+
+    def _read(self, size: int) -> bytes:
+        raise NotImplementedError
+
+
+class HashingReader(BaseReader):
+    """Counts and hashes in passing: SHA-256, and the ``algorithms`` (hashlib names) besides."""
+
+    def __init__(self, reader: Reader, algorithms: Iterable[str] = ()) -> None:
+        self._reader = reader
+        self._hashes = {
+            name: hashlib.new(name, usedforsecurity=False) for name in ("sha256", *algorithms)
+        }
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of what was read so far, in hex."""
+        return self._hashes["sha256"].hexdigest()
+
+    def digest(self, name: str) -> bytes:
+        """Of what was read so far, by one of the algorithms asked for."""
+        return self._hashes[name].digest()
+
+    def _read(self, size: int) -> bytes:
+        data = self._reader.read(size)
+        self.size += len(data)
+        for value in self._hashes.values():
+            value.update(data)
+        return data
+
+
+class LimitedReader(BaseReader):
+    """Refuses more than ``limit`` bytes, as soon as they come; 0 is no limit."""
+
+    def __init__(self, reader: Reader, limit: int) -> None:
+        self._reader = reader
+        self._limit = limit
+        self._size = 0
+
+    def _read(self, size: int) -> bytes:
+        """:raises TooLarge: also on every later read."""
+        data = self._reader.read(size)
+        self._size += len(data)
+        if 0 < self._limit < self._size:
+            raise TooLarge(f"body: File size exceeds the limit of {self._limit} bytes.")
+        return data
+
+
+class GzipReader(BaseReader):
+    """The bytes of the inner reader, gzipped; the same bytes in give the same bytes out.
+
+    Holds a chunk of the inner reader and what it compresses to, however large the file.
+    """
+
+    def __init__(self, reader: Reader, level: int = 6) -> None:
+        self._reader = reader
+        # zlib's own gzip header has no file name and a modification time of 0 (RFC 1952 2.3.1).
+        self._compressor = zlib.compressobj(level, zlib.DEFLATED, GZIP_FORMAT)
+        self._ready = b""
+        self._position = 0
+        self._ended = False
+
+    def _read(self, size: int) -> bytes:
+        while self._position == len(self._ready) and not self._ended:
+            data = self._reader.read(CHUNK_SIZE)
+            self._ended = not data
+            self._ready = self._compressor.compress(data) if data else self._compressor.flush()
+            self._position = 0
+        start, self._position = self._position, min(self._position + size, len(self._ready))
+        return self._ready[start : self._position]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A digest that a header says the bytes have; the algorithm is hashlib's name."""
+
+    header: str
+    algorithm: str
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class ClaimedDigests:
+    """The digests a client claims, in ``Content-Digest``, ``Repr-Digest`` or ``Content-MD5``.
+
+    All three cover the content that their headers belong to, whole (RFC 9530 2 and 3; a
+    request's representation is its content). So the headers of a PUT of raw bytes are compared
+    with the file; the headers of a multipart request with its whole body, boundaries and all;
+    and the headers of the form's file part with the file.
+    """
+
+    claims: tuple[Claim, ...] = ()
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, str]) -> ClaimedDigests:
+        """The claims among ``headers``, whose names may be in any case.
+
+        :raises InvalidBody: a header is malformed; unknown algorithms are ignored.
+        """
+        claims: list[Claim] = []
+        for name, value in headers.items():
+            if name.lower() in ("content-digest", "repr-digest"):
+                claims += _digest_fields(name, value)
+            elif name.lower() == "content-md5":
+                claims.append(_claim(name, "md5", value.strip()))
+        return cls(tuple(claims))
+
+    def __bool__(self) -> bool:
+        return bool(self.claims)
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """What the :class:`HashingReader` to check has to be made with."""
+        return tuple({claim.algorithm: None for claim in self.claims})
+
+    def check(self, reader: HashingReader) -> None:
+        """:raises DigestMismatch: what was read through ``reader`` is not what was claimed."""
+        for claim in self.claims:
+            if reader.digest(claim.algorithm) != claim.digest:
+                raise DigestMismatch(
+                    f"{claim.header} does not match the {claim.algorithm} digest"
+                    f" of the {reader.size} bytes received."
+                )
+
+
+def _digest_fields(header: str, value: str) -> Iterator[Claim]:
+    members = (member.strip(" \t") for member in value.split(","))
+    for member in filter(None, members):
+        match = _DIGEST_MEMBER.fullmatch(member)
+        if not match:
+            raise InvalidBody(f"{header} is malformed.")
+        if match[1] in DIGEST_ALGORITHMS:
+            # RFC 8941 4.2.7: padding may be missing.
+            padded = match[2] + "=" * (-len(match[2]) % 4)
+            yield _claim(header, DIGEST_ALGORITHMS[match[1]], padded)
+
+
+def _claim(header: str, algorithm: str, encoded: str) -> Claim:
+    try:
+        digest = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidBody(f"{header} is malformed.") from error
+    if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
+        raise InvalidBody(f"{header} has a digest of the wrong length.")
+    return Claim(header, algorithm, digest)

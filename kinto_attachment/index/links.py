@@ -1,0 +1,352 @@
+"""The index: which stored file belongs to which record.
+
+It lives in Kinto's own storage backend, in the transaction of the record it speaks of. A **link**
+is an object for each pair of a record and a file, ``{key, record, filename, hash, mimetype, size,
+state, until}`` under ``attachments:{record URI}``. Its id is made of the object key alone. So
+*record -> files* is one look-up by parent, *file -> records* one by id (PostgreSQL's primary key
+starts with the id), and *all below a bucket or collection* one by prefix. One parent per record
+means that two uploads never meet on the unique index on (parent, timestamp). The prefix keeps
+Kinto's own cascades, which delete all objects under a bucket's URI, away from here.
+
+Nearly every file has one link. Such a link is *sole*: whoever deletes it knows, without looking
+any further, that the file is garbage. A second link makes both *shared* (another id), and from
+then on whoever adds or drops a link of that file locks it first. Since it is a deletion that
+tells whether the sole link was still there, a transaction that drops it and one that shares it
+meet on that row: one of them waits, and then sees what the other did.
+
+Whoever changes the links of several files does so in the order of their ids, so that no two
+transactions wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Literal
+
+from kinto.core.storage import Filter, Sort
+from kinto.core.utils import COMPARISON, msec_time
+
+from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.index.objects import Objects, batches, digest_of
+from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.index.reservations import Reservations
+from kinto_attachment.metadata import same_json
+from kinto_attachment.storage import FileStorage
+
+DIGEST_LENGTH = 64
+FEW_RECORDS = 50  # Up to so many are looked up one by one.
+ANY = "attachments:*"
+
+
+State = Literal["current", "kept", "lingering", "withdrawn"]
+ENDING: tuple[State, ...] = ("lingering", "withdrawn")
+FIELDS = ("record", "key", "filename", "hash", "mimetype", "size", "state")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A record and one of its files: the current one, or one from before.
+
+    One from before is kept for good (``kept``), or ``until`` a time (ms since the epoch): to be
+    read by whoever may read the record (``lingering``) or by nobody (``withdrawn``). Either way it
+    can be linked again.
+    """
+
+    record: str
+    key: str
+    filename: str
+    hash: str
+    mimetype: str
+    size: int
+    state: State = "current"
+    until: int = 0
+    shared: bool = False
+
+    @property
+    def parent(self) -> str:
+        return f"attachments:{self.record}"
+
+    @property
+    def id(self) -> str:
+        return digest_of(self.key) + ("-shared" if self.shared else "")
+
+    @classmethod
+    def to(cls, record: str, key: str, attachment: dict[str, Any]) -> Link:
+        """The link of a record to a file, from the attachment object in the record."""
+        fields = ("filename", "hash", "mimetype", "size")
+        return cls(record, key, **{name: attachment.get(name, "") for name in fields})
+
+    @classmethod
+    def load(cls, row: dict[str, Any]) -> Link:
+        shared = str(row["id"]).endswith("-shared")
+        until = row.get("until", 0)
+        return cls(**{name: row[name] for name in FIELDS}, until=until, shared=shared)
+
+    def dump(self) -> dict[str, Any]:
+        row = {name: getattr(self, name) for name in FIELDS}
+        return {**row, "until": self.until} if self.until else row
+
+    def is_readable(self, now: int) -> bool:
+        """Whether those who may read the record may read the file, at a time in ms."""
+        if self.state == "lingering":
+            return self.until > now
+        return self.state != "withdrawn"
+
+    def describes(self, attachment: Any) -> bool:
+        """Whether this is the content that an attachment object speaks of."""
+        return isinstance(attachment, Mapping) and same_json(
+            [self.hash, self.size], [attachment.get("hash"), attachment.get("size")]
+        )
+
+
+class Links:
+    """The index over a Kinto storage backend; every method runs in the caller's transaction."""
+
+    def __init__(self, backend: Any, storage: FileStorage, page_size: int) -> None:
+        self.outbox = Outbox(backend)
+        self.reservations = Reservations(backend)
+        self.storage = storage
+        self.page_size = page_size  # Kinto's ``storage_max_fetch_size``.
+        self._rows = Objects(backend, "attachment")
+        self._locks = Objects(backend, "attachment-lock")
+
+    # Questions.
+
+    def of_record(self, record: str) -> list[Link]:
+        """The files of a record: the current one and kept ones."""
+        rows = self._rows.list(f"attachments:{record}")
+        return [Link.load(row) for row in rows]
+
+    def of_records(self, collection: str, ids: list[str]) -> list[Link]:
+        """The same for several records of a collection (its URI)."""
+        records = [f"{collection}/records/{object_id}" for object_id in ids]
+        if len(records) <= FEW_RECORDS:
+            return [link for record in records for link in self.of_record(record)]
+        rows = []
+        for batch in batches(records):
+            rows += self._rows.list(
+                f"attachments:{collection}/records/*", Filter("record", batch, COMPARISON.IN)
+            )
+        return [Link.load(row) for row in rows]
+
+    def of_key(self, key: str) -> list[Link]:
+        """The records that a file belongs to."""
+        digest = digest_of(key)
+        rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
+        return [link for link in map(Link.load, rows) if link.key == key]
+
+    def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
+        """All links of records whose URI starts with ``prefix``, a page at a time.
+
+        Kinto's storage returns a limited number of objects. A page that is full is asked for
+        again in sixteen parts, by the next hexadecimal digit of the ids, so links may be dropped
+        on the way. ``within`` is the digits to start with (to share the work).
+        """
+        rows = self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("id", within, COMPARISON.MIN),
+            Filter("id", f"{within}g", COMPARISON.LT),
+        )
+        if len(rows) >= self.page_size and len(within) == DIGEST_LENGTH:
+            yield from self._under_of_one_file(prefix, within)
+        elif len(rows) >= self.page_size:
+            for digit in "0123456789abcdef":
+                yield from self.under(prefix, within + digit)
+        elif rows:
+            # PostgreSQL's LIKE takes the ``_`` of a bucket's name for any character.
+            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+
+    def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
+        """The same, for a file that so many records share that its links alone fill a page."""
+        last = ""
+        while rows := self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
+            Filter("record", last, COMPARISON.GT),
+            sorting=[Sort("record", 1)],
+            limit=self.page_size,
+        ):
+            last = rows[-1]["record"]
+            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+
+    def without_links(self, keys: list[str]) -> set[str]:
+        """Those of the keys that no record points at."""
+        ids = {key: digest_of(key) for key in keys}
+        linked: set[str] = set()
+        for batch in batches(ids.values()):
+            both = {*batch, *(f"{digest}-shared" for digest in batch)}
+            rows = self._rows.list(ANY, Filter("id", both, COMPARISON.IN))
+            linked.update(row["key"] for row in rows)
+        return set(keys) - linked
+
+    def confirm_unlinked(self, record: str, key: str) -> bool:
+        """Make sure that a file which was stored for a record is, and stays, of no record.
+
+        :returns: False if the file has a link after all.
+
+        When the connection breaks at the commit, the database may still be about to commit. So
+        look where that transaction has written: who writes there waits for its end.
+        """
+        link = Link.to(record, key, {})
+        if not self._rows.create(link.parent, link.id, link.dump()):
+            return False
+        self._rows.delete(link.parent, link.id)
+        return not self.of_key(key)
+
+    # Changes.
+
+    def add(self, link: Link) -> None:
+        """Link a file that this very request stored: nobody else can know of it yet."""
+        self._put(link)
+
+    def update(self, link: Link) -> None:
+        """Write the link of a record that this transaction has written, too."""
+        self._put(link)
+
+    def share(self, link: Link, *, is_known: bool = False) -> None:
+        """Link a file that was there before, such as one whose metadata was copied to a record.
+
+        The index has to know a file with this key and content, unless the caller knows where
+        the file comes from (``is_known``): that there is a file in the storage is no proof.
+
+        :raises AttachmentGone: there is no such file, or it has lost its last link meanwhile.
+        """
+        self._lock(link.key)
+        others = self.of_key(link.key)
+        if others and not any(other.describes(link.dump()) for other in others):
+            raise AttachmentGone()
+        still_linked = [self._make_shared(other) for other in others]
+        if any(still_linked):
+            self._put(replace(link, shared=True))
+        elif self._rescue(link.key, is_known=is_known):
+            self._put(link)
+            self._unlock(link.key)
+        else:
+            raise AttachmentGone()
+
+    def retain(self, link: Link, state: State, until: int = 0) -> None:
+        """The record has another file now, or none, but this one is kept for good or a while."""
+        # The link is not there for a moment: who shares the file must not look just then.
+        self._lock(link.key)
+        if not link.shared and not self._delete_sole([link]):
+            link = replace(link, shared=True)
+        # None is left if gc took the file, as the record had not pointed at it for long.
+        if not link.shared or self.of_key(link.key):
+            self._put(replace(link, state=state, until=until))
+        self._unlock(link.key)
+
+    def end_lingering(self, keys: Iterable[str]) -> list[str]:
+        """Drop the links of files whose time is over; returns the keys that have none any more."""
+        orphans, now = [], msec_time()
+        for key in sorted(keys, key=digest_of):
+            self._lock(key)
+            over = [
+                link for link in self.of_key(key) if link.state in ENDING and link.until <= now
+            ]
+            self.drop(over)
+            if not self.of_key(key):
+                orphans.append(key)
+            self._unlock(key)
+        return orphans
+
+    def drop(self, links: list[Link]) -> list[str]:
+        """Remove links; returns the keys that have none any more."""
+        orphans = []
+        links = sorted(links, key=attrgetter("id"))
+        for batch in batches(link for link in links if not link.shared):
+            gone = self._delete_sole(batch)
+            orphans += [link.key for link in batch if link.id in gone]
+            # Not there as a sole link any more: somebody shared it since we read it.
+            links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
+        for link in links:
+            if link.shared and self._drop_shared(link):
+                orphans.append(link.key)
+        return orphans
+
+    def drop_dangling(self, links: list[Link]) -> list[str]:
+        """The same for links whose record was seen not to point at the file.
+
+        Since they were read, the record may have let go of the file in order to keep it.
+        """
+        orphans = []
+        for batch in batches(link for link in links if not link.shared):
+            gone = self._delete_sole(batch, Filter("state", "current", COMPARISON.EQ))
+            orphans += [link.key for link in batch if link.id in gone]
+        for link in links:
+            if link.shared and self._drop_shared(link, state="current"):
+                orphans.append(link.key)
+        return orphans
+
+    def move_orphans_to_outbox(self, keys: Iterable[str]) -> tuple[list[Garbage], set[str]]:
+        """Put files in the outbox that seem to have no link, and have none indeed.
+
+        Unlike files that lose their last link here, others may be about to be linked. A name
+        that is claimed may by now be that of another file, newer than the one that was seen.
+        """
+        orphans = set()
+        for key in sorted(keys, key=digest_of):
+            if not self.reservations.claim(key):
+                continue
+            self._lock(key)
+            if not self.of_key(key) and not self.outbox.entries(key):
+                orphans.add(key)
+            self._unlock(key)
+            self.reservations.release(key)
+        return self.outbox.add(sorted(orphans)), orphans
+
+    # How.
+
+    def _put(self, link: Link) -> None:
+        self._rows.put(link.parent, link.id, link.dump())
+
+    def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
+        """Delete sole links, many in one query; returns the ids of those that were there."""
+        if len(links) == 1 and not filters:
+            return {link.id for link in links if self._rows.delete(link.parent, link.id)}
+        ids = {link.id for link in links}
+        deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
+        return {row["id"] for row in deleted}
+
+    def _lock(self, key: str) -> None:
+        """Wait for other transactions that share or unshare this file, then hold them off."""
+        self._locks.put(f"attachments-lock:{digest_of(key)}", "lock", {})
+
+    def _unlock(self, key: str) -> None:
+        """Leave no lock behind; others are held off until the commit all the same."""
+        self._locks.delete(f"attachments-lock:{digest_of(key)}", "lock")
+
+    def _make_shared(self, link: Link) -> Link | None:
+        """Give a link the id of a shared one; None when it was dropped meanwhile."""
+        if not link.shared:
+            if not self._rows.delete(link.parent, link.id):
+                return None
+            link = replace(link, shared=True)
+            self._put(link)
+        return link
+
+    def _drop_shared(self, link: Link, state: str = "") -> bool:
+        """Drop one of several links, if it is in this state; True when it was the last."""
+        self._lock(link.key)
+        if state and link.record not in [
+            other.record for other in self.of_key(link.key) if other.state == state
+        ]:
+            return False
+        if not self._rows.delete(link.parent, link.id) or self.of_key(link.key):
+            return False
+        self._unlock(link.key)
+        return True
+
+    def _rescue(self, key: str, *, is_known: bool) -> bool:
+        """Whether a file without links is there; take it out of the outbox, unless too late."""
+        entries = self.outbox.entries(key)
+        if not entries and not is_known:
+            return False
+        for entry in entries:
+            if not self.outbox.take(entry):
+                return False
+            rest = entry.without(key)
+            if rest.keys:
+                self.outbox.put(rest)
+        return self.storage.exists(key)

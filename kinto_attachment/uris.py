@@ -1,0 +1,35 @@
+"""The URIs of Kinto's objects, as permissions and events have them: without the API's version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RecordURI:
+    """``/buckets/{bucket_id}/collections/{collection_id}/records/{record_id}``."""
+
+    bucket_id: str
+    collection_id: str
+    record_id: str
+
+    @classmethod
+    def parse(cls, text: str) -> RecordURI:
+        """:raises ValueError: this is not the URI of a record."""
+        match text.split("/"):
+            case ["", "buckets", bucket_id, "collections", collection_id, "records", record_id]:
+                return cls(bucket_id, collection_id, record_id)
+        raise ValueError(f"Not the URI of a record: {text!r}")
+
+    @property
+    def bucket(self) -> str:
+        """The URI of the bucket."""
+        return f"/buckets/{self.bucket_id}"
+
+    @property
+    def collection(self) -> str:
+        """The URI of the collection, which is the parent of the record in Kinto's storage."""
+        return f"{self.bucket}/collections/{self.collection_id}"
+
+    def __str__(self) -> str:
+        return f"{self.collection}/records/{self.record_id}"
