@@ -15,7 +15,7 @@ import sys
 import warnings
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -227,6 +227,15 @@ def write_behind(app: Any, uri: str, data: dict[str, Any]) -> None:
     parent, _, object_id = uri.rpartition("/records/")
     with transaction.manager:
         app.app.registry.storage.update("record", parent, object_id, data)
+
+
+def describe_behind(app: Any, uri: str, **changes: Any) -> None:
+    """Have other code than ours describe a record's file, in the record and in the index."""
+    write_behind(app, uri, {"attachment": {**attachment_of(app, uri), **changes}})
+    links = app.app.registry.attachment_links
+    with transaction.manager:
+        (link,) = links.of_record(uri)
+        links.update(replace(link, **changes))
 
 
 def userid(app: Any, headers: Headers = ALICE) -> str:

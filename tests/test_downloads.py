@@ -23,6 +23,7 @@ from tests.application import (
     ask,
     attach,
     attachment_of,
+    describe_behind,
     put,
     put_raw,
     read,
@@ -328,8 +329,8 @@ class TestNotFound:
     @ON_MEMORY
     @pytest.mark.parametrize("mimetype", ["тип/x", "text/тип", "é/x", "text", "", "a/b\r\nX: y"])
     def test_a_type_that_is_no_header(self, app: Any, mimetype: str) -> None:
-        attachment = {**attach(app).json, "mimetype": mimetype}
-        write_behind(app, RECORD, {"attachment": attachment})
+        attach(app)
+        describe_behind(app, RECORD, mimetype=mimetype)
         assert get(app).headers["Content-Type"] == "application/octet-stream"
 
 

@@ -17,6 +17,7 @@ from tests.application import (
     Part,
     attach,
     attachment_of,
+    describe_behind,
     form,
     key_of,
     post_form,
@@ -162,8 +163,8 @@ class TestFilenames:
     @ON_MEMORY
     @pytest.mark.parametrize("length", [300, 10_000])
     def test_that_other_code_has_written_are_cut_in_headers(self, app: Any, length: int) -> None:
-        attachment = {**attach(app).json, "filename": "\u202e" + "ф" * length + ".txt"}
-        write_behind(app, RECORD, {"attachment": attachment})
+        attach(app)
+        describe_behind(app, RECORD, filename="\u202e" + "ф" * length + ".txt")
         header = app.get(URL, headers=ALICE).headers["Content-Disposition"]
         assert len(header) < 1200
         assert header.endswith(quote("фф.txt"))
