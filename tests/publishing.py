@@ -29,10 +29,10 @@ def includeme(config: Any) -> None:
 def publish(request: Any) -> dict[str, int]:
     ids_of = request.json.get("ids_of")
     pairs = request.json["copies"].items()
-    return {"copied": sum(copy(request, *pair, ids_of or pair[1]) for pair in pairs)}
+    return {"copied": sum(copy(request, *pair, ids_of) for pair in pairs)}
 
 
-def copy(request: Any, source: str, target: str, ids_of: str) -> bool:
+def copy(request: Any, source: str, target: str, ids_of: str | None = None) -> bool:
     """False when there is nothing to copy."""
     storage = request.registry.storage
     parent, _, object_id = source.rpartition("/records/")
@@ -41,7 +41,7 @@ def copy(request: Any, source: str, target: str, ids_of: str) -> bool:
     except ObjectNotFoundError:
         return False
     parent, _, object_id = target.rpartition("/records/")
-    _, _, bucket_id, _, collection_id, _, told_id = ids_of.split("/")
+    _, _, bucket_id, _, collection_id, _, told_id = (ids_of or target).split("/")
     try:
         old = storage.get("record", parent, object_id)
     except ObjectNotFoundError:

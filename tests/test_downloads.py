@@ -380,11 +380,14 @@ class TestLocation:
         app.get(URL, headers=ANONYMOUS, status=401)
         app.get(RECORD, headers=ANONYMOUS, status=401)
 
-    @pytest.mark.parametrize(("public", "who"), [("false", "private"), ("true", "public")])
-    def test_never_changes(self, build: Build, public: str, who: str) -> None:
+    @pytest.mark.parametrize(
+        ("public", "caching"),
+        [("false", "private, no-cache"), ("true", "public, max-age=31536000, immutable")],
+    )
+    def test_never_changes(self, build: Build, public: str, caching: str) -> None:
         app = build(public=public, downloads="proxy")
         response = get(app, attach(app).json["location"])
-        assert response.headers["Cache-Control"] == f"{who}, max-age=31536000, immutable"
+        assert response.headers["Cache-Control"] == caching
         assert response.headers["ETag"] == f'"{sha256(CONTENT)}"'
         assert response.headers["Content-Disposition"] == 'inline; filename="notes.txt"'
         assert response.headers["X-Content-Type-Options"] == "nosniff"

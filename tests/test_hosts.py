@@ -21,7 +21,6 @@ from tests.application import (
     RECORD,
     Headers,
     attach,
-    attachment_of,
     error,
     key_of,
     put,
@@ -96,6 +95,21 @@ class TestHost:
         assert part["status"] == 400
         assert stored_files(app) == {victim}
         assert read(app) == CONTENT
+
+    @pytest.mark.parametrize("host", HOSTILE)
+    def test_of_a_batch_whose_part_has_a_good_one(self, app: Any, victim: str, host: str) -> None:
+        (part,) = batch(
+            app,
+            {
+                "method": "PUT",
+                "path": f"/v1{BOBS}/attachment?filename=a.txt",
+                "headers": {"Host": "good.example"},
+                "body": {"any": "JSON"},
+            },
+            headers={**BOB, "Host": host.format(key=victim)},
+        )
+        assert part["status"] == 400
+        assert stored_files(app) == {victim}
 
     def test_of_a_part_is_not_in_the_location(self, app: Any, victim: str) -> None:
         (part,) = batch(
@@ -186,8 +200,9 @@ class TestCopiedMetadata:
         write(publisher, OTHER, {**attachment, **forged}, status=409)
         assert {record for record, _, _ in stored_links(publisher)} == {RECORD}
         publisher.delete(f"{BUCKET}/collections/source", headers=ALICE)
-        if attachment_of(publisher, RECORD) and publisher.get(OTHER, headers=ALICE, status="*"):
-            publisher.delete(OTHER, headers=ALICE, status="*")
+        # Nothing is rolled back on a memory backend, and the copy has no file there.
+        if publisher.get(OTHER, headers=ALICE, status="*").status_int == 200:
+            write_behind(publisher, OTHER, {})
 
     def test_whatever_the_server_was_called_then(self, publisher: Any) -> None:
         headers = {**ALICE, "Host": "former.example.com"}
@@ -267,4 +282,4 @@ def test_who_may_write_may_not_thereby_read_others(app: Any, victim: str) -> Non
         {"permissions": {"record:create": [userid(app, BOB)]}},
         headers=ALICE,
     )
-    app.get(f"/attachments/{victim}", headers=BOB, status="4*")
+    app.get(f"/attachments/{victim}", headers=BOB, status=404)

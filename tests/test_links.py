@@ -380,7 +380,7 @@ class TestIndex:
 
     def test_a_file_in_the_outbox_can_be_rescued(self, links: Links) -> None:
         for key in ("a.txt", "b.txt"):
-            links.storage.write(key, BytesIO(b"x"), "text/plain")
+            links.storage.write(key, BytesIO(b"xyz"), "text/plain")
         (entry,) = links.outbox.add(["a.txt", "b.txt"])
         links.share(link("a.txt"))
         assert links.of_key("a.txt") == [link("a.txt")]

@@ -98,7 +98,7 @@ class Records:
                 self.links.share(self._link(target, key))
         return "copied"
 
-    def move_orphans_to_outbox(self) -> Any:
+    def collect(self) -> Any:
         """What gc does with a file that had no link when it looked."""
         with transaction.manager:
             entries, _ = self.links.move_orphans_to_outbox([FILE])
@@ -260,7 +260,7 @@ def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
             assert sorted(results) == [False, False, True], stage.trace
 
 
-@pytest.mark.parametrize("second", [delete("a"), Records.bury], ids=["deletion", "gc"])
+@pytest.mark.parametrize("second", [delete("a"), Records.collect], ids=["deletion", "gc"])
 def test_a_name_that_becomes_free_is_given_to_a_file_that_stays(
     registry: Any, second: Act
 ) -> None:
@@ -275,4 +275,4 @@ def test_gc_spares_the_new_file_of_a_name_that_it_saw_unused(registry: Any) -> N
         records.delete("a")
         return records.name_anew("b")
 
-    meet(registry, "a", [delete_and_name_anew, Records.bury], Orders(preemptions=1))
+    meet(registry, "a", [delete_and_name_anew, Records.collect], Orders(preemptions=1))

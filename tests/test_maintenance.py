@@ -47,7 +47,7 @@ def store(app: Any, key: str = STRAY, content: bytes = b"stray") -> None:
 
 
 def collect(app: Any, grace: timedelta = AT_ONCE, **options: Any) -> Report:
-    return gc(app.app.registry, grace=grace, settling=timedelta(0), **options)
+    return gc(app.app.registry, grace=grace, pause=timedelta(0), **options)
 
 
 def test_a_clean_server_has_nothing_to_collect(app: Any) -> None:

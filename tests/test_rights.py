@@ -210,11 +210,9 @@ class TestExisting:
         self.check_hidden(upload_while(app, method, write, headers=headers, status=412))
 
     def test_in_a_batch(self, app: Any, method: str) -> None:
-        if method == "POST":  # A batch has no forms: one without a file is refused as such.
-            return
         put(app, RECORD, data={"secret": "alice's"})
         allow_bob_to_create(app)
-        part = {"method": "PUT", "path": f"/v1{URL}?filename=a.json", "body": {"n": 1}}
+        part = {"method": method, "path": f"/v1{URL}?filename=a.json", "body": {"n": 1}}
         requests = {"requests": [{**part, "headers": SAFELY}]}
         (answer,) = app.post_json("/batch", requests, headers=BOB).json["responses"]
         assert answer["status"] == 412

@@ -46,7 +46,8 @@ MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
 IDENTITY = "Authorization"
 FOREVER = "max-age=31536000, immutable"
 CURRENT = {"Cache-Control": "private, no-cache", "Vary": IDENTITY}
-PRIVATE = {"Cache-Control": f"private, {FOREVER}", "Vary": IDENTITY}
+# Not for ever: Chromium does not compare credentials that it adds to a request by itself.
+PRIVATE = CURRENT
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
 FIRST_SIZE = 64 * 1024  # Of the first read, which everybody waits for.
 
@@ -90,6 +91,9 @@ class StoredFile:
         except FileNotFound:
             logger.error("The file of an attachment is missing: %s", key)
             raise
+        if stat.size != metadata.get("size"):
+            logger.error("The file of an attachment has another size: %s", key)
+            raise FileNotFound()
         filename, mimetype, sha256 = (
             str(metadata.get(name) or "") for name in ("filename", "mimetype", "hash")
         )

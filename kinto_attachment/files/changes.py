@@ -32,9 +32,9 @@ from kinto_attachment.settings import CollectionSettings, Settings
 from kinto_attachment.uris import RecordURI
 
 # Seconds between storing a file and linking it. Later, gc may have taken the file; before, it has
-# not: see maintenance.SETTLING.
+# not: it waits for so long, and for the transactions that are open then.
 SOON = 1.0
-# More files than that are let go of in bulk.
+# More files than that are let go of in bulk, where nothing else is to be done.
 FEW_FILES = 50
 
 NEW, COPIED, UPDATED, RETAINED, DROPPED = range(5)
@@ -76,6 +76,7 @@ class _Changes:
         self.dropped: list[Link] = []
         self.orphans: list[str] = []
         self.lingering: dict[int, list[str]] = defaultdict(list)
+        self.now = msec_time()
         self.wanted: set[tuple[str, str]] = set()  # Records that stay, and their files.
 
     def write(self) -> None:
@@ -84,7 +85,7 @@ class _Changes:
         present = self.present_links()
         for change in self.changes:
             self.plan(change, present.get(change.record, []))
-        if len(self.dropped) <= FEW_FILES:
+        if self.steps or len(self.dropped) <= FEW_FILES:
             for link in self.dropped:
                 self.step(link.key, DROPPED, partial(self.drop, [link]))
             self.dropped.clear()
@@ -180,7 +181,7 @@ class _Changes:
             if link.state == "current":
                 self.retain(link, "kept")
         elif rules.linger and link.state == "current":
-            until = msec_time() + int(rules.linger * 1000)
+            until = self.now + int(rules.linger * 1000)
             self.retain(link, "withdrawn" if withdrawn else "lingering", until)
             self.lingering[until].append(link.key)
         else:
@@ -270,12 +271,16 @@ class _Changes:
 
     def add(self, link: Link, file: NewFile) -> None:
         self.ledger.linking.add(link.key)
-        if time.monotonic() - file.stored < SOON:
+        if self.is_recent(file):
             self.links.add(link)
-        else:
-            # A client can send the file, and the end of its form hours later.
+        # A client can send the file, and the end of its form hours later, and a process can be
+        # stopped at any time: gc may have taken the file by now.
+        if not self.is_recent(file):
             self.links.share(link, is_known=True)
         self.ledger.when_committed(self.ledger.linked, link.key)
+
+    def is_recent(self, file: NewFile) -> bool:
+        return time.monotonic() - file.stored < SOON
 
     def share_if_known(self, link: Link) -> None:
         with suppress(AttachmentGone):

@@ -52,8 +52,11 @@ def check_host(request: Any) -> None:
 
     :raises HTTPBadRequest: the header is not ``host[:port]``.
     """
-    if not is_host(request.host):
-        raise_invalid(request, location="header", name="Host", description="Invalid host.")
+    asked = request
+    while asked is not None:
+        if not is_host(asked.host):
+            raise_invalid(request, location="header", name="Host", description="Invalid host.")
+        asked = getattr(asked, "parent", None)
 
 
 def location_of(request: Any, settings: Settings, key: str) -> str:

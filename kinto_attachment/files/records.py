@@ -92,7 +92,7 @@ def _forget_principals(request: Any) -> None:
 
     In a batch it reads them once for all parts, and there is no body to wait for.
     """
-    if not in_batch(request):
+    if request.method != "DELETE" and not in_batch(request):
         for name in [name for name in request.bound_data if str(name).endswith(PRINCIPALS)]:
             del request.bound_data[name]
 

@@ -34,6 +34,12 @@ CREATED = ("buckets", "collections")
 # Two writers in one collection collide when they get the same timestamp, so rarely twice.
 ATTEMPTS = 10
 PAUSE = 0.02  # Seconds, for the first; then longer, up to ten times that.
+KINDS = ("object", "plural")
+# Kinto's services whose DELETE meets uploads, and ours.
+DELETED = {
+    "attachment",
+    *(f"{name}-{kind}" for name in ("record", "collection", "bucket") for kind in KINDS),
+}
 # PostgreSQL's appendix A: serialization_failure and deadlock_detected.
 CONFLICTS = ("40001", "40P01")
 
@@ -151,7 +157,9 @@ def _can_be_repeated(request: Any, ledger: Ledger, error: BackendError) -> bool:
 
     The file of an upload is stored already, and what came with it is in the ledger.
     """
-    if in_batch(request) or not (ledger.received is not None or request.method == "DELETE"):
+    service = request.current_service
+    deletes = request.method == "DELETE" and service is not None and service.name in DELETED
+    if in_batch(request) or not (ledger.received is not None or deletes):
         return False
     cause = getattr(error.original, "orig", None)
     return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in CONFLICTS

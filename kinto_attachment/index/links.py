@@ -28,7 +28,7 @@ from typing import Any, Literal
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON, msec_time
 
-from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.errors import AttachmentGone, FileNotFound
 from kinto_attachment.index.objects import Objects, batches, digest_of
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.reservations import Reservations
@@ -220,7 +220,7 @@ class Links:
         still_linked = [self._make_shared(other) for other in others]
         if any(still_linked):
             self._put(replace(link, shared=True))
-        elif self._rescue(link.key, is_known=is_known):
+        elif self._rescue(link.key, is_known=is_known) and self._has_size(link):
             self._put(link)
             self._unlock(link.key)
         else:
@@ -274,6 +274,7 @@ class Links:
         for batch in batches(link for link in links if not link.shared):
             gone = self._delete_sole(batch, Filter("state", "current", COMPARISON.EQ))
             orphans += [link.key for link in batch if link.id in gone]
+            links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
             if link.shared and self._drop_shared(link, state="current"):
                 orphans.append(link.key)
@@ -333,13 +334,20 @@ class Links:
             other.record for other in self.of_key(link.key) if other.state == state
         ]:
             return False
-        if not self._rows.delete(link.parent, link.id) or self.of_key(link.key):
+        is_there = self._rows.delete(link.parent, link.id)
+        if self.of_key(link.key):
             return False
         self._unlock(link.key)
-        return True
+        return is_there
+
+    def _has_size(self, link: Link) -> bool:
+        try:
+            return self.storage.stat(link.key).size == link.size
+        except FileNotFound:
+            return False
 
     def _rescue(self, key: str, *, is_known: bool) -> bool:
-        """Whether a file without links is there; take it out of the outbox, unless too late."""
+        """Take a file without links out of the outbox; False when it is too late for that."""
         entries = self.outbox.entries(key)
         if not entries and not is_known:
             return False
@@ -349,4 +357,4 @@ class Links:
             rest = entry.without(key)
             if rest.keys:
                 self.outbox.put(rest)
-        return self.storage.exists(key)
+        return True

@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -20,13 +21,14 @@ import transaction
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
-from kinto_attachment.errors import AttachmentError, StorageError
+from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
 from kinto_attachment.files.collection_settings import DEFAULT
 from kinto_attachment.files.locations import possible_keys
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.links import Link, Links
 from kinto_attachment.index.objects import batches, digest_of
-from kinto_attachment.maintenance import heartbeat
+from kinto_attachment.index.open_transactions import OpenTransactions
+from kinto_attachment.maintenance import heartbeat, records
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.settings import CollectionSettings, Settings
 from kinto_attachment.storage import FileStat, FileStorage, ListsFiles, ListsUnfinished
@@ -37,12 +39,9 @@ UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 Progress = Callable[[str, int], None]
 
-# A request links a file that it stored a moment ago without asking whether it is there still
-# (changes.SOON). So a file that is young and has no link is looked at again a good while after
-# that moment, and deleted only if it has none then. The clock of the storage may be wrong, within
-# limits.
-YOUNG = timedelta(minutes=10)
-SETTLING = timedelta(seconds=10)
+# Longer than changes.SOON: see links_are_written.
+PAUSE = timedelta(seconds=2)
+MAX_WAIT = 60.0  # Seconds.
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def gc(
     dry_run: bool = False,
     shard: Shard = Shard(),
     progress: Progress = lambda step, count: None,
-    settling: timedelta = SETTLING,
+    pause: timedelta = PAUSE,
 ) -> Report:
     """Finish deletions, delete files no record knows, report records whose file is missing.
 
@@ -102,7 +101,7 @@ def gc(
     So are files with names that the plugin, as it is configured, does not give.
     """
     before = datetime.now(timezone.utc) - grace
-    return _Collector(registry, before, dry_run, shard, progress, settling).run()
+    return _Collector(registry, before, dry_run, shard, progress, pause).run()
 
 
 class _Collector:
@@ -113,7 +112,7 @@ class _Collector:
         dry_run: bool,
         shard: Shard,
         progress: Progress,
-        settling: timedelta,
+        pause: timedelta,
     ) -> None:
         self.registry = registry
         self.links: Links = registry.attachment_links
@@ -123,7 +122,7 @@ class _Collector:
         self.dry_run = dry_run
         self.shard = shard
         self.progress = progress
-        self.settling = settling
+        self.pause = pause
         self.report = Report()
         self.present = array("Q")  # The first 8 bytes of each stored key's hash.
 
@@ -186,15 +185,36 @@ class _Collector:
 
     def check_links(self) -> None:
         """Links whose record is gone, or has another attachment: a deletion overtook an upload."""
+        found: list[Link] = []
         for page in self.pages():
             with transaction.manager:
-                dangling = self.dangling(page)
-                self.report.dangling += [link.record for link in dangling]
-                if dangling and not self.dry_run:
-                    entries = self.links.outbox.add(self.links.drop_dangling(dangling))
-            if dangling and not self.dry_run:
+                found += self.dangling(page)
+        self.report.dangling += [link.record for link in found]
+        if found and not self.dry_run:
+            self.relink(found)
+            for batch in batches(found):
+                with transaction.manager:
+                    entries = self.links.outbox.add(self.links.drop_dangling(batch))
                 for entry in entries:
                     self.finish(entry)
+
+    def relink(self, dangling: list[Link]) -> None:
+        """Link the files to the records that do point at them: the links may be of wrong ones."""
+        keys = {link.key for link in dangling}
+        for batch in batches({link.hash for link in dangling}):
+            same_content = Filter(f"{FIELD}.hash", batch, COMPARISON.IN)
+            for collection in records.collections(self.registry):
+                for page in records.with_attachment(self.registry, collection, same_content):
+                    for record in page:
+                        self.relink_to(f"{collection}/records/{record['id']}", record[FIELD], keys)
+
+    def relink_to(self, uri: str, attachment: Any, keys: set[str]) -> None:
+        possible = possible_keys(self.settings, self.registry.route_prefix, attachment)
+        with transaction.manager:
+            if all(link.state != "current" for link in self.links.of_record(uri)):
+                for key in possible & keys:
+                    with suppress(AttachmentGone):
+                        self.links.share(Link.to(uri, key, attachment))
 
     def dangling(self, links: list[Link]) -> list[Link]:
         by_collection: dict[str, list[Link]] = defaultdict(list)
@@ -204,8 +224,8 @@ class _Collector:
         found = []
         for collection, members in by_collection.items():
             for batch in batches(members):
-                records = self.records(collection, [link.record for link in batch])
-                found += [link for link in batch if not self.points_at(records, link)]
+                written = self.records(collection, [link.record for link in batch])
+                found += [link for link in batch if not self.points_at(written, link)]
         return found
 
     def records(self, collection: str, uris: list[str]) -> dict[str, Any]:
@@ -217,8 +237,8 @@ class _Collector:
         )
         return {f"{collection}/records/{row['id']}": row for row in rows}
 
-    def points_at(self, records: dict[str, Any], link: Link) -> bool:
-        record = records.get(link.record)
+    def points_at(self, written: dict[str, Any], link: Link) -> bool:
+        record = written.get(link.record)
         if record is None or record.get(FIELD) is None:
             return False
         keys = possible_keys(self.settings, self.registry.route_prefix, record[FIELD])
@@ -229,21 +249,33 @@ class _Collector:
         if not isinstance(self.storage, ListsFiles):
             return
         ours = layout(self.settings)
-        young: list[FileStat] = []
+        found: list[FileStat] = []
         for batch in batches(self.listed()):
             old = [
                 file for file in batch if file.modified < self.before and ours.fullmatch(file.key)
             ]
             with transaction.manager:
                 unlinked = self.links.without_links([file.key for file in old])
-            found = [file for file in old if file.key in unlinked]
-            just_now = datetime.now(timezone.utc) - YOUNG
-            young += [file for file in found if file.modified > just_now]
-            self.remove([file for file in found if file.modified <= just_now])
-        if young:
-            time.sleep(self.settling.total_seconds())
-            for batch in batches(young):
+            found += [file for file in old if file.key in unlinked]
+        if found and (self.dry_run or self.links_are_written()):
+            for batch in batches(found):
                 self.remove(batch)
+
+    def links_are_written(self) -> bool:
+        """Wait for requests that may be linking a file which seemed to have no link.
+
+        A request that links a file within a moment (changes.SOON) after it stored it does not
+        ask whether the file is still there. It is in a transaction then, so wait for a moment,
+        and for the transactions that are open after it.
+        """
+        time.sleep(self.pause.total_seconds())
+        with_links = OpenTransactions(self.registry.storage)
+        if with_links.wait(MAX_WAIT):
+            return True
+        self.report.errors.append(
+            "A transaction of the database does not end: files without links are left alone."
+        )
+        return False
 
     def remove(self, files: list[FileStat]) -> None:
         """Delete files that seem to have no link, if they have none indeed."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import transaction
-from kinto.core.storage import Filter, Sort
-from kinto.core.utils import COMPARISON
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.locations import own_key
 from kinto_attachment.index.links import Link, Links
+from kinto_attachment.maintenance import records
 from kinto_attachment.metadata import FIELD
-
-RECORDS_AT_ONCE = 200
 
 
 @dataclass
@@ -34,8 +30,8 @@ def reindex(
 ) -> Rebuilt:
     """Link every record with an attachment of ours to its file, where no link is."""
     report = Rebuilt()
-    for collection in _collections(registry):
-        for page in _records(registry, collection):
+    for collection in records.collections(registry):
+        for page in records.with_attachment(registry, collection):
             with transaction.manager:
                 for record in page:
                     _relink(registry, f"{collection}/records/{record['id']}", record, report)
@@ -59,48 +55,3 @@ def _relink(registry: Any, uri: str, record: dict[str, Any], report: Rebuilt) ->
         report.linked += 1
     except AttachmentGone:
         report.missing.append(uri)
-
-
-def _collections(registry: Any) -> Iterator[str]:
-    with transaction.manager:
-        buckets = list(_all(registry, "bucket", ""))
-    for bucket in buckets:
-        bucket_uri = f"/buckets/{bucket['id']}"
-        with transaction.manager:
-            collections = list(_all(registry, "collection", bucket_uri))
-        for collection in collections:
-            yield f"{bucket_uri}/collections/{collection['id']}"
-
-
-def _records(registry: Any, collection: str) -> Iterator[list[dict[str, Any]]]:
-    with_attachment = [
-        Filter(FIELD, True, COMPARISON.HAS),
-        Filter(FIELD, None, COMPARISON.NOT),
-    ]
-    records = _all(registry, "record", collection, filters=with_attachment)
-    while True:
-        with transaction.manager:
-            page = list(islice(records, RECORDS_AT_ONCE))
-        if not page:
-            return
-        yield page
-
-
-def _all(
-    registry: Any, resource_name: str, parent_id: str, filters: list[Any] | None = None
-) -> Iterator[dict[str, Any]]:
-    """All objects under a parent, whose timestamps are unique, read page by page."""
-    rules: list[list[Filter]] = []
-    while True:
-        rows = registry.storage.list_all(
-            resource_name=resource_name,
-            parent_id=parent_id,
-            filters=filters,
-            sorting=[Sort("last_modified", 1)],
-            pagination_rules=rules,
-            limit=RECORDS_AT_ONCE,
-        )
-        yield from rows
-        if len(rows) < RECORDS_AT_ONCE:
-            return
-        rules = [[Filter("last_modified", rows[-1]["last_modified"], COMPARISON.GT)]]

@@ -1,0 +1,46 @@
+"""When the transactions that are open now have ended."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from typing import Any
+
+import transaction
+from kinto.core.storage.memory import MemoryBasedStorage
+
+PAUSE = 0.2  # Seconds between two looks.
+
+
+class OpenTransactions:
+    """The transactions that may have written something which others cannot see yet.
+
+    On PostgreSQL these are the ones that have a transaction id (its documentation, "System
+    Information Functions": ``pg_snapshot``). A memory backend has no transactions.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._memory = count()
+        # A transaction of our own: those with a higher id began after it.
+        self._newest = self._ask("pg_current_xact_id()")
+
+    def have_ended(self) -> bool:
+        return self._ask("pg_snapshot_xmin(pg_current_snapshot())") > self._newest
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all of them have ended; False if some have not within the time."""
+        deadline = time.monotonic() + seconds
+        while not self.have_ended():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(PAUSE)
+        return True
+
+    def _ask(self, function: str) -> int:
+        if isinstance(self._backend, MemoryBasedStorage):
+            return next(self._memory)
+        from sqlalchemy import text
+
+        with transaction.manager, self._backend.client.connect(readonly=True) as session:
+            return int(session.execute(text(f"SELECT {function}::text")).scalar())

@@ -1,0 +1,60 @@
+"""The records of a site, read page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import transaction
+from kinto.core.storage import Filter, Sort
+from kinto.core.utils import COMPARISON
+
+from kinto_attachment.metadata import FIELD
+
+RECORDS_AT_ONCE = 200
+
+
+def collections(registry: Any) -> Iterator[str]:
+    with transaction.manager:
+        buckets = list(_all(registry, "bucket", ""))
+    for bucket in buckets:
+        bucket_uri = f"/buckets/{bucket['id']}"
+        with transaction.manager:
+            collections = list(_all(registry, "collection", bucket_uri))
+        for collection in collections:
+            yield f"{bucket_uri}/collections/{collection['id']}"
+
+
+def with_attachment(
+    registry: Any, collection: str, *also: Filter
+) -> Iterator[list[dict[str, Any]]]:
+    """The records of a collection that have an attachment, each page in its own transaction."""
+    filters = [Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPARISON.NOT), *also]
+    records = _all(registry, "record", collection, filters=filters)
+    while True:
+        with transaction.manager:
+            page = list(islice(records, RECORDS_AT_ONCE))
+        if not page:
+            return
+        yield page
+
+
+def _all(
+    registry: Any, resource_name: str, parent_id: str, filters: list[Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """All objects under a parent, whose timestamps are unique, read page by page."""
+    rules: list[list[Filter]] = []
+    while True:
+        rows = registry.storage.list_all(
+            resource_name=resource_name,
+            parent_id=parent_id,
+            filters=filters,
+            sorting=[Sort("last_modified", 1)],
+            pagination_rules=rules,
+            limit=RECORDS_AT_ONCE,
+        )
+        yield from rows
+        if len(rows) < RECORDS_AT_ONCE:
+            return
+        rules = [[Filter("last_modified", rows[-1]["last_modified"], COMPARISON.GT)]]
