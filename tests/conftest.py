@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support.application")
 
-pytest_plugins = ["tests.support.services", "tests.support.backends"]
+pytest_plugins = ["tests.support.services", "tests.support.backends", "tests.support.sampling"]
 
 
 def pytest_configure() -> None:

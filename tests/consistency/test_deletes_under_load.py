@@ -10,9 +10,10 @@ import pytest
 
 from tests.support import invariants, live
 from tests.support.application import BUCKET, COLLECTION
+from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
-ROUNDS = 12
+ROUNDS = 12 // one_in(3)
 UPLOADERS = 4
 
 

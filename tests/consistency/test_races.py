@@ -1,4 +1,4 @@
-"""Requests that meet, in every order that one change of turns can make of them.
+"""Requests that meet, in orders that one change of turns can make of them: a third, or all.
 
 The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
 All pairs of requests meet in ``make chaos``; here are those that have most to do with each other.
@@ -34,6 +34,7 @@ from tests.support.races import (
     remove,
     replace,
 )
+from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
 PAIRS = [
@@ -78,14 +79,14 @@ def names(operations: tuple[races.Operation, ...]) -> str:
 def test_requests_that_meet_lose_and_leave_no_file(
     app: Any, pair: tuple[races.Operation, ...]
 ) -> None:
-    assert races.meet(app, pair, Orders(preemptions=1)) > 2
+    assert races.meet(app, pair, races.some_orders(names(pair))) > 2
 
 
 @pytest.mark.parametrize("pair", [(replace, publish), (replace, delete_collection)], ids=names)
 def test_requests_that_meet_lose_no_file_that_is_kept(
     keeping_app: Any, pair: tuple[races.Operation, ...]
 ) -> None:
-    assert races.meet(keeping_app, pair, Orders(preemptions=1)) > 2
+    assert races.meet(keeping_app, pair, races.some_orders(f"kept {names(pair)}")) > 2
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,8 @@ def test_requests_that_meet_lose_no_file_that_is_kept(
 def test_three_requests_that_meet_lose_and_leave_no_file(
     app: Any, three: tuple[races.Operation, ...]
 ) -> None:
-    orders = [at_random(seed) for seed in range(20)]
-    assert races.meet(app, three, orders) == 20
+    orders = [at_random(seed) for seed in range(20 // one_in(3))]
+    assert races.meet(app, three, orders) == len(orders)
 
 
 def test_gc_does_not_take_what_reindex_links(app: Any) -> None:

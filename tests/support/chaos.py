@@ -22,7 +22,7 @@ from typing import Any
 
 from kinto_attachment.maintenance import gc as maintenance
 from tests.consistency import test_faults, test_links_races
-from tests.support import invariants, live, load, races, services
+from tests.support import invariants, live, load, races, sampling, services
 from tests.support.interleavings import Orders, at_random
 
 # Longer than any request of the load takes, so gc may run while it does.
@@ -98,7 +98,7 @@ def kills(options: Options) -> Iterator[str]:
     for kind in ("local", "seaweedfs"):
         with loaded(options, kind) as (server, registry, clients):
             with clients.running():
-                killed = load.kill_workers_for(server, options.seconds, options.seed)
+                killed = load.kill_workers(server, after(options.seconds), options.seed)
             yield f"{kind}: {killed} workers killed, {told(clients)}"
             load.wait_for_quiet(registry)
             yield f"{kind}: {settle(registry)}"
@@ -174,6 +174,12 @@ def loaded(
     options.postgresql.drop_database(database)
 
 
+def after(seconds: float) -> Callable[[int], bool]:
+    """Whether so many seconds have passed since."""
+    until = time.monotonic() + seconds
+    return lambda _: time.monotonic() > until
+
+
 def told(clients: load.Load) -> str:
     return ", ".join(
         f"{count} times {status or 'no answer'}"
@@ -202,6 +208,7 @@ def main() -> int:
     if len(chosen) != len(arguments.trials or TRIALS):
         parser.error(f"the trials are {', '.join(names())}")
     logging.disable(logging.CRITICAL)  # Failures are the plan.
+    sampling.try_every_case()
     warnings.simplefilter("ignore")
     print(f"Seed {arguments.seed}.", flush=True)
     with (

@@ -215,29 +215,46 @@ class Orders:
     away from an actor that could go on.
 
     Iterating gives a function to decide with, each time for another schedule. Two actors rarely
-    need more than one preemption to harm each other.
+    need more than one preemption to harm each other. With ``one_in`` more than 1, a turn is taken
+    away at one in so many of the steps, beginning with the ``first``: a sample, with each actor
+    at the beginning all the same.
     """
 
-    def __init__(self, preemptions: int | None = None) -> None:
+    def __init__(self, preemptions: int | None = None, one_in: int = 1, first: int = 0) -> None:
         self.preemptions = preemptions
+        self.one_in = one_in
         self.count = 0
-        self._choices: list[int] = []  # Of each step: the how-manieth of the ready actors.
+        self._seen = -1 - first  # Turns that could be taken away.
+        self._choices: list[int] = []  # Of each step: which of the ready actors.
         self._options: list[int] = []  # Of each step: how many there were.
+        self._going_on: list[bool] = []  # Of each step: whether one could go on.
         self._spent = 0
 
     def __iter__(self) -> Iterator[Decide]:
         while True:
-            self._options, self._spent = [], 0
+            self._options, self._going_on, self._spent = [], [], 0
             yield self._decide
             self.count += 1
             # Two writes in one millisecond can end otherwise than two in a row.
             del self._choices[len(self._options) :]
-            # Next: the last step that could have gone otherwise, and what comes after it anew.
-            while self._choices and self._choices[-1] + 1 == self._options[len(self._choices) - 1]:
-                self._choices.pop()
+            while self._next() and not self._is_chosen():
+                pass
             if not self._choices:
                 return
+
+    def _next(self) -> bool:
+        """The last step that could have gone otherwise does, and what comes after it anew."""
+        while self._choices and self._choices[-1] + 1 == self._options[len(self._choices) - 1]:
+            self._choices.pop()
+        if self._choices:
             self._choices[-1] += 1
+        return bool(self._choices)
+
+    def _is_chosen(self) -> bool:
+        if not self._going_on[len(self._choices) - 1]:
+            return True
+        self._seen += 1
+        return self._seen % self.one_in == 0
 
     def _decide(self, ready: list[int], last: int | None, step: int) -> int:
         order = sorted(ready, key=lambda actor: actor != last)
@@ -249,6 +266,7 @@ class Orders:
         self._choices[step] = min(self._choices[step], len(order) - 1)
         choice = order[self._choices[step]]
         self._options.append(len(order))
+        self._going_on.append(going_on)
         self._spent += going_on and choice != last
         return choice
 

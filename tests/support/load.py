@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.support import live
@@ -103,12 +103,11 @@ def a_record(choices: random.Random, *collections: str) -> str:
     return f"{BUCKET}/collections/{name}/records/r{choices.randrange(RECORDS_EACH)}"
 
 
-def kill_workers_for(server: live.Server, seconds: float, seed: int = 0) -> int:
-    """Kill one or all workers again and again; returns how many died."""
+def kill_workers(server: live.Server, enough: Callable[[int], bool], seed: int = 0) -> int:
+    """Kill one or all workers again and again, until there are ``enough``; returns how many."""
     choices = random.Random(seed)
     killed = 0
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while not enough(killed):
         time.sleep(choices.uniform(0.05, 0.6))
         killed += server.kill_workers(only=choices.choice((1, 1, None)))
     return killed

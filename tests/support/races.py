@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support import invariants
+from tests.support import invariants, sampling
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -22,7 +22,7 @@ from tests.support.application import (
     put,
     put_collection,
 )
-from tests.support.interleavings import Decide, Stage
+from tests.support.interleavings import Decide, Orders, Stage
 from tests.support.services import PostgreSQL
 
 PUBLIC = f"{BUCKET}/collections/public"
@@ -99,6 +99,15 @@ OPERATIONS: list[Operation] = [
     delete_copy,
 ]
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
+
+
+ONE_IN = 3  # Of the moments at which one request can interrupt another; all in tests-all.
+
+
+def some_orders(name: str) -> Orders:
+    """Orders with one change of turns: a sample, another one for each ``name``."""
+    one_in = sampling.one_in(ONE_IN)
+    return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
 
 
 @contextlib.contextmanager
