@@ -2,8 +2,8 @@
 
 Each case does something to a record once, to learn the steps, and then again for each step:
 with a failure before it, a failure after it, and the worker killed before it; and killed after
-the last one. ``make tests`` tries all of them at commits, and one of them at each other step;
-``make tests-all`` tries all of them everywhere.
+the last one. ``make tests`` tries all of them at the commit that decides, and one of them at each
+other step; ``make tests-all`` tries all of them everywhere.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
     # Kinto commits a flush in several steps: it can fail, and yet be done.
     decisive = 0 if action is flush else commit_of(steps)
     for number, step in enumerate(steps, 1):
-        for when in moments(action, how, steps, number):
+        for when in moments(action, how, number, len(steps), decisive):
             told = f"{how} {when} step {number} of {steps}: {step}"
             answer = site.try_order(action, Order(number, when, how))
             assert (answer is None) == (how == "kill"), told
@@ -255,14 +255,19 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
 TURNS: list[tuple[How, When]] = [("error", "before"), ("error", "after"), ("kill", "before")]
 
 
-def moments(action: Action, how: How, steps: list[str], number: int) -> list[When]:
+def moments(action: Action, how: How, number: int, count: int, decisive: int) -> list[When]:
     """When to fail at a step; to be killed after it is to be killed before the next one."""
-    is_last = number == len(steps)
-    every: list[When] = ["before"] if how == "kill" and not is_last else ["before", "after"]
-    if sampling.every_case() or steps[number - 1] == "commit" or how not in ("error", "kill"):
+    every: list[When] = ["before"] if how == "kill" and number < count else ["before", "after"]
+    if sampling.every_case() or number == decisive:
         return every
-    turn = TURNS[(number + sampling.start(action.__name__, 3)) % 3]
-    return [when for when in every if (how, when) == turn or (how, when) == ("kill", "after")]
+    turn = number + sampling.start(action.__name__, len(TURNS))
+    if how == "conflict":
+        return [every[turn % 2]]
+    return [
+        when
+        for when in every
+        if (how, when) == TURNS[turn % len(TURNS)] or (how, when) == ("kill", "after")
+    ]
 
 
 def commit_of(steps: list[str]) -> int:

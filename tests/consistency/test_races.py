@@ -126,11 +126,12 @@ def test_gc_does_not_take_what_reindex_links(app: Any) -> None:
 def test_a_copy_made_within_the_upload_shares_its_file(app: Any) -> None:
     races.start(app)
 
-    def copy(event: Any) -> None:
+    def publish_too(event: Any) -> None:
         if event.payload["collection_id"] == "c" and event.payload["action"] == "update":
-            publishing.copy(event.request, RECORD, races.SECOND_COPY)
+            copy = races.SECOND_COPY
+            publishing.copy(event.request, RECORD, copy, ids_of=copy)
 
-    on_event(app, ResourceChanged, copy)
+    on_event(app, ResourceChanged, publish_too)
     attach(app, content=b"new")
     races.check(app, ["upload with a copy"])
     app.delete(RECORD, headers=ALICE)
