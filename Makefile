@@ -35,11 +35,11 @@ serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888
 
 s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to play with
 	@echo 'An S3 server, until Ctrl-C. Give these settings to Kinto:'
-	@$(BIN)/python -m tests.services seaweedfs
+	@$(BIN)/python -m tests.support.services seaweedfs
 
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to play with
 	@echo 'A simulator of S3, until Ctrl-C. Give these settings to Kinto:'
-	@$(BIN)/python -m tests.services moto
+	@$(BIN)/python -m tests.support.services moto
 
 # The folder of their own: the ones of several runs at once would clear away each other's files.
 tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95, JOBS=2)
@@ -79,10 +79,10 @@ bench: $(VENV)/.dev ## Compare speed and memory with what people use today
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost or left files
-	$(BIN)/python -m tests.chaos $(ARGS)
+	$(BIN)/python -m tests.support.chaos $(ARGS)
 
 mutants: $(VENV)/.mutants ## Change one thing at a time in a copy: do tests notice? (FILE=, TESTS=, COUNT=20)
-	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
+	$(BIN)/python -m tests.support.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
 
 clean: ## Remove all that make made, the files of "make serve" included
 	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

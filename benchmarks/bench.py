@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from benchmarks import environments
 from benchmarks.bodies import Payloads
 from benchmarks.environments import Environment
-from tests import services
+from tests.support import services
 
 # Of Linux, on 64 bits: get and set the flags of a file, and the one that chattr calls T.
 GET_FLAGS, SET_FLAGS, TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x20000

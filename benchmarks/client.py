@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.faults import HOST
+from tests.support.faults import HOST
 
 AUTHORIZATION = "Basic " + base64.b64encode(b"bench:bench").decode()
 KEPT = 1 << 20  # Longer bodies are counted and dropped.

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from tests.faults import HOST
+from tests.support.faults import HOST
 
 PIECE = 64 * 1024
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.bodies import MIB, Payload
 from benchmarks.client import AUTHORIZATION, BadAnswer, Client
-from tests.faults import HOST
+from tests.support.faults import HOST
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from socket import MSG_TRUNC, create_server, socket
 
 from benchmarks.bodies import MIB
-from tests.faults import HOST
+from tests.support.faults import HOST
 
 
 def time_copy(file: Path, folder: Path) -> float:

@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.client import Client
 from benchmarks.environments import Environment
-from tests.faults import HOST
+from tests.support.faults import HOST
 
 Engine = Literal["gunicorn", "waitress"]
 START_TIMEOUT = 60.0

@@ -78,7 +78,7 @@ def storage(name: str) -> Iterator[tuple[str, dict[str, str]]]:
     if service is None:
         yield f"in {ROOT / 'var' / 'files'}", {}
         return
-    from tests import services
+    from tests.support import services
 
     with getattr(services, service)() as server:
         bucket = server.create_bucket()

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-pytest.register_assert_rewrite("tests.application")
+pytest.register_assert_rewrite("tests.support.application")
 
-pytest_plugins = ["tests.services", "tests.backends"]
+pytest_plugins = ["tests.support.services", "tests.support.backends", "tests.support.sampling"]
 
 
 def pytest_configure() -> None:

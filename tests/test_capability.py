@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kinto_attachment.storage import CopiesFiles, ListsFiles, SignsUrls
-from tests.backends import ON_MEMORY, Build
+from tests.support.backends import ON_MEMORY, Build
 
 
 def capability(app: Any) -> dict[str, Any]:

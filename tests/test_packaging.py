@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kinto_attachment import cli
-from tests.documents import ROOT
+from tests.support import ROOT
 
 PACKAGE = ROOT / "kinto_attachment"
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -10,7 +10,7 @@ from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.options import OPTIONS, DownloadMode, Option, base_url
 from kinto_attachment.settings import Settings
-from tests import application
+from tests.support import application
 
 LOCAL = {"base_path": "/tmp/files"}
 

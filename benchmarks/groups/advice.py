@@ -18,7 +18,7 @@ from benchmarks.scale import Scale
 from benchmarks.servers import Kinto, kinto
 from benchmarks.site import Crowd, Site
 from benchmarks.trial import Trial, Versus
-from tests.faults import HOST
+from tests.support.faults import HOST
 
 UNBUFFERED = "proxy_request_buffering off; proxy_http_version 1.1;"
 RECEIVE = {"recv_bytes": "262144"}  # waitress takes 8 KiB at a time.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kinto_attachment.client import AttachmentClient, Retries
-from tests import live
-from tests.client.scripts import AUTH
-from tests.services import S3, PostgreSQL
+from tests.support import live
+from tests.support.scripts import AUTH
+from tests.support.services import S3, PostgreSQL
 
 PRODUCTION = pytest.param("production", marks=[pytest.mark.postgresql, pytest.mark.seaweedfs])
 numbers = itertools.count()

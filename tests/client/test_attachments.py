@@ -31,10 +31,10 @@ from kinto_attachment.client import (
     Retries,
     UnavailableError,
 )
-from tests import live
-from tests.client.scripts import AUTH
-from tests.client.stubs import Request, ranges_of, stub
-from tests.faults import HOST, Answer, FaultProxy, answering
+from tests.support import live
+from tests.support.faults import HOST, Answer, FaultProxy, answering
+from tests.support.scripts import AUTH
+from tests.support.stubs import Request, ranges_of, stub
 
 CONTENT = b"What is in the file.\n"
 MIB = 1024 * 1024

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from kinto_attachment.client import AttachmentClient
-from tests import live
-from tests.client.scripts import AUTH, Press, Script
-from tests.client.stubs import Request, listing, stub
 from tests.client.test_folder import HOSTILE
-from tests.faults import Answer, FaultProxy
+from tests.support import live
+from tests.support.faults import Answer, FaultProxy
+from tests.support.scripts import AUTH, Press, Script
+from tests.support.stubs import Request, listing, stub
 
 LARGE = random.Random(1).randbytes(3_000_000)
 

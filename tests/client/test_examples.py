@@ -14,9 +14,9 @@ import pytest
 
 import kinto_attachment.client
 from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store
-from tests import live
-from tests.client.scripts import AUTH, ROOT
-from tests.documents import code_blocks
+from tests.support import live
+from tests.support.documents import code_blocks
+from tests.support.scripts import AUTH, ROOT
 
 OPTIONS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 

@@ -20,10 +20,10 @@ import pytest
 
 from kinto_attachment.client import AttachmentClient
 from kinto_attachment.client.outcomes import readable
-from tests import live
 from tests.client.conftest import PRODUCTION
-from tests.client.scripts import AUTH, ROOT, Press, Script
-from tests.faults import Answer, FaultProxy, answering
+from tests.support import live
+from tests.support.faults import Answer, FaultProxy, answering
+from tests.support.scripts import AUTH, ROOT, Press, Script
 
 LARGE = random.Random(1).randbytes(3_000_000)
 GIB = 1024**3

@@ -17,10 +17,9 @@ from kinto_attachment.errors import FileNotFound, StorageUnavailable
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, Source, in_threads, keys
 from kinto_attachment.storage.testing import StorageContract
-from tests.faults import Answer, FaultProxy, answering
-from tests.services import GoogleEmulator
-
-from .objects import LARGE, calls, google_storage
+from tests.support.faults import Answer, FaultProxy, answering
+from tests.support.objects import LARGE, calls, google_storage
+from tests.support.services import GoogleEmulator
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ import pytest
 from kinto_attachment.errors import FileNotFound, KeyTaken, StorageFull, StorageUnavailable
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
-from tests.faults import Answer, FaultProxy, answering
-from tests.services import GoogleEmulator
-
-from .objects import LARGE, calls, google_storage
+from tests.support.faults import Answer, FaultProxy, answering
+from tests.support.objects import LARGE, calls, google_storage
+from tests.support.services import GoogleEmulator
 
 PATIENCE = 10  # Seconds, for storages that lose theirs after two.
 METHODS = list(calls(None))

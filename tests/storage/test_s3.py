@@ -19,10 +19,9 @@ from kinto_attachment.storage import s3_upload
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from kinto_attachment.storage.testing import StorageContract
-from tests.faults import Answer, FaultProxy, answering
-from tests.services import S3
-
-from .objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.faults import Answer, FaultProxy, answering
+from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.services import S3
 
 ON_BOTH = pytest.mark.parametrize(
     "server",

@@ -13,10 +13,9 @@ import pytest
 from kinto_attachment.errors import FileNotFound, StorageFull, StorageUnavailable
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
-from tests.faults import Answer, FaultProxy, answering
-from tests.services import S3
-
-from .objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.faults import Answer, FaultProxy, answering
+from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.services import S3
 
 TIMEOUT = 0.4
 PATIENCE = 15  # Seconds for what tries a few times, and cleans up, with that timeout.

@@ -14,10 +14,9 @@ import pytest
 from kinto_attachment.errors import FileNotFound, StorageUnavailable
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
-from tests import services
-from tests.services import S3
-
-from .objects import s3_storage
+from tests.support import services
+from tests.support.objects import s3_storage
+from tests.support.services import S3
 
 ON_OBJECTS = [
     "s3:GetObject",

@@ -1,0 +1,149 @@
+"""A connection that breaks at the commit: nobody knows whether the database has heard of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.support import invariants
+from tests.support.application import (
+    RECORD,
+    attach,
+    forget_database,
+    make_app,
+    postgresql_settings,
+    put_collection,
+    sha256,
+)
+from tests.support.services import PostgreSQL
+
+SOCKET = ".s.PGSQL.5432"
+
+
+class Relay:
+    """Stands between Kinto and PostgreSQL, and can break a connection that commits.
+
+    The client's side breaks at once; what it sent arrives when ``arrive`` says so, or never.
+    """
+
+    def __init__(self, folder: Path, upstream: str) -> None:
+        self.upstream = upstream
+        self.breaks = False
+        self.arrives = True
+        self.broken = threading.Event()
+        self.arrive = threading.Event()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(folder / SOCKET))
+        self.listener.listen()
+        self.sockets = [self.listener]
+        self._start(self._accept)
+
+    def close(self) -> None:
+        self.arrive.set()
+        for one in self.sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _start(self, target: Any, *args: Any) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(f"{self.upstream}/{SOCKET}")
+                self.sockets += [client, server]
+                self._start(self._send, client, server)
+                self._start(self._receive, server, client)
+
+    def _send(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                if self.breaks and b"COMMIT" in data:
+                    self.breaks = False
+                    client.shutdown(socket.SHUT_RDWR)
+                    self.broken.set()
+                    self.arrive.wait(30)
+                    if self.arrives:
+                        server.sendall(data)
+                        time.sleep(0.2)  # The server's answer, for which nobody waits.
+                    break
+                server.sendall(data)
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                client.sendall(data)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def relay(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Relay]:
+    relay = Relay(tmp_path, postgresql.uri.partition("?host=")[2])
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def app(postgresql: PostgreSQL, relay: Relay, tmp_path: Path) -> Iterator[Any]:
+    url = postgresql.create_database()
+    through = f"{url.partition('?')[0]}?host={tmp_path}"
+    app = make_app({"base_path": str(tmp_path / "files")}, postgresql_settings(through))
+    put_collection(app)
+    attach(app, content=b"old")
+    yield app
+    forget_database(through)
+    postgresql.drop_database(url)
+
+
+def somebody_waits(postgresql: PostgreSQL) -> bool:
+    with contextlib.closing(psycopg2.connect(postgresql.uri)) as server, server.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone() is not None
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["arrives", "is lost"])
+@pytest.mark.parametrize("record", [RECORD, f"{RECORD}2"], ids=["replaced", "created"])
+def test_no_file_is_lost_when_the_connection_breaks_at_the_commit(
+    app: Any, postgresql: PostgreSQL, relay: Relay, arrives: bool, record: str
+) -> None:
+    relay.breaks, relay.arrives = True, arrives
+    answers: list[Any] = []
+    upload = threading.Thread(
+        target=lambda: answers.append(attach(app, record, b"new", status="*"))
+    )
+    upload.start()
+    assert relay.broken.wait(20)
+    # The commit arrives once the request is over, or waits for what the commit has to decide.
+    while upload.is_alive() and not somebody_waits(postgresql):
+        time.sleep(0.01)
+    relay.arrive.set()
+    upload.join(30)
+    assert answers[0].status_int == 500
+    registry = app.app.registry
+    deadline = time.monotonic() + 10
+    while arrives and not has_new_file(registry, record) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert has_new_file(registry, record) == arrives
+    assert not invariants.lost(registry)
+    invariants.collect(registry)
+    assert not invariants.lost(registry)
+    assert not invariants.left(registry)
+
+
+def has_new_file(registry: Any, uri: str) -> bool:
+    record = invariants.records(registry).get(uri)
+    return record is not None and record["attachment"]["hash"] == sha256(b"new")

@@ -1,0 +1,246 @@
+"""Many clients at once: two workers of eight threads, on PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinto_attachment.http.streams import CHUNK_SIZE
+from tests.support import invariants, live
+from tests.support.application import ALICE, Part, form, sha256
+from tests.support.live import Client
+from tests.support.services import PostgreSQL
+
+CLIENTS = 16
+
+SETTINGS = {
+    "resources.b.named.randomize": "false",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def server(postgresql: PostgreSQL, files: Path) -> Iterator[live.Server]:
+    database = postgresql.create_database()
+    with live.kinto(
+        {"base_path": str(files), **SETTINGS},
+        workers=2,
+        threads=8,
+        database=database,
+        settings={"kinto.storage_pool_size": "8"},
+    ) as server:
+        with Client(server) as client:
+            for path in ("", "/collections/c", "/collections/named"):
+                assert client.put(f"/buckets/b{path}") == 201
+        yield server
+    postgresql.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def registry(server: live.Server) -> Iterator[Any]:
+    with invariants.inside(server) as registry:
+        yield registry
+
+
+def all_at_once(server: live.Server, work: Callable[[int, Client], Any]) -> list[Any]:
+    """Let each of the clients do something, starting together."""
+    barrier = threading.Barrier(CLIENTS)
+
+    def run(number: int) -> Any:
+        with Client(server) as client:
+            barrier.wait(30)
+            return work(number, client)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return list(pool.map(run, range(CLIENTS)))
+
+
+def check(registry: Any) -> None:
+    assert not invariants.lost(registry)
+    assert not invariants.left(registry)
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        "/buckets/b/collections/c",
+        "/buckets/b/collections/named",
+        "/buckets/default/collections/new",
+    ],
+    ids=["random names", "one name", "default bucket"],
+)
+def test_uploads_to_one_collection_all_succeed(
+    server: live.Server, registry: Any, collection: str
+) -> None:
+    def upload(number: int, client: Client) -> list[int]:
+        return [
+            client.attach(f"{collection}/records/r{number}-{turn}", os.urandom(1000))[0]
+            for turn in range(20)
+        ]
+
+    statuses = Counter([*chain.from_iterable(all_at_once(server, upload))])
+    assert statuses == {201: CLIENTS * 20}, f"{statuses}\n{server.log()[-3000:]}"
+    check(registry)
+
+
+def test_of_uploads_to_one_record_one_file_remains(server: live.Server, registry: Any) -> None:
+    record = "/buckets/b/collections/c/records/one"
+
+    def upload(number: int, client: Client) -> list[tuple[int, str]]:
+        contents = [f"{number} {turn}".encode() * 100 for turn in range(5)]
+        return [(client.attach(record, content)[0], sha256(content)) for content in contents]
+
+    answers = [*chain.from_iterable(all_at_once(server, upload))]
+    assert Counter(status for status, _ in answers) == {201: 1, 200: CLIENTS * 5 - 1}
+    last = invariants.records(registry)[record]["attachment"]
+    assert last["hash"] in [hashed for _, hashed in answers]
+    check(registry)
+
+
+def test_with_one_etag_one_upload_wins(server: live.Server, registry: Any) -> None:
+    record = "/buckets/b/collections/c/records/matched"
+    with Client(server) as client:
+        assert client.attach(record, b"first")[0] == 201
+        for turn in range(5):
+            etag = client.request("GET", record)[1]["ETag"]
+
+            def upload(number: int, client: Client, turn: int = turn, etag: str = etag) -> int:
+                content = f"{turn} {number}".encode()
+                return client.attach(record, content, **{"If-Match": etag})[0]
+
+            assert Counter(all_at_once(server, upload)) == {200: 1, 412: CLIENTS - 1}
+            check(registry)
+
+
+def test_of_uploads_that_shall_create_a_record_one_wins(
+    server: live.Server, registry: Any
+) -> None:
+    record = "/buckets/b/collections/c/records/fresh"
+
+    def upload(number: int, client: Client) -> int:
+        return client.attach(record, str(number).encode(), **{"If-None-Match": "*"})[0]
+
+    assert Counter(all_at_once(server, upload)) == {201: 1, 412: CLIENTS - 1}
+    check(registry)
+
+
+def test_changes_of_all_kinds_lose_and_leave_nothing(server: live.Server, registry: Any) -> None:
+    records = [f"/buckets/b/collections/c/records/mixed{number}" for number in range(4)]
+
+    def work(number: int, client: Client) -> list[int]:
+        statuses = []
+        for turn in range(12):
+            record = records[(number + turn) % len(records)]
+            act = (number * 5 + turn) % 6
+            if act < 3:
+                status = client.attach(record, os.urandom(100))[0]
+            elif act == 3:
+                status = client.request("DELETE", f"{record}/attachment")[0]
+            elif act == 4:
+                status = client.put(record, {"turn": turn})
+            else:
+                status = client.request("DELETE", record)[0]
+            statuses.append(status)
+        return statuses
+
+    statuses = Counter([*chain.from_iterable(all_at_once(server, work))])
+    # Plain writes may be told to retry. An update and a deletion of one record can wait for each
+    # other in Kinto, for the record and its permissions: then PostgreSQL ends one of them.
+    assert set(statuses) <= {200, 201, 204, 404, 409, 503}
+    check(registry)
+
+
+PLAIN = "/buckets/b/collections/c/records/plain"
+
+
+@pytest.fixture
+def frugal(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[live.Server]:
+    """A server with many threads and two database connections; its files are in tmp_path."""
+    database = postgresql.create_database()
+    settings = {"kinto.storage_pool_size": "2", "kinto.storage_max_overflow": "0"}
+    with (
+        live.kinto(
+            {"base_path": str(tmp_path)}, threads=32, database=database, settings=settings
+        ) as server,
+        Client(server) as client,
+    ):
+        for path in ("/buckets/b", "/buckets/b/collections/c", PLAIN):
+            assert client.put(path) == 201
+        yield server
+    postgresql.drop_database(database)
+
+
+def check_reads(server: live.Server) -> None:
+    """Without a free connection, a request is refused after as long as SQLAlchemy waits: 30 s."""
+    with Client(server) as client:
+        for _ in range(10):
+            assert client.request("GET", PLAIN)[0] == 200
+
+
+def test_slow_uploads_hold_no_database_connection(frugal: live.Server, tmp_path: Path) -> None:
+    stop = threading.Event()
+    with ThreadPoolExecutor(20) as pool:
+        uploads = [pool.submit(upload_slowly, frugal, number, stop) for number in range(20)]
+        try:
+            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
+            check_reads(frugal)
+        finally:
+            stop.set()
+        assert [upload.result(60) for upload in uploads] == [201] * 20
+
+
+def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
+    """1 KiB/s, until the event; then the rest. Every way to upload is taken by some."""
+    bucket = ("b", "default")[number % 2]
+    record = f"/buckets/{bucket}/collections/c/records/slow{number}/attachment"
+    head, tail, method, headers = b"", b"", "PUT", {"Transfer-Encoding": "chunked"}
+    if number % 4 < 2:
+        body, headers["Content-Type"] = form(Part("attachment", b"?", "a.bin"))
+        method, (head, tail) = "POST", body.split(b"?")
+
+    def pieces() -> Iterator[bytes]:
+        # Forms are parsed in pieces of this size: the test sees the file of one that has begun.
+        yield head + bytes(CHUNK_SIZE)
+        for _ in range(60):
+            yield bytes(1024)
+            stop.wait(1)
+        yield tail
+
+    with Client(server) as client:
+        path = f"{record}?filename=a.bin"
+        return client.request(method, path, filter(None, pieces()), headers)[0]
+
+
+def test_slow_downloads_hold_no_database_connection(frugal: live.Server) -> None:
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(frugal))
+        # More than sockets take in by themselves.
+        assert client.attach("/buckets/b/collections/c/records/big", bytes(16 * 1024**2))[0] == 201
+        for _ in range(20):
+            slow = stack.enter_context(Client(frugal)).connection
+            slow.request(
+                "GET", "/v1/buckets/b/collections/c/records/big/attachment", headers=ALICE
+            )
+            assert slow.getresponse().read(1024) == bytes(1024)
+        check_reads(frugal)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

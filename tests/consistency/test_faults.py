@@ -1,0 +1,325 @@
+"""A server that fails, or is killed, at every single step: no file is lost, none stays for ever.
+
+Each case does something to a record once, to learn the steps, and then again for each step:
+with a failure before it, a failure after it, and the worker killed before it; and killed after
+the last one. ``make tests`` tries all of them at the commit that decides, and one of them at each
+other step; ``make tests-all`` tries all of them everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support import invariants, live, load, sampling
+from tests.support.faults_plugin import Faults, How, Order, When
+from tests.support.services import S3, PostgreSQL
+
+RECORDS = "/buckets/b/collections/c/records"
+ONE, TWO, THREE = (f"{RECORDS}/{name}" for name in ("one", "two", "three"))
+NAMED = "/buckets/b/collections/named/records/one"
+KEPT = "/buckets/b/collections/kept/records/one"
+COPY = "/buckets/b/collections/public/records/copy"
+ALICE = ("alice", "secret")
+
+SETTINGS = {
+    "resources.b.named.randomize": "false",
+    "resources.b.kept.keep_old_files": "true",
+}
+
+
+class Site:
+    """A server to break, and what is really in its database and its storage."""
+
+    def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
+        self.server, self.registry, self.faults = server, registry, faults
+
+    def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
+        url = f"{self.server.url}{path}"
+        return requests.request(method, url, auth=ALICE, timeout=30, **kwargs)
+
+    def attach(self, record: str, content: bytes = b"new") -> requests.Response:
+        return self.request(
+            "POST", f"{record}/attachment", files={"attachment": ("a.txt", content)}
+        )
+
+    def start(self, *records: str) -> None:
+        """A few collections, and these records, each with a file; TWO has a copy."""
+        self.clear()
+        names = [f"/collections/{name}" for name in ("c", "named", "kept", "public")]
+        calls = [{"method": "PUT", "path": f"/buckets/b{name}"} for name in ("", *names)]
+        assert self.request("POST", "/batch", json={"requests": calls}).ok
+        for record in records:
+            assert self.attach(record, b"old").ok
+        if TWO in records:
+            assert publish(self, TWO).ok
+
+    def clear(self) -> None:
+        registry = self.registry
+        for backend in (registry.storage, registry.permission, registry.cache):
+            backend.flush()
+        storage = registry.attachment_storage
+        storage.delete(*[file.key for file in storage.list()])
+        for remains in storage.list_unfinished():
+            storage.discard_unfinished(remains)
+
+    def steps_of(self, action: Action) -> list[str]:
+        self.start(*ACTIONS[action])
+        self.faults.give(Order(0))
+        answer = action(self)
+        assert answer.ok, answer.text
+        self.faults.take_back()
+        assert not invariants.left(self.registry)
+        return self.faults.steps()
+
+    def try_order(self, action: Action, order: Order) -> requests.Response | None:
+        """None when there was no answer."""
+        self.start(*ACTIONS[action])
+        self.faults.give(order)
+        answer = None
+        with contextlib.suppress(requests.ConnectionError):
+            answer = action(self)
+        assert not self.faults.take_back(), "the step was not reached"
+        return answer
+
+    def check(self, told: str) -> None:
+        assert not (lost := invariants.lost(self.registry)), f"{lost} after {told}"
+        invariants.collect(self.registry)
+        assert not (lost := invariants.lost(self.registry)), f"{lost} after {told}, and gc"
+        assert not (left := invariants.left(self.registry)), f"{left} after {told}, and gc"
+
+
+Action = Callable[[Site], requests.Response]
+
+
+def create(site: Site) -> requests.Response:
+    return site.attach(f"{RECORDS}/four")
+
+
+def create_in_default_bucket(site: Site) -> requests.Response:
+    path = "/buckets/default/collections/new/records/one/attachment?filename=a.txt"
+    return site.request("PUT", path, data=b"raw")
+
+
+def create_named(site: Site) -> requests.Response:
+    return site.attach("/buckets/b/collections/named/records/two")
+
+
+def replace(site: Site) -> requests.Response:
+    return site.attach(ONE)
+
+
+def replace_named(site: Site) -> requests.Response:
+    return site.attach(NAMED)
+
+
+def replace_kept(site: Site) -> requests.Response:
+    return site.attach(KEPT)
+
+
+def replace_shared(site: Site) -> requests.Response:
+    return site.attach(TWO)
+
+
+def publish(site: Site, record: str = ONE) -> requests.Response:
+    return site.request("POST", "/publish", json={"copies": {record: COPY}})
+
+
+def remove(site: Site) -> requests.Response:
+    return site.request("DELETE", f"{ONE}/attachment")
+
+
+def put_without(site: Site) -> requests.Response:
+    return site.request("PUT", ONE, json={"data": {"title": "x"}})
+
+
+def delete_record(site: Site) -> requests.Response:
+    return site.request("DELETE", ONE)
+
+
+def delete_records(site: Site) -> requests.Response:
+    return site.request("DELETE", RECORDS)
+
+
+def delete_collection(site: Site) -> requests.Response:
+    return site.request("DELETE", "/buckets/b/collections/c")
+
+
+def delete_bucket(site: Site) -> requests.Response:
+    return site.request("DELETE", "/buckets/b")
+
+
+def batch(site: Site) -> requests.Response:
+    calls = [
+        {"method": "DELETE", "path": ONE},
+        {"method": "PATCH", "path": TWO, "body": {"data": {"attachment": None}}},
+        {"method": "DELETE", "path": f"{THREE}/attachment"},
+    ]
+    return site.request("POST", "/batch", json={"requests": calls})
+
+
+def flush(site: Site) -> requests.Response:
+    return site.request("POST", "/__flush__")
+
+
+# With the records that are there before.
+ACTIONS: dict[Action, tuple[str, ...]] = {
+    create: (),
+    create_in_default_bucket: (),
+    create_named: (NAMED,),
+    replace: (ONE,),
+    replace_named: (NAMED,),
+    replace_kept: (KEPT,),
+    replace_shared: (TWO,),
+    publish: (ONE, TWO),
+    remove: (ONE,),
+    put_without: (ONE,),
+    delete_record: (ONE,),
+    delete_records: (ONE, TWO),
+    delete_collection: (ONE, KEPT),
+    delete_bucket: (ONE, TWO, KEPT),
+    batch: (ONE, TWO, THREE),
+    flush: (ONE, TWO),
+}
+MAIN_ACTIONS = [create, replace, remove, delete_bucket, batch]
+
+
+@contextlib.contextmanager
+def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Iterator[Site]:
+    faults = Faults(folder)
+    database = postgresql.create_database()
+    name = database.split("?")[0].rsplit("/", 1)[1]
+    postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # For speed.
+    with (
+        live.kinto(
+            {**storage, **SETTINGS},
+            workers=2,
+            threads=2,
+            preload=True,
+            database=database,
+            includes=[
+                "kinto.plugins.default_bucket",
+                "kinto.plugins.flush",
+                "tests.support.publishing",
+                "tests.support.faults_plugin",
+            ],
+            environ=faults.environ,
+        ) as server,
+        invariants.inside(server) as registry,
+    ):
+        yield Site(server, registry, faults)
+    postgresql.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def local_site(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    storage = {"base_path": str(tmp_path_factory.mktemp("files"))}
+    with site(storage, postgresql, tmp_path_factory.mktemp("faults")) as broken:
+        yield broken
+
+
+@pytest.fixture(scope="module")
+def s3_site(
+    postgresql: PostgreSQL, seaweedfs: S3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    storage = seaweedfs.options(seaweedfs.create_bucket())
+    with site(storage, postgresql, tmp_path_factory.mktemp("faults")) as broken:
+        yield broken
+
+
+def break_every_step(site: Site, action: Action, how: How) -> int:
+    steps = site.steps_of(action)
+    # Kinto commits a flush in several steps: it can fail, and yet be done.
+    decisive = 0 if action is flush else commit_of(steps)
+    for number, step in enumerate(steps, 1):
+        for when in moments(action, how, number, len(steps), decisive):
+            told = f"{how} {when} step {number} of {steps}: {step}"
+            answer = site.try_order(action, Order(number, when, how))
+            assert (answer is None) == (how == "kill"), told
+            if how == "error" and decisive:
+                assert answer is not None
+                assert answer.ok == (number > decisive), told
+            if how == "error" and number < decisive and (step, when) != ("file write", "after"):
+                # Undone at once: nothing is left to gc.
+                assert not (left := invariants.left(site.registry)), f"{left} after {told}"
+            site.check(told)
+    return len(steps)
+
+
+# One after the other at the steps of an action, where not every case is tried.
+TURNS: list[tuple[How, When]] = [("error", "before"), ("error", "after"), ("kill", "before")]
+
+
+def moments(action: Action, how: How, number: int, count: int, decisive: int) -> list[When]:
+    """When to fail at a step; to be killed after it is to be killed before the next one."""
+    every: list[When] = ["before"] if how == "kill" and number < count else ["before", "after"]
+    if sampling.every_case() or number == decisive:
+        return every
+    turn = number + sampling.start(action.__name__, len(TURNS))
+    if how == "conflict":
+        return [every[turn % 2]]
+    return [
+        when
+        for when in every
+        if (how, when) == TURNS[turn % len(TURNS)] or (how, when) == ("kill", "after")
+    ]
+
+
+def commit_of(steps: list[str]) -> int:
+    """The number of the step that decides: the commit of what was asked for."""
+    kinds = ("record", "collection", "bucket")
+    first = next(number for number, step in enumerate(steps) if step.startswith(kinds))
+    return steps.index("commit", first) + 1
+
+
+def test_a_conflict_in_a_batch_loses_no_file(local_site: Site) -> None:
+    # Kinto rolls back the parts before it, answers them with 200 all the same, and goes on.
+    assert break_every_step(local_site, batch, "conflict") > 6
+
+
+@pytest.mark.parametrize("how", ["error", "kill"])
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.__name__)
+def test_no_step_loses_or_leaves_a_file(local_site: Site, action: Action, how: How) -> None:
+    assert break_every_step(local_site, action, how) > 2
+
+
+@pytest.mark.parametrize("how", ["error", "kill"])
+@pytest.mark.parametrize("action", MAIN_ACTIONS, ids=lambda action: action.__name__)
+def test_no_step_loses_or_leaves_an_object(s3_site: Site, action: Action, how: How) -> None:
+    assert break_every_step(s3_site, action, how) > 2
+
+
+def test_killing_workers_under_load_loses_and_leaves_no_file(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    database = postgresql.create_database()
+    with (
+        live.kinto(
+            {"base_path": str(tmp_path), **load.SETTINGS},
+            workers=2,
+            threads=4,
+            preload=True,
+            database=database,
+            includes=["tests.support.publishing"],
+        ) as server,
+        invariants.inside(server) as registry,
+    ):
+        load.prepare(server)
+        clients = load.Load(server)
+        with clients.running():
+            deaths = 30 // sampling.one_in(5)
+            load.kill_workers(
+                server, lambda killed: killed >= deaths and clients.answers[200] > 20
+            )
+        load.wait_for_quiet(registry)
+        assert set(clients.answers) <= {0, 200, 201, 204, 404, 409, 503}, clients.answers
+        assert not invariants.lost(registry)
+        invariants.collect(registry)
+        assert not invariants.lost(registry)
+        assert not invariants.left(registry)
+    postgresql.drop_database(database)

@@ -1,0 +1,145 @@
+"""gc takes no file that is about to be linked, however old it looks, whatever it waits for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+import transaction
+
+from kinto_attachment.files import changes
+from kinto_attachment.index.links import Links
+from kinto_attachment.maintenance import gc as gc_module
+from kinto_attachment.maintenance.gc import gc
+from kinto_attachment.maintenance.reindex import reindex
+from tests.support.application import (
+    ALICE,
+    CONTENT,
+    OTHER,
+    RECORD,
+    attach,
+    key_of,
+    put,
+    read,
+    stored_files,
+    stored_links,
+)
+from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+
+AT_ONCE = timedelta(seconds=-1)
+
+
+def collect(app: Any, **options: Any) -> Any:
+    with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
+        return other.submit(gc, app.app.registry, **options).result()
+
+
+def make_old(app: Any, key: str) -> None:
+    """As S3 has it, which dates an object by the beginning of its multipart upload."""
+    path = app.app.registry.attachment_storage.path(key)
+    os.utime(path, (time.time() - 7200,) * 2)
+
+
+@ON_POSTGRESQL
+def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
+    """gc looks between the end of the upload and the link, with its default settings."""
+    reports = []
+    add = Links.add
+
+    def look_first(links: Links, link: Any) -> None:
+        make_old(app, link.key)
+        looking = threading.Thread(target=lambda: reports.append(collect(app)))
+        looking.start()
+        threads.append(looking)
+        seen.wait(10)
+        add(links, link)
+
+    threads: list[threading.Thread] = []
+    seen = threading.Event()
+    written = gc_module._Collector.links_are_written
+
+    def tell(collector: Any) -> bool:
+        seen.set()
+        return written(collector)
+
+    with (
+        mock.patch.object(Links, "add", look_first),
+        mock.patch.object(gc_module._Collector, "links_are_written", tell),
+    ):
+        attach(app)
+        threads[0].join()
+    assert read(app) == CONTENT
+    assert reports[0].unlinked == []
+
+
+@ON_POSTGRESQL
+def test_a_request_that_waits_between_link_and_commit(app: Any) -> None:
+    """As one does whose other links, or whose replica, keep it waiting."""
+    reports: list[Any] = []
+    write = changes.write_links
+    done = threading.Event()
+
+    def then_wait(registry: Any, ledger: Any) -> None:
+        write(registry, ledger)
+        if not threads:
+            run = lambda: reports.append(  # noqa: E731
+                gc(registry, grace=AT_ONCE, pause=timedelta(0))
+            )
+            threads.append(threading.Thread(target=run))
+            threads[0].start()
+            # gc cannot end before this transaction does.
+            assert not done.wait(1)
+            assert not reports
+
+    threads: list[threading.Thread] = []
+    with mock.patch("kinto_attachment.files.transactions.write_links", then_wait):
+        attach(app)
+    threads[0].join()
+    assert read(app) == CONTENT
+    assert reports[0].unlinked == []
+
+
+@ON_POSTGRESQL
+def test_a_transaction_that_does_not_end(
+    app: Any, monkeypatch: pytest.MonkeyPatch, postgresql: Any
+) -> None:
+    """Files without links stay until a later run, and the report says why."""
+    monkeypatch.setattr(gc_module, "MAX_WAIT", 0.0)
+    key = key_of(attach(app).json)
+    links = app.app.registry.attachment_links
+    with transaction.manager:
+        links.drop(links.of_record(RECORD))
+    with transaction.manager:
+        app.app.registry.storage.update("record", "/elsewhere", "r", {"busy": True})
+        report = collect(app, grace=AT_ONCE, pause=timedelta(0))
+    assert stored_files(app) == {key}
+    assert "does not end" in report.errors[0]
+    with transaction.manager:
+        app.app.registry.storage.delete("record", "/elsewhere", "r", with_deleted=False)
+    reindex(app.app.registry)
+
+
+@ON_DATABASES
+def test_a_sole_link_of_the_wrong_record_is_put_right(build: Build) -> None:
+    """Even when gc runs first: the file's record is found by what it says."""
+    app = build()
+    put(app, OTHER)
+    key = key_of(attach(app).json)
+    links = app.app.registry.attachment_links
+    with transaction.manager:
+        (link,) = links.of_record(RECORD)
+        links.drop([link])
+    with transaction.manager:
+        links.add(replace(link, record=OTHER))
+    report = gc(app.app.registry, grace=AT_ONCE, pause=timedelta(0))
+    assert report.dangling == [OTHER]
+    assert stored_links(app) == {(RECORD, key, "current")}
+    assert read(app) == CONTENT
+    app.delete(RECORD, headers=ALICE)

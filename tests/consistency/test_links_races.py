@@ -1,0 +1,278 @@
+"""Transactions that meet on one file, seen from the index: each drops, copies, keeps, claims."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from typing import Any
+
+import pytest
+import transaction
+from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNotFoundError
+
+from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files.settling import delete_garbage
+from kinto_attachment.index.links import Link, Links
+from kinto_attachment.storage.memory import MemoryStorage
+from tests.support import races
+from tests.support.interleavings import Decide, Orders, Stage, at_random
+from tests.support.services import PostgreSQL
+
+FILE, NEW_FILE = "file.txt", "new.txt"
+NAMES = "abcdef"
+
+
+def parent(name: str) -> str:
+    return f"/buckets/b/collections/{name}"
+
+
+@pytest.fixture(scope="module")
+def registry(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with races.server(postgresql, tmp_path_factory.mktemp("files")) as app:
+        yield on_memory(app.app.registry)
+
+
+def on_memory(registry: Any) -> Any:
+    """Quick files, whose deletion and existence are steps all the same."""
+    registry.attachment_storage = registry.attachment_links.storage = MemoryStorage()
+    return registry
+
+
+class Records:
+    """Records with nothing but a key, and what requests do to them and to the index.
+
+    Each is in a collection of its own, where nobody else writes at the same time.
+    """
+
+    def __init__(self, registry: Any) -> None:
+        self.registry = registry
+        self.links: Links = registry.attachment_links
+
+    def start(self, *names: str) -> None:
+        """Records that all point at one file."""
+        self.registry.storage.flush()
+        files = self.registry.attachment_storage
+        files.delete(FILE, NEW_FILE)
+        for key in (FILE, NEW_FILE):
+            files.write(key, BytesIO(b"content"), "text/plain")
+        with transaction.manager:
+            for number, name in enumerate(names):
+                self._write(name, FILE)
+                link = self._link(name, FILE)
+                self.links.share(link) if number else self.links.add(link)
+
+    def delete(self, name: str) -> Any:
+        """What deleting a record does, and then the deletion of its file."""
+        with transaction.manager:
+            try:
+                self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
+            except ObjectNotFoundError:
+                return "nothing"
+            entries = self.links.outbox.add(self.links.drop(self._current(name)))
+        return self._finish(entries)
+
+    def replace(self, name: str) -> Any:
+        with transaction.manager:
+            self._write(name, NEW_FILE)
+            current = self._current(name)
+            self.links.add(self._link(name, NEW_FILE))
+            entries = self.links.outbox.add(self.links.drop(current))
+        return self._finish(entries)
+
+    def keep(self, name: str) -> Any:
+        """The record lets go of the file, which is kept."""
+        with transaction.manager:
+            self._write(name, None)
+            for link in self._current(name):
+                self.links.retain(link, "kept")
+
+    def copy(self, source: str, target: str) -> Any:
+        with transaction.manager:
+            try:
+                key = self.registry.storage.get("record", parent(source), "r")["key"]
+            except ObjectNotFoundError:
+                return "nothing"
+            if key is not None:
+                self._write(target, key)
+                self.links.share(self._link(target, key))
+        return "copied"
+
+    def collect(self) -> Any:
+        """What gc does with a file that had no link when it looked."""
+        with transaction.manager:
+            entries, _ = self.links.move_orphans_to_outbox([FILE])
+        return self._finish(entries)
+
+    def name_anew(self, name: str) -> Any:
+        """What an upload does whose file gets the name of the file, if that is free."""
+        files = self.registry.attachment_storage
+        with transaction.manager:
+            free = self.links.reservations.claim(FILE)
+            free = free and not files.exists(FILE) and not self.links.outbox.entries(FILE)
+        if not free:
+            return "taken"
+        files.write(FILE, BytesIO(b"new content"), "text/plain")
+        with transaction.manager:
+            self._write(name, FILE)
+            self.links.add(self._link(name, FILE))
+        with transaction.manager:
+            self.links.reservations.release(FILE)
+        return "named"
+
+    def problems(self) -> list[str]:
+        files = self.registry.attachment_storage
+        with transaction.manager:
+            linked = [link for page in self.links.under() for link in page]
+            rows = {
+                f"{parent(name)}/records/r": row["key"]
+                for name in NAMES
+                for row in self.registry.storage.list_all("record", parent(name))
+            }
+            found = [f"{entry} is left" for entry in self.links.outbox.entries()]
+        current = [(link.record, link.key) for link in linked if link.state == "current"]
+        keys = [link.key for link in linked]
+        for record, key in rows.items():
+            if key and current.count((record, key)) != 1:
+                found.append(f"{record} has not one link")
+            if key and not files.exists(key):
+                found.append(f"{record} has no file")
+        for link in linked:
+            if not link.shared and keys.count(link.key) > 1:
+                found.append(f"{link} is not alone")
+        if files.exists(FILE) != (FILE in keys):
+            found.append("the file is left" if files.exists(FILE) else "the file is lost")
+        return found
+
+    def _write(self, name: str, key: str | None) -> None:
+        self.registry.storage.update("record", parent(name), "r", {"key": key})
+
+    def _link(self, name: str, key: str) -> Link:
+        return Link.to(f"{parent(name)}/records/r", key, {"size": 7})
+
+    def _current(self, name: str) -> list[Link]:
+        links = self.links.of_record(f"{parent(name)}/records/r")
+        return [link for link in links if link.state == "current"]
+
+    def _finish(self, entries: Iterable[Any]) -> Any:
+        return [delete_garbage(self.registry, entry) for entry in entries]
+
+
+Act = Callable[[Records], Any]
+
+
+def delete(name: str) -> Act:
+    return lambda records: records.delete(name)
+
+
+def replace(name: str) -> Act:
+    return lambda records: records.replace(name)
+
+
+def keep(name: str) -> Act:
+    return lambda records: records.keep(name)
+
+
+def copy(source: str, target: str) -> Act:
+    return lambda records: records.copy(source, target)
+
+
+def meet(registry: Any, start: str, acts: list[Act], orders: Iterable[Decide]) -> set[str]:
+    """Run the acts in these orders, from records that share the file; the outcomes there were."""
+    records = Records(registry)
+    outcomes = set()
+    with contextlib.closing(Stage(registry)) as stage:
+        for order in orders:
+            records.start(*start.split())
+            with stage.watching():
+                results = stage.play([lambda act=act: act(records) for act in acts], order)
+            for result in results:
+                assert not isinstance(result, Exception) or is_retried(result), repr(result)
+            outcomes.add(" | ".join(map(str, results)))
+            told = "\n".join([str(results), *stage.trace])
+            assert not (problems := records.problems()), f"{problems} after {told}"
+            # Whatever is there goes, one after the other: nobody takes the file of another.
+            for name in NAMES:
+                if records.delete(name) != "nothing":
+                    problems = records.problems()
+                    assert not problems, f"{problems}: {name} deleted, {told}"
+    return outcomes
+
+
+def is_retried(error: Exception) -> bool:
+    """Whether the client is told to try again, or Kinto does: nothing was changed."""
+    if isinstance(error, BackendError) and not isinstance(error, IntegrityError):
+        return "deadlock" in str(error.original)
+    # Of two links made for one record in one millisecond, Kinto's storage refuses the second.
+    return isinstance(error, IntegrityError | AttachmentGone)
+
+
+TWO = {
+    "last link, copy": ("a", [delete("a"), copy("a", "b")]),
+    "two last links": ("a b", [delete("a"), delete("b")]),
+    "shared link, copy": ("a b", [delete("a"), copy("a", "c")]),
+    "other link, copy": ("a b", [delete("a"), copy("b", "c")]),
+    "two copies": ("a", [copy("a", "b"), copy("a", "c")]),
+    "one copy twice": ("a", [copy("a", "b"), copy("a", "b")]),
+    "kept, copy": ("a", [keep("a"), copy("a", "b")]),
+    "kept, last link": ("a b", [keep("a"), delete("b")]),
+    "replaced, copy": ("a", [replace("a"), copy("a", "b")]),
+    "replaced, copied back": ("a b", [replace("a"), copy("b", "a")]),
+}
+MORE = {
+    "three droppers": ("a b c", [delete("a"), delete("b"), delete("c")]),
+    "dropper, copiers": ("a", [delete("a"), copy("a", "b"), copy("a", "c")]),
+    "2 and 2": ("a b", [delete("a"), delete("b"), copy("b", "c"), copy("a", "d")]),
+    "replaced": ("a b", [replace("a"), delete("b"), copy("b", "c"), copy("a", "d")]),
+    "kept": ("a b", [keep("a"), delete("b"), copy("b", "c")]),
+}
+
+
+@pytest.mark.parametrize("case", TWO.values(), ids=TWO)
+def test_two_transactions_that_meet_on_a_file(registry: Any, case: tuple[str, list[Act]]) -> None:
+    assert meet(registry, *case, Orders(preemptions=1))
+
+
+@pytest.mark.parametrize("case", MORE.values(), ids=MORE)
+def test_more_transactions_that_meet_on_a_file(registry: Any, case: tuple[str, list[Act]]) -> None:
+    assert meet(registry, *case, [at_random(seed) for seed in range(25)])
+
+
+def test_the_one_that_drops_the_last_link_and_the_one_that_copies_tell_each_other(
+    registry: Any,
+) -> None:
+    outcomes = meet(registry, "a", [delete("a"), copy("a", "b")], Orders(preemptions=1))
+    assert {"[True] | nothing", "[] | copied"} < outcomes
+    assert any("please retry" in outcome for outcome in outcomes)
+
+
+def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
+    def claim(records: Records) -> bool:
+        with transaction.manager:
+            return records.links.reservations.claim("name.txt")
+
+    records = Records(registry)
+    with contextlib.closing(Stage(registry)) as stage:
+        for order in Orders(preemptions=2):
+            records.start()
+            with stage.watching():
+                results = stage.play([lambda: claim(records)] * 3, order)
+            assert sorted(results) == [False, False, True], stage.trace
+
+
+@pytest.mark.parametrize("second", [delete("a"), Records.collect], ids=["deletion", "gc"])
+def test_a_name_that_becomes_free_is_given_to_a_file_that_stays(
+    registry: Any, second: Act
+) -> None:
+    outcomes = meet(
+        registry, "a", [lambda records: records.name_anew("b"), second], Orders(preemptions=1)
+    )
+    assert any(outcome.startswith("taken") for outcome in outcomes)
+
+
+def test_gc_spares_the_new_file_of_a_name_that_it_saw_unused(registry: Any) -> None:
+    def delete_and_name_anew(records: Records) -> Any:
+        records.delete("a")
+        return records.name_anew("b")
+
+    meet(registry, "a", [delete_and_name_anew, Records.collect], Orders(preemptions=1))

@@ -1,0 +1,174 @@
+"""Requests that meet, in orders that one change of turns can make of them: a third, or all.
+
+The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+All pairs of requests meet in ``make chaos``; here are those that have most to do with each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import pytest
+import transaction
+from kinto.core.events import ResourceChanged
+
+from kinto_attachment.files import changes
+from kinto_attachment.maintenance import gc as gc_module
+from kinto_attachment.maintenance.reindex import reindex
+from tests.support import invariants, publishing, races
+from tests.support.application import ALICE, RECORD, Part, attach, form, on_event, read, send
+from tests.support.interleavings import Orders, Stage, at_random
+from tests.support.races import (
+    batch,
+    delete_collection,
+    delete_copy,
+    delete_record,
+    delete_records,
+    patch,
+    publish,
+    publish_again,
+    put_without,
+    remove,
+    replace,
+)
+from tests.support.sampling import one_in
+from tests.support.services import PostgreSQL
+
+PAIRS = [
+    (replace, replace),
+    (replace, patch),
+    (replace, put_without),
+    (replace, remove),
+    (replace, delete_record),
+    (replace, delete_collection),
+    (replace, publish),
+    (patch, remove),
+    (remove, publish),
+    (delete_record, publish),
+    (delete_record, delete_copy),
+    (delete_records, publish_again),
+    (publish, publish_again),
+    (batch, publish),
+]
+
+
+@pytest.fixture(scope="module")
+def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with races.server(postgresql, tmp_path_factory.mktemp("files")) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def keeping_app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, keep_old_files="true") as app:
+        yield app
+
+
+END = 40  # Bytes of a form that come late, after the file.
+
+
+def names(operations: tuple[races.Operation, ...]) -> str:
+    return "-".join(operation.__name__ for operation in operations)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=names)
+def test_requests_that_meet_lose_and_leave_no_file(
+    app: Any, pair: tuple[races.Operation, ...]
+) -> None:
+    assert races.meet(app, pair, races.some_orders(names(pair))) > 2
+
+
+@pytest.mark.parametrize("pair", [(replace, publish), (replace, delete_collection)], ids=names)
+def test_requests_that_meet_lose_no_file_that_is_kept(
+    keeping_app: Any, pair: tuple[races.Operation, ...]
+) -> None:
+    assert races.meet(keeping_app, pair, races.some_orders(f"kept {names(pair)}")) > 2
+
+
+@pytest.mark.parametrize(
+    "three",
+    [(replace, delete_copy, publish_again), (remove, publish, publish_again)],
+    ids=names,
+)
+def test_three_requests_that_meet_lose_and_leave_no_file(
+    app: Any, three: tuple[races.Operation, ...]
+) -> None:
+    orders = [at_random(seed) for seed in range(20 // one_in(3))]
+    assert races.meet(app, three, orders) == len(orders)
+
+
+def test_gc_does_not_take_what_reindex_links(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # reindex, which asks whether a file is still there, needs nobody to wait for it.
+    monkeypatch.setattr(gc_module._Collector, "links_are_written", lambda self: True)
+    registry = app.app.registry
+    outcomes = set()
+    with contextlib.closing(Stage(registry)) as stage:
+        for order in Orders(preemptions=1):
+            races.start(app)
+            with transaction.manager:
+                registry.storage.delete_all("attachment", "attachments:*", with_deleted=False)
+            with stage.watching():
+                rebuilt, collected = stage.play(
+                    [lambda: reindex(registry), lambda: invariants.collect(registry)], order
+                )
+            told = "\n".join([repr(rebuilt), repr(collected), *stage.trace])
+            linked = {link.key for link in invariants.links(registry)}
+            stored = {file.key for file in registry.attachment_storage.list()}
+            assert linked == stored, told
+            assert rebuilt.linked == 2 * len(stored), told  # Of the record and its copy.
+            assert collected.unlinked or stored, told
+            outcomes.add(rebuilt.linked)
+    assert outcomes == {0, 2}
+
+
+def test_a_copy_made_within_the_upload_shares_its_file(app: Any) -> None:
+    races.start(app)
+
+    def publish_too(event: Any) -> None:
+        if event.payload["collection_id"] == "c" and event.payload["action"] == "update":
+            copy = races.SECOND_COPY
+            publishing.copy(event.request, RECORD, copy, ids_of=copy)
+
+    on_event(app, ResourceChanged, publish_too)
+    attach(app, content=b"new")
+    races.check(app, ["upload with a copy"])
+    app.delete(RECORD, headers=ALICE)
+    races.check(app, ["upload with a copy", "delete the record"])
+
+
+class Lingering(BytesIO):
+    """The body of a form whose end comes when gc has been."""
+
+    def __init__(self, app: Any, content: bytes) -> None:
+        parts = Part("attachment", content, "a.txt"), Part("data", "{}" + " " * END)
+        body, self.content_type = form(*parts)
+        super().__init__(body)
+        self.app, self.length = app, len(body)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        rest = self.length - self.tell()
+        if rest == END:
+            with ThreadPoolExecutor(1) as other:
+                report = other.submit(invariants.collect, self.app.app.registry).result()
+            assert len(report.unlinked) == 1
+        return super().read(min(size, rest - END) if rest > END else size)
+
+
+def test_a_file_that_gc_takes_before_its_form_ends_is_not_linked(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "SOON", 0)
+    races.start(app)
+    body = Lingering(app, b"new")
+    headers = {**ALICE, "Content-Type": body.content_type}
+    path = f"{RECORD}/attachment"
+    answer = send(app, "POST", path, body, length=body.length, headers=headers, status="*")
+    assert answer.status_int == 409
+    assert read(app) == b"old"
+    races.check(app, ["gc"])

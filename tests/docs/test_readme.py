@@ -1,0 +1,268 @@
+"""The README's examples work as pasted: against the server that ``make serve`` runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support import ROOT
+from tests.support.documents import code_blocks
+from tests.support.faults import HOST
+from tests.support.services import _free_port, _wait
+
+ADDRESS = "127.0.0.1:8888"
+AUTH = ("alice", "secret")
+HELLO = b"Hello!\n"
+START_TIMEOUT = 60
+BIN = Path(sys.executable).parent
+
+
+@contextlib.contextmanager
+def running(command: list[str], url: str, log: Path, **options: Any) -> Iterator[None]:
+    """A server, from its first answer on; told to stop as a service manager does it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, **options)
+    try:
+        assert _wait(process, url), log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(START_TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A reader of the README: a server, and a folder where commands are pasted."""
+
+    address: str
+    folder: Path
+    log: Path
+
+    def pasted(self, text: str) -> str:
+        return text.replace(ADDRESS, self.address)
+
+    def run(self, *command: str) -> str:
+        """What a command prints. Its input is a terminal: some programs look at that."""
+        keyboard, terminal = pty.openpty()
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env={
+                    **os.environ,
+                    "PATH": f"{BIN}:{os.environ['PATH']}",
+                    "HOME": str(self.folder),
+                },
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                timeout=START_TIMEOUT,
+            )
+        finally:
+            os.close(keyboard)
+            os.close(terminal)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def record(self, name: str) -> dict:
+        url = f"http://{self.address}/v1/buckets/default/collections/docs/records/{name}"
+        answer = requests.get(url, auth=AUTH, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def attachment(self, name: str) -> dict:
+        return self.record(name)["data"]["attachment"]
+
+    def content(self, name: str) -> bytes:
+        location = self.attachment(name)["location"]
+        return requests.get(location, auth=AUTH, timeout=10).content
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    folder = tmp_path_factory.mktemp("readme")
+    (plugin,) = [code for code in code_blocks("README.rst", "python") if "includeme" in code]
+    (folder / "readme_plugin.py").write_text(plugin)
+    session = Session(f"{HOST}:{_free_port()}", folder, folder / "log")
+    environ = {
+        **os.environ,
+        "KINTO_ATTACHMENT_BASE_PATH": str(folder / "stored"),
+        "KINTO_INCLUDES": "kinto.plugins.default_bucket kinto_attachment readme_plugin",
+        "PYTHONPATH": str(folder),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "config.serve", "--port", session.address.rpartition(":")[2]]
+    url = f"http://{session.address}/v1/"
+    with running(command, url, session.log, cwd=ROOT, env=environ):
+        (folder / "hello.txt").write_bytes(HELLO)
+        yield session
+    with pytest.raises(requests.ConnectionError):  # Kinto stops with the command that started it.
+        requests.get(url, timeout=5)
+
+
+def is_hello(attachment: dict, session: Session, name: str) -> None:
+    assert attachment == session.attachment(name)
+    assert attachment["filename"] == "hello.txt"
+    assert attachment["hash"] == hashlib.sha256(HELLO).hexdigest()
+    assert attachment["size"] == len(HELLO)
+    assert session.content(name) == HELLO
+
+
+def uploads_form(session: Session, output: str) -> None:
+    is_hello(json.loads(output), session, "hello")
+    assert session.record("hello")["data"]["title"] == "A greeting"
+    assert session.record("hello")["permissions"]["read"] == ["system.Everyone"]
+
+
+def uploads_bytes(session: Session, output: str) -> None:
+    is_hello(json.loads(output), session, "raw")
+    assert session.attachment("raw")["mimetype"] == "text/plain"
+
+
+def uploads_with_httpie(session: Session, output: str) -> None:
+    is_hello(json.loads(output), session, "httpie")
+    assert session.record("httpie")["data"]["title"] == "A greeting"
+
+
+def shows_the_record(session: Session, output: str) -> None:
+    """The JSON at the top of the README, with other ids and times."""
+    (example,) = map(json.loads, code_blocks("README.rst", "json"))
+    record = json.loads(output)
+    for shown in (example, record):
+        shown["data"].pop("last_modified")
+        location = shown["data"]["attachment"].pop("location")
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1/attachments/[0-9a-f-]{36}\.txt", location)
+    assert record == example
+
+
+def downloads(session: Session, output: str) -> None:
+    assert (session.folder / "copy.txt").read_bytes() == HELLO
+
+
+def is_refused(session: Session, output: str) -> None:
+    assert json.loads(output)["code"] == 412
+
+
+def deletes(session: Session, output: str) -> None:
+    assert output == ""
+    assert session.attachment("hello") is None
+
+
+def uploads_with_the_command(session: Session, output: str) -> None:
+    url = f"http://{session.address}/v1/buckets/default/collections/files/records"
+    (record,) = requests.get(url, auth=AUTH, timeout=10).json()["data"]
+    assert record["attachment"]["hash"] == hashlib.sha256(HELLO).hexdigest()
+
+
+def downloads_with_the_command(session: Session, output: str) -> None:
+    assert (session.folder / "files" / "hello.txt").read_bytes() == HELLO
+
+
+# In the README's order; by what is in the command and in no other.
+SHELL_COMMANDS: dict[str, Callable[[Session, str], None]] = {
+    "echo 'Hello!' > hello.txt": lambda session, output: None,
+    "-F permissions=": uploads_form,
+    "-T hello.txt": uploads_bytes,
+    "http -a alice:secret": uploads_with_httpie,
+    "curl -u alice:secret http": shows_the_record,
+    "-o copy.txt": downloads,
+    "If-None-Match: *": is_refused,
+    "-X DELETE": deletes,
+    "kinto-attachment upload": uploads_with_the_command,
+    "kinto-attachment download": downloads_with_the_command,
+}
+# Not for a shell that runs tests; see test_documents.py, and below.
+ELSEWHERE = ("make ", "pip install", "gunicorn", "kinto-attachment gc")
+
+
+@pytest.mark.curl
+def test_the_shell_commands_work_as_pasted(session: Session) -> None:
+    blocks = [c for c in code_blocks("README.rst", "shell") if not c.startswith(ELSEWHERE)]
+    assert len(blocks) == len(SHELL_COMMANDS)
+    for block, (part, check) in zip(blocks, SHELL_COMMANDS.items(), strict=True):
+        assert part in block
+        check(session, session.run("bash", "-c", session.pasted(block)))
+
+
+@pytest.mark.curl
+def test_the_commands_that_make_serve_prints_work_as_pasted(session: Session) -> None:
+    commands = re.findall(r"^ +(curl .*)$", session.log.read_text(), re.M)
+    assert len(commands) == 3
+    outputs = [session.run("bash", "-c", command) for command in commands]
+    attachment = json.loads(outputs[0])
+    assert json.loads(outputs[1])["data"]["attachment"] == attachment
+    assert outputs[2] == (ROOT / "README.rst").read_text()
+
+
+def test_the_kinto_http_example_works(session: Session) -> None:
+    output = session.run(sys.executable, "-c", session.pasted(python_with("kinto_http")))
+    assert output == hashlib.sha256(HELLO).hexdigest() + "\n"
+    assert (session.folder / "copy.txt").read_bytes() == HELLO
+    assert session.attachment("python") is None
+
+
+def test_the_requests_example_works(session: Session) -> None:
+    output = session.run(sys.executable, "-c", session.pasted(python_with("requests.Session")))
+    assert hashlib.sha256(HELLO).hexdigest() in output
+    is_hello(session.attachment("requests"), session, "requests")
+    assert session.record("requests")["data"]["title"] == "Hi"
+
+
+def python_with(part: str) -> str:
+    (code,) = [code for code in code_blocks("README.rst", "python") if part in code]
+    return code
+
+
+def test_the_javascript_example_works(session: Session) -> None:
+    (code,) = code_blocks("README.rst", "javascript")
+    output = session.run("node", "--input-type=module", "-e", session.pasted(code))
+    assert output.startswith("201 ")
+    is_hello(session.attachment("fetch"), session, "fetch")
+
+
+def test_the_event_example_works(session: Session) -> None:
+    url = f"http://{session.address}/v1/buckets/default/collections/docs/records/event/attachment"
+    files = {"attachment": ("hello.txt", HELLO)}
+    requests.post(url, files=files, auth=AUTH, timeout=10).raise_for_status()
+    assert re.search(
+        r"/buckets/\S+/collections/docs/records/event hello\.txt", session.log.read_text()
+    )
+
+
+@pytest.fixture
+def kinto_ini(tmp_path: Path) -> Path:
+    """A configuration under the name that the README gives it."""
+    ini = (ROOT / "config" / "serve.ini").read_text().replace("%(here)s/..", str(tmp_path))
+    (tmp_path / "kinto.ini").write_text(ini)
+    return tmp_path / "kinto.ini"
+
+
+def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
+    (command,) = [c for c in code_blocks("README.rst", "shell") if c.startswith("gunicorn")]
+    address = f"{HOST}:{_free_port()}"
+    url = f"http://{address}/v1/__heartbeat__"
+    shell = ["bash", "-c", f"exec {BIN}/{command.replace('127.0.0.1:8000', address)}"]
+    with running(shell, url, kinto_ini.with_name("log"), cwd=kinto_ini.parent):
+        assert requests.get(url, timeout=10).json()["attachments"] is True
+
+
+def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
+    text = (ROOT / "README.rst").read_text()
+    commands = re.findall(r"kinto-attachment \w+ --ini kinto\.ini", text)
+    assert len(commands) == 2
+    for command in commands:
+        shell = ["bash", "-c", f"exec {BIN}/{command}"]
+        subprocess.run(shell, cwd=kinto_ini.parent, check=True, timeout=START_TIMEOUT)

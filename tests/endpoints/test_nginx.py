@@ -1,0 +1,267 @@
+"""The documents' nginx configurations, in nginx."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from kinto_attachment.names import disposition_filename
+from tests.support import live
+from tests.support.documents import code_blocks
+from tests.support.faults import HOST
+from tests.support.services import S3, _free_port, _stopping, _wait
+
+pytestmark = pytest.mark.nginx
+
+AUTH = ("alice", "secret")
+ORIGIN = {"Origin": "https://app.example.com"}
+CONTENT = os.urandom(3 * 1024 * 1024)  # nginx takes 1 MiB if it is not told otherwise.
+MAX_SIZE = 64 * 1024 * 1024
+SHA256 = hashlib.sha256(CONTENT)
+
+CONFIG = """\
+daemon off;
+{user}
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ }}
+http {{
+    include /etc/nginx/mime.types;
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{server}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """nginx with Kinto behind it, and one record with :data:`CONTENT` attached."""
+
+    url: str
+    attachment: dict
+
+    @property
+    def record(self) -> str:
+        return f"{self.url}/v1/buckets/default/collections/docs/records/a"
+
+    def get(self, url: str = "", **headers: str) -> requests.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = url or f"{self.record}/attachment"
+        return requests.get(url, auth=AUTH, headers=names, timeout=30)
+
+
+def nginx_blocks(document: str) -> str:
+    (block,) = code_blocks(document, "nginx")
+    return block
+
+
+@contextlib.contextmanager
+def site(folder: Path, server: str, settings: dict[str, str]) -> Iterator[Site]:
+    files = folder / "files"
+    port = _free_port()
+    url = f"http://{HOST}:{port}"
+    settings = {name: value.replace("@URL@", url) for name, value in settings.items()}
+    if "aws.bucket_name" not in settings:
+        settings["base_path"] = str(files)
+    settings["max_size"] = str(MAX_SIZE)
+    with live.kinto(settings) as kinto:
+        server = server.replace("listen 80;", f"listen {HOST}:{port};")
+        server = server.replace("127.0.0.1:8000", f"{HOST}:{kinto.port}")
+        server = server.replace("/var/lib/kinto/attachments/", f"{files}/")
+        # As root, nginx would read as another user, who may not look into a temporary folder.
+        user = "user root;" if os.geteuid() == 0 else ""
+        config = CONFIG.format(folder=folder, server=server, user=user)
+        (folder / "nginx.conf").write_text(config)
+        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+        assert program, "These tests need nginx."
+        command = [program, "-p", f"{folder}", "-e", f"{folder}/error.log"]
+        process = subprocess.Popen([*command, "-c", f"{folder}/nginx.conf"])
+        with _stopping(process):
+            assert _wait(process, f"{url}/v1/"), (folder / "error.log").read_text()
+            yield Site(url, upload(url))
+
+
+def upload(url: str) -> dict:
+    answer = requests.put(
+        f"{url}/v1/buckets/default/collections/docs/records/a/attachment?filename=a.html",
+        data=iter([CONTENT]),  # Chunked: of unknown length.
+        auth=AUTH,
+        headers={"Content-Type": "text/html"},
+        timeout=30,
+    )
+    assert answer.status_code == 201, answer.text
+    attachment = answer.json()
+    assert attachment["hash"] == SHA256.hexdigest()
+    return attachment
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("protected")
+    server = nginx_blocks("README.rst")
+    (downloads,) = re.findall(r"kinto\.attachment\.downloads = (\S+)", server)
+    with site(folder, server, {"downloads": downloads}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redirecting(moto: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("redirecting")
+    settings = moto.options(moto.create_bucket())
+    with site(folder, nginx_blocks("README.rst"), settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    server = nginx_blocks("README.rst")
+    extra = nginx_blocks("docs/production.rst")
+    server = re.sub(r"\}\s*$", f"{extra}\n}}", server)
+    folder = tmp_path_factory.mktemp("public")
+    with site(folder, server, {"base_url": "@URL@/files/"}) as running:
+        yield running
+
+
+def test_a_download_is_sent_by_nginx_with_what_kinto_says_of_it(protected: Site) -> None:
+    answer = protected.get(**ORIGIN)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT
+    headers = answer.headers
+    assert headers["Server"].startswith("nginx")
+    assert headers["ETag"] == f'"{SHA256.hexdigest()}"'
+    assert headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(SHA256.digest()).decode()}:"
+    assert headers["Content-Type"] == "text/html"
+    assert headers["Content-Disposition"] == 'attachment; filename="a.html"'
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in headers["Content-Security-Policy"]
+    assert headers["Access-Control-Allow-Origin"] in ("*", ORIGIN["Origin"])
+    assert "ETag" in headers["Access-Control-Expose-Headers"]
+    assert headers["Cache-Control"] == "private, no-cache"
+    assert "bytes" in headers["Accept-Ranges"]
+    assert "X-Accel-Redirect" not in headers
+
+
+def test_ranges_are_sent_by_nginx(protected: Site) -> None:
+    answer = protected.get(Range="bytes=10-19")
+    assert answer.status_code == 206
+    assert answer.content == CONTENT[10:20]
+    assert answer.headers["Content-Range"] == f"bytes 10-19/{len(CONTENT)}"
+    suffix = protected.get(Range="bytes=-5")
+    assert (suffix.status_code, suffix.content) == (206, CONTENT[-5:])
+    assert protected.get(Range=f"bytes={len(CONTENT)}-").status_code == 416
+
+
+def test_a_broken_download_goes_on_only_with_the_same_file(protected: Site) -> None:
+    same = protected.get(Range="bytes=10-19", If_Range=f'"{SHA256.hexdigest()}"')
+    assert (same.status_code, same.content) == (206, CONTENT[10:20])
+    other = protected.get(Range="bytes=10-19", If_Range='"another"')
+    assert (other.status_code, other.content) == (200, CONTENT)
+
+
+def test_a_file_that_the_client_has_is_not_sent(protected: Site) -> None:
+    answer = protected.get(If_None_Match=f'"{SHA256.hexdigest()}"')
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert protected.get(If_None_Match='"another"').status_code == 200
+    since = protected.get().headers["Last-Modified"]
+    assert protected.get(If_Modified_Since=since).status_code == 304
+
+
+def test_permissions_hold_whatever_sends_the_file(protected: Site) -> None:
+    location = protected.attachment["location"]
+    assert location.startswith(f"{protected.url}/v1/attachments/")
+    assert protected.get(location).content == CONTENT
+    for wanted in ({}, {"Range": "bytes=0-1"}, {"If-None-Match": f'"{SHA256.hexdigest()}"'}):
+        for url in (location, f"{protected.record}/attachment"):
+            assert protected.get(url, **wanted).headers["Vary"] == "Authorization"
+    for url in (location, f"{protected.record}/attachment"):
+        assert requests.get(url, timeout=30).status_code == 401
+    assert requests.get(location, auth=("mallory", "x"), timeout=30).status_code == 404
+    key = location.rpartition("/")[2]
+    assert protected.get(f"{protected.url}/protected/{key}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("length", "credentials", "status"),
+    [(1000, "", 401), (MAX_SIZE * 4, "Authorization: Basic YWxpY2U6c2VjcmV0\r\n", 413)],
+)
+def test_a_refusal_comes_before_the_body(
+    protected: Site, length: int, credentials: str, status: int
+) -> None:
+    host, _, port = protected.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            "PUT /v1/buckets/default/collections/docs/records/b/attachment?filename=b HTTP/1.1\r\n"
+            f"Host: {host}\r\nContent-Length: {length}\r\n{credentials}\r\n".encode()
+        )
+        assert connection.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+LONGEST = [
+    "x" * 255,
+    "é" * 127,
+    "日" * 85,
+    "🎉" * 63,
+    "\ufdfa" * 85,  # Each decomposes to eighteen characters.
+    ";" * 254 + "%",  # Eight characters each in the URL of a redirect.
+    "=" * 254 + '"',
+]
+
+
+@pytest.mark.parametrize("name", LONGEST, ids=lambda name: name[0])
+@pytest.mark.parametrize("how", ["protected", "redirecting", "public"])
+def test_the_longest_names_fit_into_nginx_s_buffers(
+    request: pytest.FixtureRequest, how: str, name: str
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    url = f"{served.url}/v1/buckets/default/collections/docs/records/long/attachment"
+    params = {"filename": name}
+    answer = requests.put(url, data=b"x", params=params, auth=AUTH, headers=ORIGIN, timeout=30)
+    assert answer.status_code in (200, 201), answer.text
+    assert answer.json()["filename"] == name
+    for method in ("GET", "HEAD"):
+        answer = requests.request(
+            method, url, auth=AUTH, headers=ORIGIN, allow_redirects=False, timeout=30
+        )
+        assert answer.status_code == (302 if (how, method) == ("redirecting", "GET") else 200)
+        if answer.status_code == 302:
+            answer = requests.get(answer.headers["Location"], timeout=30)
+            assert answer.content == b"x"
+        assert disposition_filename(answer.headers["Content-Disposition"]) == name
+    params = {"filename": f"{name}xxxx"}
+    assert requests.put(url, data=b"x", params=params, auth=AUTH, timeout=30).status_code == 400
+
+
+def test_public_files_are_sent_without_kinto(public: Site) -> None:
+    location = public.attachment["location"]
+    assert location.startswith(f"{public.url}/files/")
+    answer = requests.get(location, headers=ORIGIN, timeout=30)
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    headers = answer.headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in headers["Content-Security-Policy"]
+    assert "immutable" in headers["Cache-Control"]
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert requests.get(f"{public.url}/files/", timeout=30).status_code in (403, 404)
+    assert requests.get(f"{public.url}/files/.hidden", timeout=30).status_code in (403, 404)
+
+
+def test_public_files_are_deleted_with_their_records(public: Site) -> None:
+    assert requests.delete(public.record, auth=AUTH, timeout=30).status_code == 200
+    assert requests.get(public.attachment["location"], timeout=30).status_code == 404

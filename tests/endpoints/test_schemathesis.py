@@ -1,0 +1,296 @@
+"""Requests generated from ``/v1/__api__``: every answer is one that it names, and none is a 5xx.
+
+They are the same ones each time. The variable ``SCHEMATHESIS_EXAMPLES`` says how many there are of
+each operation, valid ones and as many invalid ones: ``5000`` takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.support.application import (
+    ALICE,
+    BOB,
+    CONTENT,
+    Headers,
+    attach,
+    clear,
+    digest,
+    key_of,
+    put,
+    put_collection,
+    sha256,
+)
+from tests.support.backends import ON_MEMORY, Build
+from tests.support.description import ATTACHMENT, FILE, described, only_ours
+
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "100"))
+
+# The answers that the requests of the table have to get to see.
+REACHED = {
+    ("POST", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412},
+    ("PUT", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412},
+    ("DELETE", ATTACHMENT): {204, 400, 401, 403, 404, 412},
+    ("GET", ATTACHMENT): {200, 206, 304, 400, 401, 403, 404, 412, 416},
+    ("GET", FILE): {200, 206, 304, 404, 412, 416},
+}
+
+# Nothing of what is generated is there, and few of its headers say anything. So these take the
+# place of what was generated, in a part of the requests.
+PLACES = [
+    {"bucket_id": bucket, "collection_id": collection, "id": record}
+    for bucket, collection, record in (
+        ("b", "c", "attached"),
+        ("b", "c", "bare"),
+        ("b", "c", "new"),
+        ("b", "c", "n\u00f6"),
+        ("b", "new", "new"),
+        ("default", "c", "attached"),
+        ("default", "new", "new"),
+    )
+]
+USERS: list[Headers] = [ALICE, BOB, {}, {"Authorization": "Basic nonsense"}]
+FILENAMES = ("a.txt", "тест.png", "a.exe", "\r\n.txt", "/", "")
+TEXTS = ('{"n": 1}', '{"read": ["system.Everyone"]}', "[]", '{"attachment": {}}', "null", "{")
+FORMS = [{}, *({name: text} for name in ("data", "permissions") for text in TEXTS)]
+WRITING: list[Headers] = [
+    {},
+    {"If-Match": '"RECORD"'},
+    {"If-Match": '"1"'},
+    {"If-Match": '"HASH"'},
+    {"If-None-Match": "*"},
+    {"If-Match": "*", "If-None-Match": "*"},
+    {"Content-Digest": f"sha-256=:{digest(CONTENT)}:"},
+    {"Content-MD5": "nonsense"},
+    {"Content-Disposition": "attachment; filename*=UTF-8''%e2%82%ac.txt"},
+    {"Content-Disposition": "attachment; filename="},
+    {"Content-Type": "multipart/form-data; boundary="},
+    {"Content-Type": "application/json"},
+    {"Content-Encoding": "gzip"},
+    {"Accept": "text/html"},
+]
+READING: list[Headers] = [
+    {},
+    {"If-Match": '"HASH"'},
+    {"If-Match": '"1"'},
+    {"If-None-Match": "*"},
+    {"If-None-Match": '"HASH"'},
+    {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"},
+    {"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    {"Range": "bytes=1-3"},
+    {"Range": "bytes=-1", "If-Range": '"HASH"'},
+    {"Range": "bytes=999-"},
+    {"Range": "bytes=0-0,2-2"},
+    {"Accept": "text/html"},
+]
+
+
+class Closing:
+    """A WSGI application whose answers are read and closed, as a server does."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        answer = self.app(environ, start_response)
+        try:
+            return list(answer)
+        finally:
+            if hasattr(answer, "close"):
+                answer.close()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What takes the place of something generated; None leaves that."""
+
+    place: dict[str, str] | None = None
+    user: Headers = field(default_factory=dict)
+    headers: Headers = field(default_factory=dict)
+    filename: str | None = None
+    form: dict[str, str] | None = None
+    only_these: bool = False  # Headers: those that were generated are left out.
+
+
+def all_changes(method: str) -> Iterator[Changes]:
+    """The table: each place with each header, each user, each name and each form."""
+    usual: dict[str, Any] = {"user": ALICE, "filename": "a.txt", "form": {}}
+    for place in PLACES:
+        for headers in headers_of(method):
+            yield Changes(place, headers=headers, **usual)
+        for user in USERS[1:]:
+            yield Changes(place, **{**usual, "user": user})
+    for filename in FILENAMES if method == "PUT" else ():
+        yield Changes(PLACES[0], **{**usual, "filename": filename})
+    for form in FORMS if method == "POST" else ():
+        yield Changes(PLACES[0], **{**usual, "form": form})
+
+
+def some_changes(method: str) -> st.SearchStrategy[Changes]:
+    return st.builds(
+        Changes,
+        place=st.sampled_from([*PLACES, None]),
+        user=st.sampled_from([ALICE, ALICE, *USERS]),
+        headers=st.sampled_from([{}, {}, *headers_of(method)]),
+        filename=st.none() | st.sampled_from(FILENAMES),
+        form=st.sampled_from([{}, {}, None, *FORMS]),
+        only_these=st.booleans(),
+    )
+
+
+def headers_of(method: str) -> list[Headers]:
+    return READING if method == "GET" else WRITING
+
+
+class Server:
+    """An application that is as it was whenever a request has changed it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.reset()
+
+    def reset(self) -> None:
+        clear(self.app)
+        put_collection(self.app)
+        for bucket in ("b", "default"):
+            records = f"/buckets/{bucket}/collections/c/records"
+            uploaded = attach(self.app, f"{records}/attached")
+            put(self.app, f"{records}/bare")
+            if bucket == "b":
+                self.key = key_of(uploaded.json)
+                self.record = uploaded.headers["ETag"].strip('"')
+
+    def answer(self, case: schemathesis.Case, changes: Changes) -> int:
+        """Send the request, and look at the answer."""
+        if changes.place:
+            key = self.key if changes.place["bucket_id"] == "b" else "gone.txt"
+            case.path_parameters = {"key": key} if case.path == FILE else changes.place
+        if changes.filename is not None and case.method == "PUT":
+            case.query = {"filename": changes.filename}
+        if changes.form is not None and isinstance(case.body, dict):
+            file = {name: value for name, value in case.body.items() if name == "attachment"}
+            case.body = {**file, **changes.form}
+        headers = {
+            name: value.replace("RECORD", self.record).replace("HASH", sha256(CONTENT))
+            for name, value in {**changes.headers, **changes.user}.items()
+        }
+        if changes.only_these:
+            case.headers.clear()
+        response = case.call_and_validate(checks=CHECKS, headers=headers)
+        if case.method != "GET" and response.status_code < 400:
+            self.reset()
+        return response.status_code
+
+
+def type_is_described(ctx: Any, response: Any, case: Any) -> None:
+    """OpenAPI 2.0 names media types for an operation, and Schemathesis wants them of no body."""
+    if response.status_code not in (204, 304):
+        content_type_conformance(ctx, response, case)
+
+
+def error_is_kinto_s(ctx: Any, response: Any, case: Any) -> None:
+    """Whatever the file's media type: errors are JSON, and nothing has a type without a body."""
+    content_type = response.headers.get("content-type")
+    if response.status_code >= 400:
+        assert content_type == ["application/json"]
+        assert response.json()["code"] == response.status_code
+    if response.status_code in (204, 304):
+        assert (response.content, content_type) == (b"", None)
+
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    type_is_described,
+    response_headers_conformance,
+    response_schema_conformance,
+    error_is_kinto_s,
+]
+
+
+OPERATIONS = pytest.mark.parametrize(
+    ("method", "path"), REACHED, ids=["form", "put", "delete", "get", "get-file"]
+)
+
+
+Describe = Callable[..., Any]
+
+
+@pytest.fixture
+def describe(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> Describe:
+    """``describe(app)`` is the operation as that application describes it.
+
+    Where Schemathesis knows of ``credentials``, it makes them up, and leaves out ours.
+    """
+
+    def operation(app: Any, credentials: bool = False) -> Any:
+        description = only_ours(described(app, monkeypatch))
+        if not credentials:
+            del description["paths"][path][method.lower()]["security"]
+        schema = schemathesis.openapi.from_dict(description)
+        schema.app = Closing(app.app)
+        return schema[path][method]
+
+    return operation
+
+
+@ON_MEMORY
+@OPERATIONS
+def test_the_table_is_answered_as_described(
+    app: Any, describe: Describe, method: str, path: str
+) -> None:
+    operation, server = describe(app), Server(app)
+    bodies = {
+        # By the bytes, the part is called "attachment.png".
+        "POST": {
+            "body": {"attachment": b"\x89PNG\r\n\x1a\n"},
+            "media_type": "multipart/form-data",
+        },
+        "PUT": {"body": b"new", "media_type": "application/octet-stream"},
+    }
+    statuses = {
+        server.answer(operation.Case(**bodies.get(method, {})), changes)
+        for changes in all_changes(method)
+    }
+    assert statuses >= REACHED[method, path]
+
+
+@ON_MEMORY
+@OPERATIONS
+@pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
+def test_what_is_generated_is_answered_as_described(
+    build: Build, describe: Describe, method: str, mode: GenerationMode
+) -> None:
+    app = build(extensions="any")  # Few generated names have one.
+    # Nothing else of these can be invalid.
+    credentials = mode is GenerationMode.NEGATIVE and method in ("GET", "DELETE")
+    operation, server = describe(app, credentials), Server(app)
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode), changes=some_changes(method))
+    def answer(case: schemathesis.Case, changes: Changes) -> None:
+        assert server.answer(case, changes)
+
+    answer()

@@ -1,0 +1,112 @@
+"""Figures by Kinto's own metrics: uploads by result, bytes, storage timings, failed deletes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from kinto_attachment.errors import StorageUnavailable
+from tests.consistency.test_transactions import failing_deletes
+from tests.support.application import (
+    ALICE,
+    ANONYMOUS,
+    CONTENT,
+    OTHER,
+    RECORD,
+    attach,
+    empty_outbox,
+    put_raw,
+    read,
+)
+from tests.support.backends import ON_MEMORY, Build
+
+pytestmark = ON_MEMORY
+
+URL = f"{RECORD}/attachment"
+
+
+@pytest.fixture
+def app(build: Build) -> Any:
+    return metered(build)
+
+
+def metered(build: Build, **options: str) -> Any:
+    """A server whose figures are seen from here on: they belong to the process."""
+    app = build({"includes": "kinto.plugins.prometheus"}, downloads="proxy", **options)
+    app.before = {}
+    app.before = figures(app)
+    return app
+
+
+def figures(app: Any) -> dict[str, float]:
+    """The samples about attachments that have grown, and by how much."""
+    text = app.get("/__metrics__").text
+    lines = re.findall(r"^kinto_(attachments_\S+) (\S+)$", text, re.M)
+    grown = {name: float(value) - app.before.get(name, 0) for name, value in lines}
+    return {name: value for name, value in grown.items() if value}
+
+
+def test_uploads_by_result(app: Any) -> None:
+    attach(app)
+    put_raw(app)
+    attach(app, OTHER)
+    attach(app, data="nope", status=400)
+    attach(app, headers={**ALICE, "If-Match": '"1"'}, status=412)
+    found = figures(app)
+    assert found['attachments_uploads_total{result="created"}'] == 2
+    assert found['attachments_uploads_total{result="updated"}'] == 1
+    assert found['attachments_uploads_total{result="refused"}'] == 2
+
+
+def test_uploads_that_the_storage_fails(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StorageUnavailable()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.app.registry.attachment_storage, "write", fail)
+        attach(app, status=503)
+    assert figures(app)['attachments_uploads_total{result="failed"}'] == 1
+
+
+def test_bytes(app: Any) -> None:
+    attach(app)
+    read(app)
+    app.get(URL, headers={**ALICE, "Range": "bytes=0-4"}, status=206)
+    app.head(URL, headers=ALICE)
+    app.get(URL, headers=ANONYMOUS, status=401)
+    found = figures(app)
+    assert found["attachments_bytes_in_total"] == len(CONTENT)
+    assert found["attachments_bytes_out_total"] == len(CONTENT) + 5
+
+
+def test_bytes_of_compressed_files_are_those_sent(build: Build) -> None:
+    app = metered(build, gzipped="true")
+    attach(app, content=b"x" * 10_000)
+    assert figures(app)["attachments_bytes_in_total"] == 10_000
+
+
+def test_storage_timings(app: Any) -> None:
+    attach(app)
+    read(app)
+    app.delete(URL, headers=ALICE)
+    found = figures(app)
+    for method in ("write", "open", "stat", "delete"):
+        assert found[f'attachments_localstorage_seconds_count{{method="{method}"}}'] >= 1
+
+
+def test_failed_deletes(app: Any) -> None:
+    attach(app)
+    with failing_deletes(app):
+        app.delete(URL, headers=ALICE)
+    assert figures(app)["attachments_delete_failed_total"] == 1
+    empty_outbox(app)
+
+
+def test_nothing_by_users_or_records(app: Any) -> None:
+    """Labels have few values, or the collector of the figures runs full."""
+    for number in range(3):
+        attach(app, f"{RECORD}{number}")
+    labels = {label for name in figures(app) for label in re.findall(r'(\w+)="', name)}
+    assert labels <= {"result", "method", "le"}

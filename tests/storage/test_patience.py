@@ -1,0 +1,249 @@
+"""A storage that does not answer is a 503 in time, whatever was asked for; a slow one is none."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import requests
+from urllib3.connection import HTTPConnection
+
+from tests.support import live
+from tests.support.application import (
+    ALICE,
+    CONTENT,
+    MEMORY,
+    OTHER,
+    RECORD,
+    attach,
+    attachment_of,
+    make_app,
+    put,
+    put_collection,
+    put_raw,
+    read,
+    write_behind,
+)
+from tests.support.faults import HOST, FaultProxy
+from tests.support.services import S3, GoogleEmulator
+
+URL = f"{RECORD}/attachment"
+MIB = 1024 * 1024
+LARGE = bytes(9 * MIB)  # Two parts.
+TIMEOUT = 0.4
+AUTH = ("alice", "secret")
+
+Broken = tuple[Any, FaultProxy]
+Build = Callable[..., Broken]
+
+
+@pytest.fixture(params=["seaweedfs", "gcs"])
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+    """``build(aws_timeout)`` is a server with its storage behind a proxy, and that."""
+    service: S3 | GoogleEmulator = request.getfixturevalue(request.param)
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(FaultProxy(service.address))
+        storage = service.options(service.create_bucket())
+
+        def builder(timeout: float = TIMEOUT, **options: str) -> Broken:
+            if isinstance(service, S3):
+                options = {"aws.endpoint_url": proxy.url, "aws.timeout": str(timeout), **options}
+                options.setdefault("aws.num_retries", "2")
+            else:
+                monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+                options = {"gcloud.timeout": str(timeout), **options}
+            app = make_app({**storage, "downloads": "proxy", **options}, MEMORY)
+            stack.callback(app.app.registry.attachment_storage.close)
+            put_collection(app)
+            return app, proxy
+
+        yield builder
+
+
+def unavailable(response: Any) -> None:
+    assert response.json["errno"] == 201
+    assert int(response.headers["Retry-After"]) > 0
+
+
+class TestSilence:
+    """With a small timeout, so that it takes moments what takes half a minute otherwise."""
+
+    def test_after_the_connection(self, build: Build) -> None:
+        app, proxy = build()
+        attachment = attach(app).json
+        proxy.hang()
+        unavailable(attach(app, content=b"new", status=503))
+        unavailable(attach(app, OTHER, content=LARGE, status=503))
+        unavailable(app.get(URL, headers=ALICE, status=503))
+        proxy.work()
+        assert attachment_of(app) == attachment
+        assert read(app) == CONTENT
+        app.get(OTHER, headers=ALICE, status=404)
+
+    def test_in_the_middle_of_an_upload(self, build: Build) -> None:
+        app, proxy = build()
+        put_raw(app, content=b"old")
+        for sent in (MIB, 8 * MIB + 100_000):
+            proxy.hang(sent=sent)
+            unavailable(put_raw(app, content=LARGE, status=503))
+            assert proxy.broken.is_set()
+            proxy.work()
+            assert read(app) == b"old"
+        put_raw(app, content=LARGE)
+        assert read(app) == LARGE
+
+    def test_before_the_first_byte_of_a_download(self, build: Build) -> None:
+        app, proxy = build()
+        attach(app)
+        proxy.hang(received=0)
+        unavailable(app.get(URL, headers=ALICE, status=503))
+        proxy.work()
+        assert read(app) == CONTENT
+
+    def test_where_a_file_is_deleted(self, build: Build) -> None:
+        """The record has let go of it, so that is what is answered; the rest is for gc."""
+        app, proxy = build()
+        attach(app)
+        proxy.hang()
+        started = time.monotonic()
+        app.delete(URL, headers=ALICE, status=204)
+        assert time.monotonic() - started < 10
+        assert attachment_of(app) is None
+
+
+class TestSlowness:
+    def test_is_no_silence(self, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A part that takes longer than any timeout is sent, as long as it moves."""
+        # Or the kernel would take half of the part at once.
+        small = (socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        options = [*HTTPConnection.default_socket_options, small]
+        monkeypatch.setattr(HTTPConnection, "default_socket_options", options)
+        app, proxy = build(timeout=1)
+        proxy.slow(4 * MIB)
+        started = time.monotonic()
+        put_raw(app, content=LARGE)
+        assert time.monotonic() - started > 2
+        proxy.work()
+        assert read(app) == LARGE
+
+
+class SilentDownloads(BaseHTTPRequestHandler):
+    """S3 that takes everything, and gives headers but no content."""
+
+    protocol_version = "HTTP/1.1"
+    released = threading.Event()
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        content = self.command in ("GET", "HEAD")
+        self.send_response(200)
+        self.send_header("ETag", '"0"')
+        self.send_header("Last-Modified", "Sat, 01 Nov 2025 00:00:00 GMT")
+        self.send_header("Content-Length", "100000" if content else "0")
+        self.end_headers()
+        if self.command == "GET":
+            self.released.wait(30)
+            self.close_connection = True
+
+    def do_PUT(self) -> None:
+        self.answer()
+
+    do_GET = do_HEAD = do_DELETE = do_PUT
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_headers_without_content_are_an_outage_too() -> None:
+    with ThreadingHTTPServer((HOST, 0), SilentDownloads) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        storage = S3(f"http://{HOST}:{server.server_address[1]}", "key", "secret")
+        options = {**storage.options("b"), "downloads": "proxy", "aws.timeout": str(TIMEOUT)}
+        app = make_app({**options, "base_url": "https://cdn.example.com/"}, MEMORY)
+        put_collection(app)
+        attachment = {
+            "filename": "a.txt",
+            "hash": "0" * 64,
+            "location": "https://cdn.example.com/a.txt",
+            "mimetype": "text/plain",
+            "size": 100_000,
+        }
+        put(app, RECORD)
+        write_behind(app, RECORD, {"attachment": attachment})
+        unavailable(app.get(URL, headers=ALICE, status=503))
+        SilentDownloads.released.set()
+        app.app.registry.attachment_storage.close()
+        server.shutdown()
+
+
+# With the default settings: all that waits does so at the same time.
+
+SETTINGS = {"resources.default.named.randomize": "false"}
+
+
+def ask(server: live.Server, method: str, path: str, **kwargs: Any) -> tuple[Any, float]:
+    """The answer, and how long it took."""
+    started = time.monotonic()
+    answer = requests.request(method, f"{server.url}{path}", auth=AUTH, timeout=60, **kwargs)
+    return answer, time.monotonic() - started
+
+
+def test_a_storage_that_hangs_is_told_within_thirty_seconds(
+    seaweedfs: S3, gcs: GoogleEmulator
+) -> None:
+    records = "/buckets/default/collections/c/records"
+    new = {"params": {"filename": "a.txt"}, "data": b"new"}
+    large = {"params": {"filename": "a.txt"}, "data": LARGE}
+    with contextlib.ExitStack() as stack:
+        asked = []
+        proxies, servers = [], []
+        pool = stack.enter_context(ThreadPoolExecutor(32))
+        for service in (seaweedfs, gcs):
+            proxy = stack.enter_context(FaultProxy(service.address))
+            options = service.options(service.create_bucket())
+            environ = {"STORAGE_EMULATOR_HOST": proxy.url}
+            if isinstance(service, S3):
+                options["aws.endpoint_url"] = proxy.url
+            server = stack.enter_context(
+                live.kinto({**options, **SETTINGS}, threads=16, environ=environ)
+            )
+            proxies.append(proxy)
+            servers.append(server)
+            for name in "abcdefghij":
+                answer, _ = ask(server, "PUT", f"{records}/{name}/attachment", **new)
+                assert answer.status_code == 201
+            location = answer.json()["location"].removeprefix(server.url)
+            proxy.hang()
+            batch = [{"method": "DELETE", "path": f"/v1{records}/{x}/attachment"} for x in "efghi"]
+            for expected, method, path, kwargs in (
+                (503, "PUT", f"{records}/new/attachment", new),
+                (503, "PUT", f"{records}/large/attachment", large),
+                (503, "PUT", f"{records}/a/attachment", large),
+                (503, "PUT", "/buckets/default/collections/named/records/a/attachment", new),
+                (503, "GET", f"{records}/b/attachment", {}),
+                (503, "HEAD", f"{records}/b/attachment", {}),
+                (503, "GET", location, {}),
+                (204, "DELETE", f"{records}/c/attachment", {}),
+                (200, "DELETE", f"{records}/d", {}),
+                (200, "POST", "/batch", {"json": {"requests": batch}}),
+            ):
+                job = pool.submit(ask, server, method, path, **kwargs)
+                asked.append((expected, f"{method} {path}", job))
+        for expected, told, job in asked:
+            answer, seconds = job.result()
+            assert answer.status_code == expected, (told, answer.text)
+            assert seconds < 30, told
+            if expected == 503:
+                assert int(answer.headers["Retry-After"]) > 0, told
+        for proxy, server in zip(proxies, servers, strict=True):
+            proxy.work()
+            for _ in range(40):  # More than there are threads.
+                assert ask(server, "GET", f"{records}/b/attachment")[0].content == b"new"

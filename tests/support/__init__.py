@@ -1,0 +1,44 @@
+"""What the tests share: helpers, servers and stubs. The tests themselves are beside this folder.
+
+The folders of ``tests`` mirror those of ``kinto_attachment``. ``consistency`` has the tests of
+races, commits, transactions and faults, and ``docs`` those of the documents.
+
+Five modules to know first:
+
+``application``
+    Kinto with the plugin in this process, and what a client does with it: ``attach``, ``put_raw``,
+    ``read``, ``put_collection``. After each test, ``check_invariant`` looks for files that are
+    lost or left.
+``backends``
+    The fixtures ``app`` (default settings) and ``build`` (settings of the test's choice), and the
+    marks that say what a module runs on: ``ON_MEMORY``, ``ON_DATABASES``, ``ON_POSTGRESQL``,
+    ``ON_OBJECT_STORES``.
+``services``
+    PostgreSQL, two S3 servers and an emulator of Google Cloud Storage, as session fixtures.
+``live``
+    Kinto as processes, threads and sockets, on gunicorn or waitress.
+``faults``
+    A proxy that breaks connections, and servers that give the answers a test chose.
+
+The others, by what they are for:
+
+========================================  ========================================================
+consistency                               ``invariants`` (what is lost or left), ``interleavings``
+                                          (threads that take turns), ``races`` (requests that
+                                          meet), ``faults_plugin`` (failures inside a server),
+                                          ``load`` (many clients)
+other plugins                             ``publishing``, ``signing``
+the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
+                                          ``openapi_fetch.ts``
+storages                                  ``objects``, ``gcs_emulator``
+documents                                 ``documents``, ``description`` (of the API)
+commands                                  ``chaos`` and ``mutants``, run by make
+========================================  ========================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+"""The folder of the project."""

@@ -1,0 +1,499 @@
+"""Kinto with the plugin, in this process, and everything the tests do with it over HTTP.
+
+``make_app`` builds Kinto's own application and wraps it so that nothing but our reader of
+bodies reads the body of an upload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import io
+import json
+import sys
+import warnings
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import kinto
+import requests
+import transaction
+import webtest
+from kinto.core.cornice.service import SERVICES
+from kinto.core.events import AfterResourceChanged, ResourceChanged
+from kinto.core.storage.postgresql import client as postgresql_client
+
+from kinto_attachment import (
+    AttachmentAdded,
+    AttachmentRead,
+    AttachmentRemoved,
+    AttachmentReplaced,
+)
+from kinto_attachment.files.settling import delete_garbage
+from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
+
+Headers = dict[str, str]
+
+INVALID_PARAMETERS, INVALID_POSTED_DATA = 107, 109  # Kinto's.
+
+
+def auth(user: str) -> Headers:
+    return {"Authorization": "Basic " + b64encode(f"{user}:secret".encode()).decode()}
+
+
+ALICE, BOB, CAROL = auth("alice"), auth("bob"), auth("carol")
+ANONYMOUS: Headers = {}
+
+BUCKET = "/buckets/b"
+COLLECTION = f"{BUCKET}/collections/c"
+RECORD = f"{COLLECTION}/records/r"
+OTHER = f"{COLLECTION}/records/other"
+DEFAULT = "/buckets/default/collections/c/records/r"
+
+CONTENT = b"What is in the file.\n"
+
+SETTINGS = {
+    "includes": "kinto.plugins.history kinto.plugins.default_bucket kinto.plugins.flush "
+    "kinto_attachment tests.support.application",
+    "multiauth.policies": "basicauth",
+    "userid_hmac_secret": "secret",
+    "default_bucket_hmac_secret": "secret",
+    "experimental_collection_schema_validation": "true",
+    "experimental_permissions_endpoint": "true",
+}
+MEMORY = {
+    f"{name}_backend": f"kinto.core.{name}.memory" for name in ("storage", "permission", "cache")
+}
+
+
+def postgresql_settings(url: str) -> dict[str, str]:
+    names = ("storage", "permission", "cache")
+    return {
+        **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
+        **{f"{name}_url": url for name in names},
+    }
+
+
+def make_app(
+    storage_settings: Mapping[str, Any], database_settings: Mapping[str, Any], **settings: Any
+) -> webtest.TestApp:
+    """Kinto with attachments.
+
+    ``storage_settings`` are without ``kinto.attachment.``, all others without ``kinto.``;
+    ``includes`` are added to the usual ones, after them, and ``included_first`` before them.
+    """
+    first = settings.pop("included_first", "")
+    everything = {**SETTINGS, **database_settings, **settings}
+    everything |= {f"attachment.{name}": value for name, value in storage_settings.items()}
+    usual = SETTINGS["includes"]
+    everything["includes"] = f"{first} {usual} {settings.get('includes', '')}"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HTTPS is not enabled")
+        warnings.filterwarnings("ignore", message="Reuse existing PostgreSQL connection")
+        with without_collection():
+            known = len(SERVICES)
+            settings = {f"kinto.{name}": value for name, value in everything.items()}
+            wsgi_app = kinto.main({}, **settings)
+    app = webtest.TestApp(GuardedBodies(wsgi_app))
+    app.RequestClass = VersionedRequest
+    # Cornice would keep these for ever, and with them every application.
+    app.services = SERVICES[known:]
+    del SERVICES[known:]
+    return app
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Look for no garbage: there is little, and looking takes half of the time to build Kinto."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def includeme(config: Any) -> None:
+    """A plugin that remembers the events, and calls what a test wants called on one."""
+    config.registry.seen = []
+    config.registry.on_event = None
+
+    def remember(event: Any) -> None:
+        config.registry.seen.append(event)
+        if config.registry.on_event is not None:
+            config.registry.on_event(event)
+
+    for kind in (ResourceChanged, AfterResourceChanged):
+        config.add_subscriber(remember, kind)
+    for kind in (AttachmentAdded, AttachmentReplaced, AttachmentRemoved, AttachmentRead):
+        config.add_subscriber(remember, kind)
+
+
+def forget_database(url: str) -> None:
+    """Let go of the connections that Kinto keeps per URL."""
+    for clients in postgresql_client._CLIENTS.values():
+        for known in [known for known in clients if known.split("/")[-1] == url.split("/")[-1]]:
+            session_factory = clients.pop(known).session_factory
+            session_factory.remove()
+            session_factory.session_factory.kw["bind"].dispose()
+
+
+def reconnect(app: Any) -> None:
+    """Let go of the connections of an application whose database has ended them."""
+    registry = app.app.registry
+    for backend in (registry.storage, registry.permission, registry.cache):
+        backend.client.session_factory.remove()
+        backend.client.session_factory.session_factory.kw["bind"].dispose()
+
+
+class VersionedRequest(webtest.app.TestRequest):  # type: ignore[misc]
+    """Tests name paths as records do, without the API's version."""
+
+    @classmethod
+    def blank(cls, path: str, *args: Any, **kwargs: Any) -> Any:
+        if path.startswith("/") and not path.startswith("/v1/"):
+            path = f"/v1{path}"
+        return super().blank(path, *args, **kwargs)
+
+
+class GuardedBodies:
+    """A WSGI application whose uploads are read by our BodyReader, in chunks, and by none else.
+
+    ``body`` is that of the last request for an attachment.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.registry = app.registry
+        self.body = GuardedBody(None)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not environ["PATH_INFO"].endswith("/attachment"):
+            answer: Iterable[bytes] = self.app(environ, start_response)
+            return answer
+        body = self.body = environ["wsgi.input"] = GuardedBody(environ["wsgi.input"])
+        answer = self.app(environ, start_response)
+        assert environ["wsgi.input"] is body, "somebody put another body in place"
+        assert not body.misread, body.misread
+        return answer
+
+
+@dataclass
+class GuardedBody:
+    """Gives short reads, as sockets do; ``taken`` is how much was read but not to be dropped."""
+
+    body: Any
+    taken: int = 0
+    misread: list[str] = field(default_factory=list)
+
+    def read(self, size: int = -1) -> bytes:
+        callers = []
+        frame = sys._getframe(1)
+        while frame is not None and isinstance(frame.f_locals.get("self"), BaseReader):
+            callers.append(frame.f_code.co_name)
+            frame = frame.f_back
+        if not callers or not 0 < size <= CHUNK_SIZE:
+            self.misread.append(f"{sys._getframe(1).f_code} reads {size}")
+        data: bytes = self.body.read(min(size, 10_000) if size > 0 else size)
+        if "drain" not in callers:
+            self.taken += len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        self.misread.append(name)
+        raise AttributeError(name)
+
+
+# What a test puts there before it starts.
+
+
+def put(app: Any, uri: str, headers: Headers = ALICE, **body: Any) -> dict[str, Any]:
+    """Create or replace an object; ``data`` and ``permissions``."""
+    answer: dict[str, Any] = app.put_json(uri, body or {"data": {}}, headers=headers).json
+    return answer
+
+
+def put_collection(app: Any, uri: str = COLLECTION, headers: Headers = ALICE, **body: Any) -> None:
+    """Create a collection, and its bucket."""
+    put(app, uri.partition("/collections/")[0], headers)
+    put(app, uri, headers, **body)
+
+
+def write_behind(app: Any, uri: str, data: dict[str, Any]) -> None:
+    """Write a record past Kinto's views and listeners, as a careless plugin does."""
+    parent, _, object_id = uri.rpartition("/records/")
+    with transaction.manager:
+        app.app.registry.storage.update("record", parent, object_id, data)
+
+
+def describe_behind(app: Any, uri: str, **changes: Any) -> None:
+    """Have other code than ours describe a record's file, in the record and in the index."""
+    write_behind(app, uri, {"attachment": {**attachment_of(app, uri), **changes}})
+    links = app.app.registry.attachment_links
+    with transaction.manager:
+        (link,) = links.of_record(uri)
+        links.update(replace(link, **changes))
+
+
+def userid(app: Any, headers: Headers = ALICE) -> str:
+    """Who somebody is, as in permissions."""
+    identity: str = app.get("/", headers=headers).json["user"]["id"]
+    return identity
+
+
+# Uploads.
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a form; with a filename, it is a file. ``lines`` are more headers."""
+
+    name: str | None
+    content: bytes | str
+    filename: str | None = None
+    content_type: str | None = None
+    lines: tuple[str, ...] = ()
+
+    def __bytes__(self) -> bytes:
+        disposition = "Content-Disposition: form-data"
+        if self.name is not None:
+            disposition += f'; name="{self.name}"'
+        if self.filename is not None:
+            # As browsers escape it.
+            escaped = self.filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+            disposition += f'; filename="{escaped}"'
+        lines = [disposition, *self.lines]
+        if self.content_type is not None:
+            lines.append(f"Content-Type: {self.content_type}")
+        content = self.content.encode() if isinstance(self.content, str) else self.content
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def form(*parts: Part, boundary: str = "the-boundary") -> tuple[bytes, str]:
+    """A multipart/form-data body and its Content-Type."""
+    body = b"".join(f"--{boundary}\r\n".encode() + bytes(part) + b"\r\n" for part in parts)
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def attach(
+    app: Any,
+    record: str = RECORD,
+    content: bytes = CONTENT,
+    filename: str = "notes.txt",
+    *,
+    content_type: str | None = None,
+    data: Any = None,
+    permissions: Any = None,
+    headers: Headers = ALICE,
+    status: Any = None,
+) -> Any:
+    """POST a form with a file, and JSON in ``data`` and ``permissions`` when they are given."""
+    parts = [Part("attachment", content, filename, content_type)]
+    for name, value in (("data", data), ("permissions", permissions)):
+        if value is not None:
+            parts.append(Part(name, value if isinstance(value, str) else json.dumps(value)))
+    return post_form(app, *parts, record=record, headers=headers, status=status)
+
+
+def post_form(
+    app: Any, *parts: Part, record: str = RECORD, headers: Headers = ALICE, status: Any = None
+) -> Any:
+    body, content_type = form(*parts)
+    headers = {"Content-Type": content_type, **headers}
+    return app.post(f"{record}/attachment", body, headers=headers, status=status)
+
+
+def put_raw(
+    app: Any,
+    record: str = RECORD,
+    content: bytes = CONTENT,
+    filename: str | None = "notes.txt",
+    *,
+    content_type: str | None = "text/plain",
+    headers: Headers = ALICE,
+    status: Any = None,
+) -> Any:
+    """PUT the bytes of a file."""
+    if content_type is not None:
+        headers = {"Content-Type": content_type, **headers}
+    query = "" if filename is None else f"?filename={quote(filename)}"
+    return app.put(f"{record}/attachment{query}", content, headers=headers, status=status)
+
+
+def send(
+    app: Any,
+    method: str,
+    path: str,
+    body: io.BytesIO,
+    *,
+    length: int | None = None,
+    headers: Headers = ALICE,
+    status: Any = None,
+) -> Any:
+    """A request that declares a certain length, or (None) comes in chunks."""
+    request = app.RequestClass.blank(path, method=method, headers=headers)
+    request.environ["wsgi.input"] = body
+    if length is None:
+        request.environ.pop("CONTENT_LENGTH", None)
+        request.environ["wsgi.input_terminated"] = True
+    else:
+        request.environ["CONTENT_LENGTH"] = str(length)
+    return app.do_request(request, status=status)
+
+
+def read(app: Any, url: str = f"{RECORD}/attachment", headers: Headers = ALICE) -> bytes:
+    """Download a file, from the storage itself when the server sends the client there."""
+    response = app.get(url, headers=headers, status="*")
+    if response.status_code == 302:
+        return ask(response.location).content
+    return bytes(response.body)
+
+
+def ask(url: str, **headers: str) -> requests.Response:
+    """GET from a storage server, as a client does that was sent there: without credentials."""
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.get(url, headers=headers, timeout=30)
+    answer.raise_for_status()
+    return answer
+
+
+def attachment_of(app: Any, record: str = RECORD, headers: Headers = ALICE) -> Any:
+    """What the record says of its file; None when it has none."""
+    return app.get(record, headers=headers).json["data"].get("attachment")
+
+
+def error(response: Any) -> tuple[int, str]:
+    """The errno and the message of a refusal, after a look whether it is one of Kinto's."""
+    assert response.content_type == "application/json"
+    assert response.json["code"] == response.status_code
+    return response.json["errno"], response.json.get("message", "")
+
+
+def digest(content: bytes, algorithm: str = "sha256") -> str:
+    """In base64, as headers have it."""
+    return b64encode(hashlib.new(algorithm, content).digest()).decode()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# What is really there.
+
+
+def stored_files(app: Any) -> set[str]:
+    """The keys of all files in the storage."""
+    return {file.key for file in app.app.registry.attachment_storage.list()}
+
+
+def stored_content(app: Any, key: str) -> bytes:
+    reader = app.app.registry.attachment_storage.open(key)
+    try:
+        return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
+    finally:
+        reader.close()
+
+
+def key_of(attachment: Mapping[str, Any], base: str | None = None) -> str:
+    """The key in an attachment's location: after ``base``, or in the server's own URL."""
+    location = attachment["location"]
+    if base is not None:
+        assert location.startswith(base)
+        return unquote(location[len(base) :])
+    return unquote(urlsplit(location).path.removeprefix("/v1/attachments/"))
+
+
+def stored_links(app: Any) -> set[tuple[str, str, str]]:
+    """Record, key and state of each link."""
+    with transaction.manager:
+        pages = list(app.app.registry.attachment_links.under())
+    return {(link.record, link.key, link.state) for page in pages for link in page}
+
+
+def outbox(app: Any) -> list[Any]:
+    with transaction.manager:
+        return list(app.app.registry.attachment_links.outbox.entries())
+
+
+def empty_outbox(app: Any) -> None:
+    """Delete what a failing storage left to be deleted, as gc does."""
+    for entry in outbox(app):
+        assert delete_garbage(app.app.registry, entry)
+
+
+def records(app: Any) -> dict[str, dict[str, Any]]:
+    """All records of all buckets, by URI."""
+    with transaction.manager:
+        found: dict[str, dict[str, Any]] = {}
+        storage = app.app.registry.storage
+        buckets = storage.list_all(resource_name="bucket", parent_id="")
+        for bucket in buckets:
+            bucket_uri = f"/buckets/{bucket['id']}"
+            for collection in storage.list_all(resource_name="collection", parent_id=bucket_uri):
+                uri = f"{bucket_uri}/collections/{collection['id']}"
+                rows = storage.list_all(resource_name="record", parent_id=uri)
+                found.update({f"{uri}/records/{row['id']}": row for row in rows})
+    return found
+
+
+def check_invariant(*apps: Any) -> None:
+    """Every record's file exists and is what the record says; no other file exists.
+
+    ``apps`` are servers with the same storage.
+    """
+    for app in apps:
+        check_records(app)
+    expected = {key for app in apps for _, key, _ in stored_links(app)}
+    assert stored_files(apps[0]) == expected
+    unfinished = getattr(apps[0].app.registry.attachment_storage, "list_unfinished", list)
+    assert not list(unfinished())
+
+
+def check_records(app: Any) -> None:
+    """Every record's file exists and is what the record says; nothing is left to be done."""
+    registry = app.app.registry
+    linked = stored_links(app)
+    with transaction.manager:
+        names = registry.storage.list_all(
+            resource_name="attachment-name", parent_id="attachments-name:*"
+        )
+    assert not names, f"names left reserved: {names}"
+    waiting = [entry.keys for entry in outbox(app)]
+    assert not waiting, f"left in the outbox: {waiting}"
+    for uri, record in records(app).items():
+        attachment = record.get("attachment")
+        keys = [key for owner, key, state in linked if (owner, state) == (uri, "current")]
+        assert len(keys) == (1 if attachment else 0), f"links of {uri}: {keys}, {attachment}"
+        if attachment:
+            content = stored_content(app, keys[0])
+            assert sha256(content) == attachment["hash"], uri
+            assert len(content) == attachment["size"], uri
+
+
+def clear(app: Any) -> None:
+    """Forget all records and files."""
+    registry = app.app.registry
+    for backend in (registry.storage, registry.permission, registry.cache):
+        backend.flush()
+    registry.attachment_storage.delete(*stored_files(app))
+    registry.seen.clear()
+    registry.on_event = None
+
+
+def seen(app: Any, *kinds: type) -> list[Any]:
+    """The events so far, of these kinds."""
+    return [event for event in app.app.registry.seen if isinstance(event, kinds)]
+
+
+def on_event(app: Any, kind: type, action: Callable[[Any], None]) -> None:
+    """Do something whenever such an event is fired, after the plugin's own listeners."""
+
+    def act(event: Any) -> None:
+        if isinstance(event, kind):
+            action(event)
+
+    app.app.registry.on_event = act

@@ -1,0 +1,190 @@
+"""The fixtures ``app`` and ``build``: a server on each storage, and on each database.
+
+A test that asks for one of them runs once per combination, unless it is marked with
+``ON_MEMORY`` (once: files in a folder, records in memory) or ``ON_DATABASES`` (files in a
+folder). Applications are shared by tests, and emptied in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import application
+from tests.support.services import S3, GoogleEmulator, PostgreSQL
+
+# Storage and database: the names of the fixtures with their settings.
+COMBINATIONS = {
+    "local": ("local_storage", "memory_database"),
+    "local-postgresql": ("local_storage", "postgresql_database"),
+    "moto": ("moto_storage", "memory_database"),
+    "seaweedfs": ("seaweedfs_storage", "memory_database"),
+    "gcs": ("gcs_storage", "memory_database"),
+}
+# The marks of tests by what they run on; what needs a server has its mark from the services.
+MARKS = {
+    "local_storage": "on_local",
+    "moto_storage": "moto",
+    "seaweedfs_storage": "seaweedfs",
+    "gcs_storage": "gcs",
+    "memory_database": "on_memory",
+    "postgresql_database": "postgresql",
+}
+COUNTED = {
+    "a local folder": "on_local",
+    "S3 (moto)": "moto",
+    "S3 (SeaweedFS)": "seaweedfs",
+    "Google Cloud Storage (emulator)": "gcs",
+    "Kinto in memory": "on_memory",
+    "Kinto on PostgreSQL": "postgresql",
+}
+
+Build = Callable[..., Any]
+
+AT_ONCE = 20  # Applications, of 6 MB each.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "on_local: stores files in a folder")
+    config.addinivalue_line("markers", "on_memory: has Kinto's records in memory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith("tests/storage/test_local.py"):
+            item.add_marker("on_local")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many tests passed on each storage and database."""
+    passed = terminalreporter.getreports("passed")
+    terminalreporter.section("passed on")
+    for name, mark in COUNTED.items():
+        count = sum(mark in report.keywords for report in passed)
+        terminalreporter.write_line(f"{count:6}  {name}")
+
+
+def combinations(*names: str) -> list[Any]:
+    return [
+        pytest.param(
+            name, marks=[getattr(pytest.mark, MARKS[part]) for part in COMBINATIONS[name]]
+        )
+        for name in names
+    ]
+
+
+ON_MEMORY = pytest.mark.parametrize("backends", combinations("local"), indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize(
+    "backends", combinations("local-postgresql"), indirect=True
+)
+ON_DATABASES = pytest.mark.parametrize(
+    "backends", combinations("local", "local-postgresql"), indirect=True
+)
+ON_OBJECT_STORES = pytest.mark.parametrize(
+    "backends", combinations("moto", "seaweedfs", "gcs"), indirect=True
+)
+
+
+@pytest.fixture(scope="session")
+def local_storage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {"base_path": str(tmp_path_factory.mktemp("files"))}
+
+
+@pytest.fixture(scope="session")
+def moto_storage(moto: S3) -> dict[str, str]:
+    return moto.options(moto.create_bucket())
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_storage(seaweedfs: S3) -> dict[str, str]:
+    return seaweedfs.options(seaweedfs.create_bucket())
+
+
+@pytest.fixture(scope="session")
+def gcs_storage(gcs: GoogleEmulator) -> dict[str, str]:
+    return gcs.options(gcs.create_bucket())
+
+
+@pytest.fixture(scope="session")
+def memory_database() -> dict[str, str]:
+    return application.MEMORY
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql: PostgreSQL) -> Iterator[dict[str, str]]:
+    url = postgresql.create_database()
+    yield application.postgresql_settings(url)
+    application.forget_database(url)
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="module", params=combinations(*COMBINATIONS))
+def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
+    """The settings of a storage and of a database, for ``make_app``."""
+    return [request.getfixturevalue(name) for name in COMBINATIONS[request.param]]
+
+
+class Applications:
+    """The applications in use, by their settings: to build one takes longer than most tests."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, Any] = OrderedDict()
+
+    def get(self, storage: dict[str, Any], database: dict[str, Any], settings: Any) -> Any:
+        key = repr((storage, database, settings))
+        if key not in self.known:
+            if len(self.known) == AT_ONCE:
+                self.close(self.known.popitem(last=False)[1])
+            self.known[key] = application.make_app(storage, database, **settings)
+        self.known.move_to_end(key)
+        return self.known[key]
+
+    def close(self, app: Any) -> None:
+        with contextlib.suppress(AttributeError):
+            app.app.registry.attachment_storage.close()
+
+
+@pytest.fixture(scope="session")
+def applications() -> Iterator[Applications]:
+    applications = Applications()
+    yield applications
+    for app in applications.known.values():
+        applications.close(app)
+
+
+@pytest.fixture
+def build(backends: list[dict[str, str]], applications: Applications) -> Iterator[Build]:
+    """``build(max_size=3)`` is a server with ``kinto.attachment.max_size = 3``.
+
+    Settings of Kinto go into a mapping in front. There is nothing on it but an empty collection
+    of alice's. When the test has ended, there has to be a file for each record that says so, and
+    no other.
+    """
+    used = []
+
+    def builder(settings: dict[str, Any] | None = None, /, **options: Any) -> Any:
+        storage, database = backends
+        app = applications.get({**storage, **options}, database, settings or {})
+        if app not in used:
+            used.append(app)
+            if not (settings or {}).get("readonly"):
+                application.put_collection(app)
+        return app
+
+    yield builder
+    try:
+        if used:
+            application.check_invariant(*used)
+    finally:
+        for app in used:
+            application.clear(app)
+
+
+@pytest.fixture
+def app(build: Build) -> Any:
+    """A server with the default settings."""
+    return build()

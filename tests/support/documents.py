@@ -1,0 +1,37 @@
+"""The project's documents, parsed, for the tests that hold them against the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from docutils import nodes
+from docutils.core import publish_doctree
+
+from tests.support import ROOT
+
+
+def parse(name: str) -> nodes.document:
+    """:raises docutils.utils.SystemMessage: for anything that docutils remarks upon."""
+    settings = {"report_level": 1, "halt_level": 1, "file_insertion_enabled": False}
+    text = (ROOT / name).read_text("utf-8")
+    return publish_doctree(text, source_path=name, settings_overrides=settings)
+
+
+def code_blocks(name: str, language: str) -> list[str]:
+    blocks = parse(name).findall(nodes.literal_block)
+    return [block.astext() for block in blocks if language in block["classes"]]
+
+
+def tables(name: str) -> Iterator[list[list[str]]]:
+    """The rows of every table, as texts with single spaces; the head, if any, comes first."""
+    for table in parse(name).findall(nodes.table):
+        yield [
+            [" ".join(entry.astext().split()) for entry in row.findall(nodes.entry)]
+            for row in table.findall(nodes.row)
+        ]
+
+
+def links(name: str) -> Iterator[str]:
+    for reference in parse(name).findall(nodes.reference):
+        if "refuri" in reference:
+            yield reference["refuri"]

@@ -1,0 +1,276 @@
+"""Requests that meet at chosen moments: threads that run one step at a time, on PostgreSQL.
+
+Each actor is a thread; its steps are its calls to Kinto's storage, to the file storage, and its
+commits. One actor runs at a time, up to its next step, and a schedule says which. An actor that
+PostgreSQL makes wait for another's lock is known to wait, and is left alone until it goes on. So
+every order in which transactions can meet can be run, and run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import psycopg2
+import sqlalchemy
+import transaction
+
+Body = Callable[[], object]
+# Given the actors that can run, the one that ran last or None, and the number of the step.
+Decide = Callable[[list[int], "int | None", int], int]
+
+PATIENCE = 30  # Seconds.
+RECORD_CALLS = ("create", "update", "delete", "delete_all", "get", "list_all")
+FILE_CALLS = ("write", "delete", "exists")
+WATCHED = {
+    "record",
+    "attachment",
+    "attachment-lock",
+    "attachment-garbage",
+    "attachment-name",
+    None,  # Kinto's cascade, below a bucket or collection.
+}
+
+
+class Actor(threading.Thread):
+    """One request, or what stands for one."""
+
+    def __init__(self, index: int, body: Body, stage: Stage) -> None:
+        super().__init__(daemon=True)
+        self.index, self.body, self.stage = index, body, stage
+        self.state = "running"  # Or "ready", before a step, or "done".
+        self.label = "start"
+        self.database_pid: int | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        self.stage.enter(self)
+        try:
+            self.pause("start")
+            self.result = self.body()
+        except Exception as error:  # noqa: BLE001 - whoever asks for the outcome judges it.
+            self.error = error
+        finally:
+            transaction.abort()
+            self.stage.leave(self)
+
+    def pause(self, label: str) -> None:
+        stage = self.stage
+        with stage.changed:
+            self.label, self.state = label, "ready"
+            stage.changed.notify_all()
+            if not stage.changed.wait_for(lambda: self.state == "running", PATIENCE):
+                raise TimeoutError(label)
+
+    @property
+    def outcome(self) -> Any:
+        return self.result if self.error is None else self.error
+
+
+class Stage:
+    """Where actors take turns: the steps of one Kinto application on PostgreSQL."""
+
+    def __init__(self, registry: Any, also: Collection[str] = ()) -> None:
+        """The calls of Kinto's storage that are steps are those about ``WATCHED`` and ``also``."""
+        self.registry = registry
+        self.watched = {*WATCHED, *also}
+        self.changed = threading.Condition()
+        self.actors: list[Actor] = []
+        self.trace: list[str] = []
+        self._known: dict[int, Actor] = {}
+        self._engine = registry.storage.client.session_factory.session_factory.kw["bind"]
+        url = self._engine.url.set(drivername="postgresql")
+        self._monitor = psycopg2.connect(url.render_as_string(hide_password=False))
+        self._monitor.autocommit = True
+
+    def close(self) -> None:
+        self._monitor.close()
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Stage]:
+        """While inside, the application's calls are steps."""
+        with contextlib.ExitStack() as stack:
+            for name in RECORD_CALLS:
+                stack.enter_context(self._step(self.registry.storage, name, self._record_label))
+            for name in FILE_CALLS:
+                stack.enter_context(
+                    self._step(self.registry.attachment_storage, name, _file_label)
+                )
+            commit = transaction.Transaction._commitResources
+
+            def committing(txn: Any) -> Any:
+                self._pause("commit" if txn._resources else None)
+                return commit(txn)
+
+            stack.enter_context(
+                mock.patch.object(transaction.Transaction, "_commitResources", committing)
+            )
+            listened = (self._engine, "before_cursor_execute", self._remember_backend)
+            sqlalchemy.event.listen(*listened)
+            stack.callback(sqlalchemy.event.remove, *listened)
+            yield self
+
+    def play(self, bodies: Sequence[Body], decide: Decide) -> list[Any]:
+        """Run the actors to their ends; what each returned or raised."""
+        self.trace = []
+        self.actors = [Actor(index, body, self) for index, body in enumerate(bodies)]
+        for actor in self.actors:
+            actor.start()
+        self._settle()
+        last, step = None, 0
+        while any(actor.state != "done" for actor in self.actors):
+            ready = [actor.index for actor in self.actors if actor.state == "ready"]
+            if not ready:  # All wait for each other: PostgreSQL ends that after a second.
+                time.sleep(0.01)
+                self._settle()
+                continue
+            last = decide(ready, last, step)
+            step += 1
+            self._let_go(self.actors[last])
+            self._settle()
+        for actor in self.actors:
+            actor.join(PATIENCE)
+        return [actor.outcome for actor in self.actors]
+
+    def enter(self, actor: Actor) -> None:
+        self._known[threading.get_ident()] = actor
+
+    def leave(self, actor: Actor) -> None:
+        del self._known[threading.get_ident()]
+        with self.changed:
+            actor.state = "done"
+            self.changed.notify_all()
+
+    def _let_go(self, actor: Actor) -> None:
+        with self.changed:
+            self.trace.append(f"{'ABCDEF'[actor.index]} {actor.label}")
+            actor.state = "running"
+            self.changed.notify_all()
+
+    def _settle(self) -> None:
+        """Wait until every actor stands before a step, waits for a lock, or has ended."""
+        deadline = time.monotonic() + PATIENCE
+        with self.changed:
+            while running := [actor for actor in self.actors if actor.state == "running"]:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("\n".join(self.trace))
+                if not self.changed.wait(0.002) and self._wait_for_locks(running):
+                    return
+
+    def _wait_for_locks(self, actors: list[Actor]) -> bool:
+        pids = [actor.database_pid for actor in actors]
+        if None in pids:
+            return False
+        with self._monitor.cursor() as cursor:
+            cursor.execute(
+                "SELECT bool_and(cardinality(pg_blocking_pids(pid)) > 0) FROM unnest(%s) AS pid",
+                (pids,),
+            )
+            return bool(cursor.fetchone()[0])
+
+    def _remember_backend(self, connection: Any, *_: Any) -> None:
+        actor = self._known.get(threading.get_ident())
+        if actor is not None:
+            driver = connection.connection.dbapi_connection
+            actor.database_pid = driver.info.backend_pid
+
+    def _pause(self, label: str | None) -> None:
+        actor = self._known.get(threading.get_ident())
+        if actor is not None and label is not None:
+            actor.pause(label)
+
+    def _record_label(
+        self, name: str, resource_name: str | None = None, *args: Any, **kw: Any
+    ) -> str | None:
+        if resource_name not in self.watched:
+            return None
+        parent = args[0] if args else kw.get("parent_id", "")
+        return f"{name} {resource_name} {parent[-40:]} {kw.get('object_id', '')[:12]}"
+
+    def _step(self, target: Any, name: str, label: Callable[..., str | None]) -> Any:
+        original = getattr(target, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._pause(label(name, *args, **kwargs))
+            return original(*args, **kwargs)
+
+        return mock.patch.object(target, name, call)
+
+
+def _file_label(name: str, *args: Any, **kw: Any) -> str:
+    return f"{name} file {args[0] if args else ''}"
+
+
+# Schedules.
+
+
+class Orders:
+    """Every schedule there is, or every one with at most so many ``preemptions``: turns taken
+    away from an actor that could go on.
+
+    Iterating gives a function to decide with, each time for another schedule. Two actors rarely
+    need more than one preemption to harm each other. With ``one_in`` more than 1, a turn is taken
+    away at one in so many of the steps, beginning with the ``first``: a sample, with each actor
+    at the beginning all the same.
+    """
+
+    def __init__(self, preemptions: int | None = None, one_in: int = 1, first: int = 0) -> None:
+        self.preemptions = preemptions
+        self.one_in = one_in
+        self.count = 0
+        self._seen = -1 - first  # Turns that could be taken away.
+        self._choices: list[int] = []  # Of each step: which of the ready actors.
+        self._options: list[int] = []  # Of each step: how many there were.
+        self._going_on: list[bool] = []  # Of each step: whether one could go on.
+        self._spent = 0
+
+    def __iter__(self) -> Iterator[Decide]:
+        while True:
+            self._options, self._going_on, self._spent = [], [], 0
+            yield self._decide
+            self.count += 1
+            # Two writes in one millisecond can end otherwise than two in a row.
+            del self._choices[len(self._options) :]
+            while self._next() and not self._is_chosen():
+                pass
+            if not self._choices:
+                return
+
+    def _next(self) -> bool:
+        """The last step that could have gone otherwise does, and what comes after it anew."""
+        while self._choices and self._choices[-1] + 1 == self._options[len(self._choices) - 1]:
+            self._choices.pop()
+        if self._choices:
+            self._choices[-1] += 1
+        return bool(self._choices)
+
+    def _is_chosen(self) -> bool:
+        if not self._going_on[len(self._choices) - 1]:
+            return True
+        self._seen += 1
+        return self._seen % self.one_in == 0
+
+    def _decide(self, ready: list[int], last: int | None, step: int) -> int:
+        order = sorted(ready, key=lambda actor: actor != last)
+        going_on = order[0] == last
+        if going_on and self._spent == self.preemptions:
+            order = order[:1]
+        if step == len(self._choices):
+            self._choices.append(0)
+        self._choices[step] = min(self._choices[step], len(order) - 1)
+        choice = order[self._choices[step]]
+        self._options.append(len(order))
+        self._going_on.append(going_on)
+        self._spent += going_on and choice != last
+        return choice
+
+
+def at_random(seed: int) -> Decide:
+    choices = random.Random(seed)
+    return lambda ready, last, step: choices.choice(ready)

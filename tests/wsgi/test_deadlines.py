@@ -1,0 +1,347 @@
+"""How long a body is waited for: the judgement, and the thread that looks after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from kinto_attachment.errors import BodyTimeout
+from kinto_attachment.wsgi.body_reader import BodyReader
+from kinto_attachment.wsgi.deadlines import (
+    Limits,
+    Pace,
+    Patience,
+    Watchdog,
+    connection_of,
+)
+from tests.support import ROOT
+
+SECONDS = 20  # The longest that a test waits for a thread.
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestPace:
+    """1,024 bytes a second over a minute."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def pace(self, clock: Clock) -> Pace:
+        pace = Pace(Limits(30, 1024), clock)
+        pace.start_waiting()
+        return pace
+
+    @pytest.mark.parametrize(
+        ("seconds", "received", "slow"),
+        [
+            (59.9, 0, False),
+            (60, 60 * 1024 - 1, True),
+            (60, 60 * 1024, False),
+            (600, 600 * 1024 - 1, True),
+            (600, 600 * 1024, False),
+        ],
+    )
+    def test_of_the_first_window(
+        self, pace: Pace, clock: Clock, seconds: float, received: int, slow: bool
+    ) -> None:
+        clock.now += seconds
+        assert pace.too_slow(received) == slow
+
+    def test_of_each_window_counts_for_itself(self, pace: Pace, clock: Clock) -> None:
+        clock.now += 60
+        assert not pace.too_slow(10**9)
+        clock.now += 59
+        assert not pace.too_slow(10**9)
+        clock.now += 1
+        assert pace.too_slow(10**9 + 1)
+
+    def test_of_a_busy_server_is_not_the_client_s(self, pace: Pace, clock: Clock) -> None:
+        clock.now += 50
+        pace.stop_waiting()
+        clock.now += 1000
+        assert not pace.too_slow(0)
+        pace.start_waiting()
+        clock.now += 9
+        assert not pace.too_slow(0)
+        clock.now += 1
+        assert pace.too_slow(0)
+
+    def test_gives_the_benefit_of_the_doubt(self, pace: Pace, clock: Clock) -> None:
+        clock.now += 60
+        assert not pace.too_slow(30 * 1024, unknown=30 * 1024)
+        # What was unknown then may have been received since.
+        clock.now += 60
+        assert not pace.too_slow(60 * 1024, unknown=30 * 1024)
+        clock.now += 60
+        assert pace.too_slow(60 * 1024, unknown=30 * 1024)
+
+    def test_does_not_matter_when_it_is_switched_off(self, clock: Clock) -> None:
+        pace = Pace(Limits(30, 0), clock)
+        pace.start_waiting()
+        clock.now += 10**6
+        assert not pace.too_slow(0)
+
+
+def test_the_window_is_a_minute_by_default() -> None:
+    assert Limits(30, 1024).window == Limits(0, 1024).window == 60
+
+
+class Wait:
+    def __init__(self, answer: bool | Exception = True) -> None:
+        self.answer = answer
+        self.ended = threading.Event()
+
+    def is_over(self) -> bool:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def end(self) -> None:
+        self.ended.set()
+
+
+class TestWatchdog:
+    @pytest.fixture
+    def watchdog(self, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
+        monkeypatch.setattr(Watchdog, "INTERVAL", 0.01)
+        return Watchdog()
+
+    def test_ends_the_waits_that_are_over(self, watchdog: Watchdog) -> None:
+        waits = [Wait() for _ in range(1000)]
+        with contextlib.ExitStack() as stack:
+            other = Wait(False)
+            stack.enter_context(watchdog.watching(other))
+            for wait in waits:
+                stack.enter_context(watchdog.watching(wait))
+            assert all(wait.ended.wait(SECONDS) for wait in waits)
+            assert not other.ended.is_set()
+        assert [thread.name for thread in threading.enumerate()].count("bodies") >= 1
+
+    def test_has_one_thread_and_starts_it_late(self, watchdog: Watchdog) -> None:
+        before = threading.active_count()
+        assert watchdog._thread is None
+        for _ in range(10):
+            wait = Wait()
+            with watchdog.watching(wait):
+                assert wait.ended.wait(SECONDS)
+        assert threading.active_count() == before + 1
+
+    def test_leaves_alone_what_is_no_wait_any_more(self, watchdog: Watchdog) -> None:
+        left = Wait()
+        watchdog.INTERVAL = SECONDS  # type: ignore[misc]
+        with watchdog.watching(left):
+            pass
+        watchdog.look()
+        assert not left.ended.is_set()
+
+    def test_survives_what_goes_wrong(
+        self, watchdog: Watchdog, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        wait = Wait()
+        broken = Wait(RuntimeError("surprise"))
+        with watchdog.watching(broken), watchdog.watching(wait):
+            assert wait.ended.wait(SECONDS)
+        assert "surprise" in caplog.text
+
+    def test_works_after_a_fork(self) -> None:
+        """As with gunicorn's ``preload``, or a server that forks while it serves."""
+        program = """if True:
+            import os, sys, threading
+            from tests.wsgi.test_deadlines import SECONDS, Wait
+            from kinto_attachment.wsgi.deadlines import WATCHDOG
+            with WATCHDOG.watching(Wait(False)):
+                child = os.fork()
+                if child:
+                    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                assert WATCHDOG._thread is None
+                wait = Wait()
+                with WATCHDOG.watching(wait):
+                    os._exit(0 if wait.ended.wait(SECONDS) else 1)
+        """
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+        subprocess.run(command, check=True, timeout=60, cwd=ROOT)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A server's socket and its client's."""
+    if request.param == "unix":
+        server, client = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+    with server, client:
+        client.sendall(b"head")
+        assert server.recv(10) == b"head"
+        yield server, client
+
+
+class TestPatience:
+    """On a socket of which the kernel counts the bytes, and on one of which nobody does."""
+
+    LIMITS = Limits(timeout=0.5, min_rate=1000)
+
+    @pytest.fixture(autouse=True)
+    def often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Watchdog, "INTERVAL", 0.05)
+
+    @pytest.fixture
+    def body(self, pair: tuple[socket.socket, socket.socket]) -> Iterator[BodyReader]:
+        """Its stream blocks until it has all that it is asked for, as servers' do."""
+        with pair[0].makefile("rb") as stream:
+            patience = Patience(self.LIMITS, pair[0], Watchdog())
+            yield BodyReader(stream, 10**6, patience)
+
+    def test_ends_with_a_client_that_stops(
+        self, pair: tuple[socket.socket, socket.socket], body: BodyReader
+    ) -> None:
+        pair[1].sendall(bytes(10))
+        for _ in range(2):  # Once it has failed, it stays so.
+            with pytest.raises(BodyTimeout, match="stopped"):
+                body.read()
+        assert pair[0].gettimeout() is None
+
+    def test_ends_with_a_client_that_drips(
+        self, pair: tuple[socket.socket, socket.socket], body: BodyReader
+    ) -> None:
+        stop = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not stop.wait(0.05):
+                    pair[1].sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(BodyTimeout, match="slowly"):
+                body.read()
+        finally:
+            stop.set()
+            thread.join()
+        pair[0].sendall(b"answer")
+        assert pair[1].recv(10) == b"answer"
+
+    def test_does_not_end_with_a_client_that_is_fast_enough(
+        self, pair: tuple[socket.socket, socket.socket], body: BodyReader
+    ) -> None:
+        """However much is asked for at a time: 1,250 bytes a second, for three windows."""
+        size, stop = 60 * 63, threading.Event()
+
+        def send() -> None:
+            for _ in range(60):
+                stop.wait(0.05)
+                pair[1].sendall(bytes(63))
+            pair[1].shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        received = 0
+        while received < size:
+            received += len(body.read(10**5))
+        thread.join()
+        assert received == size
+
+    def test_asks_for_little_where_nobody_counts(self) -> None:
+        server, client = socket.socketpair()
+        with server, client:
+            assert Patience(Limits(30, 1024), server).step(2**20) == 30 * 1024
+            assert Patience(Limits(30, 1024), server).step(100) == 100
+            assert Patience(Limits(30, 0), server).step(2**20) == 2**20
+        assert Patience(Limits(30, 1024)).step(2**20) == 2**20
+
+    def test_looks_between_reads_where_there_is_no_socket(self) -> None:
+        clock = Clock()
+
+        class Stream:
+            def read(self, size: int) -> bytes:
+                clock.now += 1
+                return bytes(min(size, 1023))
+
+        body = BodyReader(Stream(), 10**6, Patience(Limits(30, 1024), clock=clock))
+        with pytest.raises(BodyTimeout):
+            body.read()
+        assert clock.now == 1060
+
+
+def test_requests_that_share_a_socket_have_none() -> None:
+    environ = {"SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": "socket"}
+    assert connection_of(environ) == "socket"
+    assert connection_of({**environ, "SERVER_PROTOCOL": "HTTP/2.0"}) is None
+    assert connection_of({"SERVER_PROTOCOL": "HTTP/1.1"}) is None
+
+
+def test_a_client_of_tls_that_drips_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watchdog, "INTERVAL", 0.05)
+    server_context, client_context = certified(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        raw = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    answers: list[bytes] = []
+
+    def drip() -> None:
+        with client_context.wrap_socket(raw, server_hostname="localhost") as client:
+            client.settimeout(0.05)
+            while not answers:
+                client.sendall(b"x")
+                with contextlib.suppress(TimeoutError):
+                    answers.append(client.recv(100))
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    with server_context.wrap_socket(accepted, server_side=True) as server:
+        with server.makefile("rb") as stream:
+            patience = Patience(TestPatience.LIMITS, server, Watchdog())
+            with pytest.raises(BodyTimeout, match="slowly"):
+                BodyReader(stream, 10**6, patience).read()
+        server.sendall(b"the answer")
+        thread.join()
+    assert answers == [b"the answer"]
+
+
+def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server and its client need for TLS."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    kind, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = folder / "server.pem"
+    path.write_bytes(certificate.public_bytes(pem) + key.private_bytes(pem, kind, plain))
+    os.chmod(path, 0o600)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(path)
+    return server, ssl.create_default_context(cafile=path)

@@ -1,0 +1,339 @@
+"""Clients that wait, drip or stop in the middle of an upload, and hold up nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import live
+from tests.support.application import Part, form
+from tests.wsgi.test_servers import (
+    ALICE,
+    BOB,
+    DEFAULT,
+    MIB,
+    RECORD,
+    Connection,
+    threads_are_free,
+    until,
+)
+
+THREADS = 16
+TIMEOUT = 1.5  # Seconds: `body_timeout`; the rate is measured over twice the time.
+MIN_RATE = 1024
+SOON = 1.5  # Seconds: less than any wait, of the server or of the test.
+DRIPPING = 25.0  # Seconds that clients drip at least, if nobody stops them.
+URL = f"{RECORD}/attachment?filename=a.bin"
+DEFAULT_URL = f"{DEFAULT}/attachment?filename=a.bin"
+LENGTH = f"Content-Length: {MIB}"
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.fixture(scope="module", params=["gunicorn", "waitress"])
+def engine(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(engine: live.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(engine)
+
+
+@pytest.fixture(scope="module")
+def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
+    settings = {
+        "base_path": str(folder),
+        "max_size": str(16 * MIB),
+        "body_timeout": f"{TIMEOUT}s",
+        "body_min_rate": str(MIN_RATE),
+    }
+    with live.kinto(settings, engine=engine, threads=THREADS) as server:
+        with Connection(server) as connection:
+            for path in ("/v1/buckets/b", "/v1/buckets/b/collections/c"):
+                connection.ask("PUT", path)
+            for record in (RECORD, DEFAULT):
+                response, _ = connection.upload(b"the old file", record)
+                assert response.status == 201
+        yield server
+
+
+# Waitress answers once it has all of a body, and calls nobody before.
+AS_IT_COMES = pytest.mark.parametrize("engine", ["gunicorn"], indirect=True)
+
+
+@contextlib.contextmanager
+def dripping(connection: Connection, data: bytes = b"x", every: float = 0.1) -> Iterator[None]:
+    """Send a little, again and again, until the server has had enough or the block ends."""
+    stop = threading.Event()
+    target = connection.socket
+
+    def drip() -> None:
+        until = time.monotonic() + DRIPPING
+        with contextlib.suppress(OSError):
+            while time.monotonic() < until and not stop.wait(every):
+                target.sendall(data)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def seconds_to(do: Callable[[], Any]) -> float:
+    before = time.monotonic()
+    do()
+    return time.monotonic() - before
+
+
+def answer_of(connection: Connection) -> tuple[int, dict[str, Any], float]:
+    """Status, JSON, and the seconds that it took."""
+    before = time.monotonic()
+    response, content = connection.answer()
+    return response.status, json.loads(content), time.monotonic() - before
+
+
+def is_closed(target: socket.socket) -> bool:
+    """Whether the server says nothing more, and ends the connection."""
+    try:
+        return target.recv(1000) == b""
+    except ConnectionError:
+        return True
+
+
+# Refusals.
+
+FORM = "Content-Type: multipart/form-data; boundary=b"
+REFUSALS = {
+    "nobody": (401, "PUT", URL, [LENGTH], None),
+    "nobody, form": (401, "POST", URL, [LENGTH, FORM], None),
+    "nobody, chunks": (401, "PUT", URL, [CHUNKED], None),
+    "nobody, default bucket": (401, "PUT", DEFAULT_URL, [LENGTH], None),
+    "nobody, and told to continue": (401, "PUT", URL, [LENGTH, "Expect: 100-continue"], None),
+    "nobody, HTTP closes": (401, "PUT", URL, [LENGTH, "Connection: close"], None),
+    "a stranger": (403, "PUT", URL, [LENGTH], BOB),
+    "unknown bucket": (404, "PUT", URL.replace("/b/", "/ghost/", 1), [LENGTH], ALICE),
+    "precondition": (412, "PUT", URL, [LENGTH, 'If-Match: "1"'], ALICE),
+    "default bucket": (412, "PUT", DEFAULT_URL, [LENGTH, 'If-Match: "1"'], ALICE),
+    "too large": (413, "PUT", URL, [f"Content-Length: {17 * MIB}"], ALICE),
+    "no name": (400, "PUT", URL.partition("?")[0], [LENGTH], ALICE),
+    "no form": (400, "POST", URL, [LENGTH, "Content-Type: text/plain"], ALICE),
+    "no such record": (404, "DELETE", URL.replace("/r/", "/ghost/"), [LENGTH], ALICE),
+}
+
+
+@pytest.fixture(params=REFUSALS.values(), ids=REFUSALS)
+def refused(request: pytest.FixtureRequest, server: live.Server) -> Iterator[Any]:
+    """A connection whose request is refused, while the server expects more of its body."""
+    status, method, path, lines, user = request.param
+    with Connection(server) as connection:
+        connection.head(method, path, *lines, user=user)
+        connection.send(b"100000\r\nx" if CHUNKED in lines else b"x")
+        yield connection, status
+
+
+@AS_IT_COMES
+def test_a_client_that_waits_is_refused_at_once(refused: tuple[Connection, int]) -> None:
+    connection, expected = refused
+    status, content, seconds = answer_of(connection)
+    assert (status, content["code"]) == (expected, expected)
+    assert seconds < SOON
+
+
+@AS_IT_COMES
+def test_a_client_that_drips_is_refused_at_once_and_dropped(
+    refused: tuple[Connection, int],
+) -> None:
+    connection, expected = refused
+    target = connection.socket.dup()
+    with target, dripping(connection):
+        status, _, seconds = answer_of(connection)
+        assert status == expected
+        assert seconds < SOON
+        assert seconds_to(lambda: is_closed(target)) < DRIPPING / 2
+
+
+@AS_IT_COMES
+@pytest.mark.parametrize("lines", [[LENGTH], [CHUNKED]], ids=["length", "chunks"])
+@pytest.mark.parametrize("user", [None, BOB], ids=["nobody", "stranger"])
+def test_what_a_refused_client_goes_on_to_send_is_no_request(
+    server: live.Server, lines: list[str], user: str | None
+) -> None:
+    request = b"GET /v1/ HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Connection(server) as connection, connection.socket.dup() as target:
+        connection.head("PUT", URL, *lines, user=user)
+        connection.send(b"100000\r\nx" if CHUNKED in lines else b"x")
+        assert connection.answer()[0].status in (401, 403)
+        with dripping(connection, request):
+            assert is_closed(target)
+
+
+def test_requests_behind_a_refused_one_are_answered(server: live.Server) -> None:
+    """The body of which has come whole."""
+    with Connection(server) as connection:
+        for length in ("Content-Length: 5", CHUNKED):
+            body = b"5\r\nhello\r\n0\r\n\r\n" if length == CHUNKED else b"hello"
+            for user, status in ((None, 401), (BOB, 403)):
+                head = f"PUT {URL} HTTP/1.1\r\nHost: x\r\n{length}\r\n"
+                head += f"{user}\r\n\r\n" if user else "\r\n"
+                connection.send(head.encode() + body + b"GET /v1/ HTTP/1.1\r\nHost: x\r\n\r\n")
+                with contextlib.closing(connection.socket.makefile("rb")) as answers:
+                    assert b" %d " % status in answers.readline()
+                    rest = iter(answers.readline, b"HTTP/1.1 200 OK\r\n")
+                    assert any(b"errno" in line for line in rest)
+                    length_line = next(x for x in answers if x.startswith(b"Content-Length"))
+                    next(line for line in answers if line == b"\r\n")
+                    assert b"kinto" in answers.read(int(length_line.split()[1])).lower()
+
+
+class Crowd:
+    """Clients that drip into refused uploads, and come again as soon as they are dropped."""
+
+    def __init__(self, server: live.Server, size: int, user: str | None) -> None:
+        self.server, self.user = server, user
+        self.clients = [self.client() for _ in range(size)]
+        self.refused = 0
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self) -> Crowd:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        for client in self.clients:
+            client.close()
+
+    def client(self) -> socket.socket:
+        connection = Connection(self.server)
+        connection.head("PUT", URL, LENGTH, user=self.user)
+        return connection.socket
+
+    def run(self) -> None:
+        while not self.stop.wait(0.05):
+            readable, _, _ = select.select(self.clients, [], [], 0)
+            for index, client in enumerate(self.clients):
+                try:
+                    client.send(b"x")
+                    if client not in readable:
+                        continue
+                    if b" 40" in client.recv(65536):
+                        self.refused += 1
+                        continue
+                except OSError:
+                    pass
+                client.close()
+                self.clients[index] = self.client()
+
+
+@pytest.mark.parametrize("user", [None, BOB], ids=["nobody", "stranger"])
+def test_a_crowd_that_drips_into_refused_uploads_does_not_hold_up_others(
+    server: live.Server, engine: live.Engine, user: str | None
+) -> None:
+    with Crowd(server, 3 * THREADS, user) as crowd, Connection(server) as other:
+        if engine == "gunicorn":  # All of them have been, and some again.
+            until(lambda: crowd.refused > 2 * len(crowd.clients))
+        for _ in range(10):
+            seconds = seconds_to(lambda: other.ask("GET", "/v1/"))
+            seconds += seconds_to(lambda: other.ask("GET", f"{RECORD}/attachment"))
+            assert seconds < SOON
+
+
+# Uploads that are accepted.
+
+
+KINDS = ("bytes", "form", "chunks", "default bucket")
+
+
+def upload_begins(connection: Connection, kind: str) -> None:
+    body, content_type = form(Part("attachment", bytes(2 * MIB), "a.bin"))
+    url = DEFAULT_URL if kind == "default bucket" else URL
+    if kind == "form":
+        length = f"Content-Length: {len(body)}"
+        connection.head("POST", URL, length, f"Content-Type: {content_type}")
+    elif kind == "chunks":
+        connection.head("PUT", url, CHUNKED)
+        body = b"200000\r\n" + bytes(2 * MIB)
+    else:
+        connection.head("PUT", url, f"Content-Length: {2 * MIB}")
+        body = bytes(2 * MIB)
+    connection.send(body[:MIB])
+
+
+def nothing_has_changed(server: live.Server, folder: Path) -> bool:
+    with Connection(server) as connection:
+        for record in (RECORD, DEFAULT):
+            assert connection.ask("GET", f"{record}/attachment")[1] == b"the old file"
+    return len([path for path in folder.rglob("*") if path.is_file()]) == 2
+
+
+@AS_IT_COMES
+def test_uploads_that_stop_or_drip_are_given_up_and_their_threads_are_free(
+    server: live.Server, folder: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        stopped, dripped = (
+            [stack.enter_context(Connection(server)) for _ in range(THREADS // 2)]
+            for _ in range(2)
+        )
+        for uploads in (stopped, dripped):
+            for connection, kind in zip(uploads, cycle(KINDS), strict=False):
+                upload_begins(connection, kind)
+        for connection in dripped:
+            stack.enter_context(dripping(connection, b"GET / HTTP/1.1\r\n\r\n"))
+        for uploads, message in (
+            (stopped, "Request body stopped arriving."),
+            (dripped, "Request body arrives too slowly."),
+        ):
+            for connection in uploads:
+                with connection.socket.dup() as target:
+                    status, content, seconds = answer_of(connection)
+                    assert (status, content["errno"], content["message"]) == (408, 107, message)
+                    assert seconds < DRIPPING - 5
+                    assert is_closed(target)
+        assert threads_are_free(server)
+    assert nothing_has_changed(server, folder)
+
+
+@AS_IT_COMES
+def test_an_upload_that_is_slow_but_not_too_slow_passes(server: live.Server) -> None:
+    """Also one that has been fast, of which the server has asked for much at a time."""
+    piece = bytes(2048)
+    slowly = 5 * TIMEOUT  # Seconds: more than two windows.
+    size = 3 * MIB // 2 + int(slowly / 0.1) * len(piece)
+    record = "/v1/buckets/b/collections/c/records/slow"
+    with Connection(server) as connection:
+        path = f"{record}/attachment?filename=a.bin"
+        connection.head("PUT", path, f"Content-Length: {size}")
+        connection.send(bytes(3 * MIB // 2))
+        for _ in range(int(slowly / 0.1)):
+            time.sleep(0.1)
+            connection.send(piece)
+        assert connection.answer()[0].status == 201
+        assert connection.ask("DELETE", record)[0].status == 200
+
+
+def test_an_upload_may_pause(server: live.Server) -> None:
+    record = "/v1/buckets/b/collections/c/records/pause"
+    with Connection(server) as connection:
+        path = f"{record}/attachment?filename=a.bin"
+        connection.head("PUT", path, "Content-Length: 30000")
+        for _ in range(3):
+            time.sleep(TIMEOUT / 3)
+            connection.send(bytes(10000))
+        assert connection.answer()[0].status == 201
+        assert connection.ask("DELETE", record)[0].status == 200
