@@ -12,14 +12,14 @@ from typing import Any
 from kinto.core.events import ACTIONS, ResourceChanged
 from kinto.core.metrics import watch_execution_time
 from kinto.events import ServerFlushed
-from pyramid.events import ApplicationCreated, ContextFound
+from pyramid.events import ApplicationCreated, ContextFound, NewResponse
 from pyramid.httpexceptions import HTTPForbidden
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 from pyramid.tweens import EXCVIEW
 
 from kinto_attachment import endpoints
-from kinto_attachment.endpoints import attachment, openapi, refusals
+from kinto_attachment.endpoints import attachment, cors, openapi, refusals, stored_file
 from kinto_attachment.endpoints.default_bucket import (
     AttachmentOfDefaultBucket,
     default_bucket_attachment,
@@ -113,6 +113,11 @@ def add_views(config: Any, settings: Settings) -> None:
         # From here on, the path is only described: OpenAPI knows no patterns in it.
         service.path = re.sub(r":[^{}]+}", "}", service.path)
     openapi.describe_files()
+    methods = ("GET", "HEAD", "OPTIONS")
+    writes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
+    cors.add_options(config, attachment.ROUTE, (*methods, *writes))
+    cors.add_options(config, stored_file.ROUTE, methods)
+    config.add_subscriber(cors.on_response, NewResponse)
     # Not add_exception_view: Kinto's batch looks among the other views.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)

@@ -166,6 +166,17 @@ def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str
     )
 
 
+def media_type(declared: str) -> str:
+    """A media type that a client names, in its normal form.
+
+    :raises InvalidForm: it is none (RFC 9110 8.3.1).
+    """
+    normal = _media_type(declared)
+    if normal is None:
+        raise InvalidForm("body: mimetype should be a media type, such as text/plain")
+    return normal
+
+
 def content_disposition(filename: str, kind: str = "attachment") -> str:
     """The value of a response's ``Content-Disposition`` (RFC 6266), in ASCII whatever the name.
 

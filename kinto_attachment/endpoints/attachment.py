@@ -21,6 +21,7 @@ from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.locations import own_key
 from kinto_attachment.files.permissions import may_read_now
+from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.metadata import FIELD
 
@@ -53,12 +54,11 @@ def service(*, readonly: bool, default_bucket: bool) -> Service:
         views += [
             ("POST", post_attachment, openapi.upload_of_form()),
             ("PUT", put_attachment, openapi.upload_of_body()),
+            ("PATCH", patch_attachment, openapi.renaming()),
             ("DELETE", delete_attachment, openapi.removal()),
         ]
     for method, view, described in views:
-        attachment.add_view(
-            method, view, permission=DYNAMIC, cors_headers=downloads.EXPOSED_HEADERS, **described
-        )
+        attachment.add_view(method, view, permission=DYNAMIC, **described)
     return attachment
 
 
@@ -109,12 +109,23 @@ def delete_attachment(request: Any) -> Response:
     return NoContent()
 
 
+def patch_attachment(request: Any) -> Response:
+    """Give the file another name or media type, without another upload."""
+    attachment = request.context.existing_record().get(FIELD)
+    if attachment is None:
+        raise FileNotFound("The record has no attachment.")
+    check_preconditions(request)
+    renamed = rename(request, attachment)
+    return answer(request, records.write(request, None, None, renamed), renamed)
+
+
 def get_attachment(request: Any) -> Response:
-    """The record's current file."""
+    """The record's current file, under its own name or as the query asks for it."""
     context: RecordContext = request.context
     metadata: Any = context.existing_record().get(FIELD)
     key, described = current_file(request, str(context.uri), metadata)
     file = downloads.StoredFile.find(request.registry.attachment_storage, key, described)
+    file = downloads.as_asked(request, file)
     response = downloads.respond(request, file, rules_of(request), downloads.CURRENT)
     downloads.announce(request, response, str(context.uri), metadata)
     return response
@@ -127,7 +138,11 @@ def upload(request: Any, arrival: type[Arrival]) -> Response:
     """Attach a file, in whichever way it arrives."""
     check_preconditions(request)
     written, attachment = attach(request, arrival)
-    response = Response(status=written.status, json=attachment.to_json())
+    return answer(request, written, attachment.to_json())
+
+
+def answer(request: Any, written: records.Written, attachment: dict[str, Any]) -> Response:
+    response = Response(status=written.status, json=attachment)
     response.headers["Location"] = f"/{request.registry.route_prefix}{request.context.uri}"
     response.headers["ETag"] = written.etag
     response.headers["Last-Modified"] = written.last_modified
@@ -151,7 +166,7 @@ def check_preconditions(request: Any) -> None:
 def timestamp_header(request: Any, name: str) -> str:
     """A record's ETag without its quotes, ``*``, or nothing."""
     value = request.headers.get(name, "").strip()
-    if value and value != "*" and not re.fullmatch(r'"\d+"', value):
+    if value and value != "*" and not re.fullmatch(r'"\d{1,19}"', value):
         description = "The value should be integer between double quotes."
         raise_invalid(request, location="header", name=name, description=description)
     return str(value.strip('"'))

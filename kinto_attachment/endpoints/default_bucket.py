@@ -9,6 +9,14 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 
+def is_of_default_bucket(request: Any) -> bool:
+    """Whether Kinto's route of the default bucket has taken a request for one of our endpoints."""
+    if request.matched_route.name != "default_bucket_collection":
+        return False
+    parts = request.matchdict.get("subpath", "").split("/")
+    return len(parts) == 5 and parts[0::2] == ["collections", "records", "attachment"]
+
+
 class AttachmentOfDefaultBucket:
     """A view predicate: its view is preferred to Kinto's own for the default bucket."""
 
@@ -21,9 +29,7 @@ class AttachmentOfDefaultBucket:
     phash = text
 
     def __call__(self, context: Any, request: Any) -> bool:
-        parts = request.matchdict.get("subpath", "").split("/")
-        is_attachment = len(parts) == 5 and parts[0::2] == ["collections", "records", "attachment"]
-        return is_attachment and request.method != "OPTIONS"
+        return is_of_default_bucket(request) and request.method != "OPTIONS"
 
 
 def default_bucket_attachment(request: Any) -> Response:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import served_as
 from kinto_attachment.http import ranges
-from kinto_attachment.names import public_url
+from kinto_attachment.names import clean_filename, content_disposition, public_url
 from kinto_attachment.options import DownloadMode
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import (
@@ -36,9 +36,14 @@ from kinto_attachment.storage import (
 logger = logging.getLogger(__name__)
 
 # The content is hostile: whatever a browser makes of it, it runs nothing, with nobody's rights.
+# A video that is opened in a tab is a page of the browser's own making, with the file as media.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Security-Policy": (
+        "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
+    ),
+    # Files are made to be shown in pages of other origins; who may read them is asked before.
+    "Cross-Origin-Resource-Policy": "cross-origin",
 }
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
 # Answers depend on who asks: a cache must not give one user's to another, nor to nobody when the
@@ -50,18 +55,6 @@ CURRENT = {"Cache-Control": "private, no-cache", "Vary": IDENTITY}
 PRIVATE = CURRENT
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
 FIRST_SIZE = 64 * 1024  # Of the first read, which everybody waits for.
-
-
-EXPOSED_HEADERS = (
-    "Accept-Ranges",
-    "Cache-Control",
-    "Content-Disposition",
-    "Content-Range",
-    "ETag",
-    "Last-Modified",
-    "Location",
-    "Repr-Digest",
-)
 
 
 class StreamedResponse(Response):  # type: ignore[misc]
@@ -82,6 +75,7 @@ class StoredFile:
     mimetype: str
     hash: str
     stat: FileStat
+    is_saved: bool = False  # By a browser, even if it could be shown in place.
 
     @classmethod
     def find(cls, storage: FileStorage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
@@ -99,6 +93,20 @@ class StoredFile:
         )
         # Quoted, since it becomes a header, and other code than ours may have written it.
         return cls(key, filename, mimetype, quote(sha256, safe=""), stat)
+
+
+def as_asked(request: Any, file: StoredFile) -> StoredFile:
+    """The file with the name and the disposition that the query asks for.
+
+    :raises InvalidBody, InvalidForm: the query is not understood.
+    """
+    disposition, filename = (request.GET.get(name) for name in ("disposition", "filename"))
+    if disposition not in (None, "inline", "attachment"):
+        raise InvalidBody("disposition in querystring: should be inline or attachment")
+    if filename is not None:
+        file = replace(file, filename=clean_filename(filename))
+    # What browsers may show in place is the collection's to say, and shown so if nobody objects.
+    return replace(file, is_saved=disposition == "attachment")
 
 
 def respond(
@@ -132,7 +140,7 @@ def respond(
 def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
     headers = {
         "Content-Type": _media_type(file.mimetype),
-        "Content-Disposition": served_as(rules, file.filename, file.mimetype),
+        "Content-Disposition": _disposition(file, rules),
         "Accept-Ranges": "bytes",
         "ETag": f'"{file.hash}"',
         "Last-Modified": ranges.http_date(file.stat.modified),
@@ -142,6 +150,12 @@ def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
         digest = base64.b64encode(bytes.fromhex(file.hash)).decode()
         headers["Repr-Digest"] = f"sha-256=:{digest}:"
     return headers
+
+
+def _disposition(file: StoredFile, rules: CollectionSettings) -> str:
+    if file.is_saved:
+        return content_disposition(file.filename, "attachment")
+    return served_as(rules, file.filename, file.mimetype)
 
 
 def _media_type(mimetype: str) -> str:
@@ -158,6 +172,7 @@ def _refuse(wanted: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -
         headers.pop(name, None)
     if wanted.status == 304:
         return _answer(304, headers)
+    headers["Cache-Control"] = "no-store"
     if wanted.status == 412:
         refusal = http_error(
             HTTPPreconditionFailed(),

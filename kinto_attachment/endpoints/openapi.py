@@ -182,16 +182,38 @@ def removal() -> Arguments:
     return _operation("detach_file", FileRequest(mapping("header", *PRECONDITIONS)), responses)
 
 
+def renaming() -> Arguments:
+    changes = mapping("data", text("filename", "Its name"), text("mimetype", "Its media type"))
+    responses = {
+        "200": AttachmentResponse(description="The record was updated."),
+        **errors(
+            e400="The request, the name or the record is not valid.",
+            e409="Another request came between, retry.",
+            e412="The record is not as expected.",
+        ),
+        **ACCESS,
+        **STORAGE,
+    }
+    schema = FileRequest(mapping("header", *PRECONDITIONS), mapping("body", changes))
+    return _operation("rename_file", schema, responses)
+
+
 def download_of_record() -> Arguments:
-    return _download("get_attachment", ACCESS)
+    asked = mapping(
+        "querystring",
+        text("disposition", "`inline` or `attachment`"),
+        text("filename", "The name to save it under"),
+    )
+    return _download("get_attachment", ACCESS, asked)
 
 
 def download_of_file() -> Arguments:
     return _download("get_file", FILE_ACCESS)
 
 
-def _download(operation_id: str, access: dict[str, Any]) -> Arguments:
+def _download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:
     schema = FileRequest(
+        *also,
         mapping(
             "header",
             text("Range", "Part of the file, in bytes"),
@@ -200,7 +222,7 @@ def _download(operation_id: str, access: dict[str, Any]) -> Arguments:
             text("If-None-Match", "Only if it is none of these files (ETags)"),
             text("If-Modified-Since", "Only if it is newer"),
             text("If-Unmodified-Since", "Only if it is not newer"),
-        )
+        ),
     )
     schema.produces = FILE_TYPES
     return _operation(operation_id, schema, {**DOWNLOADS, **access})

@@ -123,7 +123,7 @@ class _Changes:
         key = self.plan_file(change, current) if change.new is not None else None
         for link in present:
             # Only a replacement spares the files that the record had before the current one.
-            if link.key != key and (link.state == "current" or change.new is None):
+            if link.key != key and (link.state == "current" or change.let_go):
                 self.retire(link, change)
         self.keep_passed(change, key)
 
@@ -136,6 +136,7 @@ class _Changes:
         record = _stored_record(self.registry, change.record)
         change.deleted = record is None
         change.new = (record or {}).get(FIELD)
+        change.let_go |= change.new is None or below
 
     def plan_file(self, change: RecordChange, current: list[Link]) -> str | None:
         """Link the record to its file, if it is one of ours; returns the file's key."""
@@ -173,7 +174,7 @@ class _Changes:
     def retire(self, link: Link, change: RecordChange) -> None:
         """Have a record let go of a file: for good, for a while, or to keep it."""
         rules = self.rules(change.record)
-        withdrawn = change.new is None
+        withdrawn = change.let_go
         if link.state in ENDING:
             if withdrawn and link.state == "lingering":
                 self.retain(link, "withdrawn", link.until)
@@ -296,7 +297,9 @@ class _Changes:
             self.dropped.clear()
             for link in page:
                 if (link.record, link.key) not in self.wanted:
-                    self.retire(link, RecordChange(None, link.record, created=False, old=None))
+                    self.retire(
+                        link, RecordChange(None, link.record, created=False, old=None, let_go=True)
+                    )
             for _, _, step in sorted(self.steps, key=itemgetter(0, 1)):
                 step()
             self.drop(self.dropped)

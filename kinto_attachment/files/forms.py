@@ -75,10 +75,19 @@ def read_form(
         if part.name == FILE_FIELD:
             files.append(on_file(_file_part(part, reader)))
         else:
-            fields[part.name] = _json_object(part.name, _field(part.name, reader))
+            fields[part.name] = read_json(part.name, reader)
     if not files:
         raise InvalidForm("Attachment missing.")
     return Form(files[0], fields.get("data"), fields.get("permissions"))
+
+
+def read_json(name: str, reader: Reader) -> JSONObject:
+    """A JSON object, parsed as Kinto parses the body of a record write.
+
+    :raises InvalidForm: it is none.
+    :raises TooLarge: it has more than :data:`MAX_FIELD_SIZE` bytes.
+    """
+    return _json_object(name, _field(name, reader))
 
 
 def _check_part(part: MultipartSegment, seen: Collection[str]) -> None:

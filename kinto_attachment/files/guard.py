@@ -9,7 +9,7 @@ from typing import Any
 from kinto.core.errors import raise_invalid
 from kinto.core.storage.memory import MemoryBasedStorage
 
-from kinto_attachment.files.ledger import collection_of
+from kinto_attachment.files.ledger import PLUGIN_FLAG, CollectedEvents, collection_of
 from kinto_attachment.metadata import FIELD, same_json
 
 ALLOWED = "kinto_attachment.allowed"
@@ -51,10 +51,17 @@ def _is_forged(event: Any, impacted: dict[str, Any]) -> bool:
     new, old = before_and_after(impacted)
     if new is None or same_json(new, old):
         return False
-    # Existing plugins say so by this flag, and Kinto merges the events of a request.
-    if getattr(event.request, "_attachment_auto_save", False):
+    if _is_flagged(event, impacted):
         return False
     return all(impacted is not other for other in event.request.bound_data.get(ALLOWED, ()))
+
+
+def _is_flagged(event: Any, impacted: dict[str, Any]) -> bool:
+    """Existing plugins say by a flag of the request that they write attachments."""
+    collected = event.request.bound_data.get("resource_events")
+    if isinstance(collected, CollectedEvents):
+        return collected.is_by_plugin(impacted)
+    return bool(getattr(event.request, PLUGIN_FLAG, False))
 
 
 def _roll_back(event: Any) -> None:

@@ -14,6 +14,8 @@ from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.metadata import same_json
 
 LEDGER = "kinto_attachment.ledger"
+# An attribute of requests, by which plugins say that they write attachments themselves.
+PLUGIN_FLAG = "_attachment_auto_save"
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ class RecordChange:
     old: Any
     new: Any = None
     deleted: bool = False
+    # Whether it had no attachment, or was deleted, at some time since the first of them.
+    let_go: bool = False
     times: int = 0
     # Attachments that it had in between, in a batch that writes a record several times.
     passed: list[Any] = field(default_factory=list)
@@ -105,6 +109,7 @@ class CollectedEvents(EventCollector):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._parents: dict[int, tuple[object, str]] = {}
+        self._by_plugins: set[int] = set()
 
     def add_event(
         self,
@@ -117,7 +122,16 @@ class CollectedEvents(EventCollector):  # type: ignore[misc]
     ) -> None:
         # With the object itself, so that its id is not given to another one.
         self._parents.update({id(each): (each, parent_id) for each in impacted})
+        if getattr(request, PLUGIN_FLAG, False):
+            self._by_plugins.update(id(each) for each in impacted)
         super().add_event(resource_name, parent_id, action, payload, impacted, request)
+
+    def is_by_plugin(self, impacted: object) -> bool:
+        """Whether a plugin had set its flag when the change was notified.
+
+        A flag that is set later says nothing about what a client wrote before.
+        """
+        return id(impacted) in self._by_plugins
 
     def parent_of(self, impacted: object) -> str | None:
         """The ``parent_id`` that was notified with an impacted object."""

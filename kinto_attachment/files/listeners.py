@@ -42,6 +42,7 @@ def on_records_changed(event: Any) -> None:
         new, old = guard.before_and_after(impacted)
         change = _note(event, impacted, impacted["new"]["id"], old)
         change.new = new
+        change.let_go |= new is None
         if not same_json(new, old):
             _announce(event, change.record, new, old)
     _write_now_if_nobody_will(event)
@@ -52,7 +53,7 @@ def on_records_deleted(event: Any) -> None:
     for impacted in event.impacted_objects:
         old = impacted["old"].get(FIELD)
         change = _note(event, impacted, impacted["old"]["id"], old)
-        change.new, change.deleted = None, True
+        change.new, change.deleted, change.let_go = None, True, True
         if old is not None:
             _announce(event, change.record, None, old)
     _write_now_if_nobody_will(event)

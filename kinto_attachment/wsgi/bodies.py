@@ -71,7 +71,8 @@ def draining_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[An
 
     def tween(request: Any) -> Any:
         path = request.environ.get("PATH_INFO", "")
-        if not path.endswith("/attachment") and not path.startswith(files):
+        # Kinto redirects to the path without a slash at its end.
+        if not path.rstrip("/").endswith("/attachment") and not path.startswith(files):
             return handler(request)
         _place_of(request)  # Before a sub-request gets a copy of the environment.
         response = handler(request)
@@ -100,6 +101,7 @@ class _Answer:
         self._answer = answer
         self._body = body_of(request)
         self._connection = connection_of(request.environ)
+        self._is_known = "HTTP_AUTHORIZATION" in request.environ
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._answer)
@@ -109,16 +111,18 @@ class _Answer:
             self._answer.close()
         if self._connection is None:
             self._body.drain(DRAIN_BYTES, DRAIN_SECONDS)
-        elif not read_on(self._body, self._connection):
+        elif not read_on(self._body, self._connection, is_known=self._is_known):
             CLOSING.take_over(self._connection)
 
 
-def read_on(body: BodyReader, connection: socket.socket) -> bool:
-    """Read what is there, and wait for more if no other thread does, while it comes quickly.
+def read_on(body: BodyReader, connection: socket.socket, *, is_known: bool) -> bool:
+    """Read what is there, and wait for more while it comes quickly.
+
+    One thread waits at a time, and none for clients without credentials (``is_known``).
 
     :returns: whether the body has been read whole, and the connection can be used again.
     """
-    waits = _turn.acquire(blocking=False)
+    waits = is_known and _turn.acquire(blocking=False)
     before = connection.gettimeout()
     try:
         connection.settimeout(STALL_SECONDS if waits else 0)

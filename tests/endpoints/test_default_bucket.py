@@ -14,6 +14,7 @@ from tests.support.application import (
     CONTENT,
     DEFAULT,
     attach,
+    attachment_of,
     key_of,
     put,
     put_collection,
@@ -171,10 +172,12 @@ class TestOtherMethods:
         assert "POST" in response.headers["Access-Control-Allow-Methods"]
 
     @ON_MEMORY
-    def test_patch_is_not_allowed(self, app: Any) -> None:
+    def test_patch_renames(self, app: Any) -> None:
         attach(app, DEFAULT)
-        app.patch_json(URL, {}, headers=ALICE, status=405)
-        app.patch_json(f"{real(app)}/attachment", {}, headers=ALICE, status=405)
+        body = {"data": {"filename": "new.txt"}}
+        renamed = app.patch_json(f"{DEFAULT}/attachment", body, headers=ALICE).json
+        assert renamed["filename"] == "new.txt"
+        assert attachment_of(app, DEFAULT) == renamed
 
 
 class TestBatch:

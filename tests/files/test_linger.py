@@ -203,6 +203,25 @@ class TestDeleted:
 
 
 @ON_DATABASES
+@pytest.mark.parametrize("delete", [RECORD, f"{RECORD}/attachment"], ids=["record", "attachment"])
+def test_nobody_can_read_what_a_batch_deleted(app: Any, delete: str) -> None:
+    """Though the record is there again when it ends, with another file, and for everybody."""
+    first = attach(app).json["location"]
+    second = attach(app, content=b"secret").json["location"]
+    readable = {"permissions": {"read": ["system.Everyone"]}}
+    parts: list[dict[str, Any]] = [
+        {"method": "DELETE", "path": f"/v1{delete}"},
+        {"method": "PUT", "path": f"/v1{RECORD}/attachment?filename=a.json", "body": {"n": 1}},
+        {"method": "PATCH", "path": f"/v1{RECORD}", "body": readable},
+    ]
+    app.post_json("/batch", {"requests": parts}, headers=ALICE)
+    assert read(app, f"{RECORD}/attachment", ANONYMOUS) == b'{"n":1}'
+    for location in (first, second):
+        app.get(location, headers=ALICE, status=404)
+        app.get(location, headers=ANONYMOUS, status=401)
+
+
+@ON_DATABASES
 def test_without_it_a_publisher_comes_too_late(build: Build) -> None:
     app = build({"includes": "tests.support.publishing"})
     attachment = attach(app).json

@@ -43,6 +43,8 @@ JSON_PATCH = {"Content-Type": "application/json-patch+json", **ALICE}
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json", **ALICE}
 MESSAGE = "attachment in body: Attachment metadata cannot be modified."
 
+MIRRORED = f"{BUCKET}/collections/mirror/records/r"
+
 FORGED = {
     "filename": "notes.txt",
     "hash": "0" * 64,
@@ -385,6 +387,28 @@ class TestEventsOfPlugins:
         assert (copy, key, "current") in stored_links(app)
         app.delete(RECORD, headers=ALICE)
         assert read(app, f"{copy}/attachment") == CONTENT
+
+
+@ON_DATABASES
+class TestFlagsOfPlugins:
+    """A plugin that is included before ours, and copies what clients write."""
+
+    def test_a_flag_does_not_cover_what_a_client_wrote_before(self, build: Build) -> None:
+        app = build({"included_first": "tests.support.mirroring"})
+        put(app, f"{BUCKET}/collections/mirror")
+        attachment = attach(app).json
+        for forged in (attachment, FORGED):
+            body = {"data": {"attachment": forged}}
+            refuses(app.put_json(OTHER, body, headers=ALICE, status=400))
+        assert {record for record, _, _ in stored_links(app)} == {RECORD, MIRRORED}
+
+    def test_it_covers_the_copy(self, build: Build) -> None:
+        app = build({"included_first": "tests.support.mirroring"})
+        put(app, f"{BUCKET}/collections/mirror")
+        attachment = attach(app).json
+        assert attachment_of(app, MIRRORED) == attachment
+        app.delete(RECORD, headers=ALICE)
+        assert read(app, f"{MIRRORED}/attachment") == CONTENT
 
 
 @ON_DATABASES

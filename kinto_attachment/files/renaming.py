@@ -1,0 +1,47 @@
+"""Another name or media type for a file that is stored already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinto_attachment import names
+from kinto_attachment.errors import FileNotAllowed, InvalidForm
+from kinto_attachment.files.forms import read_json
+from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.wsgi.bodies import body_of
+
+FIELDS = {"filename", "mimetype"}
+
+
+def rename(request: Any, attachment: dict[str, Any]) -> dict[str, Any]:
+    """The attachment object, changed as the JSON body of a request says.
+
+    The names of a compressed file are those of its original; the stored one gets its suffix.
+
+    :raises InvalidForm, FileNotAllowed: the body is not what the endpoint takes.
+    """
+    changes = _changes(request)
+    if "filename" in changes:
+        filename = names.clean_filename(changes["filename"])
+        if not request.registry.attachment_storage.filename_allowed(
+            filename, rules_of(request).extensions
+        ):
+            raise FileNotAllowed()
+        changes["filename"] = filename
+    if "mimetype" in changes:
+        changes["mimetype"] = names.media_type(changes["mimetype"])
+    if not isinstance(attachment.get("original"), dict):
+        return {**attachment, **changes}
+    renamed = {**attachment, "original": {**attachment["original"], **changes}}
+    if "filename" in changes:
+        renamed["filename"] = names.fitting(changes["filename"], ".gz")
+    return renamed
+
+
+def _changes(request: Any) -> dict[str, str]:
+    data = read_json("body", body_of(request)).get("data")
+    if not isinstance(data, dict) or not data or not data.keys() <= FIELDS:
+        raise InvalidForm("data in body: should have `filename`, `mimetype` or both")
+    if not all(isinstance(value, str) for value in data.values()):
+        raise InvalidForm("data in body: should have texts")
+    return dict(data)

@@ -1,0 +1,26 @@
+"""A plugin that copies each record of a collection to another one, as it is written.
+
+It says by the flag that plugins know that it writes attachments, in a listener of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinto.core.events import ACTIONS, ResourceChanged
+
+from tests.support.publishing import copy
+
+SOURCE, TARGET = "/buckets/b/collections/c", "/buckets/b/collections/mirror"
+
+
+def includeme(config: Any) -> None:
+    written = (ACTIONS.CREATE, ACTIONS.UPDATE)
+    config.add_subscriber(mirror, ResourceChanged, for_resources=("record",), for_actions=written)
+
+
+def mirror(event: Any) -> None:
+    if event.payload["collection_id"] == "c":
+        for impacted in event.impacted_objects:
+            record_id = impacted["new"]["id"]
+            copy(event.request, f"{SOURCE}/records/{record_id}", f"{TARGET}/records/{record_id}")
