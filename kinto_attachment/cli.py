@@ -33,9 +33,9 @@ def add_gc(commands: Any) -> None:
     parser = commands.add_parser(
         "gc",
         help="delete files that belong to no record",
-        description="Complete deletions that failed, delete files that belong to no record and the "
-        "remains of interrupted uploads, and report records whose file is missing. It can run "
-        "while the server is running.",
+        description="Complete deletions that failed, delete files that belong to no record and "
+        "the remains of interrupted uploads, and report records whose file is missing. It can "
+        "run while the server is running.",
         epilog="Exit code: 0 success; 1 a --dry-run found something; 2 an error.",
     )
     add_server_options(parser)
