@@ -60,7 +60,9 @@ def run(port: int, environ: dict[str, str]) -> int:
     program = str(Path(sys.executable).with_name("kinto"))
     ini = str(Path(__file__).with_name("serve.ini"))
     command = [program, "start", "--ini", ini, "--port", str(port)]
-    kinto = subprocess.Popen(command, env={**os.environ, **environ})  # noqa: S603
+    # Without KINTO_INI, Kinto logs an error at the first request.
+    environ = {**os.environ, "KINTO_INI": ini, **environ}
+    kinto = subprocess.Popen(command, env=environ)  # noqa: S603
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         return kinto.wait()

@@ -204,7 +204,9 @@ def test_the_shell_commands_work_as_pasted(session: Session, document: str) -> N
 
 @pytest.mark.curl
 def test_the_commands_that_make_serve_prints_work_as_pasted(session: Session) -> None:
-    commands = re.findall(r"^ +(curl .*)$", session.log.read_text(), re.M)
+    log = session.log.read_text()
+    assert "Could not find config file" not in log
+    commands = re.findall(r"^ +(curl .*)$", log, re.M)
     assert len(commands) == 3
     outputs = [session.run("bash", "-c", command) for command in commands]
     attachment = json.loads(outputs[0])
