@@ -37,11 +37,11 @@ serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888
 
 s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to try things out
 	@echo 'An S3 server is running. Ctrl-C stops it. Settings for Kinto:'
-	@$(BIN)/python -m tests.services seaweedfs
+	@$(BIN)/python -m tests.support.services seaweedfs
 
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
 	@echo 'An S3 simulator is running. Ctrl-C stops it. Settings for Kinto:'
-	@$(BIN)/python -m tests.services moto
+	@$(BIN)/python -m tests.support.services moto
 
 # Each run has a temporary folder of its own. Runs that share one delete each other's files.
 tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95, JOBS=2)
@@ -81,10 +81,10 @@ bench: $(VENV)/.dev ## Compare speed and memory with kinto-attachment 8.0.0
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost and leaked files
-	$(BIN)/python -m tests.chaos $(ARGS)
+	$(BIN)/python -m tests.support.chaos $(ARGS)
 
 mutants: $(VENV)/.mutants ## Check that tests notice changes of a file (FILE=, TESTS=, COUNT=20, SEED=1)
-	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
+	$(BIN)/python -m tests.support.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
 
 clean: ## Remove everything that make created, including the files of "make serve"
 	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

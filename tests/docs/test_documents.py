@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from posixpath import normpath
 from urllib.parse import urlsplit
@@ -75,6 +76,13 @@ def test_the_make_targets_in_documents_exist() -> None:
     for name in DOCUMENTS:
         blocks = "\n".join(documents.code_blocks(name, "shell"))
         assert set(re.findall(r"^make ([a-z0-9-]+)", blocks, re.M)) <= targets, name
+
+
+def test_the_modules_that_make_runs_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    modules = set(re.findall(r"\$\(BIN\)/python -m ([\w.]+)", makefile))
+    assert len(modules) >= 6
+    assert [name for name in sorted(modules) if find_spec(name) is None] == []
 
 
 def test_the_extras_in_documents_exist() -> None:
