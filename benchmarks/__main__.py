@@ -1,4 +1,4 @@
-"""Measures, row by row; prints the table, and writes it when it is whole."""
+"""Run the benchmarks, print the results as a table, and write them to a file."""
 
 from __future__ import annotations
 
@@ -80,13 +80,15 @@ def _options() -> argparse.Namespace:
         "--rows",
         metavar="PATTERN",
         default="",
-        help="only rows whose 'WHERE: WHAT' (see --list) matches this regular expression",
+        help="run only rows whose 'WHERE: WHAT' (see --list) matches this regular expression",
     )
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer turns")
-    parser.add_argument("--repeat", type=int, metavar="N", help="turns of every row")
+    parser.add_argument("--quick", action="store_true", help="use smaller sizes and fewer turns")
+    parser.add_argument("--repeat", type=int, metavar="N", help="number of turns for each row")
     parser.add_argument("--list", action="store_true", help="print the rows and exit")
     parser.add_argument(
-        "--output", type=Path, help=f"write the table here (all rows: {RESULTS.name})"
+        "--output",
+        type=Path,
+        help=f"write the results to this file (default for all rows: {RESULTS.name})",
     )
     options = parser.parse_args()
     if not (options.rows or options.quick or options.repeat or options.output):

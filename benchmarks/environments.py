@@ -36,7 +36,7 @@ def ours() -> Environment:
 
 
 def peer() -> Environment:
-    """The plugin that people use today, installed on first use."""
+    """The plugin of the same name on PyPI, installed on first use."""
     folder = CACHE / "peer"
     environment = Environment("peer", folder / "bin" / "python")
     stamp = folder / "installed"

@@ -102,10 +102,10 @@ def markdown(machine: Sequence[tuple[str, str]], table: Iterable[Line], remarks:
 
 
 INTRODUCTION = """\
-Written by `python -m benchmarks`. Contenders take turns (A B A B …) after a round to warm up,
-and each line compares them within each turn: the ratio is the median over the turns, and the
-spread its quartiles. A *cost* is time or memory, less is better; a *speed* is the base's time
-over the contender's, more is better. Ours stores durably (it syncs file and folder before it
-answers); the peer, the plugin that people use today, does not. Absolute figures depend on the
-machine and on what else ran on it; ratios less so.\
+Written by `python -m benchmarks`. After a warm-up round, contenders take turns (A B A B …). Each
+line compares them within each turn: the ratio is the median over the turns, and the spread is its
+quartiles. A *cost* is time or memory: less is better. A *speed* is the base's time divided by the
+contender's time: more is better. Ours syncs the file and the folder to the disk before it
+responds. The peer, the plugin of the same name on PyPI, does not. Absolute figures depend on the
+machine and its load. Ratios depend less on them.\
 """

@@ -1,6 +1,6 @@
-"""Run Kinto with attachments to play with: what ``make serve`` starts.
+"""Run Kinto with attachments, for trying it out: ``make serve``.
 
-Files go to a local folder, or to a storage server that is started and stopped along.
+Files go to a local folder, or to a storage server that runs as long as Kinto does.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parent.parent
 STORAGES = {"local": None, "s3": "seaweedfs", "moto": "moto", "gcloud": "gcs"}
 
 WELCOME = """
-  Kinto with attachments on {url}
-  Files: {files}. Records: in memory. Ctrl-C stops it.
+  Kinto with attachments is running on {url}
+  Files are {files}. Records are in memory. Ctrl-C stops it.
 
   Attach a file from another terminal:
 
     curl -u alice:secret -F attachment=@{example} {record}/attachment
 
-  Read the record, and the file:
+  Read the record, then the file:
 
     curl -u alice:secret {record}
     curl -u alice:secret -L {record}/attachment
@@ -44,7 +44,7 @@ def main() -> int:
         record = f"{url}/buckets/default/collections/docs/records/first"
         example = ROOT / "README.rst"
         print(WELCOME.format(url=url, files=files, record=record, example=example), flush=True)
-        # The address that the locations of files start with.
+        # The locations of files start with this address.
         name = {"KINTO_HTTP_HOST": f"127.0.0.1:{options.port}"}
         return run(options.port, {**name, **environ})
 
@@ -53,14 +53,16 @@ def check_port(port: int) -> None:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
-        sys.exit(f"Port {port} is taken. Use another: make serve PORT={port + 1}")
+        sys.exit(f"Port {port} is in use. Use another one: make serve PORT={port + 1}")
 
 
 def run(port: int, environ: dict[str, str]) -> int:
     program = str(Path(sys.executable).with_name("kinto"))
     ini = str(Path(__file__).with_name("serve.ini"))
     command = [program, "start", "--ini", ini, "--port", str(port)]
-    kinto = subprocess.Popen(command, env={**os.environ, **environ})  # noqa: S603
+    # Without KINTO_INI, Kinto logs an error at the first request.
+    environ = {**os.environ, "KINTO_INI": ini, **environ}
+    kinto = subprocess.Popen(command, env=environ)  # noqa: S603
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         return kinto.wait()
@@ -73,7 +75,7 @@ def run(port: int, environ: dict[str, str]) -> int:
 
 @contextlib.contextmanager
 def storage(name: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where the files are, in words, and the environment variables that send them there."""
+    """A description of where the files are, and the environment variables for Kinto."""
     service = STORAGES[name]
     if service is None:
         yield f"in {ROOT / 'var' / 'files'}", {}
@@ -89,7 +91,7 @@ def storage(name: str) -> Iterator[tuple[str, dict[str, str]]]:
         }
         if name == "gcloud":
             environ["STORAGE_EMULATOR_HOST"] = server.url
-        yield f"in bucket {bucket} of an own {name} server, which stops too", environ
+        yield f"in bucket {bucket} of a {name} server that stops too", environ
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command ``kinto-attachment``: maintenance of a server, and transfers as a client."""
+"""Maintain the files of a Kinto server, or upload and download files as a client."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_gc(commands: Any) -> None:
     parser = commands.add_parser(
         "gc",
-        help="delete files that belong to no record (any more)",
-        description="Finish deletions that failed, delete files that no record knows and remains "
-        "of interrupted uploads, report records whose file is missing. Safe on a running server.",
-        epilog="Exit code: 0 clean, or cleaned; 1 something found in a --dry-run; 2 an error.",
+        help="delete files that belong to no record",
+        description="Complete deletions that failed, delete files that belong to no record and "
+        "the remains of interrupted uploads, and report records whose file is missing. It can "
+        "run while the server is running.",
+        epilog="Exit code: 0 success; 1 a --dry-run found something; 2 an error.",
     )
     add_server_options(parser)
     parser.add_argument(
@@ -43,12 +44,12 @@ def add_gc(commands: Any) -> None:
         type=duration,
         default=timedelta(hours=1),
         metavar="TIME",
-        help="leave alone what is younger: 90s, 30m, 1h, 7d (default: 1h); more than the "
+        help="skip files that are younger: 90s, 30m, 1h, 7d (default: 1h); choose more than the "
         "longest upload takes",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only report")
+    parser.add_argument("--dry-run", action="store_true", help="report without deleting anything")
     parser.add_argument(
-        "--shard", default="1/1", metavar="I/N", help="do part I of N (several run side by side)"
+        "--shard", default="1/1", metavar="I/N", help="process part I of N, to run in parallel"
     )
     parser.set_defaults(run=run_gc)
 
@@ -57,9 +58,9 @@ def add_reindex(commands: Any) -> None:
     parser = commands.add_parser(
         "reindex",
         help="rebuild the index of files from the records",
-        description="Link every record to its file: for data written by another plugin, or after "
-        "a restore. Run it before gc, which deletes what no link knows.",
-        epilog="Exit code: 0 all matched, 1 some records could not be matched, 2 an error.",
+        description="Link every record to its file. Use it for records written by another plugin "
+        "or after restoring a backup, and before gc, which deletes files without a link.",
+        epilog="Exit code: 0 all records were matched; 1 some were not; 2 an error.",
     )
     add_server_options(parser)
     parser.set_defaults(run=run_reindex)
@@ -67,7 +68,7 @@ def add_reindex(commands: Any) -> None:
 
 def add_transfer(commands: Any, name: str, *, chosen: bool) -> None:
     """A command of the client, whose libraries a server does not need to have."""
-    parser = commands.add_parser(name, help=f"{name} files, as a client of a server")
+    parser = commands.add_parser(name, help=f"{name} files as a client of a server")
     if not chosen:
         return
     try:

@@ -16,7 +16,7 @@ from kinto_attachment.client.outcomes import JsonReport, Report
 from kinto_attachment.client.retries import Retries
 
 EXIT_CODES = """\
-Exit code: 0 all files are there, 1 some failed, 2 the options make no sense, 130 interrupted.
+Exit code: 0 success; 1 some files failed; 2 invalid options; 130 interrupted.
 """
 
 DEFAULT_SERVER = "http://127.0.0.1:8888/v1"
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser, description: str, examples: str
         "-j", "--jobs", type=_count, default=1, metavar="N", help="transfer N files at a time"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON object per file, and a last one in sum"
+        "--json", action="store_true", help="print a JSON object for each file and a summary"
     )
 
 

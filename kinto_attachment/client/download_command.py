@@ -25,10 +25,9 @@ from kinto_attachment.metadata import Attachment, Original
 DESCRIPTION = """\
 Download the files of a collection's records into a folder, and keep it up to date.
 
-A file is skipped when it is there with the right hash, and replaced when it is not. The next
-run asks only for what has changed since, and for what failed; a download that was cut off goes
-on where it stopped. Files that were compressed are decompressed. Files of records that were
-deleted stay.
+A file with the right hash is skipped, and one with another hash is replaced. The next run only
+requests records that changed since then and those that failed, and resumes interrupted
+downloads. Compressed files are decompressed. Files of deleted records are kept.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs -f docs/
@@ -40,14 +39,18 @@ EXAMPLES = """\
 def add_download_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, DESCRIPTION, EXAMPLES)
     parser.add_argument(
-        "-f", "--folder", type=Path, default=Path(), help="where the files go (default: here)"
+        "-f",
+        "--folder",
+        type=Path,
+        default=Path(),
+        help="folder for the files (default: the current one)",
     )
     parser.add_argument(
         "--since",
         type=_timestamp,
         metavar="TIMESTAMP",
-        help="ask for records changed since then, in milliseconds, instead of since the last "
-        "run, which FOLDER/.last_sync tells; 0 is for all",
+        help="download records that changed since this time in milliseconds, instead of since "
+        "the last run (see FOLDER/.last_sync); 0 means all",
     )
 
 

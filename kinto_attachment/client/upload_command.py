@@ -33,9 +33,9 @@ from kinto_attachment.metadata import Attachment, Original
 DESCRIPTION = """\
 Upload files to the records of a collection, one record for each file.
 
-A file goes to the record that its name makes the id of (its MD5, as a UUID), or to the one
-whose attachment has its name already; so a second run finds what the first has uploaded, and
-skips what has not changed. Bucket and collection are created, if that is allowed.
+The id of the record is the MD5 of the filename, written as a UUID. If there is no such record,
+a record whose attachment has the same filename is used. A second run skips files that have not
+changed. The bucket and the collection are created if they do not exist and the user may do so.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs README.rst
@@ -44,8 +44,8 @@ EXAMPLES = """\
 """
 
 RANDOMIZED = """\
-The server stores files under random names, and keeps those in the records only. To have them in
-the locations too, its configuration has to say:
+The server stores files under random names. The filenames are only in the records. To have them
+in the locations too, set in its configuration:
   kinto.attachment.resources.{bucket}.{collection}.randomize = false"""
 
 BATCH = 50  # Files whose records are looked up together.
@@ -55,24 +55,26 @@ def add_upload_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, DESCRIPTION, EXAMPLES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or a folder with -r")
     parser.add_argument(
-        "-r", "--recursive", action="store_true", help="upload what is in folders too"
+        "-r", "--recursive", action="store_true", help="upload the files in folders"
     )
     parser.add_argument(
-        "--force", action="store_true", help="upload even what is there with the same content"
+        "--force", action="store_true", help="upload files that the server already has, too"
     )
     parser.add_argument(
         "--gzip",
         action="store_true",
-        help="compress each file before it is sent; the record says so in `original`",
+        help="compress each file before sending it; the record's `original` describes the file",
     )
     parser.add_argument(
         "--keep-filenames",
         action="store_true",
-        help="say so when the server does not store files under their own names, which its "
-        "setting `randomize = false` makes it do",
+        help="warn if the server does not store files under their own names; its setting "
+        "`randomize = false` makes it do so",
     )
     parser.add_argument(
-        "--mimetype", metavar="TYPE", help="of all files, instead of what their names tell"
+        "--mimetype",
+        metavar="TYPE",
+        help="media type of all files, instead of the ones that belong to their names",
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from posixpath import normpath
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +16,11 @@ from kinto_attachment.options import OPTIONS
 from kinto_attachment.settings import PREFIX, Settings
 from tests.support import ROOT, documents
 
-DOCUMENTS = ["README.rst", "CHANGELOG.rst", *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for folder in (".", "docs")
+    for path in (ROOT / folder).glob("*.rst")
+)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -39,7 +45,7 @@ def test_the_settings_in_examples_are_accepted(name: str) -> None:
 def test_the_settings_table_is_the_one_that_the_code_has() -> None:
     rows = [
         row
-        for head, *rows in documents.tables("README.rst")
+        for head, *rows in documents.tables("docs/settings.rst")
         if head[0] == "setting"
         for row in rows
     ]
@@ -51,7 +57,7 @@ def test_the_settings_table_is_the_one_that_the_code_has() -> None:
 
 
 def test_aliases_of_settings_are_documented() -> None:
-    text = (ROOT / "README.rst").read_text("utf-8")
+    text = (ROOT / "docs" / "settings.rst").read_text("utf-8")
     missing = [
         alias for option in OPTIONS for alias in option.aliases if f"``{alias}``" not in text
     ]
@@ -70,6 +76,13 @@ def test_the_make_targets_in_documents_exist() -> None:
     for name in DOCUMENTS:
         blocks = "\n".join(documents.code_blocks(name, "shell"))
         assert set(re.findall(r"^make ([a-z0-9-]+)", blocks, re.M)) <= targets, name
+
+
+def test_the_modules_that_make_runs_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    modules = set(re.findall(r"\$\(BIN\)/python -m ([\w.]+)", makefile))
+    assert len(modules) >= 6
+    assert [name for name in sorted(modules) if find_spec(name) is None] == []
 
 
 def test_the_extras_in_documents_exist() -> None:
@@ -94,3 +107,32 @@ def test_the_tests_that_the_documents_name_exist() -> None:
     for path, name in named:
         source = (ROOT / path).read_text("utf-8")
         assert not name or re.search(rf"^(class|def) {name}\b", source, re.M), f"{path}::{name}"
+
+
+def test_the_index_names_every_document() -> None:
+    listed = {normpath(f"docs/{link}") for link in documents.links("docs/index.rst")}
+    assert set(DOCUMENTS) - listed == {"docs/index.rst"}
+
+
+def test_the_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
+    (rows,) = [rows for head, *rows in documents.tables("README.rst") if head[0] == "figure"]
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text("utf-8")
+    figures = [figure for _, *figures in rows for figure in figures]
+    assert len(figures) >= 10
+    assert [figure for figure in figures if figure not in results] == []
+
+
+def test_the_helpers_that_the_contributors_are_told_of_exist() -> None:
+    (rows,) = [rows for head, *rows in documents.tables("CONTRIBUTING.rst") if head[0] == "helper"]
+    names = [name.rpartition(".")[2] for row in rows for name in row[0].split(", ")]
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    assert len(names) >= 5
+    assert [n for n in names if not re.search(rf"^(def|class) {n}\b", sources, re.M)] == []
+
+
+def test_the_hosted_workflow_runs_the_oldest_and_the_newest_python() -> None:
+    classifiers = metadata("kinto-attachment").get_all("Classifier", ())
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    (matrix,) = re.findall(r"python: \[(.*)\]", workflow)
+    assert re.findall(r"[\d.]+", matrix) == [versions[0], versions[-1]]

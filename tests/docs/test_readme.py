@@ -1,4 +1,4 @@
-"""The README's examples work as pasted: against the server that ``make serve`` runs."""
+"""The examples in the documents work as pasted, against the server that ``make serve`` runs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ ADDRESS = "127.0.0.1:8888"
 AUTH = ("alice", "secret")
 HELLO = b"Hello!\n"
 START_TIMEOUT = 60
+PRODUCTION = "docs/production.rst"
 BIN = Path(sys.executable).parent
 
 
@@ -45,7 +46,7 @@ def running(command: list[str], url: str, log: Path, **options: Any) -> Iterator
 
 @dataclass(frozen=True)
 class Session:
-    """A reader of the README: a server, and a folder where commands are pasted."""
+    """A reader of the documents: a server, and a folder where commands are pasted."""
 
     address: str
     folder: Path
@@ -94,7 +95,7 @@ class Session:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("readme")
-    (plugin,) = [code for code in code_blocks("README.rst", "python") if "includeme" in code]
+    plugin = python_with("docs/api.rst", "includeme")
     (folder / "readme_plugin.py").write_text(plugin)
     session = Session(f"{HOST}:{_free_port()}", folder, folder / "log")
     environ = {
@@ -158,48 +159,54 @@ def is_refused(session: Session, output: str) -> None:
 
 def deletes(session: Session, output: str) -> None:
     assert output == ""
-    assert session.attachment("hello") is None
+    assert session.attachment("raw") is None
 
 
-def uploads_with_the_command(session: Session, output: str) -> None:
-    url = f"http://{session.address}/v1/buckets/default/collections/files/records"
-    (record,) = requests.get(url, auth=AUTH, timeout=10).json()["data"]
-    assert record["attachment"]["hash"] == hashlib.sha256(HELLO).hexdigest()
+def makes_the_file(session: Session, output: str) -> None:
+    assert (session.folder / "hello.txt").read_bytes() == HELLO
 
 
-def downloads_with_the_command(session: Session, output: str) -> None:
-    assert (session.folder / "files" / "hello.txt").read_bytes() == HELLO
-
-
-# In the README's order; by what is in the command and in no other.
-SHELL_COMMANDS: dict[str, Callable[[Session, str], None]] = {
-    "echo 'Hello!' > hello.txt": lambda session, output: None,
-    "-F permissions=": uploads_form,
-    "-T hello.txt": uploads_bytes,
-    "http -a alice:secret": uploads_with_httpie,
-    "curl -u alice:secret http": shows_the_record,
-    "-o copy.txt": downloads,
-    "If-None-Match: *": is_refused,
-    "-X DELETE": deletes,
-    "kinto-attachment upload": uploads_with_the_command,
-    "kinto-attachment download": downloads_with_the_command,
+# In each document's order; by what is in the command.
+SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
+    "README.rst": {
+        "-F permissions=": uploads_form,
+        "curl -u alice:secret http": shows_the_record,
+        "-o copy.txt": downloads,
+    },
+    "docs/api.rst": {
+        "echo 'Hello!' > hello.txt": makes_the_file,
+        "-T hello.txt": uploads_bytes,
+        "If-None-Match: *": is_refused,
+        "-o copy.txt": downloads,
+        "-X DELETE": deletes,
+    },
+    "docs/client.rst": {
+        "echo 'Hello!' > hello.txt": makes_the_file,
+        "http -a alice:secret": uploads_with_httpie,
+    },
 }
-# Not for a shell that runs tests; see test_documents.py, and below.
-ELSEWHERE = ("make ", "pip install", "gunicorn", "kinto-attachment gc")
+# Not for a shell that runs tests; see test_documents.py and client/test_examples.py.
+ELSEWHERE = ("make ", "pip install", "kinto-attachment upload", "kinto-attachment download")
 
 
 @pytest.mark.curl
-def test_the_shell_commands_work_as_pasted(session: Session) -> None:
-    blocks = [c for c in code_blocks("README.rst", "shell") if not c.startswith(ELSEWHERE)]
-    assert len(blocks) == len(SHELL_COMMANDS)
-    for block, (part, check) in zip(blocks, SHELL_COMMANDS.items(), strict=True):
+@pytest.mark.parametrize("document", SHELL_COMMANDS)
+def test_the_shell_commands_work_as_pasted(session: Session, document: str) -> None:
+    for name in ("hello.txt", "copy.txt"):
+        (session.folder / name).unlink(missing_ok=True)
+    blocks = [c for c in code_blocks(document, "shell") if not c.startswith(ELSEWHERE)]
+    commands = SHELL_COMMANDS[document]
+    assert len(blocks) == len(commands)
+    for block, (part, check) in zip(blocks, commands.items(), strict=True):
         assert part in block
         check(session, session.run("bash", "-c", session.pasted(block)))
 
 
 @pytest.mark.curl
 def test_the_commands_that_make_serve_prints_work_as_pasted(session: Session) -> None:
-    commands = re.findall(r"^ +(curl .*)$", session.log.read_text(), re.M)
+    log = session.log.read_text()
+    assert "Could not find config file" not in log
+    commands = re.findall(r"^ +(curl .*)$", log, re.M)
     assert len(commands) == 3
     outputs = [session.run("bash", "-c", command) for command in commands]
     attachment = json.loads(outputs[0])
@@ -208,21 +215,25 @@ def test_the_commands_that_make_serve_prints_work_as_pasted(session: Session) ->
 
 
 def test_the_kinto_http_example_works(session: Session) -> None:
-    output = session.run(sys.executable, "-c", session.pasted(python_with("kinto_http")))
+    output = session.run(
+        sys.executable, "-c", session.pasted(python_with("docs/client.rst", "kinto_http"))
+    )
     assert output == hashlib.sha256(HELLO).hexdigest() + "\n"
     assert (session.folder / "copy.txt").read_bytes() == HELLO
     assert session.attachment("python") is None
 
 
 def test_the_requests_example_works(session: Session) -> None:
-    output = session.run(sys.executable, "-c", session.pasted(python_with("requests.Session")))
+    output = session.run(
+        sys.executable, "-c", session.pasted(python_with("docs/client.rst", "requests.Session"))
+    )
     assert hashlib.sha256(HELLO).hexdigest() in output
     is_hello(session.attachment("requests"), session, "requests")
     assert session.record("requests")["data"]["title"] == "Hi"
 
 
-def python_with(part: str) -> str:
-    (code,) = [code for code in code_blocks("README.rst", "python") if part in code]
+def python_with(document: str, part: str) -> str:
+    (code,) = [code for code in code_blocks(document, "python") if part in code]
     return code
 
 
@@ -244,14 +255,14 @@ def test_the_event_example_works(session: Session) -> None:
 
 @pytest.fixture
 def kinto_ini(tmp_path: Path) -> Path:
-    """A configuration under the name that the README gives it."""
+    """A configuration under the name that the documents give it."""
     ini = (ROOT / "config" / "serve.ini").read_text().replace("%(here)s/..", str(tmp_path))
     (tmp_path / "kinto.ini").write_text(ini)
     return tmp_path / "kinto.ini"
 
 
 def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
-    (command,) = [c for c in code_blocks("README.rst", "shell") if c.startswith("gunicorn")]
+    (command,) = [c for c in code_blocks(PRODUCTION, "shell") if c.startswith("gunicorn")]
     address = f"{HOST}:{_free_port()}"
     url = f"http://{address}/v1/__heartbeat__"
     shell = ["bash", "-c", f"exec {BIN}/{command.replace('127.0.0.1:8000', address)}"]
@@ -260,7 +271,7 @@ def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
 
 
 def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
-    text = (ROOT / "README.rst").read_text()
+    text = (ROOT / PRODUCTION).read_text()
     commands = re.findall(r"kinto-attachment \w+ --ini kinto\.ini", text)
     assert len(commands) == 2
     for command in commands:

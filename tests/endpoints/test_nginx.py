@@ -67,9 +67,10 @@ class Site:
         return requests.get(url, auth=AUTH, headers=names, timeout=30)
 
 
-def nginx_blocks(document: str) -> str:
-    (block,) = code_blocks(document, "nginx")
-    return block
+def nginx_blocks() -> list[str]:
+    """The configuration of the server, and the location for public files."""
+    server, public_files = code_blocks("docs/production.rst", "nginx")
+    return [server, public_files]
 
 
 @contextlib.contextmanager
@@ -115,7 +116,7 @@ def upload(url: str) -> dict:
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("protected")
-    server = nginx_blocks("README.rst")
+    server, _ = nginx_blocks()
     (downloads,) = re.findall(r"kinto\.attachment\.downloads = (\S+)", server)
     with site(folder, server, {"downloads": downloads}) as running:
         yield running
@@ -125,14 +126,14 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def redirecting(moto: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("redirecting")
     settings = moto.options(moto.create_bucket())
-    with site(folder, nginx_blocks("README.rst"), settings) as running:
+    server, _ = nginx_blocks()
+    with site(folder, server, settings) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    server = nginx_blocks("README.rst")
-    extra = nginx_blocks("docs/production.rst")
+    server, extra = nginx_blocks()
     server = re.sub(r"\}\s*$", f"{extra}\n}}", server)
     folder = tmp_path_factory.mktemp("public")
     with site(folder, server, {"base_url": "@URL@/files/"}) as running:
