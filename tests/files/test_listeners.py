@@ -389,7 +389,7 @@ class TestEventsOfPlugins:
         assert read(app, f"{copy}/attachment") == CONTENT
 
 
-@ON_DATABASES
+@ON_POSTGRESQL
 class TestFlagsOfPlugins:
     """A plugin that is included before ours, and copies what clients write."""
 
