@@ -108,6 +108,9 @@ class FileStorage:
     base_url: str = ""
     extensions: Any = resolve_extensions("default")
 
+    def __init__(self, base_url: str = "") -> None:
+        self.base_url = base_url
+
     # The core.
 
     def write(
