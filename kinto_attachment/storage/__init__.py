@@ -2,7 +2,7 @@
 
 Five methods are the core, with one meaning on every backend (``testing.StorageContract`` is
 that meaning as tests). What else a backend can do is a capability: a small protocol that it
-implements or not, found with ``isinstance``.
+implements or not, found with ``isinstance``. Each has a contract of its own.
 """
 
 from __future__ import annotations
@@ -94,6 +94,9 @@ class HasPaths(Protocol):
     def path(self, filename: str) -> str:
         """The absolute path of the file on this machine."""
         ...
+
+
+CAPABILITIES = (SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, HasPaths)
 
 
 @implementer(IFileStorage)
