@@ -15,7 +15,7 @@ from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.storage import FileStat, FileStorage
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.memory import MemoryStorage
-from tests.application import (
+from tests.support.application import (
     ALICE,
     BOB,
     CONTENT,

@@ -17,14 +17,19 @@ No rule can be left out: a capability that the storage has, and whose contract i
 base classes, fails the tests.
 """
 
-from .capabilities import (
+import pytest
+
+# So that a failing rule shows the values it compared.
+pytest.register_assert_rewrite(f"{__name__}.core", f"{__name__}.capabilities")
+
+from .capabilities import (  # noqa: E402
     CopiesFilesContract,
     HasPathsContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
 )
-from .core import StorageContract
+from .core import StorageContract  # noqa: E402
 
 __all__ = [
     "CopiesFilesContract",

@@ -16,8 +16,8 @@ from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.storage import CAPABILITIES
 from kinto_attachment.storage import testing as contracts
-from tests import live
-from tests.application import (
+from tests.support import live
+from tests.support.application import (
     ALICE,
     CONTENT,
     MEMORY,
@@ -29,7 +29,7 @@ from tests.application import (
     read,
     stored_files,
 )
-from tests.documents import code_blocks, tables
+from tests.support.documents import code_blocks, tables
 
 PAGE = "docs/writing-a-storage.rst"
 
@@ -138,7 +138,7 @@ class TestAServerOnIt:
 
     def test_as_in_production(self, folder: Path) -> None:
         """With processes and sockets, and bytes that go out by ``wsgi.file_wrapper``."""
-        path = os.pathsep.join([live.ROOT, str(folder)])
+        path = f"{live.ROOT}{os.pathsep}{folder}"
         with live.kinto(options(), environ={"PYTHONPATH": path}) as server:
             url = f"{server.url}/buckets/default/collections/c/records/r/attachment"
             content = os.urandom(1_000_000)

@@ -18,7 +18,7 @@ from kinto_attachment import (
     AttachmentRemoved,
     AttachmentReplaced,
 )
-from tests.application import (
+from tests.support.application import (
     ALICE,
     ANONYMOUS,
     CONTENT,
@@ -32,7 +32,7 @@ from tests.application import (
     read,
     userid,
 )
-from tests.documents import code_blocks, tables
+from tests.support.documents import code_blocks, tables
 
 PAGE = "docs/events.rst"
 KINDS = (AttachmentAdded, AttachmentReplaced, AttachmentRemoved, AttachmentRead)
