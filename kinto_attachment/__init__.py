@@ -29,6 +29,7 @@ from kinto_attachment.files import listeners, transactions
 from kinto_attachment.files.collection_settings import CollectionSettingsResolver
 from kinto_attachment.files.events import (
     AttachmentAdded,
+    AttachmentEvent,
     AttachmentRead,
     AttachmentRemoved,
     AttachmentReplaced,
@@ -43,6 +44,7 @@ from kinto_attachment.storage import backends
 
 __all__ = [
     "AttachmentAdded",
+    "AttachmentEvent",
     "AttachmentRead",
     "AttachmentRemoved",
     "AttachmentReplaced",

@@ -185,6 +185,13 @@ def download_mode(value: Any) -> DownloadMode:
     return DownloadMode(mode, prefix if not prefix or prefix.endswith("/") else prefix + "/")
 
 
+def dotted_name(value: Any) -> str:
+    name = text(value)
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+        raise ValueError("should be the dotted name of a class, such as package.module.Class")
+    return name
+
+
 # Limits of S3, but for a file's last part.
 PART_SIZE = within(5 * 2**20, 5 * 2**30, "5 MiB (5242880) to 5 GiB")
 
@@ -227,6 +234,7 @@ OPTIONS = (
     Option("gcloud.cache_control", text, None, "Cache-Control of new objects"),
     Option("gcloud.uniform_bucket_level_access", boolean, False, "the bucket has no object ACLs"),
     Option("gcloud.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 10"),
+    Option("backend", dotted_name, None, "store by this class, `package.module.Class`"),
     Option(
         "base_url",
         base_url,
@@ -290,4 +298,4 @@ OPTIONS = (
     ),
     Option("inline_types", media_types, INLINE_TYPES, "mimetypes shown in place; or `none`", True),
 )
-BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name")
+BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name", "backend")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from kinto_attachment.options import BACKENDS, OPTIONS, Option, base_url, boolea
 
 PREFIX = "attachment."  # Kinto strips its own ``kinto.`` from the names of settings.
 RESOURCES = "resources."
+BACKEND = "backend."  # Before the options of a class that is chosen by its name.
 
 _BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}
 
@@ -42,6 +44,7 @@ class Settings:
 
     values: Mapping[str, Any]
     overrides: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
+    own_options: Mapping[str, Any] = field(default_factory=dict)  # As given, of ``backend``.
     readonly: bool = False
     # Kinto's own, which win over what a client calls the server.
     http_scheme: str | None = None
@@ -54,6 +57,18 @@ class Settings:
     def backend(self) -> str:
         """The name of the one option that chooses the storage."""
         return next(name for name in BACKENDS if self.values[name])
+
+    def backend_options(self, known: Iterable[str]) -> dict[str, str]:
+        """The options of the class that ``backend`` names, as texts.
+
+        ``known`` are the names for which the environment is asked, too.
+        """
+        names = {**dict.fromkeys(known, ""), **self.own_options}
+        found = {
+            name: _as_text(read_env(f"kinto.{PREFIX}{BACKEND}{name}", value))
+            for name, value in names.items()
+        }
+        return {name: value for name, value in found.items() if value}
 
     def for_collection(
         self, bucket_id: str, collection_id: str, also: str | None = None
@@ -80,13 +95,16 @@ class Settings:
         given = {k.removeprefix(PREFIX): v for k, v in settings.items() if k.startswith(PREFIX)}
         values: dict[str, Any] = {}
         overrides: dict[tuple[str, ...], dict[str, Any]] = {}
+        own_options: dict[str, Any] = {}
         for name, value in given.items():
             if name.startswith(RESOURCES):
                 resource, option = _resource_option(name)
                 own = overrides.setdefault(resource, {})
                 parsed_value = _parsed(option, name, value)
                 if own.setdefault(option.name, parsed_value) != parsed_value:
-                    raise ConfigurationError(f"{_full(name)} and its other name disagree.")
+                    raise ConfigurationError(f"{full_name(name)} and its other name disagree.")
+            elif name.startswith(BACKEND):
+                own_options[name.removeprefix(BACKEND)] = value
             else:
                 _known(name, name, _BY_NAME)
         for option in OPTIONS:
@@ -94,12 +112,18 @@ class Settings:
         parsed = cls(
             values,
             overrides,
+            own_options,
             readonly=boolean(settings.get("readonly", False)),
             http_scheme=settings.get("http_scheme") or None,
             http_host=settings.get("http_host") or None,
         )
         _check_backends(parsed)
         return parsed
+
+
+def _as_text(value: Any) -> str:
+    # Kinto has read it as JSON where that is possible: ``true`` comes as a truth value.
+    return value.strip() if isinstance(value, str) else json.dumps(value)
 
 
 def _value(option: Option, given: Mapping[str, Any]) -> Any:
@@ -117,7 +141,9 @@ def _value(option: Option, given: Mapping[str, Any]) -> Any:
     if not parsed:
         return option.parse(option.default) if option.default is not None else None
     if any(value != next(iter(parsed.values())) for value in parsed.values()):
-        raise ConfigurationError(" and ".join(f"{_full(name)}" for name in parsed) + " disagree.")
+        raise ConfigurationError(
+            " and ".join(f"{full_name(name)}" for name in parsed) + " disagree."
+        )
     return next(iter(parsed.values()))
 
 
@@ -125,7 +151,7 @@ def _parsed(option: Option, name: str, value: Any) -> Any:
     try:
         return option.parse(value)
     except ValueError as error:
-        raise ConfigurationError(f"{_full(name)}: {error} (it is {value!r}).") from error
+        raise ConfigurationError(f"{full_name(name)}: {error} (it is {value!r}).") from error
 
 
 def _resource_option(name: str) -> tuple[tuple[str, ...], Option]:
@@ -133,8 +159,8 @@ def _resource_option(name: str) -> tuple[tuple[str, ...], Option]:
     *resource, option = name.removeprefix(RESOURCES).split(".")
     if len(resource) not in (1, 2) or not all(resource):
         raise ConfigurationError(
-            f"{_full(name)} should be {_full(RESOURCES)}BUCKET.NAME "
-            f"or {_full(RESOURCES)}BUCKET.COLLECTION.NAME."
+            f"{full_name(name)} should be {full_name(RESOURCES)}BUCKET.NAME "
+            f"or {full_name(RESOURCES)}BUCKET.COLLECTION.NAME."
         )
     scoped = {key: value for key, value in _BY_NAME.items() if value.per_collection}
     return tuple(resource), _known(option, name, scoped)
@@ -143,30 +169,34 @@ def _resource_option(name: str) -> tuple[tuple[str, ...], Option]:
 def _known(option: str, name: str, known: Mapping[str, Option]) -> Option:
     if option in known:
         return known[option]
-    message = f"{_full(name)} is not a setting of kinto_attachment"
+    message = f"{full_name(name)} is not a setting of kinto_attachment"
     if option in _BY_NAME:
         message += " for a bucket or collection"
     likely = difflib.get_close_matches(option, known, n=1)
     if likely:
-        message += f". Did you mean {_full(name.removesuffix(option) + likely[0])}?"
+        message += f". Did you mean {full_name(name.removesuffix(option) + likely[0])}?"
     raise ConfigurationError(message)
 
 
 def _check_backends(settings: Settings) -> None:
     chosen = [name for name in BACKENDS if settings[name]]
     if len(chosen) != 1:
-        wanted = ", ".join(_full(name) for name in BACKENDS)
-        got = " and ".join(_full(name) for name in chosen) or "none"
+        wanted = ", ".join(full_name(name) for name in BACKENDS)
+        got = " and ".join(full_name(name) for name in chosen) or "none"
         raise ConfigurationError(f"Set one storage, exactly: one of {wanted} (set: {got}).")
-    mode = settings["downloads"].mode if settings["downloads"] else ""
-    local = settings.backend == "base_path"
-    if (mode == "redirect" and local) or (mode == "x-sendfile" and not local):
-        raise ConfigurationError(f"{_full('downloads')}: {mode} does not go with this storage.")
+    if settings.own_options and settings.backend != "backend":
+        name = next(iter(settings.own_options))
+        raise ConfigurationError(
+            f"{full_name(BACKEND + name)} is an option of the class that "
+            f"{full_name('backend')} names, which is not set."
+        )
     if bool(settings["aws.access_key"]) != bool(settings["aws.secret_key"]):
         raise ConfigurationError(
-            f"Set both {_full('aws.access_key')} and {_full('aws.secret_key')}, or neither."
+            f"Set both {full_name('aws.access_key')} and {full_name('aws.secret_key')}, "
+            "or neither."
         )
 
 
-def _full(name: str) -> str:
+def full_name(name: str) -> str:
+    """A setting as an ini file names it."""
     return f"kinto.{PREFIX}{name}"

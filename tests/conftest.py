@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.application")
+# So that a failing assertion shows the values it compared.
+pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.storage.samples")
 
 pytest_plugins = ["tests.support.services", "tests.support.backends", "tests.support.sampling"]
 

@@ -2,7 +2,7 @@
 
 Five methods are the core, with one meaning on every backend (``testing.StorageContract`` is
 that meaning as tests). What else a backend can do is a capability: a small protocol that it
-implements or not, found with ``isinstance``.
+implements or not, found with ``isinstance``. Each has a contract of its own.
 """
 
 from __future__ import annotations
@@ -96,6 +96,9 @@ class HasPaths(Protocol):
         ...
 
 
+CAPABILITIES = (SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, HasPaths)
+
+
 @implementer(IFileStorage)
 class FileStorage:
     """Base of our backends; subclasses come before pyramid_storage's class of the same storage.
@@ -107,6 +110,9 @@ class FileStorage:
 
     base_url: str = ""
     extensions: Any = resolve_extensions("default")
+
+    def __init__(self, base_url: str = "") -> None:
+        self.base_url = base_url
 
     # The core.
 

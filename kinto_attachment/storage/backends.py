@@ -8,9 +8,9 @@ from pyramid.exceptions import ConfigurationError
 from pyramid_storage.registry import register_file_storage_impl
 
 from kinto_attachment.options import DownloadMode
-from kinto_attachment.settings import Settings
+from kinto_attachment.settings import Settings, full_name
 
-from . import CopiesFiles, FileStorage, ListsFiles, SignsUrls
+from . import CopiesFiles, FileStorage, HasPaths, ListsFiles, SignsUrls
 
 
 def register(config: Any, settings: Settings) -> FileStorage:
@@ -23,7 +23,7 @@ def register(config: Any, settings: Settings) -> FileStorage:
 
 
 def build(settings: Settings) -> FileStorage:
-    """:raises ConfigurationError: the backend's library is not installed."""
+    """:raises ConfigurationError: a class or library cannot be used."""
     # Imported when chosen: boto3 and google-cloud-storage are extras.
     if settings.backend == "aws.bucket_name":
         from .s3 import S3Storage
@@ -33,6 +33,10 @@ def build(settings: Settings) -> FileStorage:
         from .gcloud import GoogleStorage
 
         return GoogleStorage(**_options(settings, "gcloud."))
+    if settings.backend == "backend":
+        from .loading import load
+
+        return load(settings)
     from .local import LocalStorage
 
     return LocalStorage(
@@ -41,12 +45,22 @@ def build(settings: Settings) -> FileStorage:
 
 
 def download_mode(backend: FileStorage, settings: Settings) -> DownloadMode:
-    """How files are handed out: as set, else what suits the backend."""
+    """How files are handed out: as set, else what suits the backend.
+
+    :raises ConfigurationError: the backend cannot do what is set.
+    """
     chosen: DownloadMode | None = settings["downloads"]
     if chosen is None:
         return DownloadMode("redirect" if isinstance(backend, SignsUrls) else "stream")
-    if chosen.mode == "redirect" and not isinstance(backend, SignsUrls):
-        raise ConfigurationError("This storage has no signed URLs to redirect downloads to.")
+    for mode, capability, lacking in (
+        ("redirect", SignsUrls, "signed URLs"),
+        ("x-sendfile", HasPaths, "paths"),
+    ):
+        if chosen.mode == mode and not isinstance(backend, capability):
+            raise ConfigurationError(
+                f"{full_name('downloads')}: {mode} does not go with this storage, which has no "
+                f"{lacking}."
+            )
     return chosen
 
 

@@ -56,7 +56,7 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         file_mode: int | None = None,
         durable: bool = True,
     ) -> None:
-        super().__init__(os.path.abspath(base_path), base_url, extensions)
+        LocalFileStorage.__init__(self, os.path.abspath(base_path), base_url, extensions)
         self.file_mode = file_mode
         self.durable = durable
         self._unfinished = os.path.join(self.base_path, UNFINISHED_FOLDER)

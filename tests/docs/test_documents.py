@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kinto_attachment.options import OPTIONS
+from kinto_attachment.options import BACKENDS, OPTIONS
 from kinto_attachment.settings import PREFIX, Settings
 from tests.support import ROOT, documents
 
@@ -34,9 +34,7 @@ def test_a_document_is_well_formed_and_its_links_lead_to_files(name: str) -> Non
 def test_the_settings_in_examples_are_accepted(name: str) -> None:
     for example in documents.code_blocks(name, "ini"):
         found = dict(re.findall(r"^kinto\.(attachment\.\S+) *= *(.*?) *$", example, re.M))
-        storages = {
-            f"{PREFIX}{key}" for key in ("base_path", "aws.bucket_name", "gcloud.bucket_name")
-        }
+        storages = {f"{PREFIX}{key}" for key in BACKENDS}
         if not storages & {re.sub(r"aws\.bucket$", "aws.bucket_name", key) for key in found}:
             found[f"{PREFIX}base_path"] = "/somewhere"
         Settings.parse(found)

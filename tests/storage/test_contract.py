@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
@@ -18,17 +27,36 @@ from kinto_attachment.errors import (
     KeyTaken,
     StorageUnavailable,
 )
-from kinto_attachment.storage import CHUNK_SIZE, FileStat, Reader, Unfinished
+from kinto_attachment.names import content_disposition
+from kinto_attachment.storage import CHUNK_SIZE, FileStat, Reader, Unfinished, check_key
 from kinto_attachment.storage.memory import MemoryStorage
-from kinto_attachment.storage.testing import StorageContract
+from kinto_attachment.storage.testing import (
+    CopiesFilesContract,
+    HasPathsContract,
+    ListsFilesContract,
+    ListsUnfinishedContract,
+    SignsUrlsContract,
+    StorageContract,
+)
 
-RULES = [name for name in dir(StorageContract) if name.startswith("test_")]
+
+class WholeContract(
+    ListsFilesContract,
+    CopiesFilesContract,
+    ListsUnfinishedContract,
+    SignsUrlsContract,
+    HasPathsContract,
+):
+    """All rules that there are."""
+
+
+RULES = [name for name in dir(WholeContract) if name.startswith("test_")]
 BROKEN: list[tuple[str, type[MemoryStorage]]] = []
 
 # How a test fails; anything else would be a mistake in this file.
 FAILURES = (
     *(AssertionError, pytest.fail.Exception, AttachmentError),
-    *(AttributeError, ConnectionRefusedError, KeyError),
+    *(AttributeError, ConnectionRefusedError, HTTPError, KeyError, TypeError),
 )
 
 
@@ -40,16 +68,21 @@ def breaks(rule: str) -> Callable[[type[MemoryStorage]], type[MemoryStorage]]:
     return register
 
 
-def check(rule: str, storage: type[MemoryStorage]) -> None:
+def check(
+    rule: str,
+    storage: type[MemoryStorage],
+    contract: type[StorageContract] = WholeContract,
+) -> None:
     """Run one test of the contract with all its parameters, as pytest does."""
-    test = getattr(StorageContract(), rule)
+    test = getattr(contract(), rule)
+    names = inspect.signature(test).parameters
     for arguments in parameters(test):
-        if "broken_storage" in test.__code__.co_varnames:
-            broken = storage()
-            broken.outage = ConnectionRefusedError("played")
-            test(broken_storage=broken, folder="folder", **arguments)
-        else:
-            test(storage=storage(), folder="folder", **arguments)
+        made = storage()
+        if "broken_storage" in names:
+            made.outage = ConnectionRefusedError("played")
+        fixtures = {"storage": made, "broken_storage": made, "folder": "folder"}
+        given = {name: fixture for name, fixture in fixtures.items() if name in names}
+        test(**given, **arguments)
 
 
 def parameters(test: Any) -> Iterator[dict[str, Any]]:
@@ -63,7 +96,103 @@ def parameters(test: Any) -> Iterator[dict[str, Any]]:
         yield arguments
 
 
+class Complete(MemoryStorage):
+    """With every capability: it has its files in a folder, too, and signs URLs of ``server``."""
+
+    server: str
+    base: Path
+    signed: dict[str, Signed]
+
+    def signed_url(
+        self, key: str, expires: int, filename: str, disposition: str, content_type: str
+    ) -> str:
+        check_key(key)
+        token = uuid4().hex
+        header = content_disposition(filename, disposition)
+        headers = {"Content-Type": content_type, "Content-Disposition": header}
+        self.signed[f"/{token}"] = Signed(self, key, headers)
+        return f"{self.server}/{token}"
+
+    def path(self, filename: str) -> str:
+        check_key(filename)
+        path = self.base / sha256(f"{id(self)} {filename}".encode()).hexdigest()
+        if filename in self._files:
+            path.write_bytes(self._files[filename][1])
+        return str(path)
+
+    def delete(self, *keys: str) -> bool:
+        for key in keys:
+            Path(self.path(key)).unlink(missing_ok=True)
+        return super().delete(*keys)
+
+
+@dataclass
+class Signed:
+    """What is behind a signed URL."""
+
+    storage: Complete
+    key: str
+    headers: dict[str, str]
+
+
+class SignedUrls(BaseHTTPRequestHandler):
+    """The server of signed URLs: whoever has one may GET the file."""
+
+    def do_GET(self) -> None:
+        signed = Complete.signed[self.path]
+        try:
+            content = signed.storage.open(signed.key).read()
+        except FileNotFound:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        for name, value in signed.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def signed_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    Complete.base, Complete.signed = tmp_path_factory.mktemp("paths"), {}
+    with ThreadingHTTPServer(("127.0.0.1", 0), SignedUrls) as server:
+        Complete.server = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+# Capabilities.
+
+
+@breaks("test_each_capability_has_its_contract")
+class SignsNothing(MemoryStorage):
+    path = Complete.path
+
+
+@breaks("test_each_capability_has_its_contract")
+class HasNoPaths(MemoryStorage):
+    signed_url = Complete.signed_url
+
+
+@breaks("test_each_capability_has_its_contract")
+class DiscardsNothing(Complete):
+    discard_unfinished = None  # type: ignore[assignment]
+
+
 # Writing.
+
+
+@breaks("test_a_disposition_can_be_given")
+class TakesNoDisposition(MemoryStorage):
+    def write(self, key: str, reader: Reader, content_type: str) -> FileStat:  # type: ignore[override]
+        return super().write(key, reader, content_type)
 
 
 @breaks("test_what_is_written_is_read_back")
@@ -560,6 +689,87 @@ class InsistsOnWhatItDiscards(MemoryStorage):
         raise FileNotFound()
 
 
+# Signed URLs.
+
+
+class SignsWrongly(Complete):
+    """What is asked for is not what is signed."""
+
+    def changed(self, asked: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def signed_url(self, *asked: Any) -> str:
+        names = ("key", "expires", "filename", "disposition", "content_type")
+        changed = dict(zip(names, asked, strict=True))
+        self.changed(changed)
+        return super().signed_url(**changed)
+
+
+@breaks("test_a_signed_url_serves_the_file")
+class ShowsInPlace(SignsWrongly):
+    def changed(self, asked: dict[str, Any]) -> None:
+        asked["disposition"] = "inline"
+
+
+@breaks("test_a_signed_url_serves_the_file")
+class ForgetsTheFilename(SignsWrongly):
+    def changed(self, asked: dict[str, Any]) -> None:
+        asked["filename"] = "download"
+
+
+@breaks("test_a_signed_url_serves_the_file")
+class ForgetsTheContentType(SignsWrongly):
+    def changed(self, asked: dict[str, Any]) -> None:
+        asked["content_type"] = "application/octet-stream"
+
+
+@breaks("test_unusual_keys_can_be_signed")
+class QuotesTwice(SignsWrongly):
+    def changed(self, asked: dict[str, Any]) -> None:
+        asked["key"] = quote(asked["key"])
+
+
+@breaks("test_a_signed_url_of_no_file_is_an_error")
+class ServesEmptyFilesForNone(SignsWrongly):
+    def changed(self, asked: dict[str, Any]) -> None:
+        if not self.exists(asked["key"]):
+            self._publish(asked["key"], b"", "")
+
+
+@breaks("test_a_hostile_key_is_not_signed")
+class SignsHostileKeys(SignsWrongly):
+    def changed(self, asked: dict[str, Any]) -> None:
+        asked["key"] = asked["key"].replace("..", "up")
+
+
+# Paths.
+
+
+@breaks("test_the_path_leads_to_the_file")
+class HasRelativePaths(Complete):
+    def path(self, filename: str) -> str:
+        return os.path.relpath(super().path(filename))
+
+
+@breaks("test_the_path_leads_to_the_file")
+class HasOnePathForAll(Complete):
+    def path(self, filename: str) -> str:
+        path = self.base / "the-only-one"
+        path.write_bytes(b"")
+        return str(path)
+
+
+@breaks("test_the_path_leads_to_the_file")
+class LeavesFilesWhereTheyWere(Complete):
+    delete = MemoryStorage.delete
+
+
+@breaks("test_a_hostile_key_has_no_path")
+class HasPathsOfHostileKeys(Complete):
+    def path(self, filename: str) -> str:
+        return str(self.base / filename)
+
+
 # Failures and threads.
 
 
@@ -594,11 +804,17 @@ class FailsAsIfNothingWereThere(FailsWrongly):
         return not_found
 
 
+class CoreOnly(MemoryStorage):
+    """What is not there is ``None``, as for any protocol of Python's."""
+
+    list = copy = list_unfinished = discard_unfinished = None  # type: ignore[assignment]
+
+
 class FailsInSilence(MemoryStorage):
     """In one of its methods."""
 
 
-@breaks("test_an_outage_is_told_with_its_cause")
+@breaks("test_an_outage_is_told_by_a_listing")
 class ListsNothingInAnOutage(FailsInSilence):
     def list(self, prefix: str = "") -> Iterator[FileStat]:
         return iter(()) if self.outage else super().list(prefix)
@@ -616,7 +832,15 @@ class DeniesInAnOutage(FailsInSilence):
         return self.outage is None and super().exists(filename)
 
 
-@breaks("test_an_outage_is_told_with_its_cause")
+@breaks("test_an_outage_is_told_by_a_copy")
+class CopiesInAnOutage(FailsInSilence):
+    def copy(self, source: str, target: str) -> FileStat:
+        if self.outage:
+            return FileStat(target, 0, datetime.now(timezone.utc))
+        return super().copy(source, target)
+
+
+@breaks("test_an_outage_is_told_when_looking_for_remains")
 class FinishesInAnOutage(FailsInSilence):
     def list_unfinished(self) -> Iterator[Unfinished]:
         return iter(())
@@ -635,7 +859,25 @@ class SharesItsBuffer(MemoryStorage):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_whole_one_follows(rule: str) -> None:
-    check(rule, MemoryStorage)
+    check(rule, Complete)
+
+
+CORE_RULES = [name for name in dir(StorageContract) if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("rule", CORE_RULES)
+def test_a_storage_without_capabilities_follows(rule: str) -> None:
+    check(rule, CoreOnly, StorageContract)
+
+
+@pytest.mark.parametrize(
+    "contract", WholeContract.__bases__, ids=[base.__name__ for base in WholeContract.__bases__]
+)
+def test_no_contract_can_be_left_out(contract: type[StorageContract]) -> None:
+    others = tuple(base for base in WholeContract.__bases__ if base is not contract)
+    partial = type("PartialContract", others, {})
+    with pytest.raises(AssertionError, match=f"run {contract.__name__}, too"):
+        check("test_each_capability_has_its_contract", Complete, partial)
 
 
 @pytest.mark.parametrize(

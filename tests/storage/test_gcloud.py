@@ -16,7 +16,12 @@ from pyramid.exceptions import ConfigurationError
 from kinto_attachment.errors import FileNotFound, StorageUnavailable
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, Source, in_threads, keys
-from kinto_attachment.storage.testing import StorageContract
+from kinto_attachment.storage.testing import (
+    CopiesFilesContract,
+    ListsFilesContract,
+    ListsUnfinishedContract,
+    SignsUrlsContract,
+)
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.objects import LARGE, calls, google_storage
 from tests.support.services import GoogleEmulator
@@ -33,15 +38,23 @@ def storage(shared_storage: GoogleStorage) -> GoogleStorage:
     return shared_storage
 
 
+@pytest.fixture(scope="module")
+def signing_storage(gcs: GoogleEmulator) -> Iterator[GoogleStorage]:
+    with google_storage(gcs, credentials=gcs.credentials) as storage:
+        yield storage
+
+
 @pytest.fixture
 def folder() -> str:
     return uuid4().hex
 
 
-class TestGoogleStorage(StorageContract):
+class TestGoogleStorage(
+    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, SignsUrlsContract
+):
     @pytest.fixture
-    def storage(self, shared_storage: GoogleStorage) -> GoogleStorage:
-        return shared_storage
+    def storage(self, signing_storage: GoogleStorage) -> GoogleStorage:
+        return signing_storage
 
     @pytest.fixture
     def broken_storage(

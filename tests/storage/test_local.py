@@ -27,7 +27,12 @@ from kinto_attachment.errors import (
 from kinto_attachment.storage import CHUNK_SIZE, CopiesFiles, HasPaths, ListsFiles, ListsUnfinished
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import MIB, Source, contents, keys
-from kinto_attachment.storage.testing import StorageContract
+from kinto_attachment.storage.testing import (
+    CopiesFilesContract,
+    HasPathsContract,
+    ListsFilesContract,
+    ListsUnfinishedContract,
+)
 
 TEXT = "text/plain"
 
@@ -62,7 +67,9 @@ def everything(base: Path) -> list[str]:
     return sorted(str(path.relative_to(base)) for path in base.rglob("*"))
 
 
-class TestLocalStorage(StorageContract):
+class TestLocalStorage(
+    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, HasPathsContract
+):
     @pytest.fixture
     def storage(self, storage: LocalStorage) -> LocalStorage:
         return storage
@@ -74,7 +81,9 @@ class TestLocalStorage(StorageContract):
         return LocalStorage(str(tmp_path / "loop"))
 
 
-class TestWithoutHardLinks(StorageContract):
+class TestWithoutHardLinks(
+    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, HasPathsContract
+):
     """The contract on what FAT and some network file systems can do."""
 
     @pytest.fixture

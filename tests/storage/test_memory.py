@@ -4,10 +4,14 @@ import pytest
 
 from kinto_attachment.storage import CopiesFiles, HasPaths, ListsFiles, ListsUnfinished, SignsUrls
 from kinto_attachment.storage.memory import MemoryStorage
-from kinto_attachment.storage.testing import StorageContract
+from kinto_attachment.storage.testing import (
+    CopiesFilesContract,
+    ListsFilesContract,
+    ListsUnfinishedContract,
+)
 
 
-class TestMemoryStorage(StorageContract):
+class TestMemoryStorage(ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract):
     @pytest.fixture
     def storage(self) -> MemoryStorage:
         return MemoryStorage(base_url="https://cdn.example/files/")

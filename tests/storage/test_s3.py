@@ -18,7 +18,12 @@ from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable, 
 from kinto_attachment.storage import s3_upload
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
-from kinto_attachment.storage.testing import StorageContract
+from kinto_attachment.storage.testing import (
+    CopiesFilesContract,
+    ListsFilesContract,
+    ListsUnfinishedContract,
+    SignsUrlsContract,
+)
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
 from tests.support.services import S3
@@ -50,7 +55,9 @@ def folder() -> str:
 
 
 @ON_BOTH
-class TestS3Storage(StorageContract):
+class TestS3Storage(
+    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, SignsUrlsContract
+):
     @pytest.fixture
     def storage(self, storage: S3Storage) -> S3Storage:
         return storage
