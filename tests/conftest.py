@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support.application")
 
-pytest_plugins = ["tests.support.services", "tests.support.backends", "tests.support.sampling"]
+pytest_plugins = [f"tests.support.{name}" for name in ("sampling", "services", "backends")]
 
 
 def pytest_configure() -> None:

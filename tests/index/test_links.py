@@ -34,7 +34,9 @@ from tests.support.application import (
     stored_files,
     stored_links,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+
+pytestmark = EVERYWHERE
 
 PUBLISHED = f"{BUCKET}/collections/published"
 PUBLISHER = "plugin:publisher"
