@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8888
 STORAGE ?= local
-# The lowest coverage that passes, in per cent, and additional arguments for pytest:
-#   make tests FLOOR=0 ARGS="tests/test_names.py -x"
-FLOOR ?= 95
+# More arguments for pytest: make tests ARGS="tests/test_names.py -x", or ARGS=--last-failed
 ARGS ?=
+# The lowest coverage that "make tests-all" takes, in per cent.
+FLOOR ?= 95
 # The number of test processes, each with servers of its own. 0 is for debuggers.
 JOBS ?= 2
 # For "make mutants": how many to try, and the seed of the random choice.
@@ -25,7 +25,7 @@ LEFT_OUT := not nginx$(if $(call FOUND,curl),, and not curl)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev serve s3 moto tests tests-failed tests-nginx tests-all-pythons lint format typecheck bench chaos mutants clean
+.PHONY: help dev serve s3 moto tests tests-all tests-nginx tests-all-pythons lint format typecheck bench chaos mutants clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,17 +44,21 @@ moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
 	@$(BIN)/python -m tests.support.services moto
 
 # Each run has a temporary folder of its own. Runs that share one delete each other's files.
-tests: $(VENV)/.dev node_modules/.installed ## Run every test, with coverage (ARGS=, FLOOR=95, JOBS=2)
-	@echo 'Running the tests that are marked "$(LEFT_OUT)".'
-	@rm -f $(VENV)/coverage*
-	@export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
+# Files with slow tests come first (tests/conftest.py), so that both shares end together.
+RUN_TESTS = \
+	echo 'Running the tests that are marked "$(LEFT_OUT)".'; \
+	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
 	export PYTEST_DEBUG_TEMPROOT=$$(mktemp -d); \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "$(LEFT_OUT)" \
-		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR) $(ARGS) \
-	&& rm -rf "$$PYTEST_DEBUG_TEMPROOT"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(LEFT_OUT)" \
+		$(1) $(ARGS) && rm -rf "$$PYTEST_DEBUG_TEMPROOT"
 
-tests-failed: $(VENV)/.dev ## Run the tests that failed in the last run, one by one
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+tests: $(VENV)/.dev node_modules/.installed ## Run the tests, on a sample of the large products (ARGS=, JOBS=2)
+	@$(call RUN_TESTS)
+
+tests-all: $(VENV)/.dev node_modules/.installed ## Run the tests on every case, with coverage (ARGS=, FLOOR=95, JOBS=2)
+	@rm -f $(VENV)/coverage*
+	@export SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-500}; $(call RUN_TESTS,--every-case \
+		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR))
 
 tests-nginx: $(VENV)/.dev ## Run the tests of nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)

@@ -9,7 +9,27 @@ import pytest
 # So that a failing assertion shows the values it compared.
 pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.storage.samples")
 
-pytest_plugins = ["tests.support.services", "tests.support.backends", "tests.support.sampling"]
+pytest_plugins = [f"tests.support.{name}" for name in ("sampling", "services", "backends")]
+
+
+# What takes longest, and begins first when tests run side by side.
+SLOW = tuple(
+    f"tests/{path}"
+    for path in (
+        *("consistency/test_faults", "storage/test_patience", "wsgi/test_slow_clients"),
+        *("consistency/test_races", "storage/test_s3", "client/test_upload_script", "wsgi/"),
+        *("consistency/", "client/", "storage/"),
+    )
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: order_of(item.nodeid))
+
+
+def order_of(name: str) -> int:
+    return next((n for n, start in enumerate(SLOW) if name.startswith(start)), len(SLOW))
 
 
 def pytest_configure() -> None:

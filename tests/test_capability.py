@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from kinto_attachment.storage import CopiesFiles, ListsFiles, SignsUrls
-from tests.support.backends import ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_MEMORY, Build
+
+pytestmark = EVERYWHERE
 
 
 def capability(app: Any) -> dict[str, Any]:

@@ -73,6 +73,16 @@ def wait_for_a_part(folder: Path) -> None:
 # What it does.
 
 
+@pytest.mark.parametrize("option", ["--verbose", "--debug", "--ignore-batch-4xx"])
+def test_the_options_of_kinto_http_are_taken(
+    local_download: Script, local: AttachmentClient, out: Path, option: str
+) -> None:
+    put(local, "r", b"content", "a.txt")
+    done = local_download.call("--json", option, "-f", out)
+    assert done.code == 0, done.err
+    assert stored(out) == {"a.txt": b"content"}
+
+
 def test_a_second_run_transfers_nothing(
     download: Script, client: AttachmentClient, out: Path
 ) -> None:

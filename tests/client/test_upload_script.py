@@ -360,6 +360,15 @@ def test_sizes_for_people(size: int, text: str) -> None:
     assert readable(size) == text
 
 
+@pytest.mark.parametrize("option", ["--verbose", "--debug", "--ignore-batch-4xx"])
+def test_the_options_of_kinto_http_are_taken(
+    local_upload: Script, folder: Path, option: str
+) -> None:
+    done = local_upload.call("--json", option, *fill(folder, 1))
+    assert done.code == 0, done.err
+    assert done.summary["uploaded"] == 1
+
+
 def test_quiet(local_upload: Script, folder: Path) -> None:
     (path,) = fill(folder, 1)
     done = local_upload.run("--quiet", path, folder / "missing")

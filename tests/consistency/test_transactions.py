@@ -52,9 +52,11 @@ from tests.support.application import (
     stored_files,
     stored_links,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.faults import FaultProxy
 from tests.support.services import S3, PostgreSQL
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 

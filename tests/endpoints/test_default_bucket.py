@@ -25,7 +25,9 @@ from tests.support.application import (
     stored_files,
     userid,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{DEFAULT}/attachment"
 OTHER = f"{DEFAULT}2/attachment"

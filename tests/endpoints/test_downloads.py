@@ -32,7 +32,9 @@ from tests.support.application import (
     userid,
     write_behind,
 )
-from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build
+from tests.support.backends import EVERYWHERE, ON_MEMORY, ON_OBJECT_STORES, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 DIGITS = b"0123456789"

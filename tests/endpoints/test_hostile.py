@@ -27,7 +27,9 @@ from tests.support.application import (
     stored_files,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 

@@ -31,8 +31,10 @@ from tests.support.application import (
     stored_files,
     userid,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
 from tests.support.documents import code_blocks
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 GROUP = f"{BUCKET}/groups/editors"

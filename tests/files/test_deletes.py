@@ -31,7 +31,9 @@ from tests.support.application import (
     stored_files,
     stored_links,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 

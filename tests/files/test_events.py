@@ -30,7 +30,9 @@ from tests.support.application import (
     read,
     seen,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 KINDS = (AttachmentAdded, AttachmentReplaced, AttachmentRemoved, AttachmentRead)

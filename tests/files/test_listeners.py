@@ -36,7 +36,9 @@ from tests.support.application import (
     userid,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 JSON_PATCH = {"Content-Type": "application/json-patch+json", **ALICE}

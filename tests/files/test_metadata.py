@@ -21,7 +21,9 @@ from tests.support.application import (
     stored_content,
     stored_files,
 )
-from tests.support.backends import ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import EVERYWHERE, ON_MEMORY, ON_POSTGRESQL, Build
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 CDN = "https://cdn.example.com/files/"

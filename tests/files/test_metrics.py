@@ -104,6 +104,18 @@ def test_failed_deletes(app: Any) -> None:
     empty_outbox(app)
 
 
+def test_what_is_left_to_gc(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    attach(app)
+    with monkeypatch.context() as patch:
+        patch.setattr(app.app.registry.attachment_links.outbox, "take", fail)
+        attach(app, content=b"new")
+    assert figures(app)["attachments_settle_failed_total"] == 1
+    empty_outbox(app)
+
+
 def test_nothing_by_users_or_records(app: Any) -> None:
     """Labels have few values, or the collector of the figures runs full."""
     for number in range(3):

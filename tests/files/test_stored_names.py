@@ -18,7 +18,9 @@ from tests.support.application import (
     read,
     stored_files,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+
+pytestmark = EVERYWHERE
 
 
 class TestNames:

@@ -34,7 +34,16 @@ from tests.support.application import (
     stored_links,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build, combinations
+from tests.support.backends import (
+    EVERYWHERE,
+    ON_DATABASES,
+    ON_MEMORY,
+    ON_POSTGRESQL,
+    Build,
+    runs_on,
+)
+
+pytestmark = EVERYWHERE
 
 # Clocks differ, and those of object stores have no fractions of seconds.
 AT_ONCE = timedelta(seconds=-5)
@@ -294,7 +303,7 @@ def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
 
 
 # Not on moto, where all multipart uploads have been started in 2010.
-@pytest.mark.parametrize("backends", combinations("local", "seaweedfs", "gcs"), indirect=True)
+@runs_on("local", "seaweedfs", "gcs")
 def test_remains_of_interrupted_writes_are_removed(app: Any) -> None:
     storage = app.app.registry.attachment_storage
     if not isinstance(storage, ListsUnfinished):

@@ -31,9 +31,11 @@ from tests.support.application import (
     read,
     stored_files,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
 from tests.support.faults import FaultProxy
 from tests.support.services import S3
+
+pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 

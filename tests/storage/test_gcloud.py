@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -171,6 +172,14 @@ def test_the_first_write_makes_the_bucket_if_it_may(gcs: GoogleEmulator) -> None
     ]
     with google_storage(gcs, bucket, auto_create_bucket=True) as storage:
         storage.write("i", Source(b"x"), BINARY)
+
+
+def test_the_bucket_is_made_in_the_project_that_is_set(gcs: GoogleEmulator) -> None:
+    options: dict[str, Any] = {"project": "whose", "auto_create_bucket": True}
+    with closing(GoogleStorage(f"made-{uuid4().hex}", **options)) as storage:
+        requests = requests_of(storage)
+        storage.write("a", Source(b"x"), BINARY)
+    assert ["whose"] in [query.get("project") for method, query in requests if method == "POST"]
 
 
 def test_a_bucket_without_acls_is_made_so(gcs: GoogleEmulator) -> None:

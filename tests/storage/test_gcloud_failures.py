@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import product
 
 import pytest
 
@@ -13,6 +14,7 @@ from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.objects import LARGE, calls, google_storage
+from tests.support.sampling import every_case
 from tests.support.services import GoogleEmulator
 
 PATIENCE = 10  # Seconds, for storages that lose theirs after two.
@@ -116,8 +118,11 @@ BREAKS: dict[str, Callable[[FaultProxy], None]] = {
 }
 
 
-@pytest.mark.parametrize("broken", BREAKS)
-@pytest.mark.parametrize("position", [MIB, 9 * MIB, 30 * MIB])
+MOMENTS = [("cut", 30 * MIB), ("refuse", 9 * MIB), ("hang", MIB)]
+OTHERS = [pair for pair in product(BREAKS, (MIB, 9 * MIB, 30 * MIB)) if pair not in MOMENTS]
+
+
+@pytest.mark.parametrize(("broken", "position"), [*MOMENTS, *(OTHERS if every_case() else ())])
 def test_an_upload_that_breaks_off_leaves_nothing(
     storage: GoogleStorage, proxy: FaultProxy, broken: str, position: int
 ) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,10 +16,11 @@ from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.sampling import every_case
 from tests.support.services import S3
 
 TIMEOUT = 0.4
-PATIENCE = 15  # Seconds for what tries a few times, and cleans up, with that timeout.
+PATIENCE = 25  # Seconds for what tries a few times, and cleans up: less than without `timeout`.
 METHODS = list(calls(None))
 
 
@@ -60,7 +62,8 @@ def unavailable(within: float = PATIENCE) -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_server_that_refuses_is_given_up(proxy: FaultProxy, bucket: str, method: str) -> None:
     proxy.refuse()
-    with s3_storage(S3(proxy.url, "key", "secret"), bucket) as storage, unavailable():
+    options = {"num_retries": 2}
+    with s3_storage(S3(proxy.url, "key", "secret"), bucket, **options) as storage, unavailable():
         calls(storage)[method]()
 
 
@@ -136,8 +139,12 @@ BREAKS: dict[str, Callable[[FaultProxy], None]] = {
 }
 
 
-@pytest.mark.parametrize("broken", BREAKS)
-@pytest.mark.parametrize("position", [MIB, 9 * MIB, 30 * MIB])
+# Before the first part, in the middle, and near the end; a server that hangs takes its time.
+MOMENTS = [("cut", 30 * MIB), ("refuse", 9 * MIB), ("hang", MIB)]
+OTHERS = [pair for pair in product(BREAKS, (MIB, 9 * MIB, 30 * MIB)) if pair not in MOMENTS]
+
+
+@pytest.mark.parametrize(("broken", "position"), [*MOMENTS, *(OTHERS if every_case() else ())])
 def test_an_upload_that_breaks_off_leaves_nothing(
     storage: S3Storage, proxy: FaultProxy, seaweedfs: S3, broken: str, position: int
 ) -> None:

@@ -1,8 +1,18 @@
-"""The fixtures ``app`` and ``build``: a server on each storage, and on each database.
+"""The fixtures ``app`` and ``build``: a server on chosen storages and databases.
 
-A test that asks for one of them runs once per combination, unless it is marked with
-``ON_MEMORY`` (once: files in a folder, records in memory) or ``ON_DATABASES`` (files in a
-folder). Applications are shared by tests, and emptied in between.
+A test, class or module that uses one of them says what it runs on:
+
+``ON_MEMORY``
+    Once: files in a folder, records in memory. For everything where neither matters.
+``ON_DATABASES``, ``ON_POSTGRESQL``
+    Files in a folder; records in memory and in PostgreSQL, or in PostgreSQL only.
+``ON_OBJECT_STORES``
+    Files in both S3 servers and in Google Cloud Storage; records in memory.
+``EVERYWHERE``
+    The five combinations of these. ``make tests`` takes the first and one of the others, which
+    depends on the test's name; ``make tests-all`` takes them all.
+
+The nearest one counts. Applications are shared by tests, and emptied in between.
 """
 
 from __future__ import annotations
@@ -14,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import application
+from tests.support import application, sampling
 from tests.support.services import S3, GoogleEmulator, PostgreSQL
 
 # Storage and database: the names of the fixtures with their settings.
@@ -51,6 +61,7 @@ AT_ONCE = 20  # Applications, of 6 MB each.
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "on_local: stores files in a folder")
     config.addinivalue_line("markers", "on_memory: has Kinto's records in memory")
+    config.addinivalue_line("markers", "runs_on: the storages and databases of `app` and `build`")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,25 +79,35 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{count:6}  {name}")
 
 
-def combinations(*names: str) -> list[Any]:
-    return [
+def runs_on(*names: str, **options: Any) -> pytest.MarkDecorator:
+    return pytest.mark.runs_on(*names, **options)
+
+
+ON_MEMORY = runs_on("local")
+ON_POSTGRESQL = runs_on("local-postgresql")
+ON_DATABASES = runs_on("local", "local-postgresql")
+ON_OBJECT_STORES = runs_on("moto", "seaweedfs", "gcs")
+EVERYWHERE = runs_on(*COMBINATIONS, sampled=True)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backends" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("runs_on")
+    if marker is None:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid} needs a mark such as ON_MEMORY.")
+    names = list(marker.args)
+    if marker.kwargs.get("sampled") and not sampling.every_case():
+        first, *others = names
+        name = metafunc.definition.nodeid
+        names = [first, others[sampling.start(name, len(others))]]
+    params = [
         pytest.param(
             name, marks=[getattr(pytest.mark, MARKS[part]) for part in COMBINATIONS[name]]
         )
         for name in names
     ]
-
-
-ON_MEMORY = pytest.mark.parametrize("backends", combinations("local"), indirect=True)
-ON_POSTGRESQL = pytest.mark.parametrize(
-    "backends", combinations("local-postgresql"), indirect=True
-)
-ON_DATABASES = pytest.mark.parametrize(
-    "backends", combinations("local", "local-postgresql"), indirect=True
-)
-ON_OBJECT_STORES = pytest.mark.parametrize(
-    "backends", combinations("moto", "seaweedfs", "gcs"), indirect=True
-)
+    metafunc.parametrize("backends", params, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +143,7 @@ def postgresql_database(postgresql: PostgreSQL) -> Iterator[dict[str, str]]:
     postgresql.drop_database(url)
 
 
-@pytest.fixture(scope="module", params=combinations(*COMBINATIONS))
+@pytest.fixture(scope="module")
 def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
     """The settings of a storage and of a database, for ``make_app``."""
     return [request.getfixturevalue(name) for name in COMBINATIONS[request.param]]

@@ -24,11 +24,21 @@ def code_blocks(name: str, language: str) -> list[str]:
 
 def tables(name: str) -> Iterator[list[list[str]]]:
     """The rows of every table, as texts with single spaces; the head, if any, comes first."""
-    for table in parse(name).findall(nodes.table):
+    yield from _tables(parse(name))
+
+
+def _tables(node: nodes.Node) -> Iterator[list[list[str]]]:
+    for table in node.findall(nodes.table):
         yield [
             [" ".join(entry.astext().split()) for entry in row.findall(nodes.entry)]
             for row in table.findall(nodes.row)
         ]
+
+
+def sections(name: str) -> Iterator[tuple[str, list[list[list[str]]]]]:
+    """The title of each section of a document with its tables, as :func:`tables` has them."""
+    for section in parse(name).findall(nodes.section):
+        yield section.next_node(nodes.title).astext(), list(_tables(section))
 
 
 def links(name: str) -> Iterator[str]:

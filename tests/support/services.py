@@ -398,6 +398,18 @@ def gcs_fixture() -> Iterator[GoogleEmulator]:
         yield server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_models() -> Iterator[None]:
+    """boto3 reads its description of S3, of megabytes, once rather than for each storage."""
+    from botocore import session
+    from botocore.loaders import create_loader
+
+    loader = create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "create_loader", lambda *_: loader)
+        yield
+
+
 @pytest.fixture
 def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
     """The URL of a fresh database with Kinto's schema, dropped after the test."""

@@ -1,0 +1,121 @@
+"""Whatever the project offers is in the documentation, and in a table with the tests of it."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+import kinto_attachment
+from kinto_attachment import cli, client
+from kinto_attachment.client import download_command, upload_command
+from kinto_attachment.options import OPTIONS
+from tests.support import ROOT, documents
+from tests.support.backends import ON_MEMORY, Build
+from tests.support.description import described, only_ours
+
+TABLE = "tests/surface.rst"
+METHODS = ("get", "put", "post", "delete", "patch")
+
+
+def rows() -> dict[str, dict[str, list[str]]]:
+    """Of each table, by its title: the tests of each entry."""
+    found = {}
+    for section in documents.sections(TABLE):
+        title, ((_, *lines),) = section
+        found[title] = {name: tests.split() for name, tests in lines}
+    return found
+
+
+def settings() -> set[str]:
+    return {name for option in OPTIONS for name in (option.name, *option.aliases)}
+
+
+def commands() -> set[str]:
+    """``gc --grace``: the command, and the long form of its option."""
+    found = set()
+    for name, parser in parsers():
+        for action in parser._actions:
+            if action.dest not in ("help", "command"):
+                option = action.option_strings[-1] if action.option_strings else action.metavar
+                found.add(f"{name} {option}")
+    return found
+
+
+def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    subparsers: Any = argparse.ArgumentParser().add_subparsers()
+    cli.add_gc(subparsers)
+    cli.add_reindex(subparsers)
+    upload_command.add_upload_arguments(subparsers.add_parser("upload"))
+    download_command.add_download_arguments(subparsers.add_parser("download"))
+    yield from subparsers.choices.items()
+
+
+def metrics() -> set[str]:
+    sources = (path.read_text("utf-8") for path in (ROOT / "kinto_attachment").rglob("*.py"))
+    return {name for text in sources for name in re.findall(r'\.count\(\s*"([\w.]+)"', text)}
+
+
+@pytest.mark.parametrize(
+    ("table", "surface"),
+    [
+        ("Settings", settings()),
+        ("Commands", commands()),
+        ("Python", set(kinto_attachment.__all__)),
+        ("Client", set(client.__all__)),
+        ("Metrics", metrics()),
+    ],
+    ids=["settings", "commands", "python", "client", "metrics"],
+)
+def test_the_table_has_what_the_code_has(table: str, surface: set[str]) -> None:
+    assert surface
+    assert set(rows()[table]) == surface
+
+
+@ON_MEMORY
+def test_the_table_has_the_endpoints(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = only_ours(described(build(), monkeypatch))["paths"]
+    endpoints = {
+        f"{method.upper()} {path}"
+        for path, item in paths.items()
+        for method in item
+        if method in METHODS
+    }
+    assert set(rows()["Endpoints"]) == endpoints
+
+
+@pytest.mark.parametrize("table", rows())
+def test_each_entry_has_tests_that_exist(table: str) -> None:
+    for entry, tests in rows()[table].items():
+        assert tests, f"{entry} has no test"
+        for test in tests:
+            path, _, name = test.partition("::")
+            assert name in names_in(path), f"{entry}: {test}"
+
+
+@pytest.mark.parametrize("table", rows())
+def test_each_entry_is_documented(table: str) -> None:
+    text = documentation()
+    for entry in rows()[table]:
+        # Of endpoints, what follows the record's own URL.
+        name = re.sub(r"^(\w+) /buckets/.*/attachment$", r"\1 R/attachment", entry)
+        name = re.sub(r"^GET /attachments", "GET /v1/attachments", name)
+        name = name if table == "Endpoints" else name.rpartition(" ")[2]
+        assert re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text), f"{entry}: {name}"
+
+
+@cache
+def names_in(path: str) -> set[str]:
+    nodes = ast.parse((ROOT / path).read_text("utf-8")).body
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+@cache
+def documentation() -> str:
+    files = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+    return "\n".join(path.read_text("utf-8") for path in files)
