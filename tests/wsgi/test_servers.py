@@ -41,7 +41,7 @@ class Connection:
         self.connect()
 
     def connect(self) -> None:
-        self.socket = socket.create_connection(self.server.address, timeout=30)
+        self.socket = socket.create_connection(self.server.address, timeout=60)
 
     def __enter__(self) -> Connection:
         return self
@@ -127,7 +127,7 @@ def files(folder: Path, connection: Connection) -> Callable[[], list[Path]]:
 Files = Callable[[], list[Path]]
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
