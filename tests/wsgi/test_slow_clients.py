@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import live
 from tests.support.application import Part, form
-from tests.wsgi.test_servers import (
+from tests.support.connections import (
     ALICE,
     BOB,
     DEFAULT,
