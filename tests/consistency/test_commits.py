@@ -73,7 +73,7 @@ class Relay:
                     self.breaks = False
                     client.shutdown(socket.SHUT_RDWR)
                     self.broken.set()
-                    self.arrive.wait(30)
+                    self.arrive.wait(60)
                     if self.arrives:
                         server.sendall(data)
                         time.sleep(0.2)  # The server's answer, for which nobody waits.
@@ -126,15 +126,15 @@ def test_no_file_is_lost_when_the_connection_breaks_at_the_commit(
         target=lambda: answers.append(attach(app, record, b"new", status="*"))
     )
     upload.start()
-    assert relay.broken.wait(20)
+    assert relay.broken.wait(60)
     # The commit arrives once the request is over, or waits for what the commit has to decide.
     while upload.is_alive() and not somebody_waits(postgresql):
         time.sleep(0.01)
     relay.arrive.set()
-    upload.join(30)
+    upload.join(60)
     assert answers[0].status_int == 500
     registry = app.app.registry
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while arrives and not has_new_file(registry, record) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert has_new_file(registry, record) == arrives

@@ -239,7 +239,7 @@ def test_slow_downloads_hold_no_database_connection(frugal: live.Server) -> None
         check_reads(frugal)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -41,7 +41,7 @@ class Site:
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         url = f"{self.server.url}{path}"
-        return requests.request(method, url, auth=ALICE, timeout=30, **kwargs)
+        return requests.request(method, url, auth=ALICE, timeout=120, **kwargs)
 
     def attach(self, record: str, content: bytes = b"new") -> requests.Response:
         return self.request(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,6 +52,7 @@ from tests.support.application import (
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.faults import FaultProxy
+from tests.support.interruptions import Meanwhile, failing_deletes
 from tests.support.services import S3, PostgreSQL
 
 pytestmark = EVERYWHERE
@@ -65,35 +64,6 @@ def pool(app: Any) -> Any:
     """PostgreSQL's connections."""
     session_factory = app.app.registry.storage.client.session_factory
     return session_factory.session_factory.kw["bind"].pool
-
-
-class Meanwhile(io.BytesIO):
-    """A body during which something else happens: once its first bytes were read."""
-
-    def __init__(self, content: bytes, action: Callable[[], object]) -> None:
-        super().__init__(content)
-        self.action: Callable[[], object] | None = action
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if self.action is not None:
-            action, self.action = self.action, None
-            # In another thread: transactions are one per thread.
-            failures: list[BaseException] = []
-            thread = threading.Thread(target=self._run, args=(action, failures))
-            thread.start()
-            thread.join()
-            if failures:
-                raise failures[0]
-        return data
-
-    def _run(self, action: Callable[[], object], failures: list[BaseException]) -> None:
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread.
-            failures.append(error)
-        finally:
-            transaction.abort()
 
 
 def post_while(app: Any, action: Callable[[], object], status: int, **headers: str) -> Any:
@@ -466,25 +436,6 @@ def test_a_database_that_goes_away_after_the_commit_leaves_its_files_to_gc(
     assert stored_files(app) == {key}
     empty_outbox(app)
     assert not stored_files(app)
-
-
-@contextlib.contextmanager
-def failing_deletes(app: Any, *, late: bool = False) -> Iterator[None]:
-    """A disk that cannot be made to fail like this by the user that tests run as.
-
-    ``late``: it fails after the files are gone.
-    """
-    storage = app.app.registry.attachment_storage
-    delete = storage.delete
-
-    def fail(*keys: str) -> bool:
-        if late:
-            delete(*keys)
-        raise StorageUnavailable() from OSError(5, "Input/output error")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "delete", fail)
-        yield
 
 
 @ON_DATABASES

@@ -26,7 +26,7 @@ from tests.support.services import _free_port, _wait
 ADDRESS = "127.0.0.1:8888"
 AUTH = ("alice", "secret")
 HELLO = b"Hello!\n"
-START_TIMEOUT = 60
+START_TIMEOUT = 180
 PRODUCTION = "docs/production.rst"
 BIN = Path(sys.executable).parent
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.consistency.test_transactions import Meanwhile
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -33,6 +32,7 @@ from tests.support.application import (
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
 from tests.support.documents import code_blocks
+from tests.support.interruptions import Meanwhile
 
 pytestmark = EVERYWHERE
 

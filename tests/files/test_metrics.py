@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kinto_attachment.errors import StorageUnavailable
-from tests.consistency.test_transactions import failing_deletes
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -21,6 +20,7 @@ from tests.support.application import (
     read,
 )
 from tests.support.backends import ON_MEMORY, Build
+from tests.support.interruptions import failing_deletes
 
 pytestmark = ON_MEMORY
 

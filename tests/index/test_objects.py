@@ -50,6 +50,6 @@ def test_transactions_of_one_millisecond_are_not_in_each_others_way(
         write(rows, "attachments-lock:x", "a", {})
         future = thread.submit(other)
         # Unless it waits for this transaction, to fail when it is committed.
-        future.result(timeout=10)
+        future.result(timeout=60)
     with transaction.manager:
         assert {row["id"] for row in rows.list("attachments-lock:x")} == {"a", "b"}

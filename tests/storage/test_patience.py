@@ -32,6 +32,7 @@ from tests.support.application import (
     write_behind,
 )
 from tests.support.faults import HOST, FaultProxy
+from tests.support.sampling import every_case
 from tests.support.services import S3, GoogleEmulator
 
 URL = f"{RECORD}/attachment"
@@ -39,6 +40,7 @@ MIB = 1024 * 1024
 LARGE = bytes(9 * MIB)  # Two parts.
 TIMEOUT = 0.4
 AUTH = ("alice", "secret")
+BUSY = 10  # Seconds for a machine that has much else to do.
 
 Broken = tuple[Any, FaultProxy]
 Build = Callable[..., Broken]
@@ -114,7 +116,7 @@ class TestSilence:
         proxy.hang()
         started = time.monotonic()
         app.delete(URL, headers=ALICE, status=204)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 15
         assert attachment_of(app) is None
 
 
@@ -125,11 +127,11 @@ class TestSlowness:
         small = (socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         options = [*HTTPConnection.default_socket_options, small]
         monkeypatch.setattr(HTTPConnection, "default_socket_options", options)
-        app, proxy = build(timeout=1)
-        proxy.slow(4 * MIB)
+        app, proxy = build(timeout=2)
+        proxy.slow(2 * MIB)
         started = time.monotonic()
         put_raw(app, content=LARGE)
-        assert time.monotonic() - started > 2
+        assert time.monotonic() - started > 4
         proxy.work()
         assert read(app) == LARGE
 
@@ -184,7 +186,8 @@ def test_headers_without_content_are_an_outage_too() -> None:
         server.shutdown()
 
 
-# With the default settings: all that waits does so at the same time.
+# All that waits does so at the same time. With the default settings, some of it takes 25 seconds;
+# a sample of the tests waits for a tenth of that.
 
 SETTINGS = {"resources.default.named.randomize": "false"}
 
@@ -209,6 +212,8 @@ def test_a_storage_that_hangs_is_told_within_thirty_seconds(
         for service in (seaweedfs, gcs):
             proxy = stack.enter_context(FaultProxy(service.address))
             options = service.options(service.create_bucket())
+            if not every_case():
+                options["aws.timeout" if isinstance(service, S3) else "gcloud.timeout"] = "1"
             environ = {"STORAGE_EMULATOR_HOST": proxy.url}
             if isinstance(service, S3):
                 options["aws.endpoint_url"] = proxy.url
@@ -240,7 +245,7 @@ def test_a_storage_that_hangs_is_told_within_thirty_seconds(
         for expected, told, job in asked:
             answer, seconds = job.result()
             assert answer.status_code == expected, (told, answer.text)
-            assert seconds < 30, told
+            assert seconds < 30 + BUSY, told
             if expected == 503:
                 assert int(answer.headers["Retry-After"]) > 0, told
         for proxy, server in zip(proxies, servers, strict=True):

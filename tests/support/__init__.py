@@ -28,6 +28,9 @@ consistency                               ``invariants`` (what is lost or left),
                                           meet), ``faults_plugin`` (failures inside a server),
                                           ``load`` (many clients)
 other plugins                             ``publishing``, ``signing``
+clients                                   ``connections`` (byte by byte), ``interruptions`` (what
+                                          happens during an upload)
+samples of large products                 ``sampling``
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``openapi_fetch.ts``
 storages                                  ``objects``, ``gcs_emulator``

@@ -24,7 +24,7 @@ Body = Callable[[], object]
 # Given the actors that can run, the one that ran last or None, and the number of the step.
 Decide = Callable[[list[int], "int | None", int], int]
 
-PATIENCE = 30  # Seconds.
+PATIENCE = 120  # Seconds; the machine may be busy.
 RECORD_CALLS = ("create", "update", "delete", "delete_all", "get", "list_all")
 FILE_CALLS = ("write", "delete", "exists")
 WATCHED = {

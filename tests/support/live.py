@@ -125,7 +125,7 @@ class Client:
     """One keep-alive connection of alice's; paths are without the API's version."""
 
     def __init__(self, server: Server) -> None:
-        self.connection = http.client.HTTPConnection(*server.address, timeout=60)
+        self.connection = http.client.HTTPConnection(*server.address, timeout=120)
 
     def __enter__(self) -> Client:
         return self

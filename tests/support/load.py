@@ -113,7 +113,7 @@ def kill_workers(server: live.Server, enough: Callable[[int], bool], seed: int =
     return killed
 
 
-def wait_for_quiet(registry: Any, seconds: float = 30) -> None:
+def wait_for_quiet(registry: Any, seconds: float = 120) -> None:
     """Wait until the database has noticed the deaths: nothing is in a transaction any more."""
     import sqlalchemy
     import transaction

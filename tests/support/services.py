@@ -36,7 +36,7 @@ import pytest
 from tests.support import ROOT
 from tests.support.faults import HOST
 
-START_TIMEOUT = 60  # Seconds; the machine may be busy.
+START_TIMEOUT = 180  # Seconds; the machine may be busy.
 SERVICES = ("postgresql", "moto", "seaweedfs", "gcs")
 
 

@@ -18,7 +18,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 def connected() -> Pair:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname(), timeout=30)
+        client = socket.create_connection(listener.getsockname(), timeout=60)
         server, _ = listener.accept()
     return server, client
 
@@ -40,7 +40,7 @@ def sends_until_it_is_cut_off(client: socket.socket) -> int:
 
 
 def drips_until_it_is_cut_off(client: socket.socket) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     with contextlib.suppress(ConnectionError):
         while True:
             client.sendall(b"x")

@@ -6,10 +6,7 @@ import contextlib
 import os
 import select
 import socket
-import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
-from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,70 +15,20 @@ import pytest
 
 from tests.support import live
 from tests.support.application import Part, form, sha256
-from tests.support.faults import HOST
+from tests.support.connections import (
+    ALICE,
+    BOB,
+    COLLECTION,
+    DEFAULT,
+    MIB,
+    RECORD,
+    Connection,
+    threads_are_free,
+    until,
+)
 
-COLLECTION = "/v1/buckets/b/collections/c/records"
-RECORD = f"{COLLECTION}/r"
-DEFAULT = "/v1/buckets/default/collections/c/records/r"
-ALICE = "Authorization: Basic " + b64encode(b"alice:secret").decode()
-BOB = "Authorization: Basic " + b64encode(b"bob:secret").decode()
-MIB = 1024 * 1024
 MAX_SIZE = 64 * MIB
 CONTENT = bytes(range(256)) * 4096 * 3 + b"the end"
-
-
-class Connection:
-    """One connection, to say exactly what is wanted, when it is wanted.
-
-    Another one takes its place when the server says that it closes it.
-    """
-
-    def __init__(self, server: live.Server) -> None:
-        self.server = server
-        self.connect()
-
-    def connect(self) -> None:
-        self.socket = socket.create_connection(self.server.address, timeout=30)
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def head(self, method: str, path: str, *lines: str, user: str | None = ALICE) -> None:
-        """Send a request's head."""
-        fields = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", *lines]
-        self.send("\r\n".join([*fields, *([user] if user else []), "", ""]).encode())
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def answer(self, method: str = "GET") -> tuple[HTTPResponse, bytes]:
-        response = HTTPResponse(self.socket, method=method)
-        with contextlib.closing(response):
-            response.begin()
-            content = response.read()
-        if response.will_close:
-            self.socket.close()
-            self.connect()
-        return response, content
-
-    def ask(
-        self, method: str, path: str, *lines: str, body: bytes = b"", user: str | None = ALICE
-    ) -> tuple[HTTPResponse, bytes]:
-        length = [f"Content-Length: {len(body)}"] if body or method in ("POST", "PUT") else []
-        self.head(method, path, *length, *lines, user=user)
-        self.send(body)
-        return self.answer(method)
-
-    def upload(
-        self, content: bytes, record: str = RECORD, filename: str = "a.bin", *lines: str
-    ) -> tuple[HTTPResponse, bytes]:
-        body, content_type = form(Part("attachment", content, filename))
-        return self.ask(
-            "POST", f"{record}/attachment", f"Content-Type: {content_type}", *lines, body=body
-        )
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "waitress"])
@@ -125,22 +72,6 @@ def files(folder: Path, connection: Connection) -> Callable[[], list[Path]]:
 
 
 Files = Callable[[], list[Path]]
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def threads_are_free(server: live.Server) -> bool:
-    """Whether the server still answers as many requests at once as it has threads."""
-    with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(Connection(server)) for _ in range(8)]
-        for connection in connections:
-            connection.head("GET", "/v1/", user=None)
-        return all(connection.answer()[0].status == 200 for connection in connections)
 
 
 # Uploads.

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import live
 from tests.support.application import Part, form
-from tests.wsgi.test_servers import (
+from tests.support.connections import (
     ALICE,
     BOB,
     DEFAULT,
@@ -31,7 +31,7 @@ from tests.wsgi.test_servers import (
 THREADS = 16
 TIMEOUT = 1.5  # Seconds: `body_timeout`; the rate is measured over twice the time.
 MIN_RATE = 1024
-SOON = 1.5  # Seconds: less than any wait, of the server or of the test.
+SOON = 10.0  # Seconds: less than a server that refuses would wait for a body, or the test sends.
 DRIPPING = 25.0  # Seconds that clients drip at least, if nobody stops them.
 URL = f"{RECORD}/attachment?filename=a.bin"
 DEFAULT_URL = f"{DEFAULT}/attachment?filename=a.bin"
@@ -49,14 +49,9 @@ def folder(engine: live.Engine, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return tmp_path_factory.mktemp(engine)
 
 
-@pytest.fixture(scope="module")
-def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
-    settings = {
-        "base_path": str(folder),
-        "max_size": str(16 * MIB),
-        "body_timeout": f"{TIMEOUT}s",
-        "body_min_rate": str(MIN_RATE),
-    }
+@contextlib.contextmanager
+def serving(engine: live.Engine, folder: Path, **settings: str) -> Iterator[live.Server]:
+    settings = {"base_path": str(folder), "max_size": str(16 * MIB), **settings}
     with live.kinto(settings, engine=engine, threads=THREADS) as server:
         with Connection(server) as connection:
             for path in ("/v1/buckets/b", "/v1/buckets/b/collections/c"):
@@ -64,6 +59,23 @@ def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
             for record in (RECORD, DEFAULT):
                 response, _ = connection.upload(b"the old file", record)
                 assert response.status == 201
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
+    """It loses patience soon."""
+    limits = {"body_timeout": f"{TIMEOUT}s", "body_min_rate": str(MIN_RATE)}
+    with serving(engine, folder, **limits) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def refusing(
+    engine: live.Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[live.Server]:
+    """It waits for bodies as long as a server does unless told otherwise: 30 seconds."""
+    with serving(engine, tmp_path_factory.mktemp(engine)) as server:
         yield server
 
 
@@ -135,10 +147,10 @@ REFUSALS = {
 
 
 @pytest.fixture(params=REFUSALS.values(), ids=REFUSALS)
-def refused(request: pytest.FixtureRequest, server: live.Server) -> Iterator[Any]:
+def refused(request: pytest.FixtureRequest, refusing: live.Server) -> Iterator[Any]:
     """A connection whose request is refused, while the server expects more of its body."""
     status, method, path, lines, user = request.param
-    with Connection(server) as connection:
+    with Connection(refusing) as connection:
         connection.head(method, path, *lines, user=user)
         connection.send(b"100000\r\nx" if CHUNKED in lines else b"x")
         yield connection, status
@@ -242,9 +254,9 @@ class Crowd:
 
 @pytest.mark.parametrize("user", [None, BOB], ids=["nobody", "stranger"])
 def test_a_crowd_that_drips_into_refused_uploads_does_not_hold_up_others(
-    server: live.Server, engine: live.Engine, user: str | None
+    refusing: live.Server, engine: live.Engine, user: str | None
 ) -> None:
-    with Crowd(server, 3 * THREADS, user) as crowd, Connection(server) as other:
+    with Crowd(refusing, 3 * THREADS, user) as crowd, Connection(refusing) as other:
         if engine == "gunicorn":  # All of them have been, and some again.
             until(lambda: crowd.refused > 2 * len(crowd.clients))
         for _ in range(10):

@@ -1,0 +1,62 @@
+"""What comes between: another request during an upload, and a disk that deletes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import transaction
+
+from kinto_attachment.errors import StorageUnavailable
+
+
+class Meanwhile(io.BytesIO):
+    """A body during which something else happens: once its first bytes were read."""
+
+    def __init__(self, content: bytes, action: Callable[[], object]) -> None:
+        super().__init__(content)
+        self.action: Callable[[], object] | None = action
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if self.action is not None:
+            action, self.action = self.action, None
+            # In another thread: transactions are one per thread.
+            failures: list[BaseException] = []
+            thread = threading.Thread(target=self._run, args=(action, failures))
+            thread.start()
+            thread.join()
+            if failures:
+                raise failures[0]
+        return data
+
+    def _run(self, action: Callable[[], object], failures: list[BaseException]) -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread.
+            failures.append(error)
+        finally:
+            transaction.abort()
+
+
+@contextlib.contextmanager
+def failing_deletes(app: Any, *, late: bool = False) -> Iterator[None]:
+    """A disk that cannot be made to fail like this by the user that tests run as.
+
+    ``late``: it fails after the files are gone.
+    """
+    storage = app.app.registry.attachment_storage
+    delete = storage.delete
+
+    def fail(*keys: str) -> bool:
+        if late:
+            delete(*keys)
+        raise StorageUnavailable() from OSError(5, "Input/output error")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "delete", fail)
+        yield
