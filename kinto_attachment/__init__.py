@@ -7,7 +7,6 @@ import re
 from collections import deque
 from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 from kinto.core.events import ACTIONS, ResourceChanged
 from kinto.core.metrics import watch_execution_time
@@ -38,6 +37,7 @@ from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.index.links import Links
+from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
 from kinto_attachment.storage import backends
@@ -59,7 +59,7 @@ __version__ = version("kinto-attachment")
 DOCS = "https://github.com/Kinto/kinto-attachment/"
 
 
-def includeme(config: Any) -> None:
+def includeme(config: Configurator) -> None:
     """Set the plugin up in Kinto's Pyramid application."""
     settings = Settings.parse(config.get_settings())
     warn_of_names(config, settings)
@@ -72,7 +72,7 @@ def includeme(config: Any) -> None:
     add_capability(config, settings)
 
 
-def add_storage(config: Any, settings: Settings) -> None:
+def add_storage(config: Configurator, settings: Settings) -> None:
     registry = config.registry
     registry.attachment_settings = settings
     registry.attachment_storage = backends.register(config, settings)
@@ -90,29 +90,29 @@ def add_storage(config: Any, settings: Settings) -> None:
     )
 
 
-def has_default_bucket(config: Any) -> bool:
+def has_default_bucket(config: Configurator) -> bool:
     return "kinto.plugins.default_bucket" in aslist(config.get_settings()["includes"])
 
 
-def warn_of_names(config: Any, settings: Settings) -> None:
-    """Say at the start, once, what it means that the server does not know its own name."""
+def warn_of_names(config: Configurator, settings: Settings) -> None:
+    """Log a warning at the start if the server does not know its own name."""
     if settings["base_url"] is not None or settings.http_host is not None:
         return
 
-    def warn(event: Any) -> None:
+    def warn(event: ApplicationEvent) -> None:
         logger.warning(
-            "kinto.http_host is not set, nor kinto.attachment.base_url: the `location` of an "
-            "attachment starts with the name by which its uploader called this server."
+            "Neither kinto.http_host nor kinto.attachment.base_url is set: the `location` of an "
+            "attachment starts with the host name that its uploader used for this server."
         )
 
     config.add_subscriber(warn, ApplicationCreated)
 
 
-def add_views(config: Any, settings: Settings) -> None:
+def add_views(config: Configurator, settings: Settings) -> None:
     default_bucket = has_default_bucket(config)
     for service in endpoints.services(readonly=settings.readonly, default_bucket=default_bucket):
         config.add_cornice_service(service)
-        # From here on, the path is only described: OpenAPI knows no patterns in it.
+        # From here on, the path is only used for OpenAPI, which has no patterns in paths.
         service.path = re.sub(r":[^{}]+}", "}", service.path)
     openapi.describe_files()
     methods = ("GET", "HEAD", "OPTIONS")
@@ -120,7 +120,7 @@ def add_views(config: Any, settings: Settings) -> None:
     cors.add_options(config, attachment.ROUTE, (*methods, *writes))
     cors.add_options(config, stored_file.ROUTE, methods)
     config.add_subscriber(cors.on_response, NewResponse)
-    # Not add_exception_view: Kinto's batch looks among the other views.
+    # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)
     for route in (attachment.ROUTE, FILES_ROUTE):
@@ -132,7 +132,7 @@ def add_views(config: Any, settings: Settings) -> None:
         add_view(refusals.forbidden_view, context=HTTPForbidden, **below)
 
 
-def add_transactions(config: Any) -> None:
+def add_transactions(config: Configurator) -> None:
     config.add_tween(
         "kinto_attachment.files.transactions.linking_tween",
         under=EXCVIEW,
@@ -142,7 +142,7 @@ def add_transactions(config: Any) -> None:
         "kinto_attachment.files.transactions.settling_tween", over="pyramid_tm.tm_tween_factory"
     )
     config.add_tween(
-        "kinto_attachment.storage.patience.tween",
+        "kinto_attachment.storage.wait_budget.tween",
         over="kinto_attachment.files.transactions.settling_tween",
     )
     config.add_tween(
@@ -152,7 +152,7 @@ def add_transactions(config: Any) -> None:
     config.add_subscriber(transactions.before_part_of_batch, ContextFound)
 
 
-def add_listeners(config: Any) -> None:
+def add_listeners(config: Configurator) -> None:
     changed = (ACTIONS.CREATE, ACTIONS.UPDATE)
     for listener, resource, actions in (
         (listeners.on_records_changed, "record", changed),
@@ -170,21 +170,21 @@ def add_listeners(config: Any) -> None:
     config.add_subscriber(listeners.on_server_flushed, ServerFlushed)
 
 
-def add_heartbeat(config: Any, settings: Settings) -> None:
+def add_heartbeat(config: Configurator, settings: Settings) -> None:
     config.registry.heartbeats["attachments"] = heartbeat.check(
         config.registry.attachment_storage, readonly=settings.readonly
     )
 
 
-def add_metrics(config: Any) -> None:
-    def watch(event: Any) -> None:
+def add_metrics(config: Configurator) -> None:
+    def watch(event: ApplicationEvent) -> None:
         registry = event.app.registry
         watch_execution_time(registry.metrics, registry.attachment_storage, prefix="attachments")
 
     config.add_subscriber(watch, ApplicationCreated)
 
 
-def add_capability(config: Any, settings: Settings) -> None:
+def add_capability(config: Configurator, settings: Settings) -> None:
     advertised = settings["extra.base_url"]
     config.add_api_capability(
         "attachments",

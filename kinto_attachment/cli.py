@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kinto_attachment.kinto_types import Registry
+    from kinto_attachment.maintenance.reports import Report
 
 CLEAN, FOUND, ERROR = 0, 1, 2
-SHOWN = 20  # Findings of one kind printed one by one; `--json` has them all.
+SHOWN = 20  # Findings of one kind that are printed; `--json` prints all of them.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +71,7 @@ def add_reindex(commands: Any) -> None:
 
 
 def add_transfer(commands: Any, name: str, *, chosen: bool) -> None:
-    """A command of the client, whose libraries a server does not need to have."""
+    """Add a command of the client. Its libraries may be missing, unless it is ``chosen``."""
     parser = commands.add_parser(name, help=f"{name} files as a client of a server")
     if not chosen:
         return
@@ -85,7 +89,8 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 def duration(text: str) -> timedelta:
-    """As in the settings; what a server imports is not imported for a client's commands."""
+    """A duration as in the settings."""
+    # Imported only here: a client does not have the libraries of a server.
     from kinto_attachment import options
 
     try:
@@ -95,15 +100,16 @@ def duration(text: str) -> timedelta:
 
 
 def run_gc(arguments: argparse.Namespace) -> int:
-    from kinto_attachment.maintenance import gc as maintenance
+    from kinto_attachment.maintenance.gc import gc
+    from kinto_attachment.maintenance.shards import Shard
 
     try:
-        shard = maintenance.Shard.parse(arguments.shard)
+        shard = Shard.parse(arguments.shard)
     except ValueError as error:
         print(f"--shard {error}", file=sys.stderr)
         return ERROR
     with Meter() as meter:
-        report = maintenance.gc(
+        report = gc(
             bootstrap(arguments.ini),
             grace=arguments.grace,
             dry_run=arguments.dry_run,
@@ -122,18 +128,21 @@ def run_reindex(arguments: argparse.Namespace) -> int:
     with Meter() as meter:
         report = reindex(bootstrap(arguments.ini), progress=meter.show)
     show(report, as_json=arguments.json)
-    return FOUND if report.foreign or report.missing else CLEAN
+    return FOUND if report.found else CLEAN
 
 
-def bootstrap(ini: str) -> Any:
+def bootstrap(ini: str) -> Registry:
     """The registry of the application that a Kinto configuration file describes."""
     from pyramid.paster import bootstrap as bootstrap_application
 
-    # Kinto leaves some checks of a server's start out when it is told of a command.
-    return bootstrap_application(ini, options={"command": "kinto-attachment"})["registry"]
+    # With ``command``, Kinto skips checks that only a server needs.
+    registry: Registry = bootstrap_application(ini, options={"command": "kinto-attachment"})[
+        "registry"
+    ]
+    return registry
 
 
-def show(report: Any, *, as_json: bool) -> None:
+def show(report: Report, *, as_json: bool) -> None:
     findings = asdict(report)
     if as_json:
         print(json.dumps(findings))
@@ -147,21 +156,21 @@ def show(report: Any, *, as_json: bool) -> None:
 
 
 class Meter:
-    """Progress on stderr: one line that moves on a terminal, plain lines elsewhere."""
+    """Shows progress on stderr: on a terminal in one line that changes, else in many lines."""
 
     def __init__(self) -> None:
         self.stream = sys.stderr
-        self.moving = self.stream.isatty()
+        self.on_terminal = self.stream.isatty()
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self.moving:
+        if self.on_terminal:
             print("\r\033[K", end="", file=self.stream, flush=True)
 
     def show(self, step: str, count: int) -> None:
-        if self.moving:
+        if self.on_terminal:
             print(f"\r\033[K{step}: {count:,}", end="", file=self.stream, flush=True)
         elif count % 10_000 == 0:
             print(f"{step}: {count:,}", file=self.stream, flush=True)

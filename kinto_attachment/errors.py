@@ -1,4 +1,4 @@
-"""What can go wrong, each with the HTTP status and the Kinto errno it is answered with."""
+"""What can go wrong: each error with its HTTP status, Kinto's errno and its default message."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from pyramid_storage.exceptions import FileNotAllowed as StorageFileNotAllowed
 
 
 class AttachmentError(Exception):
-    """Base of all errors of this package; ``str(error)`` is the message for the client."""
+    """Base of all errors of this package; ``str(error)`` is the message for the client.
+
+    ``details`` becomes the ``details`` of Kinto's JSON error.
+    """
 
     status = 500
     errno: ERRORS = ERRORS.UNDEFINED
+    message = "The attachment could not be processed."
 
     def __init__(self, message: str = "", *, details: object = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        super().__init__(message or self.message)
         self.details = details
 
 
@@ -25,6 +29,7 @@ class InvalidBody(AttachmentError):
 
     status = 400
     errno = ERRORS.INVALID_PARAMETERS
+    message = "The request's headers or body cannot be parsed."
 
 
 class BodyTimeout(AttachmentError):
@@ -32,6 +37,7 @@ class BodyTimeout(AttachmentError):
 
     status = 408
     errno = ERRORS.INVALID_PARAMETERS
+    message = "The request's body stopped arriving, or arrives too slowly."
 
 
 class InvalidForm(AttachmentError):
@@ -39,14 +45,19 @@ class InvalidForm(AttachmentError):
 
     status = 400
     errno = ERRORS.INVALID_POSTED_DATA
+    message = "The form does not have the fields that this endpoint takes."
 
 
 class FileNotAllowed(InvalidForm, StorageFileNotAllowed):  # type: ignore[misc]
-    """body: File extension is not allowed."""
+    """The file's extension is not among the allowed ones; also pyramid_storage's error."""
+
+    message = "body: File extension is not allowed."
 
 
 class DigestMismatch(InvalidBody):
     """The bytes received do not have the digest that the request claims."""
+
+    message = "The bytes received do not have the digest that the request claims."
 
 
 class TooLarge(AttachmentError):
@@ -54,6 +65,7 @@ class TooLarge(AttachmentError):
 
     status = 413
     errno = ERRORS.REQUEST_TOO_LARGE
+    message = "The file, or another part of the body, exceeds its limit."
 
 
 class FileNotFound(AttachmentError):
@@ -61,10 +73,13 @@ class FileNotFound(AttachmentError):
 
     status = 404
     errno = ERRORS.INVALID_RESOURCE_ID
+    message = "There is no stored file under this key."
 
 
 class InvalidKey(FileNotFound):
     """No backend stores a file under such a key."""
+
+    message = "No backend stores a file under such a key."
 
 
 class KeyTaken(AttachmentError):
@@ -72,30 +87,36 @@ class KeyTaken(AttachmentError):
 
     status = 409
     errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "A file is stored under this key already."
 
 
 class AttachmentGone(AttachmentError):
-    """The attachment's file was deleted meanwhile, please retry."""
+    """The file to be linked was deleted by another request; the request can be sent again."""
 
     status = 409
     errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "The attachment's file was deleted meanwhile, please retry."
 
 
 class StorageError(AttachmentError):
-    """The file storage failed."""
+    """Base of the failures of a file storage."""
 
     status = 503
     errno = ERRORS.BACKEND
+    message = "The file storage failed."
 
 
 class StorageUnavailable(StorageError):
-    """The file storage does not answer, or refuses; try again later."""
+    """The file storage does not answer, or refuses the call."""
+
+    message = "The file storage does not answer, or refuses; try again later."
 
 
 class StorageFull(StorageError):
     """The file storage has no space left."""
 
     status = 507
+    message = "The file storage has no space left."
 
 
 def modified_meanwhile(existing: dict[str, Any] | None) -> HTTPException:

@@ -10,7 +10,7 @@ FIELD = "attachment"
 
 @dataclass(frozen=True)
 class Original:
-    """What the client sent, when the stored bytes are its compressed form."""
+    """The file that the client sent, if the server stores it compressed."""
 
     filename: str
     hash: str
@@ -20,7 +20,7 @@ class Original:
 
 @dataclass(frozen=True)
 class Attachment:
-    """``hash`` is the SHA-256 of the stored bytes in hex, ``size`` their number."""
+    """A record's attachment: ``hash`` (SHA-256 in hex) and ``size`` are of the stored bytes."""
 
     filename: str
     hash: str
@@ -38,8 +38,8 @@ class Attachment:
         return fields
 
 
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two values are the same JSON: 4 is not 4.0, nor true 1, as Python's ``==`` has it.
+def same_json(one: object, other: object) -> bool:
+    """Whether two values are the same JSON; unlike in Python, 4 is not 4.0, and true is not 1.
 
     The order of an object's members does not matter (RFC 8259 4).
     """

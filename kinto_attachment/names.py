@@ -1,4 +1,4 @@
-"""File names: what clients call a file, what we store it under, and both in headers and URLs."""
+"""Filenames of clients, object keys made from them, and both in headers and URLs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from uuid import uuid4
 
 from kinto_attachment.errors import InvalidBody, InvalidForm, InvalidKey
 
-# As file systems have it. Longer ones make headers that web servers refuse: nginx takes 4 KiB of
-# them in all, and each byte of a name may become eight in a redirect to a signed URL.
+# The limit of file systems. Longer ones make headers that web servers refuse: nginx has 4 KiB for
+# all headers, and a byte of a name may become eight in a redirect to a signed URL.
 MAX_FILENAME_BYTES = 255
-MAX_SAFE_NAME_BYTES = 200  # Leaves room for a number or a prefix under the 255 of a file system.
-MAX_EXTENSION_BYTES = 32  # Longer ones are not extensions, but names that have a dot.
+MAX_SAFE_NAME_BYTES = 200  # Leaves room for a number or a prefix, within the 255 of file systems.
+MAX_EXTENSION_BYTES = 32  # Longer ones are not taken for extensions.
 MAX_NUMBER = 10_000
 MAX_MEDIA_TYPE_LENGTH = 255
 
-# The media types of compressed files whose inner type cannot be the type of the bytes.
+# The media types of compressed files: the type of their content is not that of the bytes.
 COMPRESSED = {
     "gzip": "application/gzip",
     "bzip2": "application/x-bzip2",
@@ -47,7 +47,7 @@ _EXTENDED_VALUE = re.compile(
     r"(utf-8|iso-8859-1)'[^']*'((?:[!#$&+.^_`|~0-9a-z-]|%[0-9a-f]{2})*)", re.I
 )
 _INVISIBLE_MARKS = re.compile(r"[\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-# By these, ``gnp.exe`` is shown as ``exe.png``: embeddings, overrides and isolates (UAX 9).
+# Embeddings, overrides and isolates (UAX 9): with these, ``gnp.exe`` is shown as ``exe.png``.
 _BIDIRECTIONAL_CONTROLS = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, beside letters and digits.
 
@@ -55,9 +55,9 @@ _ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, beside letters and dig
 def check_key(key: str) -> str:
     """Return ``key`` if every backend can store a file under it.
 
-    A key is made of segments joined by ``/``. No segment is empty or starts with a dot (so
-    neither ``..`` nor a hidden file is ever addressed), none has a control character or a
-    backslash, and the lengths are what the narrowest backend takes.
+    A key consists of segments joined by ``/``. No segment is empty or starts with a dot (so that
+    no key means ``..`` or a hidden file) or has a control character or a backslash. The lengths
+    are those that all backends support.
 
     :raises InvalidKey: otherwise.
     """
@@ -80,11 +80,11 @@ def check_key(key: str) -> str:
 
 
 def clean_filename(raw: str) -> str:
-    """The name a client gave its file, without the folders that some put before it.
+    """The filename of a client, without folders.
 
-    Bidirectional controls are removed, before anybody looks at the extension.
+    Bidirectional controls are removed here, before the extension is checked.
 
-    :raises InvalidForm: nothing is left, or something no file name should have.
+    :raises InvalidForm: the name is empty, too long, or has control characters.
     """
     raw = _BIDIRECTIONAL_CONTROLS.sub("", raw)
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in raw):
@@ -98,22 +98,22 @@ def clean_filename(raw: str) -> str:
 
 
 def printable(name: str) -> str:
-    """The name without control characters, bidirectional ones too, and lone surrogates."""
+    """The name without control characters, bidirectional controls and lone surrogates."""
     kept = (c for c in name if unicodedata.category(c) not in ("Cc", "Cs"))
     return _BIDIRECTIONAL_CONTROLS.sub("", "".join(kept))
 
 
-def fitting(name: str, suffix: str = "") -> str:
-    """The name and ``suffix``, in as many bytes as a name may have: the end of its stem goes."""
+def shortened(name: str, suffix: str = "") -> str:
+    """The name and ``suffix``, with the stem truncated to at most 255 bytes of UTF-8 in all."""
     stem, dotted = os.path.splitext(name)
     if len(dotted.encode("utf-8")) > MAX_EXTENSION_BYTES:
         stem, dotted = name, ""
     dotted += suffix
-    return cut(stem, MAX_FILENAME_BYTES - len(dotted.encode("utf-8"))) + dotted
+    return truncated(stem, MAX_FILENAME_BYTES - len(dotted.encode("utf-8"))) + dotted
 
 
-def cut(text: str, size: int) -> str:
-    """The beginning of a text, in at most so many bytes of UTF-8."""
+def truncated(text: str, size: int) -> str:
+    """The beginning of a text, at most ``size`` bytes of UTF-8."""
     return text.encode("utf-8")[:size].decode("utf-8", "ignore")
 
 
@@ -123,10 +123,10 @@ def extension(filename: str) -> str:
 
 
 def safe_name(filename: str) -> str:
-    """A form of the name that is harmless as a key's last segment, in URLs and in shells.
+    """A form of the name that is safe as the last segment of a key, in URLs and in shells.
 
-    Letters, digits and marks of all scripts stay (NFC), so do ``.``, ``_``, ``-`` and ``+``.
-    At most 200 bytes of UTF-8, never empty, never with a dot or a dash in front.
+    Letters, digits and marks of all scripts are kept (in NFC), and ``.``, ``_``, ``-`` and ``+``.
+    The result has 1 to 200 bytes of UTF-8, and does not start with a dot or a dash.
     """
     name = unicodedata.normalize("NFC", _last_segment(filename))
     stem, dotted = os.path.splitext(name)
@@ -136,17 +136,17 @@ def safe_name(filename: str) -> str:
         stem, suffix = f"{stem}_{suffix}", ""
     dotted = f".{suffix}" if suffix else ""
     room = MAX_SAFE_NAME_BYTES - len(dotted.encode("utf-8"))
-    stem = cut(stem, room).rstrip(".")
+    stem = truncated(stem, room).rstrip(".")
     return (stem or "file") + dotted
 
 
 def random_name(filename: str) -> str:
-    """A name nobody can guess, with the file's extension in lower case."""
+    """A random name (UUID 4) with the file's extension in lower case."""
     return str(uuid4()) + os.path.splitext(safe_name(filename))[1].lower()
 
 
 def numbered(name: str) -> Iterator[str]:
-    """``name``, ``stem-1.ext``, ``stem-2.ext`` …, for when a name is taken."""
+    """``name``, ``stem-1.ext``, ``stem-2.ext`` …: candidates in case a name is taken."""
     yield name
     stem, dotted = os.path.splitext(name)
     for number in range(1, MAX_NUMBER):
@@ -154,10 +154,10 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str]) -> str:
-    """The media type to store: ours for the extension, else the declared, else guessed.
+    """The media type: the configured one for the extension, else the declared one, else a guess.
 
-    ``by_extension`` has keys such as ``.txt``. A declared type that is none (RFC 9110 8.3.1)
-    is passed over; its parameters are kept when all of them are well-formed ASCII.
+    ``by_extension`` has keys such as ``.txt``. A declared type that is malformed (RFC 9110 8.3.1)
+    is ignored; its parameters are kept if all of them are well-formed ASCII.
     """
     return (
         by_extension.get("." + extension(filename))
@@ -178,20 +178,21 @@ def media_type(declared: str) -> str:
 
 
 def content_disposition(filename: str, kind: str = "attachment") -> str:
-    """The value of a response's ``Content-Disposition`` (RFC 6266), in ASCII whatever the name.
+    """The value of a response's ``Content-Disposition`` (RFC 6266), in ASCII.
 
-    ``kind`` is ``attachment`` or ``inline``. Names that other code wrote may be longer than ours,
-    and are cut.
+    ``kind`` is ``attachment`` or ``inline``. Names written by other code may be too long, and
+    are shortened.
     """
     if kind not in ("attachment", "inline"):
         raise ValueError(f"Not a disposition: {kind!r}")
-    name = fitting(printable(filename))
+    name = shortened(printable(filename))
     if not name:
         return kind
-    # RFC 6266 appendix D: clients disagree on quotes, backslashes and percents in the plain form.
+    # RFC 6266 appendix D: clients parse quotes, backslashes and percents in ``filename``
+    # differently.
     letters = (c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-    # One character may decompose to eighteen.
-    fallback = re.sub(r'[^ -~]|["\\%/]', "_", fitting("".join(letters)))
+    # Shortened again: one character may decompose to eighteen.
+    fallback = re.sub(r'[^ -~]|["\\%/]', "_", shortened("".join(letters)))
     header = f'{kind}; filename="{fallback}"'
     if fallback == name:
         return header
@@ -199,7 +200,7 @@ def content_disposition(filename: str, kind: str = "attachment") -> str:
 
 
 def disposition_filename(header: str) -> str | None:
-    """The filename in a request's ``Content-Disposition``: ``filename*`` rather than ``filename``.
+    """The filename in a request's ``Content-Disposition``; ``filename*`` takes precedence.
 
     :raises InvalidBody: the header is malformed (RFC 6266 4.1, RFC 8187 3.2).
     """
@@ -216,7 +217,7 @@ def disposition_filename(header: str) -> str | None:
     if value is None:
         return None
     if value.startswith('"'):
-        # Only these two need an escape (RFC 9110 5.6.4); other backslashes are Windows paths.
+        # Only these two are escaped (RFC 9110 5.6.4); other backslashes are of Windows paths.
         value = re.sub(r'\\(["\\])', r"\1", value[1:-1])
     try:
         return value.encode("latin-1").decode("utf-8")  # WSGI passes header bytes as Latin-1.
@@ -225,12 +226,12 @@ def disposition_filename(header: str) -> str | None:
 
 
 def public_url(base_url: str, key: str) -> str:
-    """Where a key is found under ``base_url``; relative when that is empty."""
+    """The URL of a key under ``base_url``; relative if that is empty."""
     return _with_slash(base_url) + quote(key, safe="/")
 
 
 def key_from_url(base_url: str, url: str) -> str | None:
-    """The key that :func:`public_url` made the URL of, or None if the URL is not under there."""
+    """The reverse of :func:`public_url`; None if the URL is not under ``base_url``."""
     base = _with_slash(base_url)
     quoted = url[len(base) :]
     absolute = not base and ":" in quoted.split("/")[0]
@@ -240,20 +241,20 @@ def key_from_url(base_url: str, url: str) -> str | None:
         key = unquote(quoted, errors="strict")
     except UnicodeDecodeError:
         return None
-    # A slash of a key is never quoted.
+    # public_url does not quote slashes.
     return key if key and key.count("/") == quoted.count("/") else None
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A text with placeholders such as ``{bucket_id}``; values are put in as they are."""
+    """A text with placeholders such as ``{bucket_id}``; values are inserted unchanged."""
 
     text: str
     parts: tuple[tuple[str, str | None], ...]  # Some literal text, and the field after it.
 
     @classmethod
     def parse(cls, text: str, fields: Collection[str]) -> Pattern:
-        """:raises ValueError: a brace without its other half, a placeholder not in ``fields``."""
+        """:raises ValueError: an unbalanced brace, or a placeholder that is not in ``fields``."""
         try:
             parsed = list(Formatter().parse(text))
         except ValueError as error:
@@ -275,12 +276,12 @@ def _last_segment(path: str) -> str:
 
 
 def _safe_characters(text: str) -> str:
-    """Invisible characters go; a run of white space and unsafe ones becomes one ``_``."""
+    """Remove invisible characters; replace runs of white space and unsafe characters by ``_``."""
     kept: list[str] = []
     for character in _INVISIBLE_MARKS.sub("", text):
         category = unicodedata.category(character)
         if category in ("Mn", "Mc"):
-            if kept and kept[-1] != " ":  # What a mark belongs to may be gone.
+            if kept and kept[-1] != " ":  # Otherwise its base character was removed.
                 kept.append(character)
         elif category[0] in "LN" or character in "._-+":
             kept.append(character)

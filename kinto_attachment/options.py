@@ -1,4 +1,4 @@
-"""The table of options: names, what their values may be, defaults and meanings."""
+"""The table of options: names, parsers, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pyramid_storage.extensions import GROUPS
 from kinto_attachment.errors import InvalidKey
 from kinto_attachment.names import Pattern, check_key
 
-PIECE_SIZE = 8 * 1024 * 1024  # Bytes of a large file that are sent to a storage at a time.
+PIECE_SIZE = 8 * 1024 * 1024  # Bytes of a large file that are sent to a storage in one call.
 MAX_TIMEOUT = 600  # Seconds.
-WEEK = 7 * 24 * 3600  # S3 and Google sign no URL for longer.
-# Types that a browser shows without running anything: no HTML, no SVG, no XML.
+WEEK = 7 * 24 * 3600  # The longest validity of signed URLs at S3 and Google.
+# Types that a browser shows without running scripts: no HTML, no SVG, no XML.
 INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* video/* text/plain"
 
 
-def text(value: Any) -> str:
-    # Kinto reads every setting as JSON when it can: ``folder = 2024`` comes as a number.
+def text(value: object) -> str:
+    # Kinto parses settings as JSON if possible: ``folder = 2024`` becomes a number.
     return str(value).strip()
 
 
-def boolean(value: Any) -> bool:
+def boolean(value: object) -> bool:
     known = {"true": True, "yes": True, "on": True, "1": True}
     known |= {"false": False, "no": False, "off": False, "0": False}
     try:
@@ -33,7 +33,7 @@ def boolean(value: Any) -> bool:
         raise ValueError("should be true or false") from None
 
 
-def number(value: Any) -> int:
+def number(value: object) -> int:
     try:
         parsed = int(text(value))
     except ValueError:
@@ -43,40 +43,40 @@ def number(value: Any) -> int:
     return parsed
 
 
-def within(least: int, most: int, said: str = "") -> Callable[[Any], int]:
-    """A parser of whole numbers between two bounds, which a message calls ``said``."""
+def within(least: int, most: int, shown: str = "") -> Callable[[object], int]:
+    """A parser of whole numbers between two bounds; messages show the bounds as ``shown``."""
 
-    def bounded(value: Any) -> int:
+    def bounded(value: object) -> int:
         parsed = number(value)
         if not least <= parsed <= most:
-            raise ValueError(f"should be {said or f'{least} to {most}'}")
+            raise ValueError(f"should be {shown or f'{least} to {most}'}")
         return parsed
 
     return bounded
 
 
-def seconds(value: Any) -> float:
+def seconds(value: object) -> float:
     try:
         parsed = float(text(value))
     except ValueError:
         raise ValueError("should be a number of seconds") from None
-    if not 0 < parsed <= MAX_TIMEOUT:  # Not true of NaN either.
+    if not 0 < parsed <= MAX_TIMEOUT:  # This also refuses NaN.
         raise ValueError(f"should be more than 0, and {MAX_TIMEOUT} at most")
     return parsed
 
 
-def duration(value: Any) -> float:
+def duration(value: object) -> float:
     """Seconds, from a number of them or from a number with a unit: ``90s``, ``30m``, ``1h``."""
     match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)", text(value))
     if match is None:
         raise ValueError("should be a time such as 90s, 30m, 1h or 7d")
     parsed = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-    if parsed > 36500 * 86400:  # Sockets and dates have limits, too.
+    if parsed > 36500 * 86400:  # Larger values overflow in sockets and dates.
         raise ValueError("should not be more than 100 years")
     return parsed
 
 
-def size(value: Any) -> int:
+def size(value: object) -> int:
     """A number of bytes such as ``512``, ``64K``, ``10M`` or ``1G``, in powers of 1,024."""
     match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text(value))
     if match is None:
@@ -85,8 +85,8 @@ def size(value: Any) -> int:
     return int(match[1]) * units[match[2]]
 
 
-def file_mode(value: Any) -> int:
-    # ``0640`` may have come through Kinto's JSON reading as the number 640.
+def file_mode(value: object) -> int:
+    # Kinto may have parsed ``0640`` as the number 640.
     if not re.fullmatch(r"(0o?)?[0-7]{3}", text(value)):
         raise ValueError("should be an octal file mode such as 0640")
     mode = int(text(value).removeprefix("0o"), 8)
@@ -95,29 +95,29 @@ def file_mode(value: Any) -> int:
     return mode
 
 
-def base_url(value: Any) -> str:
+def base_url(value: object) -> str:
     url = text(value)
     return url if not url or url.endswith("/") else url + "/"
 
 
-def base_urls(value: Any) -> tuple[str, ...]:
+def base_urls(value: object) -> tuple[str, ...]:
     urls = tuple(base_url(url) for url in text(value).split())
     if any(not re.match(r"https?://[^/?#]+/", url) or re.search(r"[?#]", url) for url in urls):
         raise ValueError("should be URLs with http:// or https://, separated by spaces")
     return urls
 
 
-def extensions(value: Any) -> frozenset[str]:
+def extensions(value: object) -> frozenset[str]:
     """pyramid_storage's groups and names, joined by ``+``; the empty set allows any."""
-    # Not read by pyramid_storage: nothing before or after a ``+`` is nothing to it, so that ``+``
-    # would allow any file, and a group with a space before it is an extension.
+    # Not parsed by pyramid_storage: it ignores empty parts, so that ``+`` would allow any file,
+    # and takes a group with a space before it for an extension.
     parts = [part.split() for part in text(value).lower().split("+")]
     if not all(parts):
         raise ValueError("should name extensions or groups, or be `any`")
     found = [name for part in parts for name in part]
     if "any" in found:
         if len(found) > 1:
-            raise ValueError("`any` goes with no other")
+            raise ValueError("`any` cannot be combined with others")
         return frozenset()
     for name in found:
         if not re.fullmatch(r"\.?[\w~-]+", name):
@@ -125,7 +125,7 @@ def extensions(value: Any) -> frozenset[str]:
     return frozenset(ext for name in found for ext in GROUPS.get(name, [name.removeprefix(".")]))
 
 
-def mimetypes(value: Any) -> Mapping[str, str]:
+def mimetypes(value: object) -> Mapping[str, str]:
     types = {}
     for entry in text(value).split(";"):
         extension, separator, mimetype = (part.strip() for part in entry.partition(":"))
@@ -137,7 +137,7 @@ def mimetypes(value: Any) -> Mapping[str, str]:
     return types
 
 
-def folder(value: Any) -> Pattern:
+def folder(value: object) -> Pattern:
     pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id"})
     try:
         check_key(pattern.format(bucket_id="b", collection_id="c").strip("/"))
@@ -146,14 +146,14 @@ def folder(value: Any) -> Pattern:
     return pattern
 
 
-def filename_pattern(value: Any) -> Pattern:
+def filename_pattern(value: object) -> Pattern:
     pattern = Pattern.parse(text(value), fields={"filename", "datetime", "rid"})
     if "/" in text(value):
         raise ValueError("should have no slash (use `folder`)")
     return pattern
 
 
-def media_types(value: Any) -> frozenset[str]:
+def media_types(value: object) -> frozenset[str]:
     """Media types and ``type/*``; the empty set by ``none``."""
     found = frozenset(re.split(r"[\s,]+", text(value).lower())) - {""}
     if not found:
@@ -168,13 +168,16 @@ def media_types(value: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class DownloadMode:
-    """How ``GET R/attachment`` hands out the bytes; ``prefix`` is nginx's internal location."""
+    """How downloads are sent; ``prefix`` is nginx's internal location for x-accel-redirect.
+
+    ``proxy`` is another name for ``stream``, for storages that are servers themselves.
+    """
 
     mode: str
     prefix: str = ""
 
 
-def download_mode(value: Any) -> DownloadMode:
+def download_mode(value: object) -> DownloadMode:
     mode, _, prefix = text(value).partition(":")
     if mode not in ("stream", "proxy", "redirect", "x-sendfile", "x-accel-redirect"):
         raise ValueError(
@@ -182,27 +185,29 @@ def download_mode(value: Any) -> DownloadMode:
         )
     if (mode == "x-accel-redirect") != bool(prefix) or (prefix and not prefix.startswith("/")):
         raise ValueError("x-accel-redirect (and no other) takes a location: `:/prefix/`")
+    if mode == "proxy":
+        mode = "stream"
     return DownloadMode(mode, prefix if not prefix or prefix.endswith("/") else prefix + "/")
 
 
-def dotted_name(value: Any) -> str:
+def dotted_name(value: object) -> str:
     name = text(value)
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
         raise ValueError("should be the dotted name of a class, such as package.module.Class")
     return name
 
 
-# Limits of S3, but for a file's last part.
-PART_SIZE = within(5 * 2**20, 5 * 2**30, "5 MiB (5242880) to 5 GiB")
+# The limits of S3 for all parts of a file but the last.
+part_size = within(5 * 2**20, 5 * 2**30, "5 MiB (5242880) to 5 GiB")
 
 
 @dataclass(frozen=True)
 class Option:
-    """One row of the settings table; ``default`` is in the form that an ini file has."""
+    """One row of the settings table; ``default`` is as in an ini file."""
 
     name: str
-    parse: Callable[[Any], Any]
-    default: Any
+    parse: Callable[[object], Any]
+    default: object
     help: str
     per_collection: bool = False
     aliases: tuple[str, ...] = ()
@@ -224,7 +229,7 @@ OPTIONS = (
     Option("aws.cache_control", text, None, "Cache-Control of new objects"),
     Option("aws.num_retries", within(1, 10), None, "tries of a failing call; unset: 3"),
     Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 10"),
-    Option("aws.part_size", PART_SIZE, PIECE_SIZE, "bytes in each part of a large file"),
+    Option("aws.part_size", part_size, PIECE_SIZE, "bytes in each part of a large file"),
     Option("gcloud.bucket_name", text, None, "store in this Google Cloud Storage bucket"),
     Option("gcloud.credentials", text, None, "service account file; unset: Google's own chain"),
     Option("gcloud.project", text, None, "Google Cloud project"),

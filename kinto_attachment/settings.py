@@ -1,4 +1,4 @@
-"""The settings: parsed once at start-up, by the table of options, into a frozen object."""
+"""The settings: parsed once at start-up into a frozen object, by the table of options."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kinto_attachment.options import BACKENDS, OPTIONS, Option, base_url, boolea
 
 PREFIX = "attachment."  # Kinto strips its own ``kinto.`` from the names of settings.
 RESOURCES = "resources."
-BACKEND = "backend."  # Before the options of a class that is chosen by its name.
+BACKEND = "backend."  # The prefix of the options of a third-party storage.
 
 _BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}
 
 
 @dataclass(frozen=True)
 class CollectionSettings:
-    """The options that hold in one collection: attributes are the options' names."""
+    """The options that apply to one collection; attributes have the options' names."""
 
     folder: Pattern | None
     randomize: bool
@@ -40,13 +40,15 @@ class CollectionSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All options by name, and what buckets and collections have of their own."""
+    """All options by name, and the overrides for buckets and collections."""
 
     values: Mapping[str, Any]
     overrides: Mapping[tuple[str, ...], Mapping[str, Any]] = field(default_factory=dict)
-    own_options: Mapping[str, Any] = field(default_factory=dict)  # As given, of ``backend``.
+    own_options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # Of a third-party storage, unparsed.
     readonly: bool = False
-    # Kinto's own, which win over what a client calls the server.
+    # Kinto's own settings, which take precedence over the Host header.
     http_scheme: str | None = None
     http_host: str | None = None
 
@@ -55,7 +57,7 @@ class Settings:
 
     @cached_property
     def backend(self) -> str:
-        """The name of the one option that chooses the storage."""
+        """The name of the option that chooses the storage."""
         return next(name for name in BACKENDS if self.values[name])
 
     def backend_options(self, known: Iterable[str]) -> dict[str, str]:
@@ -71,13 +73,13 @@ class Settings:
         return {name: value for name, value in found.items() if value}
 
     def for_collection(
-        self, bucket_id: str, collection_id: str, also: str | None = None
+        self, bucket_id: str, collection_id: str, alias: str | None = None
     ) -> CollectionSettings:
-        """What holds in a collection: the narrowest setting wins.
+        """The settings for a collection: the most specific one takes precedence.
 
-        ``also`` is another name of the bucket; its id wins.
+        ``alias`` is another name of the bucket; settings for its id take precedence.
         """
-        names = [bucket_id] if also is None else [also, bucket_id]
+        names = [bucket_id] if alias is None else [alias, bucket_id]
         rules = {
             option.name: self.values[option.name] for option in OPTIONS if option.per_collection
         }
@@ -90,7 +92,7 @@ class Settings:
     def parse(cls, settings: Mapping[str, Any]) -> Settings:
         """Read Kinto's settings (and its environment variables).
 
-        :raises ConfigurationError: names the setting, and for a typo the likely one.
+        :raises ConfigurationError: the message names the setting, and suggests one for a typo.
         """
         given = {k.removeprefix(PREFIX): v for k, v in settings.items() if k.startswith(PREFIX)}
         values: dict[str, Any] = {}
@@ -121,15 +123,15 @@ class Settings:
         return parsed
 
 
-def _as_text(value: Any) -> str:
-    # Kinto has read it as JSON where that is possible: ``true`` comes as a truth value.
+def _as_text(value: object) -> str:
+    # Kinto parses settings as JSON if possible: ``true`` becomes a boolean.
     return value.strip() if isinstance(value, str) else json.dumps(value)
 
 
 def _value(option: Option, given: Mapping[str, Any]) -> Any:
     """The option's value from the settings, the environment or its default.
 
-    :raises ConfigurationError: it is set twice, differently, or to a bad value.
+    :raises ConfigurationError: it is set to different values under two names, or is invalid.
     """
     names = (option.name, *option.aliases)
     found = {name: read_env(f"kinto.{PREFIX}{name}", given.get(name)) for name in names}
@@ -147,7 +149,7 @@ def _value(option: Option, given: Mapping[str, Any]) -> Any:
     return next(iter(parsed.values()))
 
 
-def _parsed(option: Option, name: str, value: Any) -> Any:
+def _parsed(option: Option, name: str, value: object) -> Any:
     try:
         return option.parse(value)
     except ValueError as error:
@@ -181,9 +183,9 @@ def _known(option: str, name: str, known: Mapping[str, Option]) -> Option:
 def _check_backends(settings: Settings) -> None:
     chosen = [name for name in BACKENDS if settings[name]]
     if len(chosen) != 1:
-        wanted = ", ".join(full_name(name) for name in BACKENDS)
+        known = ", ".join(full_name(name) for name in BACKENDS)
         got = " and ".join(full_name(name) for name in chosen) or "none"
-        raise ConfigurationError(f"Set one storage, exactly: one of {wanted} (set: {got}).")
+        raise ConfigurationError(f"Set one storage, exactly: one of {known} (set: {got}).")
     if settings.own_options and settings.backend != "backend":
         name = next(iter(settings.own_options))
         raise ConfigurationError(
@@ -198,5 +200,5 @@ def _check_backends(settings: Settings) -> None:
 
 
 def full_name(name: str) -> str:
-    """A setting as an ini file names it."""
+    """The full name of a setting, as in an ini file."""
     return f"kinto.{PREFIX}{name}"

@@ -1,4 +1,4 @@
-"""The URIs of Kinto's objects, as permissions and events have them: without the API's version."""
+"""The URIs of Kinto's objects, without the API version, as in permissions and events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RecordURI:
 
     @classmethod
     def parse(cls, text: str) -> RecordURI:
-        """:raises ValueError: this is not the URI of a record."""
+        """:raises ValueError: the text is not the URI of a record."""
         match text.split("/"):
             case ["", "buckets", bucket_id, "collections", collection_id, "records", record_id]:
                 return cls(bucket_id, collection_id, record_id)

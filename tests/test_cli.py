@@ -147,9 +147,9 @@ def test_progress_is_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    from kinto_attachment.maintenance.gc import Report
+    from kinto_attachment.maintenance.gc import GcReport
 
-    cli.show(Report(unlinked=[f"key-{number}" for number in range(25)]), as_json=False)
+    cli.show(GcReport(unlinked=[f"key-{number}" for number in range(25)]), as_json=False)
     shown = capsys.readouterr().out
     assert "  key-19\n  … and 5 more\n" in shown
     assert "key-20" not in shown

@@ -15,7 +15,6 @@ from kinto_attachment.names import (
     content_disposition,
     disposition_filename,
     extension,
-    fitting,
     key_from_url,
     mimetype,
     numbered,
@@ -23,6 +22,7 @@ from kinto_attachment.names import (
     public_url,
     random_name,
     safe_name,
+    shortened,
 )
 from kinto_attachment.storage import check_key
 
@@ -133,7 +133,7 @@ class TestFitting:
         ],
     )
     def test_keeps_the_extension(self, name: str, suffix: str, fitted: str) -> None:
-        assert fitting(name, suffix) == fitted
+        assert shortened(name, suffix) == fitted
         assert len(fitted.encode()) <= 255
 
 
@@ -326,7 +326,7 @@ class TestContentDisposition:
         header = content_disposition(filename)
         assert re.fullmatch(r"[ -~]+", header)
         assert len(header) < 1200
-        expected = fitting(printable(filename))
+        expected = shortened(printable(filename))
         # Read back by us, and by a parser that is not ours.
         assert (disposition_filename(header) or "") == expected
         kind, parameters = parse_options_header(header)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kinto_attachment import cli
-from tests.support import ROOT
+from tests.support import ROOT, live
+from tests.support.application import RECORD
 
 PACKAGE = ROOT / "kinto_attachment"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -73,3 +74,15 @@ def test_a_local_folder_needs_no_extra(tmp_path: Path) -> None:
 def test_the_command_is_installed() -> None:
     (command,) = entry_points(group="console_scripts", name="kinto-attachment")
     assert command.load() is cli.main
+
+
+def test_refusals_have_their_messages_without_docstrings(tmp_path: Path) -> None:
+    without_docstrings = {"PYTHONOPTIMIZE": "2"}  # As ``python -OO``.
+    settings = {"base_path": str(tmp_path), "extensions": "text"}
+    with live.kinto(settings, environ=without_docstrings) as server, live.Client(server) as client:
+        client.put("/buckets/b")
+        client.put("/buckets/b/collections/c")
+        status, _, answer = client.attach(RECORD, b"MZ", "setup.exe")
+        assert (status, answer["message"]) == (400, "body: File extension is not allowed.")
+        assert client.request("GET", RECORD)[0] == 404
+        assert client.attach(RECORD, b"Hello", "hello.txt")[0] == 201

@@ -81,7 +81,7 @@ class TestDefaults:
         ("mimetypes", ".FTL:text/x-fluent", {".ftl": "text/x-fluent"}),
         ("mimetypes", " .a:a/b ; .c : c/d+e", {".a": "a/b", ".c": "c/d+e"}),
         ("downloads", "stream", DownloadMode("stream")),
-        ("downloads", "proxy", DownloadMode("proxy")),
+        ("downloads", "proxy", DownloadMode("stream")),
         ("downloads", "x-sendfile", DownloadMode("x-sendfile")),
         ("downloads", "x-accel-redirect:/p", DownloadMode("x-accel-redirect", "/p/")),
         ("downloads", "x-accel-redirect:/p/", DownloadMode("x-accel-redirect", "/p/")),

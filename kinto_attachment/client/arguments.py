@@ -1,4 +1,4 @@
-"""What the commands for uploads and downloads share: kinto-http's options, and some more."""
+"""The options that the commands for uploads and downloads share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8888/v1"
 
 
 def add_options(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
-    """Add what both commands take to a parser that may be a subparser."""
+    """Add the options of both commands to a parser, which may be a subparser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = description
     parser.epilog = f"{EXIT_CODES}\nExamples:\n{examples}"
@@ -56,9 +56,11 @@ def client_of(arguments: argparse.Namespace, stop: Stop) -> AttachmentClient:
 
 @contextlib.contextmanager
 def reporting(arguments: argparse.Namespace) -> Iterator[Report]:
-    """The report that fits the options and where the output goes; the log goes there too."""
+    """The report for the options and the kind of terminal; log messages go there, too."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # Names may have letters that the terminal has not.
+        if hasattr(
+            stream, "reconfigure"
+        ):  # Names may have characters that the terminal cannot show.
             stream.reconfigure(errors="replace")
     report = _report(arguments)
     handler = _LogHandler(report)

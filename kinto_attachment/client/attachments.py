@@ -23,18 +23,18 @@ from kinto_attachment.http.streams import Reader
 from kinto_attachment.metadata import Attachment, Original
 
 Record = str | Mapping[str, Any]
-"""A record, or its id. A record's attachment is taken as the record has it, not looked up."""
+"""A record, or its id. If it is a record, its attachment is not looked up again."""
 
 PAGE = 1000
 
 
 class AttachmentClient:
-    """Uploads and downloads the files of one collection; may be shared by threads.
+    """Uploads and downloads the files of one collection; threads may share it.
 
-    ``auth`` is whatever kinto-http takes: a pair of user and password, ``"user:password"``,
-    ``"Bearer token"``, an object of requests. ``retries`` is how often a request is sent
-    again when the connection breaks or the server is busy. ``kinto`` is a kinto-http client
-    on the same session, for everything that is not about files.
+    ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,
+    ``"Bearer token"``, or an auth object of requests. ``retries`` is how often a request is
+    retried if the connection breaks or the server is busy. ``kinto`` is a kinto-http client with
+    the same session, for everything that is not about files.
 
     >>> client = AttachmentClient(server_url, "default", "docs", auth=("alice", "secret"))
     >>> attachment = client.upload("hello", io.BytesIO(b"Hello!"), filename="hello.txt")
@@ -71,10 +71,10 @@ class AttachmentClient:
         safe: bool = False,
         if_match: int | str | None = None,
     ) -> Attachment:
-        """Attach a file, by its path or open for reading, and set attributes of its record.
+        """Attach a file, given as a path or open for reading, and set attributes of its record.
 
-        The record is created when there is none; attributes that ``data`` does not name stay.
-        With ``safe``, there has to be none; with ``if_match``, it has to have this
+        The record is created if it does not exist; attributes that are not in ``data`` stay as
+        they are. With ``safe``, the record must not exist; with ``if_match``, it must have this
         ``last_modified``.
 
         >>> client.upload("report", "report.csv", {"year": 2025}).filename
@@ -83,15 +83,15 @@ class AttachmentClient:
         Traceback (most recent call last):
         kinto_attachment.client.errors.ConflictError: 412 Precondition Failed: Resource was ...
 
-        :raises ConflictError: see above; nothing has changed.
-        :raises MismatchError: the file has changed while it was sent; nothing else has.
-        :raises RejectedError: the server takes no such file.
+        :raises ConflictError: the record exists, or has another ``last_modified``; unchanged.
+        :raises MismatchError: the file changed while it was sent; the record is unchanged.
+        :raises RejectedError: the server refuses the file.
         """
         conditions = _conditions(safe, if_match)
         with Source.of(file) as source:
             name = filename or source.name
             if not name:
-                raise ValueError("A file without a name needs a filename")
+                raise ValueError("The file has no name: set filename")
             kind = mimetype or names.mimetype(name, None, {})
             form = Form(source, name, kind, _fields(data, permissions), progress)
             return self._send(record_id, form, conditions)
@@ -106,32 +106,32 @@ class AttachmentClient:
     ) -> Attachment:
         """Write a record's file to a path, or to a file open for writing.
 
-        What was compressed by the server, or before the upload, is decompressed. The target
-        gets the bytes once they have the announced size and hash. ``partial_file`` keeps what
-        has come of a download that breaks off; the next one with the same goes on from there.
+        Files that were compressed by the server, or before the upload, are decompressed. The
+        target is written after the size and the hash have been verified. ``partial_file`` keeps
+        the bytes of an interrupted download; the next download with the same path resumes it.
 
         >>> client.download("hello", "copy.txt").size
         6
         >>> Path("copy.txt").read_text()
         'Hello!'
 
-        :raises NotFoundError: no such record, or it has no attachment.
-        :raises ConflictError: the file is no longer the one that ``record`` says.
-        :raises MismatchError: size or hash are not as announced; the target is as it was.
+        :raises NotFoundError: the record does not exist, or has no attachment.
+        :raises ConflictError: the file has been replaced since ``record`` was read.
+        :raises MismatchError: size or hash are wrong; the target is unchanged.
         """
         try:
             return self._download(record, target, progress, partial_file)
         except ConflictError:
             if not isinstance(record, str):
                 raise
-            # Somebody has replaced the file since we looked at the record: look again.
+            # The file was replaced after the record was read.
             return self._download(record, target, progress, partial_file)
 
     def open(self, record: Record) -> BinaryIO:
-        """The record's file, to be read here and there without downloading all of it.
+        """Open the record's file for reading, without downloading all of it.
 
-        Reading goes over the network, by ranges of what is asked for. A file that was
-        compressed is decompressed while it is read; to seek in it is slow.
+        Each read requests a range from the server. A file that was compressed is decompressed
+        while it is read; seeking in it is slow.
 
         >>> with client.open("hello") as file:
         ...     file.seek(-2, io.SEEK_END), file.read()
@@ -140,17 +140,17 @@ class AttachmentClient:
         return open_content(self.session, self._endpoint(record), self.content(record))
 
     def stat(self, record: Record) -> Attachment:
-        """What the record says of its file, which is not looked at.
+        """The attachment of a record, without requesting the file.
 
         >>> client.stat("hello").hash[:8]
         '334d016f'
 
-        :raises NotFoundError: no such record, or it has no attachment.
+        :raises NotFoundError: the record does not exist, or has no attachment.
         """
         return self.content(record).stored
 
     def exists(self, record: Record) -> bool:
-        """Whether there is such a record, and it has an attachment.
+        """Whether the record exists and has an attachment.
 
         >>> client.exists("hello"), client.exists("bye")
         (True, False)
@@ -170,7 +170,7 @@ class AttachmentClient:
         *,
         safe: bool = False,
     ) -> Attachment:
-        """Attach a record's file to another record too: the bytes come and go, through here.
+        """Attach a record's file to another record, by a download and an upload.
 
         >>> client.copy("hello", "hello-again").filename
         'hello.txt'
@@ -182,13 +182,13 @@ class AttachmentClient:
             return self._send(target_id, form, _conditions(safe, None))
 
     def remove(self, record: Record) -> None:
-        """Detach the record's file, and delete it; the record stays.
+        """Remove and delete the record's file; the record stays.
 
         >>> client.remove("hello-again")
         >>> client.exists("hello-again")
         False
 
-        :raises NotFoundError: no such record.
+        :raises NotFoundError: the record does not exist.
         """
         self.session.request("delete", self._endpoint(record))
 
@@ -202,16 +202,19 @@ class AttachmentClient:
             yield from page
 
     def pages(self, **parameters: Any) -> Iterator[tuple[list[dict[str, Any]], int]]:
-        """The same as lists, each with the collection's timestamp when it was made."""
+        """The same in pages, each with the timestamp of the collection at that time."""
         endpoint = self.kinto.get_endpoint("records")
         parameters.setdefault("_limit", PAGE)
         while endpoint:
             answer, headers = self.session.request("get", endpoint, params=parameters or None)
             yield answer["data"], int(headers["ETag"].strip('"'))
-            endpoint, parameters = headers.get("Next-Page"), {}  # The next page's URL has them.
+            endpoint, parameters = (
+                headers.get("Next-Page"),
+                {},
+            )  # They are part of the URL of the next page.
 
     def content(self, record: Record) -> Content:
-        """What a record's file is, and what is packed in it."""
+        """The attachment of a record, and the files that are compressed in it."""
         if not isinstance(record, str):
             return Content.of(record)
         endpoint = self.kinto.get_endpoint("record", id=record)
@@ -242,12 +245,12 @@ class AttachmentClient:
             response = self.session.send("POST", self._endpoint(record_id), headers, form)
             attachment = contents.attachment(response.json())
         except ConflictError as error:
-            # The first attempt may have succeeded, and its answer been lost.
+            # An earlier attempt may have succeeded, with its response lost.
             if error.attempts == 1 or not self._has(record_id, sent):
                 raise
             attachment = self.stat(record_id)
         if _received(attachment).hash != sent:
-            raise MismatchError("The server has stored other bytes than were sent")
+            raise MismatchError("The server has stored other bytes than those sent")
         return attachment
 
     def _has(self, record_id: str, sha256: str) -> bool:
@@ -258,7 +261,7 @@ class AttachmentClient:
 
 
 def _received(attachment: Attachment) -> Attachment | Original:
-    """What the server got: it may have compressed it since."""
+    """The file that the server received, before it compressed it."""
     return attachment.original or attachment
 
 

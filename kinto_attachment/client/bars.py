@@ -1,4 +1,4 @@
-"""Progress bars: one for each file on its way, and one for all of them."""
+"""Progress bars: one for each current transfer, and one for all files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rich.progress import (
 from kinto_attachment.client.outcomes import Report, Transfer, printable
 
 NAME_WIDTH = 30
-PAUSE = 0.05  # Seconds between two moves of a bar; more often than anybody sees.
+PAUSE = 0.05  # Seconds between updates of a bar.
 
 
 class BarReport(Report):
-    """A line for each file, when it is done, above bars that move."""
+    """Prints a line for each completed file, above progress bars."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class BarReport(Report):
     note = line
 
     def add(self, done: int, total: int) -> None:
-        """So many more bytes are done, and so many more there are in all."""
+        """Add to the bytes that are done, and to the total."""
         with self._lock:
             self._done += done
             self._total += total
@@ -74,7 +74,7 @@ class BarReport(Report):
 
 
 class Bar(Transfer):
-    """One file's bar, there from its first bytes to its last."""
+    """The bar of one file, shown from its first bytes to its last."""
 
     def __init__(self, report: BarReport, name: str, size: int) -> None:
         self._report = report
@@ -84,7 +84,7 @@ class Bar(Transfer):
         self._moved = 0.0
 
     def __exit__(self, *exc_info: object) -> None:
-        # What was not transferred, since it was there already or failed, will not be.
+        # If the file was skipped or failed, its remaining bytes are no longer expected.
         self._move(self._done, self._done)
         if self._task is not None:
             self._report.bars.remove_task(self._task)

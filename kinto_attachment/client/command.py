@@ -1,4 +1,4 @@
-"""How both commands run: plan, work in threads, report, and end in order."""
+"""Running a command: planning jobs, running them in threads, and reporting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Job = Callable[[], Outcome]
 
 class Command(Protocol):
     def plan(self) -> Iterator[Job]:
-        """What there is to do, looked up while it is being done."""
+        """The jobs, found while earlier ones are running."""
         ...
 
     def done(self, outcome: Outcome) -> None:
@@ -31,15 +31,15 @@ class Command(Protocol):
         ...
 
     def end(self, *, whole: bool) -> None:
-        """Called at last; not ``whole`` when something came between, Ctrl-C for one."""
+        """Called at the end; ``whole`` is False if the command was interrupted or failed."""
         ...
 
 
-Make = Callable[[argparse.Namespace, AttachmentClient, Report, Stop], Command]
+CommandFactory = Callable[[argparse.Namespace, AttachmentClient, Report, Stop], Command]
 
 
-def run(arguments: argparse.Namespace, make: Make) -> int:
-    """Run the command that ``make`` makes; its exit code."""
+def run(arguments: argparse.Namespace, make: CommandFactory) -> int:
+    """Create and run a command; returns its exit code."""
     stop = Stop()
     try:
         with reporting(arguments) as report:
@@ -71,7 +71,7 @@ def _work(command: Command, threads: int, stop: Stop, report: Report) -> None:
 
 
 def job(name: str, record: str | None, work: Callable[[], Outcome]) -> Job:
-    """The work on one file, whose failure is an outcome and no reason to stop."""
+    """The work on one file; if it fails, that is an outcome, and other jobs continue."""
     return partial(_attempt, name, record, work)
 
 
@@ -87,5 +87,5 @@ def failure(name: str, why: str, record: str | None = None) -> Outcome:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without Python's numbers and without the path, which is named already."""
+    """The reason of an error, without the errno and the path of an OSError."""
     return str(getattr(error, "strerror", None) or error)

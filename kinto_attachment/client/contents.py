@@ -1,4 +1,4 @@
-"""What a record's attachment is: the bytes that are stored, and what is packed in them."""
+"""The content of an attachment: the stored file, and the files compressed in it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GZIP_TYPES = ("application/gzip", "application/x-gzip")
 
 @dataclass(frozen=True)
 class Content:
-    """``stored`` is the attachment; ``layers`` are what comes out when it is gunzipped.
+    """``stored`` is the attachment; ``layers`` are the files that result from decompressing it.
 
-    There is a layer for the server's compression (``attachment.original``), one for that of
-    whoever uploaded it (``original``, of the record), or both, in this order.
+    There is a layer if the server compressed the file (``attachment.original``), and one if the
+    client did so before the upload (the record's ``original``), in this order.
     """
 
     stored: Attachment
@@ -32,7 +32,7 @@ class Content:
         stored = attachment(found)
         layers = [stored.original] if stored.original else []
         packed = layers[-1] if layers else stored
-        # Who replaces the file by another way may leave the record's ``original`` behind.
+        # Other clients may replace the file without removing the record's ``original``.
         zipped = packed.mimetype in GZIP_TYPES or packed.filename.endswith(".gz")
         if zipped and isinstance(record.get("original"), Mapping):
             layers.append(original(record["original"]))
@@ -40,12 +40,15 @@ class Content:
 
     @property
     def inside(self) -> Attachment | Original:
-        """The file as its owner knows it: with a name, a hash, a mimetype and a size."""
+        """The innermost file: the one that the user uploaded."""
         return self.layers[-1] if self.layers else self.stored
 
 
 def attachment(found: Mapping[str, Any]) -> Attachment:
-    """The attachment object of a server's answer."""
+    """The attachment object of a server's response.
+
+    :raises ClientError: an attribute is missing or has the wrong type.
+    """
     packed = found.get("original")
     return Attachment(
         filename=_text(found, "filename"),

@@ -1,4 +1,4 @@
-"""``kinto-attachment download``: the files of a collection's records to a folder."""
+"""``kinto-attachment download``: downloads the files of a collection to a folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def add_download_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def download(arguments: argparse.Namespace) -> int:
-    """Run the command; its exit code."""
+    """Run the command; returns its exit code."""
     return command.run(arguments, Download)
 
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Download:
-    """The command at work."""
+    """The state of a running command."""
 
     def __init__(
         self, arguments: argparse.Namespace, client: AttachmentClient, report: Report, stop: Stop
@@ -86,7 +86,7 @@ class Download:
             seen.update(record["id"] for record in page)
             yield from self._jobs(page)
         again = lookup.by_id(self._client, sorted(self._failed - seen))
-        self._failed &= seen | set(again)  # The others are gone.
+        self._failed &= seen | set(again)  # The others no longer exist.
         yield from self._jobs(again.values())
 
     def done(self, outcome: Outcome) -> None:
@@ -104,13 +104,15 @@ class Download:
         self._folder.save()
 
     def _changes(self) -> Iterator[list[dict[str, Any]]]:
-        wanted: dict[str, Any] = {"has_attachment": True, "_fields": lookup.FIELDS}
+        filters: dict[str, Any] = {"has_attachment": True, "_fields": lookup.FIELDS}
         since = {"_since": self._since} if self._since else {}
-        for page, timestamp in self._client.pages(**wanted, **since):
+        for page, timestamp in self._client.pages(**filters, **since):
             if self._timestamp is None:
                 self._timestamp = timestamp
                 if self._since and timestamp < self._since:
-                    self._report.note("The collection is older than the last run: all is new")
+                    self._report.note(
+                        "The collection was recreated or restored: all records are checked"
+                    )
                     self._since = 0
                     yield from self._changes()
                     return
@@ -132,11 +134,11 @@ class Download:
 
     def _download(self, record: dict[str, Any], content: Content, path: Path) -> Outcome:
         inside = content.inside
-        told = partial(Outcome, path.name, record=record["id"])
+        outcome = partial(Outcome, path.name, record=record["id"])
         with self._report.transfer(path.name, content.stored.size) as transfer:
             if _is_there(path, inside):
                 why = "already there"
-                return told(result="skipped", size=inside.size, hash=inside.hash, why=why)
+                return outcome(result="skipped", size=inside.size, hash=inside.hash, why=why)
 
             def progress(done: int, total: int) -> None:
                 self._stop.check()
@@ -146,15 +148,15 @@ class Download:
             try:
                 stored = self._client.download(record, path, progress, partial_file=part)
             except (ConflictError, NotFoundError):
-                # It was replaced since we asked for the records, and so has another hash.
+                # The file was replaced after the records were requested.
                 content = self._client.content(record["id"])
                 inside = content.inside
                 stored = self._client.download(record["id"], path, progress)
-        return told(result="downloaded", size=inside.size, hash=inside.hash, sent=stored.size)
+        return outcome(result="downloaded", size=inside.size, hash=inside.hash, sent=stored.size)
 
 
 def _source(client: AttachmentClient) -> str:
-    """The collection's URL, which is the same one for all who mean the same collection."""
+    """The URL of the collection, with the real id of the default bucket."""
     endpoint = client.kinto.get_endpoint("collection")
     if client.kinto.bucket_name == "default":
         root, _ = client.session.request("get", "/")
@@ -163,18 +165,18 @@ def _source(client: AttachmentClient) -> str:
     return f"{client.session.server_url.rstrip('/')}{endpoint}"
 
 
-def _is_there(path: Path, wanted: Attachment | Original) -> bool:
-    if not path.is_file() or path.stat().st_size != wanted.size:
+def _is_there(path: Path, expected: Attachment | Original) -> bool:
+    if not path.is_file() or path.stat().st_size != expected.size:
         return False
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for chunk in iter(partial(file.read, BLOCK), b""):
             digest.update(chunk)
-    return digest.hexdigest() == wanted.hash
+    return digest.hexdigest() == expected.hash
 
 
 def _timestamp(text: str) -> int:
-    number = int(text.strip('"'))  # As an ETag has it.
+    number = int(text.strip('"'))  # It may be copied from an ETag.
     if number < 0:
         raise argparse.ArgumentTypeError("should not be negative")
     return number

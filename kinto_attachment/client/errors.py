@@ -1,4 +1,4 @@
-"""What can go wrong with a client's request."""
+"""The errors of the client."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kinto_http.exceptions import KintoException
 
 
 class ClientError(KintoException):  # type: ignore[misc]
-    """Base of all errors of the client: one of kinto-http's, whose text is for people.
+    """Base of all errors of the client, and one of kinto-http's; the text is for users.
 
-    ``response`` is the server's answer, None when there was none. ``attempts`` is how many
+    ``response`` is the server's response, None if there was none. ``attempts`` is how many
     times the request was sent.
     """
 
@@ -25,34 +25,34 @@ class ClientError(KintoException):  # type: ignore[misc]
 
 
 class NotFoundError(ClientError):
-    """There is no such record, the record has no attachment, or no file has this key."""
+    """The record does not exist or has no attachment, or there is no file with this key."""
 
 
 class NotAllowedError(ClientError):
-    """The user may not do this, or the server does not know who it is (403, 401)."""
+    """The user is not allowed to do this (403) or not authenticated (401)."""
 
 
 class ConflictError(ClientError):
-    """The record, or its file, is not what it was expected to be (412)."""
+    """The record or its file does not match a precondition (412)."""
 
 
 class RejectedError(ClientError):
-    """The server does not take what was sent (any other 4xx)."""
+    """The server refuses the request (any other 4xx)."""
 
 
 class UnavailableError(ClientError):
-    """The server cannot be reached, or fails, and did so on every attempt."""
+    """The server could not be reached, or failed, in all attempts."""
 
 
 class MismatchError(ClientError):
-    """The bytes do not have the size and the hash that they should have; nothing is kept."""
+    """The bytes do not have the expected size and hash; they are not kept."""
 
 
 KINDS = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 412: ConflictError}
 
 
 def refusal(response: Any, attempts: int = 1) -> ClientError:
-    """The error for an answer that is none of 2xx."""
+    """The error for a response whose status is not 2xx."""
     status = response.status_code
     if status < 400:
         where = response.headers.get("Location")
@@ -68,5 +68,9 @@ def _reason(response: Any) -> str:
         return (
             f"{answer['error']}: {answer['message']}" if "error" in answer else answer["message"]
         )
-    except (ValueError, KeyError, TypeError):  # Not Kinto: a proxy, a storage, a load balancer.
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # The response is from a proxy, a storage or a load balancer.
         return str(response.reason)

@@ -1,4 +1,4 @@
-"""Files by key, on top of records: what an application needs to keep files somewhere."""
+"""A key-value store for files, on top of records."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.sources import Readable
 
-MAX_KEY_BYTES = 1024  # As S3 has it. Twice that, in a URL, is what servers take.
+MAX_KEY_BYTES = 1024  # The limit of S3. In a URL, a key takes twice that, which servers accept.
 LIST_LIMIT = 1000
 ID = "key-"
-AFTER = "g"  # Comes after all hexadecimal digits.
+AFTER = "g"  # Sorts after all hexadecimal digits.
 
 
 class FileStore:
-    """A key-value store whose values are files, in a collection of its own or not.
+    """A key-value store whose values are files; it may share its collection with other records.
 
-    A key is any text of up to 1,024 bytes of UTF-8, ``/`` and control characters included.
-    It is written out in the id of its record, so that getting one is one request, and that
-    Kinto finds all keys with a prefix by the index it has on ids; the record's field ``key``
-    is for people. The collection has to allow the extensions of the keys' last segments, or
-    all of them: ``kinto.attachment.extensions = any``.
+    A key is any text of up to 1,024 bytes of UTF-8, including ``/`` and control characters. It is
+    encoded in the id of its record, so that getting a file takes one request, and Kinto finds all
+    keys with a prefix by its index on ids. The record's field ``key`` is for readers only. The
+    collection has to allow the extensions of the keys' last segments, or all extensions:
+    ``kinto.attachment.extensions = any``.
 
     >>> store = FileStore(client)
     >>> store.set("pictures/cat.txt", b"Meow")
@@ -40,7 +40,7 @@ class FileStore:
         self.client = client
 
     def set(self, key: str, value: bytes) -> None:
-        """Store bytes under a key, in place of what is there."""
+        """Store bytes under a key, replacing those that are there."""
         self.set_file(key, io.BytesIO(value))
 
     def set_file(
@@ -51,11 +51,11 @@ class FileStore:
         mimetype: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Store a file, by its path or open for reading, of any size.
+        """Store a file of any size, given as a path or open for reading.
 
         >>> store.set_file("reports/2025.csv", "report.csv")
         """
-        # Kinto and PostgreSQL take no NUL in a text.
+        # Kinto and PostgreSQL refuse NUL in texts.
         data = {"key": key} if "\0" not in key else {}
         self.client.upload(
             record_id(key),
@@ -73,7 +73,7 @@ class FileStore:
         Traceback (most recent call last):
         kinto_attachment.client.errors.NotFoundError: No file has the key 'reports/1925.csv'
 
-        :raises NotFoundError: there is none.
+        :raises NotFoundError: there is no such key.
         """
         file = io.BytesIO()
         self.get_file(key, file)
@@ -84,7 +84,7 @@ class FileStore:
 
         >>> store.get_file("reports/2025.csv", "copy.csv")
 
-        :raises NotFoundError: there is none; nothing is written.
+        :raises NotFoundError: there is no such key; nothing is written.
         """
         try:
             self.client.download(record_id(key), file, progress)
@@ -105,7 +105,7 @@ class FileStore:
         >>> store.list()
         ['reports/2025.csv']
 
-        :raises NotFoundError: there is none.
+        :raises NotFoundError: there is no such key.
         """
         endpoint = self.client.kinto.get_endpoint("record", id=record_id(key))
         try:
@@ -140,9 +140,9 @@ class FileStore:
 
 
 def record_id(key: str) -> str:
-    """The id of a key's record: prefixes of keys are prefixes of ids, and order is kept.
+    """The id of a key's record; it preserves prefixes and the order of keys.
 
-    :raises ValueError: the key is empty, too long, or no text.
+    :raises ValueError: the key is empty, too long, or not valid Unicode.
     """
     encoded = key.encode("utf-8")
     if not 0 < len(encoded) <= MAX_KEY_BYTES:
@@ -151,7 +151,7 @@ def record_id(key: str) -> str:
 
 
 def key_of(identifier: str) -> str | None:
-    """The key that a record's id stands for, None if it was not made of one."""
+    """The key of a record's id, None if the id was not made from a key."""
     if not re.fullmatch(rf"{ID}([0-9a-f]{{2}})+", identifier):
         return None
     try:
@@ -161,9 +161,9 @@ def key_of(identifier: str) -> str | None:
 
 
 def _filename(key: str) -> str:
-    """What the file is called in its record: the key's last segment, as far as that is a name."""
+    """The filename in the record: the key's last segment, if that can be a filename."""
     printable = "".join(c for c in re.split(r"[/\\]", key)[-1] if c.isprintable()).strip()
-    return names.fitting(printable) if printable not in ("", ".", "..") else "file"
+    return names.shortened(printable) if printable not in ("", ".", "..") else "file"
 
 
 def _missing(key: str) -> NotFoundError:

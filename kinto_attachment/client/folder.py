@@ -1,4 +1,4 @@
-"""A folder of downloads: which file belongs to which record, and what was there the last time."""
+"""A folder of downloads: which file belongs to which record, and when it was last updated."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from kinto_attachment import names
 
 STATE = ".last_sync"
 PARTIAL = ".partial"
-STALE = 7 * 24 * 3600  # Seconds; what is left of a download that nobody went on with.
+STALE = 7 * 24 * 3600  # Seconds, after which the files of interrupted downloads are deleted.
 
 MAX_NAME_BYTES = 255  # Linux and others: NAME_MAX.
-MAX_ID = 40  # Characters; longer ids are abbreviated in names.
+MAX_ID = 40  # Characters; longer ids are replaced by a hash in names.
 NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
 
 
 @dataclass
 class Sync:
-    """What is known of one collection's files in the folder.
+    """The state of one collection in the folder.
 
-    ``timestamp`` is the collection's when it was last asked for changes, None before that;
-    ``failed`` are the ids of records to ask for again, ``files`` the names by record id.
+    ``timestamp`` is the collection's at the last run, None before the first one; ``failed`` are
+    the ids of records to be requested again, ``files`` the filenames by record id.
     """
 
     timestamp: int | None = None
@@ -43,10 +43,10 @@ class Sync:
 class Folder:
     """The folder; ``source`` is the URL of the collection that is downloaded into it.
 
-    What changed since the last time is a question to one server; whose file is whose is not,
-    so that the names stay when a server is reached by another URL.
+    Timestamps are stored by URL. The owners of files are compared without the server's name, so
+    that filenames stay the same if a server is reached by another URL.
 
-    :raises ValueError: its ``.last_sync`` is not one.
+    :raises ValueError: its ``.last_sync`` cannot be read.
     """
 
     def __init__(self, path: Path, source: str) -> None:
@@ -62,9 +62,9 @@ class Folder:
         }
 
     def place(self, record_id: str, filename: str) -> Path:
-        """Where a record's file goes: where it went the last time, and no other's does.
+        """The path for a record's file: the one of the last run, and of no other record.
 
-        Whatever the filename, the place is in this folder.
+        It is directly in this folder, whatever the filename.
         """
         owner = (self._collection, record_id)
         before = self.sync.files.get(record_id)
@@ -82,13 +82,13 @@ class Folder:
         return self.path / name
 
     def partial_file(self, record_id: str, sha256: str) -> Path:
-        """Where these bytes of a record's file are kept until all of them are there."""
+        """The path where the bytes of a record's file are kept until the download is complete."""
         folder = self.path / PARTIAL
         folder.mkdir(exist_ok=True)
         return folder / f"{_short(f'{self._collection} {record_id} {sha256}')}.part"
 
     def save(self) -> None:
-        """Keep what is known, and sweep."""
+        """Write the state, and delete old files of interrupted downloads."""
         text = json.dumps({source: asdict(sync) for source, sync in self._syncs.items()})
         new = self.path / f"{STATE}.{os.getpid()}"
         new.write_text(text, "utf-8")
@@ -103,27 +103,27 @@ class Folder:
 def _load(path: Path, source: str) -> dict[str, Sync]:
     try:
         found: Any = json.loads(path.read_text("utf-8"))
-        if isinstance(found, int):  # Nothing but a timestamp, as others write it.
+        if isinstance(found, int):  # Other tools write a timestamp only.
             return {source: Sync(found)}
         return {str(key): Sync(**value) for key, value in found.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read; without it, all files are looked at") from error
+        raise ValueError(f"{path} cannot be read; delete it to check all files again") from error
 
 
 def _candidates(filename: str, record_id: str) -> Iterator[str]:
     name = local_name(filename)
     yield name
     stem, dotted = os.path.splitext(name)
-    mark = record_id if len(record_id) <= MAX_ID else _short(record_id)
+    label = record_id if len(record_id) <= MAX_ID else _short(record_id)
     for number in count():
-        suffix = f"-{mark}-{number}{dotted}" if number else f"-{mark}{dotted}"
-        yield names.cut(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
+        suffix = f"-{label}-{number}{dotted}" if number else f"-{label}{dotted}"
+        yield names.truncated(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
 
 
 def local_name(filename: str) -> str:
-    """The last part of the name, without what file systems refuse, and never hidden."""
+    """The last part of the name, without characters that file systems refuse; never hidden."""
     name = re.split(r"[/\\]", names.printable(filename))[-1].strip()
     if os.name == "nt":
         name = NOT_ON_WINDOWS.sub("_", name)
@@ -132,12 +132,12 @@ def local_name(filename: str) -> str:
     if name.startswith("."):
         name = f"_{name}"
     stem, dotted = os.path.splitext(name)
-    dotted = names.cut(dotted, MAX_NAME_BYTES // 2)
-    return names.cut(stem, MAX_NAME_BYTES - len(dotted.encode())) + dotted
+    dotted = names.truncated(dotted, MAX_NAME_BYTES // 2)
+    return names.truncated(stem, MAX_NAME_BYTES - len(dotted.encode())) + dotted
 
 
 def _folded(name: str) -> str:
-    """The same for names that some file systems do not tell apart."""
+    """A form that is equal for names that some file systems treat as equal."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

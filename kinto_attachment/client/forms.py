@@ -1,4 +1,4 @@
-"""The form that uploads a file: of known length, and made while it is sent."""
+"""The form that uploads a file: generated while it is sent, with a known length."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kinto_attachment import names
 from kinto_attachment.client.sources import BLOCK, Source
 
 Progress = Callable[[int, int], object]
-"""Called with the bytes so far and the bytes in all; what it raises ends the transfer."""
+"""Called with the bytes so far and the total; an exception ends the transfer."""
 
 
 class Form:
     """A multipart/form-data body (RFC 7578) with one file; each iteration starts over.
 
-    The form builders at hand hold the file in memory, or cannot start over, and have no place
-    for the headers of a part: with ``Repr-Digest`` (RFC 9530) the server refuses a file that
-    has changed on the way, before it replaces anything.
+    Existing form builders keep the file in memory, or cannot start over, and do not support
+    headers of parts. By the part's ``Repr-Digest`` (RFC 9530), the server refuses a file that
+    was changed in transit.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Form:
         while done < size:
             block = self.source.read(min(BLOCK, size - done))
             done += len(block)
-            # A small file goes in one piece with what is around it.
+            # A small file is sent in one piece with the rest of the form.
             yield b"".join([before, block, self._tail if done == size else b""])
             before = b""
-            # It was sent when the next piece is asked for.
+            # The piece has been sent when the next one is requested.
             if self._progress:
                 self._progress(done, size)
         if not size:
@@ -68,8 +68,8 @@ def _field(boundary: str, name: str, value: Any) -> bytes:
 
 
 def _file_header(boundary: str, source: Source, filename: str, mimetype: str) -> bytes:
-    # Browsers and libraries disagree on names that are not plain ASCII: ``filename*`` has one
-    # meaning, and an older form of the name stands beside it.
+    # Encodings of names that are not ASCII differ between browsers and libraries; ``filename*`` is
+    # unambiguous, and ``filename`` is the fallback.
     disposition = names.content_disposition(filename).removeprefix("attachment")
     digest = base64.b64encode(bytes.fromhex(source.sha256)).decode()
     return (

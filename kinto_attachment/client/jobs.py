@@ -1,4 +1,4 @@
-"""Work done by several threads, in the order it comes, until it ends or is stopped."""
+"""Running jobs in several threads, in their order, until they are done or stopped."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import TypeVar
 Result = TypeVar("Result")
 Job = Callable[[], Result]
 
-GRACE = 2.0  # Seconds for the threads to end, once they are stopped.
+GRACE = 2.0  # Seconds for the threads to end after they were stopped.
 
 
 class Stopped(Exception):
-    """Somebody has asked for the work to stop."""
+    """The work was asked to stop."""
 
 
 class Stop:
-    """Asks all threads to stop: they look at it whenever they move bytes, and while they wait."""
+    """Asks all threads to stop; they check it whenever they move bytes, and while they wait."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -35,15 +35,15 @@ class Stop:
             raise Stopped()
 
     def sleep(self, seconds: float) -> None:
-        """:raises Stopped: after :meth:`set`, without waiting any longer."""
+        """:raises Stopped: at once after :meth:`set`."""
         self._event.wait(seconds)
         self.check()
 
 
 def run(work: Iterable[Job[Result]], jobs: int, stop: Stop) -> Generator[Result, None, None]:
-    """What the jobs return, as they get done; few of them are taken in advance.
+    """The results of the jobs, as they are completed; only a few jobs are taken in advance.
 
-    Closing it early, or Ctrl-C, stops the threads. Jobs should raise nothing but
+    Closing the generator early, or Ctrl-C, stops the threads. Jobs must not raise anything but
     :class:`Stopped`.
     """
     tasks: queue.SimpleQueue[Job[Result] | None] = queue.SimpleQueue()
@@ -59,7 +59,7 @@ def run(work: Iterable[Job[Result]], jobs: int, stop: Stop) -> Generator[Result,
                 finally:
                     results.put(result)
 
-    # Should one be stuck in the network when all is over, it does not keep the process alive.
+    # Daemons: a thread that is stuck in the network does not keep the process alive.
     threads = [threading.Thread(target=worker, daemon=True) for _ in range(jobs)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""The files that a user names, those in folders among them."""
+"""The files that a user names, including those in folders."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class LocalFile:
-    """``name`` is the file's own, or its path in the folder that the user named, with slashes.
+    """``name`` is the filename, or the path in the folder that the user named, with slashes.
 
-    ``problem`` says why it cannot be read, if so; ``size`` is in bytes.
+    ``problem`` is the reason if the file cannot be read; ``size`` is in bytes.
     """
 
     path: Path
@@ -26,7 +26,7 @@ class LocalFile:
 
 
 def find(paths: Iterable[str], *, recursive: bool) -> Iterator[LocalFile]:
-    """Each file once per mention, folders in the order of their names."""
+    """The files, those in folders sorted by name; a file that is named twice is found twice."""
     for text in paths:
         path = Path(text)
         if not path.is_dir():
@@ -34,7 +34,7 @@ def find(paths: Iterable[str], *, recursive: bool) -> Iterator[LocalFile]:
         elif recursive:
             yield from _in_folder(path)
         else:
-            yield LocalFile(path, str(path), problem="It is a folder; with --recursive it works")
+            yield LocalFile(path, str(path), problem="This is a folder: use --recursive")
 
 
 def _in_folder(root: Path) -> Iterator[LocalFile]:

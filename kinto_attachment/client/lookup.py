@@ -1,4 +1,4 @@
-"""The records that files were uploaded to before, found by id or by filename."""
+"""Finding the records that files were uploaded to before, by id or by filename."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.names import printable
 
 FIELDS = "attachment,original"
-# Where a filename may be: as sent, and as it was before either side compressed the file.
+# The attributes that may have the filename: as sent, or before client or server compressed it.
 NAMES = ("attachment.filename", "original.filename", "attachment.original.filename")
 MAX_QUERY = 2000  # Characters of a list in a URL; servers take URLs of 4,000 and more.
 
@@ -22,18 +22,18 @@ Found = Mapping[str, Any]
 
 
 def record_id(name: str) -> str:
-    """The id of the record for a file of this name, always the same."""
+    """The id of the record for a file of this name: its MD5, as a UUID."""
     digest = hashlib.md5(os.fsencode(name), usedforsecurity=False)
     return str(uuid.UUID(digest.hexdigest()))
 
 
 def sent_name(name: str) -> str:
-    """What the server makes of a filename: no folders, no control characters."""
+    """The filename as the server stores it: without folders and control characters."""
     return re.split(r"[/\\]", printable(name))[-1].strip()
 
 
 def by_id(client: AttachmentClient, ids: Iterable[str]) -> dict[str, Found]:
-    """Those of the records that exist, by their ids; asked for in few requests."""
+    """The records that exist, by their ids, requested in batches."""
     found: dict[str, Found] = {}
     for group in _groups(ids, len):
         for record in client.records(in_id=group, _fields=FIELDS):
@@ -42,18 +42,18 @@ def by_id(client: AttachmentClient, ids: Iterable[str]) -> dict[str, Found]:
 
 
 def by_name(client: AttachmentClient, names: Iterable[str]) -> dict[str, Found]:
-    """For each filename, the record that was last changed of those whose attachment has it."""
-    wanted = {json.dumps(name, ensure_ascii=False): name for name in names}
-    # Kinto splits lists at commas, whatever they are in.
-    single = [text for text in wanted if "," in text]
-    lists = list(_groups((text for text in wanted if "," not in text), _quoted_length))
+    """For each filename, the record whose attachment has it; the last changed, if several."""
+    by_text = {json.dumps(name, ensure_ascii=False): name for name in names}
+    # Kinto splits lists at all commas, also at those in quotes.
+    single = [text for text in by_text if "," in text]
+    lists = list(_groups((text for text in by_text if "," not in text), _quoted_length))
     found: dict[str, Found] = {}
     for field in NAMES:
         queries = [{f"in_{field}": group} for group in lists] + [{field: text} for text in single]
         for query in queries:
             for record in client.records(**query, _fields=FIELDS):
                 name = _value(record, field)
-                if json.dumps(name, ensure_ascii=False) in wanted:
+                if json.dumps(name, ensure_ascii=False) in by_text:
                     found.setdefault(name, record)
     return found
 

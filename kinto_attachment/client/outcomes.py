@@ -1,4 +1,4 @@
-"""What became of each file, and how to say so: in lines, in JSON."""
+"""The outcome for each file, and reports of outcomes as text or JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Result = Literal["uploaded", "downloaded", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``size`` and ``hash`` are those of the file itself, whatever was compressed on the way.
+    """``size`` and ``hash`` are those of the uncompressed file.
 
-    ``sent`` is the number of bytes that went over the network, ``why`` is for people.
+    ``sent`` is the number of bytes sent over the network; ``why`` is a text for users.
     """
 
     file: str
@@ -32,7 +32,7 @@ class Outcome:
 
 
 class Transfer:
-    """A file on its way; what is shown of it, where something is."""
+    """The display of a current transfer; this base class shows nothing."""
 
     def __enter__(self) -> Transfer:
         return self
@@ -41,13 +41,13 @@ class Transfer:
         pass
 
     def progress(self, done: int, total: int) -> None:
-        """Bytes so far, of all that are to be sent."""
+        """Show the bytes so far, and the total."""
 
 
 class Report:
-    """Says what becomes of each file in a line of its own, and counts.
+    """Prints a line for each outcome, and counts them.
 
-    With ``quiet``, only failures. Failures and notes go to stderr, the rest to stdout.
+    With ``quiet``, only failures are printed. Failures and notes go to stderr, others to stdout.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -69,10 +69,10 @@ class Report:
             self.summarize()
 
     def expect(self, size: int) -> None:
-        """So many more bytes are to be transferred."""
+        """Add to the bytes that are to be transferred."""
 
     def transfer(self, name: str, size: int) -> Transfer:
-        """To be entered while a file of ``size`` bytes, which were expected, is transferred."""
+        """A context manager for a transfer whose ``size`` was announced to :meth:`expect`."""
         return Transfer()
 
     def show(self, outcome: Outcome) -> None:
@@ -99,12 +99,12 @@ class Report:
         print(printable(text), flush=True)
 
     def note(self, text: str) -> None:
-        """Something that should be known, though nothing failed."""
+        """Print a message that is neither a result nor an error."""
         print(printable(text), file=sys.stderr, flush=True)
 
 
 class JsonReport(Report):
-    """An object per line: one for each file, and a last one that sums up."""
+    """Prints a JSON object per line: one for each file, and a summary at the end."""
 
     def show(self, outcome: Outcome) -> None:
         self.counts[outcome.result] += 1
@@ -118,12 +118,12 @@ class JsonReport(Report):
 
 
 def printable(text: str) -> str:
-    """Without what a terminal would obey: a file's name may be anybody's."""
+    """The text without control sequences for terminals, which a filename may contain."""
     return "".join(c if c.isprintable() else REPLACED for c in text)
 
 
 def readable(size: float) -> str:
-    """A size in bytes, for people: powers of 1,000."""
+    """A size in bytes as a text with units, in powers of 1,000."""
     if size < 1000:
         return f"{size:.0f} bytes"
     for unit in ("kB", "MB", "GB"):

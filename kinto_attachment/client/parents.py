@@ -1,4 +1,4 @@
-"""The bucket and the collection that records are uploaded to."""
+"""Creating the bucket and the collection that records are uploaded to."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from kinto_attachment.client.errors import ConflictError, NotAllowedError, NotFo
 
 
 def create(client: AttachmentClient) -> None:
-    """Create what is missing, as far as that is allowed: the uploads will tell if it is not."""
+    """Create what is missing, if the user may do so; otherwise, the uploads will fail."""
     is_there = _create(client, "collection")
-    # The default bucket is there as soon as something in it is asked for.
+    # The default bucket is created with the first request to it.
     if not is_there and client.kinto.bucket_name != "default" and _create(client, "bucket"):
         _create(client, "collection")
 
 
 def _create(client: AttachmentClient, kind: str) -> bool:
-    """Whether it exists now, as far as one is told."""
+    """Create a bucket or collection; False if it may still be missing."""
     endpoint = client.kinto.get_endpoint(kind)
     try:
         client.session.request("put", endpoint, data={}, headers={"If-None-Match": "*"})

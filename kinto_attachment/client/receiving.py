@@ -1,4 +1,4 @@
-"""A download becomes a file: whole and verified under its name, or not there at all."""
+"""Writing a download to a file, which appears only when it is complete and verified."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ except ImportError:  # Windows.
     flock = None  # type: ignore[assignment]
 
 Open = Callable[[int], Reader]
-"""From a position in the stored bytes to a reader of what comes from there on."""
+"""Opens the stored bytes at a position."""
 
 Writable = str | os.PathLike[str] | IO[bytes]
 
@@ -39,13 +39,12 @@ def receive(
     progress: Progress | None = None,
     partial_file: Path | None = None,
 ) -> None:
-    """Write the content, unpacked, to a path or to an open file.
+    """Write the content, decompressed, to a path or to an open file.
 
-    A path gets it when all of it is there and has been verified; an open file is not written
-    to before that either. With ``partial_file``, what has come stays there when the download
-    is cut off, and the next one goes on from it.
+    Neither is written to before the whole download has been verified. ``partial_file`` keeps the
+    bytes of an interrupted download, and the next one resumes it.
 
-    :raises MismatchError: nothing is kept.
+    :raises MismatchError: the size or the hash is wrong; nothing is kept.
     """
     if not isinstance(target, (str, os.PathLike)):
         _to_open_file(content, read_from, target, progress)
@@ -66,10 +65,10 @@ def receive(
 
 @contextlib.contextmanager
 def _clearing(part: Path, *, keep: bool) -> Iterator[None]:
-    """Should it fail, remove the part, unless it is to be kept and the next one can use it."""
+    """On failure, remove the part, unless it is to be kept and can be resumed."""
     try:
         yield
-    except BlockingIOError:  # It is another's.
+    except BlockingIOError:  # It belongs to another process.
         raise
     except BaseException as error:
         useless = isinstance(error, (ConflictError, MismatchError))
@@ -101,13 +100,13 @@ def _unpack_to(file: IO[bytes], layers: tuple[Original, ...], target: Path) -> N
 def _complete(
     file: IO[bytes], stored: Attachment, read_from: Open, progress: Progress | None
 ) -> None:
-    """Read on from what the file has, which may be from another time, and verify all of it."""
+    """Download what the file lacks, and verify it; if that fails, download it from the start."""
     start, digest = _what_is_there(file)
     if not _append(file, start, digest, stored, read_from, progress) and (
         not start or not _append(file, 0, hashlib.sha256(), stored, read_from, progress)
     ):
         file.truncate(0)
-        raise MismatchError(f"{stored.filename} arrived with another hash than announced")
+        raise MismatchError(f"{stored.filename} has another size or hash than announced")
 
 
 def _what_is_there(file: IO[bytes]) -> tuple[int, hashlib._Hash]:
@@ -128,7 +127,7 @@ def _append(
     read_from: Open,
     progress: Progress | None,
 ) -> bool:
-    """Whether the file, with what follows on its first ``start`` bytes, is the stored one."""
+    """Download from ``start`` on; returns whether the file has the right size and hash."""
     file.truncate(start)
     file.seek(start)
     size = start
@@ -144,7 +143,7 @@ def _append(
 
 
 def _unpack(file: IO[bytes], layers: tuple[Original, ...], output: IO[bytes]) -> IO[bytes]:
-    """Gunzip as many times as there are layers, each verified, the innermost into ``output``."""
+    """Decompress and verify each layer; the innermost is written to ``output``."""
     file.seek(0)
     chunks: Iterator[bytes] = iter(partial(file.read, BLOCK), b"")
     for layer in layers:
@@ -156,11 +155,11 @@ def _unpack(file: IO[bytes], layers: tuple[Original, ...], output: IO[bytes]) ->
 
 
 def gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The content of a gzip file (RFC 1952), whose members may be several.
+    """The content of a gzip file (RFC 1952), which may have several members.
 
-    However much a chunk holds, it comes in pieces of 256 KiB.
+    It is yielded in pieces of at most 256 KiB, however well it is compressed.
 
-    :raises MismatchError: it is none, or is cut off.
+    :raises MismatchError: it is not a gzip file, or it is truncated.
     """
     decompressor = None
     try:
@@ -177,7 +176,7 @@ def gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
     except zlib.error as error:
         raise MismatchError(f"{name} cannot be decompressed ({error})") from error
     if decompressor is not None and not decompressor.eof:
-        raise MismatchError(f"{name} cannot be decompressed: it is cut off")
+        raise MismatchError(f"{name} cannot be decompressed: it is truncated")
 
 
 def _verified(chunks: Iterator[bytes], layer: Original) -> Iterator[bytes]:
@@ -190,7 +189,9 @@ def _verified(chunks: Iterator[bytes], layer: Original) -> Iterator[bytes]:
         digest.update(chunk)
         yield chunk
     if size != layer.size or digest.hexdigest() != layer.hash:
-        raise MismatchError(f"{layer.filename} has another hash than announced, once unpacked")
+        raise MismatchError(
+            f"{layer.filename} has another size or hash than announced, after decompression"
+        )
 
 
 def _beside(path: Path) -> Path:
@@ -199,7 +200,10 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(file: IO[bytes]) -> Iterator[None]:
-    """Two processes that download into one folder do not write into one file."""
+    """Lock the file, so that only one process downloads it.
+
+    :raises BlockingIOError: another process has locked it.
+    """
     if flock is None:
         yield
         return
@@ -207,4 +211,4 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
         flock(file, LOCK_EX | LOCK_NB)
     except OSError as error:
         raise BlockingIOError("Another process is downloading this file") from error
-    yield  # The lock goes with the file.
+    yield  # Closing the file releases the lock.

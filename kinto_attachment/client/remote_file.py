@@ -1,4 +1,4 @@
-"""A stored file, read over the network: to its end whatever breaks, or anywhere in it."""
+"""Reading a stored file over the network: with retries, and with random access."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ BUFFER = 128 * 1024
 class RemoteReader(BaseReader):
     """The bytes from ``start`` to ``end`` (exclusive) of the file at ``endpoint``.
 
-    A connection that breaks is made anew, and goes on where the old one was.
+    If the connection breaks, reading continues on a new one.
 
-    :raises ConflictError: on reading, when the file is no longer ``attachment``'s.
+    :raises ConflictError: while reading, if the file was replaced.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RemoteReader(BaseReader):
         self._failures = 0
 
     def _read(self, size: int) -> bytes:
-        """:raises UnavailableError: nothing more comes, after all retries."""
+        """:raises UnavailableError: reading failed, after all retries."""
         while self.position < self.end:
             data = self._receive(min(size, self.end - self.position))
             if data:
@@ -67,7 +67,7 @@ class RemoteReader(BaseReader):
             response = self._response or self._open()
             data: bytes = response.raw.read1(size, decode_content=False)
             if not data:
-                raise ProtocolError("the answer ended too early")
+                raise ProtocolError("the response ended too early")
         except BROKEN as error:
             self.close()
             self._wait(error)
@@ -83,7 +83,7 @@ class RemoteReader(BaseReader):
 
     def _open(self) -> requests.Response:
         attachment = self._attachment
-        # A server between may compress what it passes on; then ranges are of something else.
+        # A proxy may compress responses; ranges would then be of the compressed form.
         headers = {"Accept-Encoding": "identity", "If-Match": f'"{attachment.hash}"'}
         whole = self.position == 0 and self.end == attachment.size
         if not whole:
@@ -92,21 +92,21 @@ class RemoteReader(BaseReader):
         if response.status_code != 206:
             self._skip(response)
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {self.position}-"):
-            raise MismatchError("The server sends other bytes than asked for")
+            raise MismatchError("The server sends another range than requested")
         return response
 
     def _skip(self, response: requests.Response) -> None:
-        """Drop the start of an answer that came whole though a range was asked for."""
+        """Drop the start of a whole file that was sent instead of a range."""
         left = self.position
         while left and (dropped := response.raw.read(min(left, BUFFER), decode_content=False)):
             left -= len(dropped)
 
 
 class RemoteFile(io.RawIOBase):
-    """A stored file as a Python file: read and sought in by ranges, each as large as is worth it.
+    """A stored file as a Python file object, read by range requests.
 
-    The ranges grow as long as the reading goes on without a jump, so that whoever reads all
-    of the file asks few times, and whoever reads here and there gets little that is not read.
+    The ranges grow while reading is sequential: reading the whole file takes few requests, and
+    random access downloads little that is not used.
     """
 
     def __init__(self, session: Session, endpoint: str, attachment: Attachment) -> None:
@@ -150,7 +150,7 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
     def _here(self) -> RemoteReader:
-        """A reader that has something at the current position."""
+        """A reader at the current position, which has not reached its end."""
         reader = self._reader
         if reader is not None and reader.position == self._position < reader.end:
             return reader
@@ -174,7 +174,7 @@ class RemoteFile(io.RawIOBase):
 
 
 def open_content(session: Session, endpoint: str, content: Content) -> BinaryIO:
-    """A stored file, to be read buffered, and decompressed as often as it was compressed."""
+    """Open a stored file with a buffer, decompressed if it was compressed."""
     raw = RemoteFile(session, endpoint, content.stored)
     file = cast(BinaryIO, io.BufferedReader(raw, BUFFER))
     for _ in content.layers:
@@ -183,7 +183,7 @@ def open_content(session: Session, endpoint: str, content: Content) -> BinaryIO:
 
 
 class _Unpacked(gzip.GzipFile):
-    """Closes what it reads from, which GzipFile does only if it has opened it."""
+    """Also closes the file that it reads from; GzipFile only closes files that it opened."""
 
     def __init__(self, packed: BinaryIO) -> None:
         super().__init__(fileobj=packed, mode="rb")

@@ -1,4 +1,4 @@
-"""kinto-http's session, made patient: it tries again, waits as told, and streams."""
+"""kinto-http's session with retries, pauses that the server asks for, and streaming."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from kinto_http.utils import urljoin as endpoint_url
 from requests.exceptions import ChunkedEncodingError, SSLError
 
 from kinto_attachment.client.errors import ClientError, UnavailableError, refusal
-from kinto_attachment.client.retries import AGAIN, Retries
+from kinto_attachment.client.retries import RETRIED_STATUSES, Retries
 
 logger = logging.getLogger("kinto_attachment.client")
 
-TIMEOUT = 60.0  # Seconds without a byte. The end of a large upload may take a server a while.
+TIMEOUT = 60.0  # Seconds without a byte. A server may need long after the end of a large upload.
 REDIRECTS = (302, 303, 307, 308)
-BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
+CONNECTION_ERRORS = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 T = TypeVar("T")
 
 
 class Body(Protocol):
-    """A request's body: iterated anew for each attempt, of a length known before."""
+    """A request's body: of known length, and iterated from the start for each attempt."""
 
     def __len__(self) -> int: ...
 
@@ -41,9 +41,9 @@ class Body(Protocol):
 class Session(KintoSession):  # type: ignore[misc]
     """Requests to one server, from any number of threads.
 
-    What kinto-http's session lacks: connections that break are tried again too, pauses grow,
-    ``Backoff`` is waited for instead of raised, bodies are sent anew from their start, and
-    answers can be streams. Errors are those of :mod:`kinto_attachment.client.errors`.
+    In addition to kinto-http's session, it retries after broken connections, with growing pauses;
+    it waits for ``Backoff`` instead of raising an error; it retries uploads from their start; and
+    it can stream responses. Errors are those of :mod:`kinto_attachment.client.errors`.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Session(KintoSession):  # type: ignore[misc]
         timeout: float = TIMEOUT,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        # kinto-http's own client knows all forms of ``auth``, strings among them.
+        # kinto-http's client converts all forms of ``auth``.
         known = kinto_http.Client(server_url=server_url, auth=auth).session.auth
         super().__init__(server_url, auth=known, timeout=timeout, headers=dict(headers or {}))
         self.retries = retries or Retries()
-        self._threads = threading.local()  # Sessions of requests are not to be shared.
+        self._threads = threading.local()  # Threads must not share sessions of requests.
 
     def request(self, method: str, endpoint: str, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """A request with JSON in and out: the answer's body and its headers."""
+        """Send a request with JSON; returns the response's JSON and headers."""
 
         def attempt() -> tuple[Any, Any]:
             answer: tuple[Any, Any] = super(Session, self).request(
@@ -71,7 +71,7 @@ class Session(KintoSession):  # type: ignore[misc]
             return answer
 
         # A second POST to a list would create a second object.
-        return self._patiently(attempt, repeatable=method.lower() != "post")
+        return self._with_retries(attempt, repeatable=method.lower() != "post")
 
     def send(
         self,
@@ -80,7 +80,7 @@ class Session(KintoSession):  # type: ignore[misc]
         headers: Mapping[str, str],
         body: Body,
     ) -> requests.Response:
-        """A request whose body is not JSON."""
+        """Send a request whose body is not JSON."""
         url = endpoint_url(self.server_url, endpoint)
 
         def attempt() -> requests.Response:
@@ -89,16 +89,16 @@ class Session(KintoSession):  # type: ignore[misc]
                 response = self._send(method, url, headers, body=watched)
             except requests.RequestException as error:
                 raise watched.error or error  # noqa: B904 - it is the error's context.
-            # Kinto sends those who leave out its version on to it; a body does not go along.
+            # Kinto redirects URLs without a version. A redirect loses the body: an error.
             return response if response.status_code < 300 else _fail(response)
 
-        return self._patiently(attempt)
+        return self._with_retries(attempt)
 
     def fetch(self, endpoint: str, headers: Mapping[str, str]) -> requests.Response:
-        """A GET whose answer is left to be read from ``raw``, and has to be closed.
+        """Send a GET; read the response from its ``raw``, and close it.
 
-        Where the server sends the client on, to a storage, neither credentials nor conditions
-        go along: a storage knows neither, and its URL is of one file for ever.
+        A redirect to a storage is followed without credentials and preconditions: the storage
+        does not know them, and its URL is always the one of the same file.
         """
         url = endpoint_url(self.server_url, endpoint)
 
@@ -109,10 +109,10 @@ class Session(KintoSession):  # type: ignore[misc]
                 response.close()
                 target = urljoin(response.url, location)
                 kept = {k: v for k, v in headers.items() if not k.startswith("If-")}
-                response = self._send("GET", target, kept, stream=True, away=True)
+                response = self._send("GET", target, kept, stream=True, offsite=True)
             return response if response.status_code in (200, 206) else _fail(response)
 
-        return self._patiently(attempt)
+        return self._with_retries(attempt)
 
     def _send(
         self,
@@ -122,16 +122,16 @@ class Session(KintoSession):  # type: ignore[misc]
         *,
         body: Body | None = None,
         stream: bool = False,
-        away: bool = False,
+        offsite: bool = False,
     ) -> requests.Response:
         response: requests.Response = self._requests().request(
             method,
             url,
             headers={"User-Agent": USER_AGENT, **self.headers, **headers},
             data=body,
-            auth=_nobody if away else self.auth,
+            auth=_no_credentials if offsite else self.auth,
             timeout=self.timeout,
-            allow_redirects=away,
+            allow_redirects=offsite,
             stream=stream,
         )
         if re.fullmatch(r"[0-9]{1,5}", pause := response.headers.get("Backoff", "")):
@@ -144,46 +144,48 @@ class Session(KintoSession):  # type: ignore[misc]
             found = self._threads.session = requests.Session()
         return found
 
-    def _patiently(self, attempt: Callable[[], T], *, repeatable: bool = True) -> T:
+    def _with_retries(self, attempt: Callable[[], T], *, repeatable: bool = True) -> T:
         number = 1
         while True:
             if self.backoff and (left := self.backoff - time.time()) > 0:
                 self.pause(left, "The server asks for a pause")
             try:
                 return attempt()
-            except BackoffException:  # Another thread was told to wait, between these two lines.
+            except BackoffException:  # Another thread was told to wait in the meantime.
                 continue
-            except ClientError:  # From the body: no answer of the server's.
+            except ClientError:  # It was raised by the body.
                 raise
             except (KintoException, requests.RequestException) as error:
-                failure, delay = self._judge(error, number, repeatable)
+                failure, delay = self._classify(error, number, repeatable)
                 if delay is None:
                     raise failure from error
             self.pause(delay, str(failure))
             number += 1
 
-    def _judge(
+    def _classify(
         self, error: Exception, number: int, repeatable: bool
     ) -> tuple[ClientError, float | None]:
-        """What the error means, and the seconds after which to try again (None: never)."""
+        """The client's error, and the seconds to wait before a retry (None: no retry)."""
         response = getattr(error, "response", None)
         if response is not None and response.status_code >= 300:
-            again = response.status_code in AGAIN
+            again = response.status_code in RETRIED_STATUSES
             delay = self.retries.delay(number, response.headers) if again else None
             return refusal(response, number), delay
-        # A certificate that is wrong stays wrong.
-        again = isinstance(error, BROKEN) and not isinstance(error, SSLError)
+        # An invalid certificate stays invalid.
+        again = isinstance(error, CONNECTION_ERRORS) and not isinstance(error, SSLError)
         delay = self.retries.delay(number) if again and repeatable else None
-        return UnavailableError(f"{self.server_url}: {_plain(error)}", attempts=number), delay
+        return UnavailableError(
+            f"{self.server_url}: {_innermost_reason(error)}", attempts=number
+        ), delay
 
     def pause(self, seconds: float, why: str) -> None:
-        """Wait before a request is sent again."""
-        logger.warning("%s; again in %.1f s", why, seconds)
+        """Wait before a retry."""
+        logger.warning("%s; retrying in %.1f s", why, seconds)
         self.retries.sleep(seconds)
 
 
 class _Body:
-    """Remembers what went wrong in a body, which requests takes for a broken connection."""
+    """Keeps the error of a body, which requests would report as a broken connection."""
 
     def __init__(self, body: Body) -> None:
         self._body = body
@@ -204,17 +206,17 @@ def _fail(response: requests.Response) -> NoReturn:
     error = KintoException(response.reason)
     error.response = response
     with response:
-        _ = response.content  # It says why; it is left unread where a stream was expected.
+        _ = response.content  # Read the error: streams are not read yet.
     raise error
 
 
-def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """No credentials, not even those that requests would find in a netrc file."""
+def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """No credentials, not even those of a netrc file."""
     return request
 
 
-def _plain(error: Exception) -> str:
-    """The innermost reason, without the names of the libraries around it."""
+def _innermost_reason(error: Exception) -> str:
+    """The message of the innermost error, without the names of libraries."""
     while True:
         inner = getattr(error, "reason", None)
         if not isinstance(inner, Exception):

@@ -1,4 +1,4 @@
-"""What is to be sent: read more than once, so that it can be hashed before and sent again."""
+"""Files to be uploaded: read once to be hashed, and again for each attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO
 
 from kinto_attachment.client.errors import MismatchError
 
-BLOCK = 256 * 1024  # Bytes moved at a time, here and elsewhere: progress is told after each.
+BLOCK = 256 * 1024  # Bytes moved at once; the progress is reported after each block.
 
 Readable = str | os.PathLike[str] | IO[bytes]
 
@@ -24,7 +24,7 @@ Readable = str | os.PathLike[str] | IO[bytes]
 class Source:
     """``size`` bytes of an open file from ``start`` on, with their SHA-256 in hex.
 
-    The file is one that nobody else moves in meanwhile.
+    No other code may read or seek in the file.
     """
 
     file: IO[bytes]
@@ -36,9 +36,9 @@ class Source:
     @classmethod
     @contextlib.contextmanager
     def of(cls, file: Readable | Source) -> Iterator[Source]:
-        """What a path names, or what is left to be read of an open binary file.
+        """The source for a path, or for the rest of an open binary file.
 
-        What can be read only once, such as a pipe, is copied to a temporary file first.
+        A file that cannot seek, such as a pipe, is copied to a temporary file first.
         """
         if isinstance(file, Source):
             yield file
@@ -68,7 +68,7 @@ class Source:
         """
         data = self.file.read(size)
         if not data:
-            raise MismatchError(f"{self.name or 'The file'} has changed while it was sent")
+            raise MismatchError(f"{self.name or 'The file'} changed while it was sent")
         return data
 
     def rewind(self) -> None:
@@ -76,7 +76,7 @@ class Source:
 
 
 def name_of(file: IO[bytes]) -> str | None:
-    """The file name of an open file, None where it has none (``open`` of a number has)."""
+    """The filename of an open file, None if it has none (such as after ``open`` of a number)."""
     name = getattr(file, "name", None)
     return os.path.basename(name) if isinstance(name, str) else None
 

@@ -1,4 +1,4 @@
-"""``kinto-attachment upload``: files and folders to records, one for each file."""
+"""``kinto-attachment upload``: uploads files and folders, to one record for each file."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def add_upload_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def upload(arguments: argparse.Namespace) -> int:
-    """Run the command; its exit code."""
+    """Run the command; returns its exit code."""
     return command.run(arguments, Upload)
 
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Upload:
-    """The command at work."""
+    """The state of a running command."""
 
     def __init__(
         self, arguments: argparse.Namespace, client: AttachmentClient, report: Report, stop: Stop
@@ -133,7 +133,7 @@ class Upload:
                 if record_id not in by_id and not file.nested
             }
             by_name = lookup.by_name(self._client, others.values())
-        except (NotAllowedError, NotFoundError):  # Who may write may not always read.
+        except (NotAllowedError, NotFoundError):  # The user may have no read permission.
             return {}
         found = {file: by_id.get(record_id) for file, record_id in ids.items()}
         found |= {file: by_name.get(name) for file, name in others.items()}
@@ -143,7 +143,7 @@ class Upload:
         record_id = found["id"] if found else lookup.record_id(file.name)
         problem = file.problem
         if not problem and (other := self._targets.setdefault(record_id, file)) is not file:
-            problem = f"{other.path} has the same name, and so the same record"
+            problem = f"{other.path} has the same name, and therefore the same record"
         if problem:
             self._report.expect(-file.size)
             return partial(command.failure, str(file.path), problem)
@@ -153,16 +153,18 @@ class Upload:
     def _upload(self, file: LocalFile, record_id: str, found: Found | None) -> Outcome:
         path = str(file.path)
         with Source.of(file.path) as source, self._report.transfer(path, file.size) as transfer:
-            told = partial(Outcome, path, record=record_id, size=source.size, hash=source.sha256)
+            outcome = partial(
+                Outcome, path, record=record_id, size=source.size, hash=source.sha256
+            )
             if not self._arguments.force and _is_there(found, source):
-                return told(result="skipped", why="already there")
+                return outcome(result="skipped", why="already there")
 
             def progress(done: int, total: int) -> None:
                 self._stop.check()
                 transfer.progress(done, total)
 
             sent = self._send(file, source, record_id, found, progress)
-            return told(result="uploaded", sent=sent)
+            return outcome(result="uploaded", sent=sent)
 
     def _send(
         self,
@@ -172,7 +174,7 @@ class Upload:
         found: Found | None,
         progress: Progress,
     ) -> int:
-        """The number of bytes that it took."""
+        """Upload the file; returns the number of bytes sent."""
         name = lookup.sent_name(file.name)
         mimetype = self._arguments.mimetype or names.mimetype(name, None, {})
         with contextlib.ExitStack() as stack:
@@ -181,7 +183,7 @@ class Upload:
                 original = Original(name, source.sha256, mimetype, source.size)
                 data["original"] = asdict(original)
                 source = stack.enter_context(_packed(source, self._stop))
-                name, mimetype = names.fitting(name, ".gz"), "application/gzip"
+                name, mimetype = names.shortened(name, ".gz"), "application/gzip"
             elif found and found.get("original"):
                 data["original"] = None  # It was compressed the last time.
             attachment = self._client.upload(
@@ -212,7 +214,7 @@ def _packed(source: Source, stop: Stop) -> Iterator[Source]:
 
 
 def _keeps_name(attachment: Attachment, name: str) -> bool:
-    """Whether the stored file's own name tells what it was called."""
+    """Whether the stored file is named after the uploaded one."""
     stored = unquote(urlsplit(attachment.location).path)
     stem = os.path.splitext(names.safe_name(name))[0]
     return stem in stored.rpartition("/")[2]

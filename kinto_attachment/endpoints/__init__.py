@@ -1,6 +1,6 @@
-"""The endpoints, one file per resource, with what they share.
+"""The endpoints: one file per resource, and what they share.
 
-Each view is a list of steps. This room may use all others but the commands (``maintenance``).
+Each view is a list of steps. This room may use all others except the commands (``maintenance``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from kinto_attachment.endpoints import attachment, stored_file
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
-    """The Cornice services; made once Kinto has read its settings, CORS among them."""
+    """The Cornice services; create them after Kinto has read its settings for CORS."""
     return [
         attachment.service(readonly=readonly, default_bucket=default_bucket),
         stored_file.service(),

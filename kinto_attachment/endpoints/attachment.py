@@ -23,18 +23,19 @@ from kinto_attachment.files.locations import own_key
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import FIELD
 
 ROUTE = "attachment"
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
-# Where the plugin of that name has /buckets/default, whichever of us is included first.
+# Used with the default_bucket plugin, which handles /buckets/default, in any order of includes.
 NOT_DEFAULT_PATH = PATH.replace("{bucket_id}", "{bucket_id:(?!default/)[^/]+}")
 
-View = Callable[[Any], Any]
+View = Callable[[Request], Response]
 
 
 class NoContent(HTTPNoContent):  # type: ignore[misc]
-    """A 204 that can be part of a batch's answer: Kinto asks each part for its JSON."""
+    """A 204 that can be part of a batch: Kinto reads the JSON of each part."""
 
     json = property(lambda self: {})
 
@@ -63,10 +64,10 @@ def service(*, readonly: bool, default_bucket: bool) -> Service:
 
 
 def counted(view: View) -> View:
-    """Count uploads by their result."""
+    """Count uploads in the metrics, by their result."""
 
     @wraps(view)
-    def counting(request: Any) -> Any:
+    def counting(request: Request) -> Response:
         result = "failed"
         try:
             response = view(request)
@@ -89,18 +90,18 @@ def counted(view: View) -> View:
 
 
 @counted
-def post_attachment(request: Any) -> Response:
+def post_attachment(request: Request) -> Response:
     """Attach the file of a form to the record, and set its attributes and permissions."""
     return upload(request, FormArrival)
 
 
 @counted
-def put_attachment(request: Any) -> Response:
-    """Attach the request's body, as it is, to the record."""
+def put_attachment(request: Request) -> Response:
+    """Attach the request's body to the record."""
     return upload(request, BodyArrival)
 
 
-def delete_attachment(request: Any) -> Response:
+def delete_attachment(request: Request) -> Response:
     """Detach the file from the record, and delete it."""
     record = request.context.existing_record()
     check_preconditions(request)
@@ -109,7 +110,7 @@ def delete_attachment(request: Any) -> Response:
     return NoContent()
 
 
-def patch_attachment(request: Any) -> Response:
+def patch_attachment(request: Request) -> Response:
     """Give the file another name or media type, without another upload."""
     attachment = request.context.existing_record().get(FIELD)
     if attachment is None:
@@ -119,13 +120,13 @@ def patch_attachment(request: Any) -> Response:
     return answer(request, records.write(request, None, None, renamed), renamed)
 
 
-def get_attachment(request: Any) -> Response:
-    """The record's current file, under its own name or as the query asks for it."""
-    context: RecordContext = request.context
-    metadata: Any = context.existing_record().get(FIELD)
+def get_attachment(request: Request) -> Response:
+    """The record's current file, with its own name or the one that the query requests."""
+    context = request.context
+    metadata = context.existing_record().get(FIELD)
     key, described = current_file(request, str(context.uri), metadata)
     file = downloads.StoredFile.find(request.registry.attachment_storage, key, described)
-    file = downloads.as_asked(request, file)
+    file = downloads.as_requested(request, file)
     response = downloads.respond(request, file, rules_of(request), downloads.CURRENT)
     downloads.announce(request, response, str(context.uri), metadata)
     return response
@@ -134,14 +135,14 @@ def get_attachment(request: Any) -> Response:
 # The steps.
 
 
-def upload(request: Any, arrival: type[Arrival]) -> Response:
-    """Attach a file, in whichever way it arrives."""
+def upload(request: Request, arrival: type[Arrival]) -> Response:
+    """Attach a file, in the given way of arriving."""
     check_preconditions(request)
     written, attachment = attach(request, arrival)
     return answer(request, written, attachment.to_json())
 
 
-def answer(request: Any, written: records.Written, attachment: dict[str, Any]) -> Response:
+def answer(request: Request, written: records.Written, attachment: dict[str, Any]) -> Response:
     response = Response(status=written.status, json=attachment)
     response.headers["Location"] = f"/{request.registry.route_prefix}{request.context.uri}"
     response.headers["ETag"] = written.etag
@@ -149,8 +150,8 @@ def answer(request: Any, written: records.Written, attachment: dict[str, Any]) -
     return response
 
 
-def check_preconditions(request: Any) -> None:
-    """Refuse before the body what Kinto would refuse after it (it is asked again then).
+def check_preconditions(request: Request) -> None:
+    """Refuse before the body is read what Kinto would refuse afterwards; Kinto checks it again.
 
     :raises HTTPPreconditionFailed: as Kinto does for the record itself.
     """
@@ -163,8 +164,11 @@ def check_preconditions(request: Any) -> None:
         raise modified_meanwhile(record if readable else None)
 
 
-def timestamp_header(request: Any, name: str) -> str:
-    """A record's ETag without its quotes, ``*``, or nothing."""
+def timestamp_header(request: Request, name: str) -> str:
+    """A record's ETag without its quotes, ``*``, or an empty text if there is no header.
+
+    :raises HTTPBadRequest: it is none of these.
+    """
     value = request.headers.get(name, "").strip()
     if value and value != "*" and not re.fullmatch(r'"\d{1,19}"', value):
         description = "The value should be integer between double quotes."
@@ -172,10 +176,12 @@ def timestamp_header(request: Any, name: str) -> str:
     return str(value.strip('"'))
 
 
-def current_file(request: Any, record_uri: str, metadata: Any) -> tuple[str, Mapping[str, Any]]:
-    """The key of the record's file, and what to say of it.
+def current_file(
+    request: Request, record_uri: str, metadata: Any
+) -> tuple[str, Mapping[str, Any]]:
+    """The key of the record's file, and its metadata.
 
-    :raises FileNotFound: the record has no attachment, or none of ours.
+    :raises FileNotFound: the record has no attachment, or one on another server.
     """
     registry = request.registry
     if isinstance(metadata, Mapping):

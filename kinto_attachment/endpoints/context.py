@@ -1,4 +1,4 @@
-"""Which permission an attachment request needs, and on which object: decided before the body."""
+"""The permission that an attachment request needs; checked before the body is read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kinto.views import raise_404_if_invalid_id
 from pyramid.httpexceptions import HTTPNotFound
 
 from kinto_attachment.files.locations import check_host
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.uris import RecordURI
 
 READS = ("GET", "HEAD")
@@ -26,7 +27,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
 
     resource_name = "record"
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Request) -> None:
         super().__init__(request)
         self._request = request
         ids = request.matchdict
@@ -36,7 +37,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         check_host(request)
         self._check_ids()
         self.current_object = self._get("record", self.uri.collection)
-        # A record goes with its collection, so there is nothing to ask if there is one.
+        # If the record exists, so does its collection.
         self.collection_exists = self.record is not None or self._find_collection()
         if not self.collection_exists and self._must_exist():
             raise self._not_found("collection", self.uri.collection_id, ERRORS.MISSING_RESOURCE)
@@ -44,7 +45,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """The record as it was before the body was read, None if there was none."""
+        """The record as it was before the body was read; None if it did not exist."""
         record: dict[str, Any] | None = self.current_object
         return record
 
@@ -54,9 +55,9 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
             raise self._not_found("record", self.uri.record_id, ERRORS.INVALID_RESOURCE_ID)
         return self.record
 
-    def check_permission(self, principals: Any, bound_perms: Any) -> bool:
+    def check_permission(self, principals: object, bound_perms: object) -> bool:
         if self.implicit_parents and not self.collection_exists:
-            return True  # One's own default bucket: creating collections needs no permission.
+            return True  # In their own default bucket, users may create collections.
         allowed: bool = super().check_permission(principals, bound_perms)
         return allowed
 
@@ -68,7 +69,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
             raise_invalid(self._request, location="path", description="Invalid object id")
 
     def _must_exist(self) -> bool:
-        # Like Kinto, do not tell those who may not read whether there is something to read.
+        # As in Kinto, users without the read permission cannot find out what exists.
         method = self._request.method
         return self.implicit_parents == (method not in WRITES)
 

@@ -1,22 +1,20 @@
-"""Answers that pages of other origins may read (Fetch Standard, "CORS protocol").
+"""CORS headers on all responses, so that pages of other origins may read them (Fetch Standard).
 
-Cornice adds its headers to requests that have an ``Origin``. That is not enough for what caches
-keep: what a picture has fetched, without one, a script reads afterwards.
+Cornice adds them only if a request has an ``Origin``. That is not enough for caches: a response
+that was requested for an image, without one, may later be used for a script.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from kinto.core import Service
 from pyramid.config import not_
 from pyramid.httpexceptions import HTTPNoContent
-from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
 from kinto_attachment.endpoints import attachment, stored_file
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
+from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
 EXPOSED_HEADERS = (
     "Accept-Ranges",
@@ -31,20 +29,20 @@ EXPOSED_HEADERS = (
 ROUTES = (attachment.ROUTE, stored_file.ROUTE)
 
 
-def on_response(event: Any) -> None:
-    """Have every answer of our endpoints, refusals and redirects included, say who may read it."""
+def on_response(event: ResponseEvent) -> None:
+    """Add CORS headers to all responses of our endpoints, including errors and redirects."""
     request, response = event.request, event.response
     if is_ours(request):
         origins = aslist(request.registry.settings["cors_origins"])
         share(response, any_origin="*" in origins)
 
 
-def is_ours(request: Any) -> bool:
+def is_ours(request: Request) -> bool:
     route = getattr(request, "matched_route", None)
     return route is not None and (route.name in ROUTES or is_of_default_bucket(request))
 
 
-def share(response: Any, *, any_origin: bool) -> None:
+def share(response: Response, *, any_origin: bool) -> None:
     headers = response.headers
     if any_origin:
         headers["Access-Control-Allow-Origin"] = "*"
@@ -55,11 +53,12 @@ def share(response: Any, *, any_origin: bool) -> None:
         headers["Access-Control-Expose-Headers"] = ", ".join(exposed)
 
 
-def add_options(config: Any, route_name: str, methods: tuple[str, ...]) -> None:
-    """Answer OPTIONS that are no preflight (RFC 9110 9.3.7); those are Cornice's."""
+def add_options(config: Configurator, route_name: str, methods: tuple[str, ...]) -> None:
+    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7)."""
 
-    def announce(request: Any) -> Response:
-        return HTTPNoContent(headers={"Allow": ", ".join(methods)})
+    def announce(request: Request) -> Response:
+        response: Response = HTTPNoContent(headers={"Allow": ", ".join(methods)})
+        return response
 
     config.add_view(
         announce,

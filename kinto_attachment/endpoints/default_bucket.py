@@ -1,16 +1,16 @@
-"""The attachments below ``/buckets/default``, which stands for the user's own bucket."""
+"""Attachments below ``/buckets/default``, the bucket of the current user."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from pyramid.httpexceptions import HTTPForbidden
-from pyramid.request import Request
+from pyramid.request import Request as PyramidRequest
 from pyramid.response import Response
 
+from kinto_attachment.kinto_types import Request
 
-def is_of_default_bucket(request: Any) -> bool:
-    """Whether Kinto's route of the default bucket has taken a request for one of our endpoints."""
+
+def is_of_default_bucket(request: Request) -> bool:
+    """Whether a request for our endpoint was matched by Kinto's route for the default bucket."""
     if request.matched_route.name != "default_bucket_collection":
         return False
     parts = request.matchdict.get("subpath", "").split("/")
@@ -18,9 +18,9 @@ def is_of_default_bucket(request: Any) -> bool:
 
 
 class AttachmentOfDefaultBucket:
-    """A view predicate: its view is preferred to Kinto's own for the default bucket."""
+    """A view predicate, by which our view takes precedence over Kinto's for the default bucket."""
 
-    def __init__(self, value: bool, config: Any) -> None:
+    def __init__(self, value: bool, config: object) -> None:
         self.value = value
 
     def text(self) -> str:
@@ -28,21 +28,21 @@ class AttachmentOfDefaultBucket:
 
     phash = text
 
-    def __call__(self, context: Any, request: Any) -> bool:
+    def __call__(self, context: object, request: Request) -> bool:
         return is_of_default_bucket(request) and request.method != "OPTIONS"
 
 
-def default_bucket_attachment(request: Any) -> Response:
-    """The same endpoints below ``/buckets/default``.
+def default_bucket_attachment(request: Request) -> Response:
+    """Pass a request on to the user's bucket.
 
-    Kinto's own view of the default bucket would read the body into memory to pass it on.
+    Kinto's own view for the default bucket would read the whole body into memory.
     """
     if request.authenticated_userid is None:
-        raise HTTPForbidden()  # Kinto makes a 401 of it.
+        raise HTTPForbidden()  # Kinto turns it into a 401.
     real = f"/buckets/{request.default_bucket_id}/"
     environ = {k: v for k, v in request.environ.items() if not k.startswith(("webob.", "bfg."))}
     environ["PATH_INFO"] = environ["PATH_INFO"].replace("/buckets/default/", real, 1)
-    subrequest = Request(environ)
+    subrequest: Request = PyramidRequest(environ)
     subrequest.registry = request.registry
     subrequest.parent = request
     subrequest.implicit_parents = True

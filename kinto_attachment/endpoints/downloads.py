@@ -1,4 +1,4 @@
-"""A stored file becomes a response: conditional, in ranges, handed over or redirected."""
+"""A stored file as a response: streamed, sent by the web server, or redirected to the storage."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from kinto_attachment.errors import FileNotFound, InvalidBody, StorageError
 from kinto_attachment.files.events import AttachmentRead
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.transactions import in_batch
-from kinto_attachment.files.uploads import served_as
+from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.http import ranges
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.names import clean_filename, content_disposition, public_url
 from kinto_attachment.options import DownloadMode
 from kinto_attachment.settings import CollectionSettings
@@ -35,8 +36,8 @@ from kinto_attachment.storage import (
 
 logger = logging.getLogger(__name__)
 
-# The content is hostile: whatever a browser makes of it, it runs nothing, with nobody's rights.
-# A video that is opened in a tab is a page of the browser's own making, with the file as media.
+# Files may be hostile: browsers must not run scripts in them, nor give them the site's origin.
+# A video that is opened in a tab is shown in a page of the browser, with the file as its media.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": (
@@ -46,21 +47,20 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
-# Answers depend on who asks: a cache must not give one user's to another, nor to nobody when the
-# user has logged out.
+# Responses depend on the user: a cache must not give them to another user, or after a logout.
 IDENTITY = "Authorization"
 FOREVER = "max-age=31536000, immutable"
 CURRENT = {"Cache-Control": "private, no-cache", "Vary": IDENTITY}
 # Not for ever: Chromium does not compare credentials that it adds to a request by itself.
 PRIVATE = CURRENT
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
-FIRST_SIZE = 64 * 1024  # Of the first read, which everybody waits for.
+FIRST_SIZE = 64 * 1024  # The first read is small, as it delays the response.
 
 
 class StreamedResponse(Response):  # type: ignore[misc]
-    """A response whose bytes nobody but the WSGI server may ask for.
+    """A response whose bytes are only for the WSGI server.
 
-    Kinto measures each response by its ``body``, which would read the file into memory.
+    Kinto reads the ``body`` of each response to log its size; that would load the file.
     """
 
     body = property(lambda self: b"")
@@ -68,14 +68,14 @@ class StreamedResponse(Response):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file to send, with what its record says of it."""
+    """A file to send, with its metadata from the record."""
 
     key: str
     filename: str
     mimetype: str
     hash: str
     stat: FileStat
-    is_saved: bool = False  # By a browser, even if it could be shown in place.
+    is_saved: bool = False  # Sent as an attachment, even if the settings allow its type inline.
 
     @classmethod
     def find(cls, storage: FileStorage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
@@ -91,50 +91,50 @@ class StoredFile:
         filename, mimetype, sha256 = (
             str(metadata.get(name) or "") for name in ("filename", "mimetype", "hash")
         )
-        # Quoted, since it becomes a header, and other code than ours may have written it.
+        # Quoted, since it is sent in a header, and may have been written by other code.
         return cls(key, filename, mimetype, quote(sha256, safe=""), stat)
 
 
-def as_asked(request: Any, file: StoredFile) -> StoredFile:
-    """The file with the name and the disposition that the query asks for.
+def as_requested(request: Request, file: StoredFile) -> StoredFile:
+    """The file with the name and the disposition of the query.
 
-    :raises InvalidBody, InvalidForm: the query is not understood.
+    :raises InvalidBody, InvalidForm: the query has an invalid value.
     """
     disposition, filename = (request.GET.get(name) for name in ("disposition", "filename"))
     if disposition not in (None, "inline", "attachment"):
         raise InvalidBody("disposition in querystring: should be inline or attachment")
     if filename is not None:
         file = replace(file, filename=clean_filename(filename))
-    # What browsers may show in place is the collection's to say, and shown so if nobody objects.
+    # ``inline`` needs nothing: the settings decide which types may be shown in place.
     return replace(file, is_saved=disposition == "attachment")
 
 
 def respond(
-    request: Any, file: StoredFile, rules: CollectionSettings, caching: Mapping[str, str]
+    request: Request, file: StoredFile, rules: CollectionSettings, caching: Mapping[str, str]
 ) -> Response:
     """Answer a GET or HEAD for a stored file (200, 206, 304, 412, 416; or a redirect).
 
-    ``caching`` are the headers that say who may keep the answer, and for whom.
+    ``caching`` are the headers that control caches.
 
-    :raises InvalidBody: a batch asks for the bytes, which have no place in its JSON.
+    :raises InvalidBody: a GET in a batch, whose JSON cannot contain a file.
     """
     if request.method == "GET" and in_batch(request):
-        raise InvalidBody("A batch cannot answer with a file: GET it by itself, or use HEAD.")
-    wanted = ranges.evaluate(
+        raise InvalidBody("A batch cannot return a file: send the GET by itself, or use HEAD.")
+    outcome = ranges.evaluate(
         request.method, request.headers, file.hash, file.stat.modified, file.stat.size
     )
     headers = {**_headers(file, rules), **caching}
-    if wanted.status in (304, 412, 416):
-        return _refuse(wanted, file, headers)
+    if outcome.status in (304, 412, 416):
+        return _refuse(outcome, file, headers)
     registry = request.registry
-    handing_out: DownloadMode = registry.attachment_download_mode
-    storage: FileStorage = registry.attachment_storage
-    # A URL is signed for one method, so a HEAD that is sent there with a GET's is refused.
-    if handing_out.mode == "redirect" and request.method == "GET":
+    download_mode = registry.attachment_download_mode
+    storage = registry.attachment_storage
+    # A URL is signed for one method: a HEAD would be refused at the URL for a GET.
+    if download_mode.mode == "redirect" and request.method == "GET":
         return _redirect(request, storage, file, headers)
-    if handing_out.mode.startswith("x-"):
-        return _hand_over(handing_out, storage, file, headers)
-    return _stream(request, storage, file, headers, wanted)
+    if download_mode.mode.startswith("x-"):
+        return _hand_over(download_mode, storage, file, headers)
+    return _stream(request, storage, file, headers, outcome)
 
 
 def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
@@ -155,11 +155,11 @@ def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
 def _disposition(file: StoredFile, rules: CollectionSettings) -> str:
     if file.is_saved:
         return content_disposition(file.filename, "attachment")
-    return served_as(rules, file.filename, file.mimetype)
+    return disposition_of(rules, file.filename, file.mimetype)
 
 
 def _media_type(mimetype: str) -> str:
-    # Metadata may have been written by other code than ours.
+    # Metadata may have been written by other code.
     return mimetype if MEDIA_TYPE.fullmatch(mimetype) else "application/octet-stream"
 
 
@@ -167,13 +167,13 @@ def _answer(status: int, headers: Mapping[str, str], body: Iterable[bytes] = ())
     return StreamedResponse(status=status, headerlist=list(headers.items()), app_iter=body)
 
 
-def _refuse(wanted: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -> Response:
+def _refuse(outcome: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -> Response:
     for name in ("Content-Type", "Content-Disposition", "Repr-Digest"):
         headers.pop(name, None)
-    if wanted.status == 304:
+    if outcome.status == 304:
         return _answer(304, headers)
     headers["Cache-Control"] = "no-store"
-    if wanted.status == 412:
+    if outcome.status == 412:
         refusal = http_error(
             HTTPPreconditionFailed(),
             errno=ERRORS.MODIFIED_MEANWHILE,
@@ -191,7 +191,7 @@ def _refuse(wanted: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -
 
 
 def _redirect(
-    request: Any, storage: FileStorage, file: StoredFile, headers: dict[str, str]
+    request: Request, storage: FileStorage, file: StoredFile, headers: dict[str, str]
 ) -> Response:
     assert isinstance(storage, SignsUrls)  # noqa: S101 - checked at the start-up.
     ttl = request.registry.attachment_settings["signed_url_ttl"]
@@ -204,14 +204,14 @@ def _redirect(
 
 
 def _hand_over(
-    handing_out: DownloadMode, storage: FileStorage, file: StoredFile, headers: dict[str, str]
+    download_mode: DownloadMode, storage: FileStorage, file: StoredFile, headers: dict[str, str]
 ) -> Response:
-    """Tell the web server in front which file to send; ranges are its business then."""
-    if handing_out.mode == "x-sendfile":
+    """Tell the web server in front which file to send; it also handles ranges."""
+    if download_mode.mode == "x-sendfile":
         assert isinstance(storage, HasPaths)  # noqa: S101 - checked at the start-up.
         headers["X-Sendfile"] = _header_of_path(storage.path(file.key))
     else:
-        headers["X-Accel-Redirect"] = public_url(handing_out.prefix, file.key)
+        headers["X-Accel-Redirect"] = public_url(download_mode.prefix, file.key)
     return _answer(200, headers)
 
 
@@ -222,24 +222,24 @@ def _header_of_path(path: str) -> str:
 
 
 def _stream(
-    request: Any,
+    request: Request,
     storage: FileStorage,
     file: StoredFile,
     headers: dict[str, str],
-    wanted: ranges.Outcome,
+    outcome: ranges.Outcome,
 ) -> Response:
-    headers["Content-Length"] = str(wanted.end - wanted.start)
-    if wanted.status == 206:
-        headers["Content-Range"] = ranges.content_range(wanted.start, wanted.end, file.stat.size)
+    headers["Content-Length"] = str(outcome.end - outcome.start)
+    if outcome.status == 206:
+        headers["Content-Range"] = ranges.content_range(outcome.start, outcome.end, file.stat.size)
     if request.method == "HEAD":
-        return _answer(wanted.status, headers)
-    reader = storage.open(file.key, wanted.start, wanted.end)
+        return _answer(outcome.status, headers)
+    reader = storage.open(file.key, outcome.start, outcome.end)
     body = _body(request, reader)
-    request.registry.metrics.count("attachments.bytes_out", wanted.end - wanted.start)
-    return _answer(wanted.status, headers, body)
+    request.registry.metrics.count("attachments.bytes_out", outcome.end - outcome.start)
+    return _answer(outcome.status, headers, body)
 
 
-def _body(request: Any, reader: ClosableReader) -> Iterable[bytes]:
+def _body(request: Request, reader: ClosableReader) -> Iterable[bytes]:
     wrapper = request.environ.get("wsgi.file_wrapper")
     if wrapper is not None and hasattr(reader, "fileno"):
         wrapped: Iterable[bytes] = wrapper(reader, CHUNK_SIZE)
@@ -248,9 +248,9 @@ def _body(request: Any, reader: ClosableReader) -> Iterable[bytes]:
 
 
 class _Chunks:
-    """The reader as a WSGI server iterates it, closed when the server closes it.
+    """The chunks of a reader, as a WSGI response; closes the reader with the response.
 
-    :raises StorageError: the first bytes do not come, while there is time to say so.
+    :raises StorageError: the first read fails, when an error can still be sent.
     """
 
     def __init__(self, reader: ClosableReader) -> None:
@@ -271,7 +271,7 @@ class _Chunks:
         self.reader.close()
 
 
-def announce(request: Any, response: Response, record_uri: str, metadata: Any) -> None:
+def announce(request: Request, response: Response, record_uri: str, metadata: Any) -> None:
     if request.method == "GET" and response.status_code in (200, 206, 302):
         ledger = Ledger.of(request)
         ledger.when_committed(ledger.events, AttachmentRead(request, record_uri, metadata))

@@ -13,7 +13,7 @@ Arguments = dict[str, Any]
 
 
 class FileRequest(colander.MappingSchema):  # type: ignore[misc]
-    """A request, and of its operation what Cornice has no words for.
+    """A request schema, with properties of the operation that Cornice does not support.
 
     ``consumes`` and ``produces`` are media types; ``parameters`` are those that carry a file.
     """
@@ -64,7 +64,7 @@ class EmptyResponse(colander.MappingSchema):  # type: ignore[misc]
 
 
 class FileResponse(colander.MappingSchema):  # type: ignore[misc]
-    """A response whose body is a file, or a part of it."""
+    """A response whose body is a file or a part of one."""
 
     schema = {"type": "file"}
 
@@ -104,7 +104,7 @@ RAW_BODY: tuple[dict[str, Any], ...] = (
         "schema": {"type": "string", "format": "binary"},
     },
 )
-# A file has the media type that it was uploaded with.
+# A file is sent with the media type that it was uploaded with.
 FILE_TYPES = ("application/octet-stream", "*/*", "application/json")
 
 
@@ -116,12 +116,12 @@ def errors(**descriptions: str) -> dict[str, Any]:
     }
 
 
-# No ``default``: whatever is not listed is not answered.
-ACCESS = errors(e401="Not authenticated.", e403="Not allowed.", e404="There is none.")
-# One that may not be read is not told from one that does not exist.
+# There is no ``default``: all statuses are listed.
+ACCESS = errors(e401="Not authenticated.", e403="Not allowed.", e404="Does not exist.")
+# Files that may not be read look like files that do not exist.
 FILE_ACCESS = errors(
-    e401="Not authenticated; whether there is such a file or not.",
-    e404="There is none that the user may read.",
+    e401="Not authenticated, whether or not the file exists.",
+    e404="There is no such file that the user may read.",
 )
 STORAGE = errors(e503="The file storage or the database does not answer.")
 UPLOADS = {
@@ -130,8 +130,8 @@ UPLOADS = {
     **errors(
         e400="The request, the file or the record is not valid.",
         e408="The file did not arrive in time.",
-        e409="Another request came between, retry.",
-        e412="The record is not as expected.",
+        e409="There was a concurrent change; retry.",
+        e412="The record does not match a precondition.",
         e413="The file is too large.",
         e507="The file storage is full.",
     ),
@@ -140,13 +140,13 @@ UPLOADS = {
 }
 DOWNLOADS = {
     "200": FileResponse(description="The file."),
-    "206": FileResponse(description="The part that was asked for."),
+    "206": FileResponse(description="The requested part of the file."),
     "302": EmptyResponse(description="The file is at this signed URL."),
-    "304": EmptyResponse(description="The file is the one that the client has."),
+    "304": EmptyResponse(description="The client's copy is up to date."),
     **errors(
         e400="The request is not valid.",
-        e412="The file is not the expected one.",
-        e416="There are no such bytes.",
+        e412="The file does not match a precondition.",
+        e416="The file has no byte of the requested range.",
     ),
     **STORAGE,
 }
@@ -170,11 +170,11 @@ def upload_of_body() -> Arguments:
 
 def removal() -> Arguments:
     responses = {
-        "204": EmptyResponse(description="The record has no attachment now."),
+        "204": EmptyResponse(description="The attachment was removed."),
         **errors(
             e400="The request is not valid.",
-            e409="Another request came between, retry.",
-            e412="The record is not as expected.",
+            e409="There was a concurrent change; retry.",
+            e412="The record does not match a precondition.",
         ),
         **ACCESS,
         **STORAGE,
@@ -229,7 +229,7 @@ def _download(operation_id: str, access: dict[str, Any], *also: Any) -> Argument
 
 
 def _operation(operation_id: str, schema: Any, responses: dict[str, Any]) -> Arguments:
-    """Arguments of a Cornice view; without a validator, the schema only describes."""
+    """The arguments of a Cornice view. The schema is not validated, as there is no validator."""
     return {
         "operation_id": operation_id,
         "schema": schema,
@@ -239,7 +239,7 @@ def _operation(operation_id: str, schema: Any, responses: dict[str, Any]) -> Arg
 
 
 def describe_files() -> None:
-    """Have Kinto's description include bodies that are files."""
+    """Add bodies that are files to Kinto's OpenAPI description."""
     OpenAPI._extract_operation_from_view = _described
 
 
@@ -251,7 +251,7 @@ def _described(self: Any, view: Any, args: Arguments) -> dict[str, Any]:
         if request.consumes:
             operation["consumes"] = list(request.consumes)
         operation["parameters"] += [dict(parameter) for parameter in request.parameters]
-        # Kinto tells clients to send no credentials where its own policy asks for none.
+        # Kinto describes operations without a permission as not needing credentials.
         operation["security"] = [
             {name: list(roles)} for name, roles in self.security_roles.items()
         ]

@@ -1,9 +1,8 @@
-"""How refusals are answered: as Kinto's JSON errors, readable from pages of any origin."""
+"""Errors as responses: Kinto's JSON errors, with CORS headers."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from kinto.core.errors import http_error
 from kinto.core.utils import reapply_cors
@@ -14,12 +13,13 @@ from pyramid.response import Response
 from kinto_attachment.endpoints.downloads import IDENTITY
 from kinto_attachment.errors import AttachmentError, StorageError
 from kinto_attachment.files.locations import FILES_ROUTE
+from kinto_attachment.kinto_types import Request
 
 logger = logging.getLogger(__name__)
 
 
-def forbidden_view(error: HTTPForbidden, request: Any) -> Response:
-    """Kinto's 401 or 403, which makes no browser ask for a password in the middle of a page."""
+def forbidden_view(error: HTTPForbidden, request: Request) -> Response:
+    """Kinto's 401 or 403, without the password prompt of browsers for images and the like."""
     response = authorization_required(error, request)
     of_a_file = request.matched_route.name == FILES_ROUTE
     part_of_a_page = request.headers.get("Sec-Fetch-Dest", "empty") not in ("empty", "document")
@@ -30,8 +30,8 @@ def forbidden_view(error: HTTPForbidden, request: Any) -> Response:
     return reapply_cors(request, response)
 
 
-def error_view(error: AttachmentError, request: Any) -> Response:
-    """Our errors, as Kinto's JSON errors."""
+def error_view(error: AttachmentError, request: Request) -> Response:
+    """The plugin's errors, as Kinto's JSON errors."""
     response = http_error(
         status_map[error.status](), errno=error.errno, message=str(error), details=error.details
     )
@@ -40,5 +40,5 @@ def error_view(error: AttachmentError, request: Any) -> Response:
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
     if isinstance(error, StorageError):
-        logger.error("The attachments' storage fails: %s", error, exc_info=error)
+        logger.error("The attachments' storage failed: %s", error, exc_info=error)
     return reapply_cors(request, response)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kinto.core import Service
 from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPForbidden
@@ -12,10 +10,10 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.errors import FileNotFound
-from kinto_attachment.files.collection_settings import CollectionSettingsResolver
 from kinto_attachment.files.locations import FILES_ROUTE, check_host
 from kinto_attachment.files.permissions import may_read
-from kinto_attachment.index.links import Link, Links
+from kinto_attachment.index.links import Link
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.uris import RecordURI
 
 ROUTE = FILES_ROUTE
@@ -25,7 +23,7 @@ PATH = "/attachments/{key:.+}"
 
 def service() -> Service:
     file = Service(name=FILES_ROUTE, path=PATH, description="A stored file")
-    # Whether the user may read is a question to the index, asked by the view.
+    # The view checks the permission: the file's records are found in the index.
     file.add_view(
         "GET",
         get_file,
@@ -35,14 +33,14 @@ def service() -> Service:
     return file
 
 
-def get_file(request: Any) -> Response:
+def get_file(request: Request) -> Response:
     check_host(request)
     registry = request.registry
     public = registry.attachment_settings["public"]
     link = readable_link(request, request.matchdict["key"], public=public)
     file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.dump())
     uri = RecordURI.parse(link.record)
-    resolver: CollectionSettingsResolver = registry.attachment_collection_settings
+    resolver = registry.attachment_collection_settings
     rules = resolver.of(request, uri.bucket_id, uri.collection_id)
     caching = downloads.PUBLIC if public else downloads.PRIVATE
     response = downloads.respond(request, file, rules, caching)
@@ -50,15 +48,15 @@ def get_file(request: Any) -> Response:
     return response
 
 
-def readable_link(request: Any, key: str, *, public: bool) -> Link:
-    """A record that points at the file and that the user may read.
+def readable_link(request: Request, key: str, *, public: bool) -> Link:
+    """The link of the file to a record that the user may read.
 
-    Whether there is a file that they may not read is not to be told from the answer.
+    Files that the user may not read look like files that do not exist.
 
-    :raises HTTPForbidden: there is none, and the user has not said who they are.
+    :raises HTTPForbidden: there is none, and the user is not authenticated.
     :raises FileNotFound: there is none.
     """
-    links: Links = request.registry.attachment_links
+    links = request.registry.attachment_links
     found = [link for link in links.of_key(key) if link.is_readable(msec_time())]
     if not found and not public:
         may_read(request, str(NO_RECORD))  # It takes as long as for a file that exists.
@@ -66,5 +64,5 @@ def readable_link(request: Any, key: str, *, public: bool) -> Link:
         if public or may_read(request, link.record):
             return link
     if not public and request.authenticated_userid is None:
-        raise HTTPForbidden()  # Kinto makes a 401 of it.
+        raise HTTPForbidden()  # Kinto turns it into a 401.
     raise FileNotFound()

@@ -1,22 +1,22 @@
-"""The ways in which a file comes to a record. What follows is the same for all of them.
+"""The ways in which a file can arrive, such as a form. Everything after that is the same for all.
 
-A way is a small class: it says what is refused before the body is read, and turns what arrives
-into an attachment, with what came along for the record. Another one is written by implementing
-:class:`Arrival` and handing it to :func:`attach`.
+A way is a small class: it refuses what can be refused before the body is read, stores the file,
+and returns its attachment with the other fields for the record. To add one, implement
+:class:`Arrival` and pass the class to :func:`attach`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from kinto_attachment.errors import InvalidForm
 from kinto_attachment.files import records
 from kinto_attachment.files.forms import MAX_FIELD_SIZE, FilePart, read_form
-from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.ledger import Ledger, Received
 from kinto_attachment.files.transactions import in_batch, restart_transaction
 from kinto_attachment.files.uploads import IncomingFile, rules_of, store
 from kinto_attachment.http.streams import ClaimedDigests, HashingReader
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import Attachment
 from kinto_attachment.names import disposition_filename
 from kinto_attachment.wsgi.bodies import body_of, check_length
@@ -25,31 +25,22 @@ from kinto_attachment.wsgi.bodies import body_of, check_length
 FORM_OVERHEAD = 2 * MAX_FIELD_SIZE + 64 * 1024
 
 
-@dataclass(frozen=True)
-class Received:
-    """A stored file, and what came along with it for its record."""
-
-    attachment: Attachment
-    data: dict[str, Any] | None = None
-    permissions: dict[str, Any] | None = None
-
-
 class Arrival(Protocol):
-    """A way in which a file comes to the record that a request is about."""
+    """A way in which a file can arrive for the record that a request is about."""
 
-    def __init__(self, request: Any) -> None: ...
+    def __init__(self, request: Request) -> None: ...
 
     def check(self) -> None:
-        """Refuse what can be refused before the first byte of the file.
+        """Refuse what can be refused before the body is read.
 
         :raises AttachmentError: nothing has been read.
         """
         ...
 
     def receive(self) -> Received:
-        """Store the file; called once, even when the request is repeated.
+        """Store the file; called once, even if the request is repeated.
 
-        :raises AttachmentError: nothing is left.
+        :raises AttachmentError: nothing stays stored.
         """
         ...
 
@@ -57,9 +48,9 @@ class Arrival(Protocol):
 class FormArrival:
     """The file of a form, with ``data`` and ``permissions`` beside it."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
-        # In the headers of the request, they are those of the whole form.
+        # Digests in the headers of the request are those of the whole form.
         self._claims = ClaimedDigests.parse(request.headers)
 
     def check(self) -> None:
@@ -81,9 +72,9 @@ class FormArrival:
 
 
 class BodyArrival:
-    """The request's body, as it is."""
+    """The request's body is the file."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
         self._claims = ClaimedDigests.parse(request.headers)
         self._filename = _requested_filename(request)
@@ -98,27 +89,29 @@ class BodyArrival:
         return Received(store(self._request, incoming))
 
 
-def attach(request: Any, kind: type[Arrival]) -> tuple[records.Written, Attachment]:
-    """Receive a file, and write the record that it is for."""
+def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Attachment]:
+    """Receive a file, and write its record.
+
+    :raises AttachmentError, HTTPException: refused; neither file nor record have changed.
+    """
     received = _receive_once(request, kind)
     attachment = received.attachment.to_json()
     written = records.write(request, received.data, received.permissions, attachment)
     return written, received.attachment
 
 
-def _receive_once(request: Any, kind: type[Arrival]) -> Received:
+def _receive_once(request: Request, kind: type[Arrival]) -> Received:
     ledger = Ledger.of(request)
     if ledger.received is None or in_batch(request):
         arrival = kind(request)
         arrival.check()
         restart_transaction(request)
         ledger.received = arrival.receive()
-    received: Received = ledger.received
-    return received
+    return ledger.received
 
 
-def _requested_filename(request: Any) -> str:
-    """The name of a raw body: ``Content-Disposition``, else ``?filename=``."""
+def _requested_filename(request: Request) -> str:
+    """The filename of a raw body, from ``Content-Disposition`` or else from ``?filename=``."""
     header = request.headers.get("Content-Disposition")
     name = disposition_filename(header) if header else None
     name = name or request.GET.get("filename")

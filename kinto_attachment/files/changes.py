@@ -1,6 +1,6 @@
-"""From what a request changed in records to what changes in the index, whoever changed them.
+"""Changes of records become changes of links, whichever code wrote the records.
 
-All links are made and dropped here, for our own uploads as for any other write of a record.
+All links are created and dropped here, for uploads as well as for any other write of a record.
 """
 
 from __future__ import annotations
@@ -22,65 +22,66 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPPreconditionFailed
 
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.files.collection_settings import CollectionSettingsResolver
 from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
 from kinto_attachment.files.locations import own_key, possible_keys
-from kinto_attachment.index.links import ENDING, Link, Links
+from kinto_attachment.index.links import ENDING, Link, State
 from kinto_attachment.index.objects import digest_of
+from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD, same_json
-from kinto_attachment.settings import CollectionSettings, Settings
+from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.uris import RecordURI
 
-# Seconds between storing a file and linking it. Later, gc may have taken the file; before, it has
-# not: it waits for so long, and for the transactions that are open then.
-SOON = 1.0
-# More files than that are let go of in bulk, where nothing else is to be done.
+# A file is linked without asking whether it still exists for so many seconds after it was stored.
+# gc may have deleted older ones: it waits longer, and for the transactions that are open then.
+UNCHECKED_SECONDS = 1.0
+# The links of more files than that are dropped in bulk, if nothing else is to be done.
 FEW_FILES = 50
 
 NEW, COPIED, UPDATED, RETAINED, DROPPED = range(5)
 
 
-def write_links(registry: Any, ledger: Ledger) -> None:
-    """Have the index say what the records say that a request wrote or deleted.
+def write_links(registry: Registry, ledger: Ledger) -> None:
+    """Bring the index in line with the records that a request wrote or deleted.
 
-    :raises AttachmentGone: a record points at a file that was deleted meanwhile.
-    :raises HTTPPreconditionFailed: the record is not as the client knows it.
+    :raises AttachmentGone: a record points at a file that was deleted in the meantime.
+    :raises HTTPPreconditionFailed: the record is not the one of the client's ``If-Match``.
     """
-    if ledger.changes or ledger.emptied:
+    if ledger.changes or ledger.deleted_parents:
         _Changes(registry, ledger).write()
 
 
-def discard(registry: Any, ledger: Ledger, keys: Iterable[str], due: int = 0) -> None:
-    """Have files deleted after the commit, or when they are ``due``."""
+def discard(registry: Registry, ledger: Ledger, keys: Iterable[str], due: int = 0) -> None:
+    """Have files deleted after the commit, or at ``due`` (ms since the epoch) if that is not 0."""
     entries = registry.attachment_links.outbox.add(keys, due)
     ledger.when_committed(ledger.garbage, *entries)
 
 
 class _Changes:
-    """First all changes are compared with the index, then the index is changed, file by file.
+    """Compares all changes with the index first, then changes the index, file by file.
 
-    The order of files is everybody's, so that no two requests wait for each other. A file that
-    one record lets go of and another one takes is linked first, so that it is never of nobody.
+    All requests change links in the same order of files, so that they do not deadlock. When a
+    file moves from one record to another, the new link is written before the old one is dropped,
+    so that the file is never without a link.
     """
 
-    def __init__(self, registry: Any, ledger: Ledger) -> None:
+    def __init__(self, registry: Registry, ledger: Ledger) -> None:
         self.registry = registry
         self.ledger = ledger
-        self.links: Links = registry.attachment_links
-        self.settings: Settings = registry.attachment_settings
+        self.links = registry.attachment_links
+        self.settings = registry.attachment_settings
         self.changes = list(ledger.changes.values())
-        self.emptied = list(ledger.emptied)
+        self.deleted_parents = list(ledger.deleted_parents)
         ledger.changes.clear()
-        ledger.emptied.clear()
+        ledger.deleted_parents.clear()
         self.steps: list[tuple[str, int, Callable[[], None]]] = []
         self.dropped: list[Link] = []
         self.orphans: list[str] = []
         self.lingering: dict[int, list[str]] = defaultdict(list)
         self.now = msec_time()
-        self.wanted: set[tuple[str, str]] = set()  # Records that stay, and their files.
+        self.kept_links: set[tuple[str, str]] = set()  # Pairs of record and key.
 
     def write(self) -> None:
-        for uri in self.emptied:
+        for uri in self.deleted_parents:
             _delete_records_below(self.registry, uri)
         present = self.present_links()
         for change in self.changes:
@@ -92,16 +93,16 @@ class _Changes:
         for _, _, step in sorted(self.steps, key=itemgetter(0, 1)):
             step()
         self.drop(self.dropped)
-        for uri in self.emptied:
-            self.empty(uri)
+        for uri in self.deleted_parents:
+            self.drop_links_below(uri)
         discard(self.registry, self.ledger, self.orphans)
         for due, keys in self.lingering.items():
             discard(self.registry, self.ledger, keys, due)
 
-    # What is to be changed.
+    # Planning.
 
     def present_links(self) -> dict[str, list[Link]]:
-        """The links of the records that were there before."""
+        """The links, by record, of the records that existed before the request."""
         by_collection = defaultdict(list)
         for change in self.changes:
             if not change.created:
@@ -122,14 +123,14 @@ class _Changes:
         self.check_precondition(change, current)
         key = self.plan_file(change, current) if change.new is not None else None
         for link in present:
-            # Only a replacement spares the files that the record had before the current one.
+            # A replaced record keeps the links of files from before its current one.
             if link.key != key and (link.state == "current" or change.let_go):
                 self.retire(link, change)
-        self.keep_passed(change, key)
+        self.keep_intermediate(change, key)
 
     def find_outcome(self, change: RecordChange) -> None:
-        """What has become of a record that was written more than once: Kinto sorts its events."""
-        below = any(change.record.startswith(f"{uri}/") for uri in self.emptied)
+        """Read the outcome of a record written several times: Kinto reorders its events."""
+        below = any(change.record.startswith(f"{uri}/") for uri in self.deleted_parents)
         if change.times == 1 and not below:
             return
         change.times += 1
@@ -139,25 +140,25 @@ class _Changes:
         change.let_go |= change.new is None or below
 
     def plan_file(self, change: RecordChange, current: list[Link]) -> str | None:
-        """Link the record to its file, if it is one of ours; returns the file's key."""
+        """Link the record to its file, if it is one of ours; returns the file's key, or None."""
         file = self.ledger.new_file(change.new)
         key = file.key if file else self.key_of_other(change.new, current)
         if key is None:
             return None
         link = Link.to(change.record, key, change.new)
-        self.wanted.add((change.record, key))
+        self.kept_links.add((change.record, key))
         if (before := next((each for each in current if each.key == key), None)) is not None:
             self.update(before, link)
         elif file is not None and file.record == change.record:
             self.step(key, NEW, partial(self.add, link, file))
         else:
-            # Only code on the server gets here: it may know of a file that the index does not.
+            # Only code on the server can do this. It may know a file that the index does not.
             is_known = own_key(self.settings, self.registry.route_prefix, change.new) == key
             self.step(key, COPIED, partial(self.links.share, link, is_known=is_known))
         return key
 
-    def key_of_other(self, attachment: Any, current: list[Link]) -> str | None:
-        """The key of a file that this request did not store; None for a location of others."""
+    def key_of_other(self, attachment: object, current: list[Link]) -> str | None:
+        """The key of a file that this request did not store; None for an external location."""
         possible = self.possible_keys(attachment)
         for link in current:
             if link.describes(attachment) and link.key in possible:
@@ -166,13 +167,13 @@ class _Changes:
         return next(known, min(possible, default=None))
 
     def update(self, before: Link, link: Link) -> None:
-        """The same file, by another name or media type."""
+        """Write the new filename or media type of a file that stays the same."""
         if (before.filename, before.mimetype) != (link.filename, link.mimetype):
             changed = replace(before, filename=link.filename, mimetype=link.mimetype)
             self.step(link.key, UPDATED, partial(self.links.update, changed))
 
     def retire(self, link: Link, change: RecordChange) -> None:
-        """Have a record let go of a file: for good, for a while, or to keep it."""
+        """Drop a link, or change its state if the file is kept for good or for a while."""
         rules = self.rules(change.record)
         withdrawn = change.let_go
         if link.state in ENDING:
@@ -188,13 +189,13 @@ class _Changes:
         else:
             self.dropped.append(link)
 
-    def retain(self, link: Link, state: Any, until: int = 0) -> None:
+    def retain(self, link: Link, state: State, until: int = 0) -> None:
         self.step(link.key, RETAINED, partial(self.links.retain, link, state, until))
 
-    def keep_passed(self, change: RecordChange, key: str | None) -> None:
-        """Keep the files that were uploaded and replaced again within a batch."""
+    def keep_intermediate(self, change: RecordChange, key: str | None) -> None:
+        """Keep the files that were uploaded and then replaced within the same batch."""
         if self.rules(change.record).keep_old_files:
-            for attachment in change.passed:
+            for attachment in change.intermediate:
                 file = self.ledger.new_file(attachment)
                 if file is not None and file.key != key:
                     link = Link.to(change.record, file.key, attachment)
@@ -202,13 +203,17 @@ class _Changes:
                     self.step(file.key, NEW, partial(self.add, kept, file))
 
     def check_precondition(self, change: RecordChange, current: list[Link]) -> None:
-        """Ask once more whether the record is as the client knows it.
+        """Check ``If-Match`` again, now that the record is locked.
 
-        Kinto asks first, and then waits for other requests that write the record.
+        Kinto checks it before it waits for other requests that write the record.
         """
-        if "If-Match" not in change.request.headers or self.agrees(change.old, current):
+        if (
+            change.request is None
+            or "If-Match" not in change.request.headers
+            or self.matches_index(change.old, current)
+        ):
             return
-        if not change.created and not same_json(self.committed(change), change.old):
+        if not change.created and not same_json(self.committed_attachment(change), change.old):
             raise http_error(
                 HTTPPreconditionFailed(),
                 errno=ERRORS.MODIFIED_MEANWHILE,
@@ -223,10 +228,10 @@ class _Changes:
 
         :raises AttachmentGone: the attachment is not as it was when this request read it.
         """
-        if change.created or self.agrees(change.new, current):
+        if change.created or self.matches_index(change.new, current):
             return
-        # The index says otherwise, but it may be younger than the record.
-        if not same_json(self.committed(change), change.new):
+        # Record and index differ, but the record may be from before the index.
+        if not same_json(self.committed_attachment(change), change.new):
             raise AttachmentGone("The attachment was changed meanwhile, please retry.")
         if change.new is not None and not current:
             key = self.key_of_other(change.new, current)
@@ -234,8 +239,8 @@ class _Changes:
                 link = Link.to(change.record, key, change.new)
                 self.step(key, COPIED, partial(self.share_if_known, link))
 
-    def agrees(self, attachment: Any, current: list[Link]) -> bool:
-        """Whether the index says of a record what its attachment says."""
+    def matches_index(self, attachment: object, current: list[Link]) -> bool:
+        """Whether the links of a record agree with its attachment."""
         if attachment is None:
             return not current
         possible = self.possible_keys(attachment)
@@ -246,26 +251,26 @@ class _Changes:
             for link in current
         )
 
-    def committed(self, change: RecordChange) -> Any:
-        """The attachment as others see it: that of the record which this request overwrites."""
+    def committed_attachment(self, change: RecordChange) -> Any:
+        """The committed attachment of a record, which this request is overwriting."""
 
         def read() -> Any:
             with transaction.manager:
                 return (_stored_record(self.registry, change.record) or {}).get(FIELD)
 
-        # In another thread: Kinto's transactions and database connections are one per thread.
+        # In another thread, since Kinto has one transaction and one connection per thread.
         with ThreadPoolExecutor(max_workers=1) as other:
             return other.submit(read).result()
 
-    def possible_keys(self, attachment: Any) -> set[str]:
+    def possible_keys(self, attachment: object) -> set[str]:
         return possible_keys(self.settings, self.registry.route_prefix, attachment)
 
     def rules(self, record: str) -> CollectionSettings:
         uri = RecordURI.parse(record)
-        resolver: CollectionSettingsResolver = self.registry.attachment_collection_settings
-        return resolver.noted(self.ledger, uri.bucket_id, uri.collection_id)
+        resolver = self.registry.attachment_collection_settings
+        return resolver.without_user(self.ledger, uri.bucket_id, uri.collection_id)
 
-    # How it is changed.
+    # Writing.
 
     def step(self, key: str, rank: int, step: Callable[[], None]) -> None:
         self.steps.append((digest_of(key), rank, step))
@@ -274,14 +279,14 @@ class _Changes:
         self.ledger.linking.add(link.key)
         if self.is_recent(file):
             self.links.add(link)
-        # A client can send the file, and the end of its form hours later, and a process can be
-        # stopped at any time: gc may have taken the file by now.
+        # The rest of a form may arrive hours after its file, and a process can be paused at any
+        # time: gc may have deleted the file by now.
         if not self.is_recent(file):
             self.links.share(link, is_known=True)
         self.ledger.when_committed(self.ledger.linked, link.key)
 
     def is_recent(self, file: NewFile) -> bool:
-        return time.monotonic() - file.stored < SOON
+        return time.monotonic() - file.stored < UNCHECKED_SECONDS
 
     def share_if_known(self, link: Link) -> None:
         with suppress(AttachmentGone):
@@ -290,13 +295,13 @@ class _Changes:
     def drop(self, links: list[Link]) -> None:
         self.orphans += self.links.drop(links)
 
-    def empty(self, uri: str) -> None:
-        """Retire all links of records below a bucket or collection."""
+    def drop_links_below(self, uri: str) -> None:
+        """Drop or keep the links of all records below a deleted bucket or collection."""
         for page in self.links.under(f"{uri}/"):
             self.steps.clear()
             self.dropped.clear()
             for link in page:
-                if (link.record, link.key) not in self.wanted:
+                if (link.record, link.key) not in self.kept_links:
                     self.retire(
                         link, RecordChange(None, link.record, created=False, old=None, let_go=True)
                     )
@@ -305,7 +310,7 @@ class _Changes:
             self.drop(self.dropped)
 
 
-def _stored_record(registry: Any, uri: str) -> dict[str, Any] | None:
+def _stored_record(registry: Registry, uri: str) -> dict[str, Any] | None:
     parsed = RecordURI.parse(uri)
     try:
         record: dict[str, Any] = registry.storage.get(
@@ -316,10 +321,10 @@ def _stored_record(registry: Any, uri: str) -> dict[str, Any] | None:
     return record
 
 
-def _delete_records_below(registry: Any, uri: str) -> None:
-    """Delete all records, where Kinto goes on to delete as many objects as one query gives.
+def _delete_records_below(registry: Registry, uri: str) -> None:
+    """Delete all records: Kinto deletes only as many objects as one query returns.
 
-    The others would come back, without their files, with a bucket or collection of that name.
+    The others would reappear, without their files, in a new bucket or collection of that name.
     """
     limit = registry.attachment_links.page_size
     for parent_id in (uri, f"{uri}/*"):

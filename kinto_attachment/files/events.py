@@ -1,31 +1,33 @@
-"""The Pyramid events for other plugins, fired once the transaction is committed."""
+"""The Pyramid events for other plugins, fired after the commit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from kinto_attachment.kinto_types import Request
+
 
 @dataclass(frozen=True)
 class AttachmentEvent:
     """Base of all events: a subscriber of it gets each of them.
 
-    ``request`` is the one that did it, whose transaction has ended; ``record_uri`` is the
-    record's, without the API's version; ``attachment`` is the attachment object.
+    ``request`` is the one that caused the event, and its transaction has ended; ``record_uri``
+    has no API version; ``attachment`` is the attachment object.
     """
 
-    request: Any
+    request: Request
     record_uri: str
     attachment: dict[str, Any]
 
 
 class AttachmentAdded(AttachmentEvent):
-    """A record that had no attachment has one."""
+    """A record has got an attachment, and had none before."""
 
 
 @dataclass(frozen=True)
 class AttachmentReplaced(AttachmentEvent):
-    """A record's attachment was replaced; ``old`` is the one before."""
+    """A record's attachment was replaced; ``old`` is the previous one."""
 
     old: dict[str, Any]
 
@@ -35,4 +37,4 @@ class AttachmentRemoved(AttachmentEvent):
 
 
 class AttachmentRead(AttachmentEvent):
-    """The file of a record was asked for, and the answer is being sent."""
+    """A record's file was requested, and the response is being sent."""

@@ -19,7 +19,7 @@ from kinto_attachment.names import disposition_filename
 FILE_FIELD = "attachment"
 JSON_FIELDS = ("data", "permissions")
 MAX_FIELD_SIZE = 1024 * 1024
-MAX_NESTING = 100  # Kinto walks through values recursively, and so do its backends.
+MAX_NESTING = 100  # Kinto and its backends process values recursively.
 
 _EXTENDED_FILENAME = re.compile(r";[ \t]*filename\*", re.I)
 
@@ -31,8 +31,8 @@ JSONObject = dict[str, Any]
 class FilePart:
     """The form's file, before its bytes are read.
 
-    The filename is as the client sent it, folders and all; the headers' names are in lower
-    case; the reader gives short reads, and never more than the part.
+    ``filename`` is as the client sent it and may have folders. Names in ``headers`` are in lower
+    case. ``reader`` may return fewer bytes than asked for, and ends with the part.
     """
 
     filename: str
@@ -43,7 +43,7 @@ class FilePart:
 
 @dataclass(frozen=True)
 class Form(Generic[T]):
-    """A whole form: what ``on_file`` made of the file, and the JSON fields that were sent."""
+    """A complete form: what ``on_file`` returned, and the JSON fields if they were sent."""
 
     file: T
     data: JSONObject | None
@@ -57,14 +57,13 @@ def read_form(
     *,
     chunk_size: int = CHUNK_SIZE,
 ) -> Form[T]:
-    """Parse a form whose parts come in any order, and hand its file over where it stands.
+    """Parse a form whose parts may come in any order; pass its file on as it arrives.
 
-    ``on_file`` is called once, and reads the file; an error after it has returned is raised
-    as any other, so what it did is the caller's to undo. The body is read to its end, unless
-    there is an error.
+    ``on_file`` is called once, and has to read the file. Errors may be raised after it has
+    returned: the caller has to undo what it did. Without an error, the body is read to its end.
 
     :raises InvalidBody: not a well-formed multipart/form-data body.
-    :raises InvalidForm: not the fields that the endpoint takes.
+    :raises InvalidForm: the fields are not those of the endpoint.
     :raises TooLarge: a field or a header exceeds its limit.
     """
     files: list[T] = []
@@ -101,7 +100,7 @@ def _check_part(part: MultipartSegment, seen: Collection[str]) -> None:
         raise InvalidForm(f"body: {name!r} not in {JSON_FIELDS}")
     if name in JSON_FIELDS and part.filename is not None:
         raise InvalidForm(f"body: {name!r} field should be passed as form data, not files")
-    # RFC 7578 4.7 deprecates it; to store base64 text in place of the file would be worse.
+    # RFC 7578 4.7 deprecates it. Ignoring it would store Base64 text instead of the file.
     encoding = part.header("Content-Transfer-Encoding", "binary").strip().lower()
     if encoding not in ("binary", "8bit", "7bit"):
         raise InvalidForm(f"body: {name!r} field has a Content-Transfer-Encoding.")
@@ -113,7 +112,7 @@ def _file_part(part: MultipartSegment, reader: Reader) -> FilePart:
         headers[name.lower()] = ", ".join(filter(None, [headers.get(name.lower()), value]))
     filename = part.filename
     if _EXTENDED_FILENAME.search(headers["content-disposition"]):
-        # Not allowed in forms (RFC 7578 4.2), but some clients send nothing better.
+        # Not allowed in forms (RFC 7578 4.2), but some clients use it.
         filename = disposition_filename(headers["content-disposition"])
     if not filename:
         raise InvalidForm("body: Filename is required.")

@@ -1,4 +1,4 @@
-"""What one request did to files, and what it means to do with them."""
+"""What a request has done to files, and what remains to be done after its transaction."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from kinto.core.events import EventCollector
 from kinto.core.utils import instance_uri
 
 from kinto_attachment.index.outbox import Garbage
-from kinto_attachment.metadata import same_json
+from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
+from kinto_attachment.metadata import Attachment, same_json
 
 LEDGER = "kinto_attachment.ledger"
-# An attribute of requests, by which plugins say that they write attachments themselves.
+# An attribute of requests, which other plugins set when they write attachments.
 PLUGIN_FLAG = "_attachment_auto_save"
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Received:
+    """A stored file, and what came along with it for its record."""
+
+    attachment: Attachment
+    data: dict[str, Any] | None = None
+    permissions: dict[str, Any] | None = None
+
+
 @dataclass
 class NewFile:
-    """A file that the request stored, the record it is for, and what the record will say of it."""
+    """A file that the request stored, its record, and the attachment object for the record."""
 
     key: str
     record: str
@@ -32,51 +42,53 @@ class NewFile:
 
 @dataclass
 class RecordChange:
-    """What the events of a request say of one record, from the first of them to the last."""
+    """What the events of a request tell about one record, taken together."""
 
-    request: Any
+    request: Request | None  # None: deleted along with its collection or bucket.
     record: str
     created: bool
     old: Any
     new: Any = None
     deleted: bool = False
-    # Whether it had no attachment, or was deleted, at some time since the first of them.
+    # Whether it was deleted or had no attachment at some time during the request.
     let_go: bool = False
     times: int = 0
-    # Attachments that it had in between, in a batch that writes a record several times.
-    passed: list[Any] = field(default_factory=list)
+    # The attachments between old and new, if a batch writes the record several times.
+    intermediate: list[Any] = field(default_factory=list)
 
 
 @dataclass
 class Ledger:
-    """What one request did to files, shared by the sub-requests of a batch.
+    """What one request has done to files; sub-requests of a batch share it.
 
-    The events of the request fill ``changes`` and ``emptied`` (URIs of buckets and collections
-    that were deleted). They become links at the end of the request's work.
+    The events of the request fill ``changes`` and ``deleted_parents`` (URIs of deleted buckets
+    and collections). Links are written from them when the request has done everything else.
     """
 
     new_files: dict[str, NewFile] = field(default_factory=dict)
-    received: Any = None  # The form or body of the upload, once it is read.
+    received: Received | None = None  # Set once the body of an upload is read.
     reserved: list[str] = field(default_factory=list)
     changes: dict[str, RecordChange] = field(default_factory=dict)
-    emptied: list[str] = field(default_factory=list)
-    linking: set[str] = field(default_factory=set)  # New files with a link, if it commits.
-    # Filled by after-commit hooks, so with what is committed only:
+    deleted_parents: list[str] = field(default_factory=list)
+    linking: set[str] = field(
+        default_factory=set
+    )  # Keys of new files that get a link in this transaction.
+    # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
     events: list[object] = field(default_factory=list)
-    # What was looked up: which buckets are somebody's default bucket.
+    # Cached: which buckets are the default bucket of some user.
     default_buckets: dict[str, bool] = field(default_factory=dict)
-    # Whether somebody writes the links when the request's work is done.
-    is_awaited: bool = False
+    # Whether the linking tween writes the links at the end of the request.
+    written_by_tween: bool = False
 
     @classmethod
-    def of(cls, request: Any) -> Ledger:
+    def of(cls, request: Request) -> Ledger:
         ledger: Ledger = request.bound_data.setdefault(LEDGER, cls())
         return ledger
 
     def new_file(self, attachment: Any) -> NewFile | None:
-        """The file that this request stored and described so."""
+        """The file that this request stored, by its attachment object; None for other files."""
         for file in self.new_files.values():
             if file.attachment is not None and same_json(file.attachment, attachment):
                 return file
@@ -92,18 +104,18 @@ class Ledger:
         transaction.get().addAfterCommitHook(append)
 
     def forget_changes(self) -> None:
-        """The transaction is given up, and with it what was written."""
+        """Forget what was written in a transaction that was aborted."""
         self.changes.clear()
-        self.emptied.clear()
+        self.deleted_parents.clear()
         self.linking.clear()
         self.default_buckets.clear()
 
 
 class CollectedEvents(EventCollector):  # type: ignore[misc]
-    """Kinto's collector of events, which knows where each object that they are about is stored.
+    """Kinto's collector of events, which also records the parent of each impacted object.
 
-    The payload of an event does not always: plugins that change several resources in one request
-    have events with the ids of another one.
+    The payload of an event may have other ids: plugins may notify changes in several
+    collections in one request, whose URL names another one.
     """
 
     def __init__(self) -> None:
@@ -118,29 +130,29 @@ class CollectedEvents(EventCollector):  # type: ignore[misc]
         action: Any,
         payload: Any,
         impacted: list[Any],
-        request: Any,
+        request: Request,
     ) -> None:
-        # With the object itself, so that its id is not given to another one.
+        # Keep the object itself, so that Python does not reuse its id.
         self._parents.update({id(each): (each, parent_id) for each in impacted})
         if getattr(request, PLUGIN_FLAG, False):
             self._by_plugins.update(id(each) for each in impacted)
         super().add_event(resource_name, parent_id, action, payload, impacted, request)
 
     def is_by_plugin(self, impacted: object) -> bool:
-        """Whether a plugin had set its flag when the change was notified.
+        """Whether another plugin had set the flag when the change was notified.
 
         A flag that is set later says nothing about what a client wrote before.
         """
         return id(impacted) in self._by_plugins
 
     def parent_of(self, impacted: object) -> str | None:
-        """The ``parent_id`` that was notified with an impacted object."""
+        """The ``parent_id`` that an impacted object was notified with; None if it was not."""
         _, parent_id = self._parents.get(id(impacted), (None, None))
         return parent_id
 
 
-def collection_of(event: Any, impacted: Any) -> str:
-    """The URI of the collection of a record that an event of Kinto's is about."""
+def collection_of(event: ResourceEvent, impacted: Impacted) -> str:
+    """The URI of the collection of a record in a resource event."""
     ids, request = event.payload, event.request
     uri: str = _parent(event, impacted) or instance_uri(
         request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
@@ -148,14 +160,14 @@ def collection_of(event: Any, impacted: Any) -> str:
     return uri
 
 
-def bucket_of(event: Any, impacted: Any) -> str:
-    """The URI of the bucket of a collection that an event of Kinto's is about."""
+def bucket_of(event: ResourceEvent, impacted: Impacted) -> str:
+    """The URI of the bucket of a collection in a resource event."""
     ids, request = event.payload, event.request
     uri: str = _parent(event, impacted) or instance_uri(request, "bucket", id=ids["bucket_id"])
     return uri
 
 
-def _parent(event: Any, impacted: Any) -> Any:
-    """What Kinto's storage was given; None when the event did not come by Kinto's collector."""
+def _parent(event: ResourceEvent, impacted: Impacted) -> str | None:
+    """The parent id in Kinto's storage; None if the event did not pass Kinto's collector."""
     collected = event.request.bound_data.get("resource_events")
     return collected.parent_of(impacted) if isinstance(collected, CollectedEvents) else None

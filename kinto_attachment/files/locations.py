@@ -1,8 +1,8 @@
-"""Where clients find a stored file, and which file a ``location`` in a record stands for.
+"""The ``location`` of a stored file: from key to URL, and back.
 
-A request links the file that it stored by the key that it stored it under; no location is read
-for that. Locations are read where there is nothing else to go by: when metadata was copied from
-one record to another (the index has to know the file, too), and for records from before the index.
+An upload is linked by the key that its file was stored under, without parsing a location.
+Locations are parsed only in two cases: for metadata that was copied from one record to another
+(the index also has to know the file), and for records from before the index.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any
 
 from kinto.core.errors import raise_invalid
 
 from kinto_attachment import names
 from kinto_attachment.errors import InvalidKey
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.settings import Settings
 
 FILES_ROUTE = "attachment-file"
@@ -26,15 +26,15 @@ _REGISTERED_NAME = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
 _HOST = re.compile(rf"(?:{_REGISTERED_NAME}|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::[0-9]{{0,5}})?")
 
 
-def outermost(request: Any) -> Any:
-    """The request that the client sent, of which this may be a part."""
+def outermost(request: Request) -> Request:
+    """The request that the client sent; this may be a sub-request of it."""
     while (parent := getattr(request, "parent", None)) is not None:
         request = parent
     return request
 
 
 def is_host(text: str) -> bool:
-    """Whether this is ``host[:port]`` (RFC 3986 3.2), and nothing else."""
+    """Whether the text is ``host[:port]`` (RFC 3986 3.2) and nothing else."""
     match = _HOST.fullmatch(text)
     if match is None:
         return False
@@ -45,36 +45,34 @@ def is_host(text: str) -> bool:
     return True
 
 
-def check_host(request: Any) -> None:
-    """Refuse a ``Host`` that would become something else than a host in a URL.
+def check_host(request: Request) -> None:
+    """Refuse a ``Host`` header that would change the structure of a URL.
 
-    A part of a batch has headers of its own, which no web server in front has seen.
+    Parts of a batch have their own headers, which no web server in front has checked.
 
     :raises HTTPBadRequest: the header is not ``host[:port]``.
     """
-    asked = request
-    while asked is not None:
-        if not is_host(asked.host):
+    checked: Request | None = request
+    while checked is not None:
+        if not is_host(checked.host):
             raise_invalid(request, location="header", name="Host", description="Invalid host.")
-        asked = getattr(asked, "parent", None)
+        checked = getattr(checked, "parent", None)
 
 
-def location_of(request: Any, settings: Settings, key: str) -> str:
-    """Where a client finds the stored file: under ``base_url``, or at the plugin's own URL.
+def location_of(request: Request, settings: Settings, key: str) -> str:
+    """The URL of a stored file: under ``base_url``, or at the plugin's own endpoint.
 
-    The server's address is the one that the client used: a part of a batch does not choose it.
+    The server's address is the one of the outermost request: a part of a batch cannot change it.
     """
     if settings["base_url"] is None:
-        url: str = outermost(request).route_url(FILES_ROUTE, key=key)
-        return url
+        return outermost(request).route_url(FILES_ROUTE, key=key)
     return names.public_url(settings["base_url"], key)
 
 
-def own_key(settings: Settings, route_prefix: str, attachment: Any) -> str | None:
-    """The object key of an attachment whose location is one that this server gives, or gave.
+def own_key(settings: Settings, route_prefix: str, attachment: object) -> str | None:
+    """The object key of an attachment whose location is one of this server; else None.
 
-    All of the location has to match: scheme and authority, the exact prefix, a valid key, and
-    nothing else.
+    The whole location has to match: scheme, host and port, the exact prefix, and a valid key.
     """
     location = _location(attachment)
     server, _, _ = location.partition(f"/{route_prefix}/attachments/")
@@ -84,10 +82,10 @@ def own_key(settings: Settings, route_prefix: str, attachment: Any) -> str | Non
     return next(_keys_under(bases, location), None)
 
 
-def possible_keys(settings: Settings, route_prefix: str, attachment: Any) -> set[str]:
-    """The keys that an attachment's location may stand for, on whatever server it is.
+def possible_keys(settings: Settings, route_prefix: str, attachment: object) -> set[str]:
+    """The keys that an attachment's location may stand for, on any server.
 
-    Only to ask the index about: that a location names a key is no reason to use the file.
+    Use them only for look-ups in the index: a key in a location does not prove anything.
     """
     location = _location(attachment)
     anywhere, prefixed, _ = location.partition(f"/{route_prefix}/attachments/")
@@ -95,7 +93,7 @@ def possible_keys(settings: Settings, route_prefix: str, attachment: Any) -> set
     return set(_keys_under(bases, location))
 
 
-def _location(attachment: Any) -> str:
+def _location(attachment: object) -> str:
     location = attachment.get("location") if isinstance(attachment, Mapping) else None
     return location if isinstance(location, str) else ""
 
@@ -115,13 +113,13 @@ def _keys_under(bases: Iterable[str], location: str) -> Iterator[str]:
 
 
 def _is_own(settings: Settings, server: str) -> bool:
-    """Whether the server answers at ``scheme://host``; without ``http_host``, it does at any."""
+    """Whether this is the server's ``scheme://host``; any host is if ``http_host`` is not set."""
     scheme, _, host = server.partition("://")
     schemes = ("http", "https") if settings.http_scheme is None else (settings.http_scheme,)
     if scheme not in schemes:
         return False
     if settings.http_host is None:
         return is_host(host)
-    # As WebOb has it in the URLs that it makes.
+    # WebOb leaves default ports out of URLs.
     default_port = ":443" if scheme == "https" else ":80"
     return host == settings.http_host.removesuffix(default_port)

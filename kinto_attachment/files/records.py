@@ -1,9 +1,9 @@
-"""The only code that writes records: it asks Kinto to, by a sub-request."""
+"""Writing records: by sub-requests to Kinto, and nowhere else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from kinto.core.utils import build_request
 from kinto.plugins.default_bucket import resource_create_object
@@ -12,20 +12,20 @@ from kinto.views.collections import Collection
 from pyramid.httpexceptions import HTTPException, HTTPNotFound, HTTPPreconditionFailed
 
 from kinto_attachment.errors import modified_meanwhile
-from kinto_attachment.files.collection_settings import CollectionSettingsResolver
 from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.target import Target
 from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import FIELD
 
-# A record may come and go while it is written.
+# The record may be created or deleted by others while it is written.
 ATTEMPTS = 10
 
-# How the names end under which Kinto keeps who a user is, with all groups.
+# Kinto caches the user's groups in bound_data, under names that end so.
 PRINCIPALS = "_principals"
 
-# Headers of the upload that mean something else, or nothing, to the record's endpoint.
+# Headers of the upload that have no meaning, or another one, for the record's endpoint.
 NOT_FORWARDED = (
     "Accept",
     "Content-Disposition",
@@ -40,7 +40,7 @@ NOT_FORWARDED = (
 
 @dataclass(frozen=True)
 class Written:
-    """Kinto's answer to the write of a record: 201 or 200, and the record's new timestamp."""
+    """Kinto's response to the write of a record: status 201 or 200, and the new timestamp."""
 
     status: int
     etag: str
@@ -49,14 +49,17 @@ class Written:
 
 
 def write(
-    request: Any, data: dict[str, Any] | None, permissions: Any, attachment: dict[str, Any] | None
+    request: Request,
+    data: dict[str, Any] | None,
+    permissions: dict[str, Any] | None,
+    attachment: dict[str, Any] | None,
 ) -> Written:
-    """Set the record's attachment and what came along with it; create the record if need be.
+    """Set the record's attachment, attributes and permissions; create the record if needed.
 
-    :raises HTTPException: Kinto's own refusals: schema, preconditions, permissions.
-    :raises IntegrityError: another writer came between; the request is repeated.
+    :raises HTTPException: Kinto refuses: schema, preconditions, permissions.
+    :raises IntegrityError: there was a concurrent write; the request is repeated.
     """
-    target: Target = request.context
+    target = request.context
     body: dict[str, Any] = {"data": {**(data or {}), FIELD: attachment}}
     if permissions:
         body["permissions"] = permissions
@@ -68,46 +71,46 @@ def write(
             _create_parents(request, target)
             return _ask_kinto(request, str(target.uri), body, exists=exists)
         except HTTPNotFound:
-            # Deleted while the body came in; not to be created again without an attachment.
+            # The record was deleted in the meantime. A DELETE does not create it again.
             if not exists or attachment is None or attempt == ATTEMPTS:
                 raise
             exists = False
         except HTTPPreconditionFailed as refusal:
-            # Created while the body came in, unless it is the client's precondition that fails.
+            # The record was created in the meantime, unless a precondition of the client failed.
             if exists or _has_precondition(request) or attempt == ATTEMPTS:
                 raise _as_readers_see_it(request, str(target.uri), refusal) from None
             exists = True
     raise AssertionError("unreachable")
 
 
-def _mark_default_bucket(request: Any, bucket_id: str) -> None:
-    """Not in a batch, which may hold locks that another request waits for."""
-    resolver: CollectionSettingsResolver = request.registry.attachment_collection_settings
+def _mark_default_bucket(request: Request, bucket_id: str) -> None:
+    """Remember a default bucket; not in a batch, which may hold locks of Kinto's objects."""
+    resolver = request.registry.attachment_collection_settings
     if resolver.is_default(request, bucket_id) and not in_batch(request):
-        resolver.mark(bucket_id)
+        resolver.remember(bucket_id)
 
 
-def _forget_principals(request: Any) -> None:
-    """Have Kinto read the user's groups again: it did so before the body, which took its time.
+def _forget_principals(request: Request) -> None:
+    """Have Kinto read the user's groups again: receiving the body may have taken hours.
 
-    In a batch it reads them once for all parts, and there is no body to wait for.
+    Not in a batch: Kinto reads them once for all parts, and the body is there already.
     """
     if request.method != "DELETE" and not in_batch(request):
         for name in [name for name in request.bound_data if str(name).endswith(PRINCIPALS)]:
             del request.bound_data[name]
 
 
-def _as_readers_see_it(request: Any, uri: str, refusal: HTTPException) -> HTTPException:
-    """Kinto shows the record in its 412, also to those who may create but not read."""
+def _as_readers_see_it(request: Request, uri: str, refusal: HTTPException) -> HTTPException:
+    """A 412 without the record, which Kinto's has, for users who may not read it."""
     return refusal if may_read_now(request, uri) else modified_meanwhile(None)
 
 
-def _has_precondition(request: Any) -> bool:
+def _has_precondition(request: Request) -> bool:
     return "If-Match" in request.headers or "If-None-Match" in request.headers
 
 
-def _create_parents(request: Any, target: Target) -> None:
-    """In the default bucket, the bucket and the collection come into being with the record."""
+def _create_parents(request: Request, target: Target) -> None:
+    """In the default bucket, create the bucket and the collection if they do not exist."""
     if not target.implicit_parents:
         return
     parents = (
@@ -116,7 +119,7 @@ def _create_parents(request: Any, target: Target) -> None:
     )
     for name, uri, resource_class in parents:
         created = request.bound_data.setdefault(name, {})
-        # As Kinto's own default bucket remembers them: buckets by id, collections by URI.
+        # The keys that Kinto's default bucket plugin uses: bucket ids, collection URIs.
         known_as = target.uri.bucket_id if name == "buckets" else uri
         if known_as not in created:
             new = resource_create_object(request, resource_class, uri)
@@ -124,18 +127,19 @@ def _create_parents(request: Any, target: Target) -> None:
                 created[known_as] = new
 
 
-def _ask_kinto(request: Any, uri: str, body: dict[str, Any], *, exists: bool) -> Written:
+def _ask_kinto(request: Request, uri: str, body: dict[str, Any], *, exists: bool) -> Written:
     method = "PATCH" if exists else "PUT"
     subrequest = build_request(request, {"method": method, "path": uri, "body": body})
     for header in NOT_FORWARDED:
         subrequest.headers.pop(header, None)
     if not exists and not _has_precondition(request):
-        subrequest.headers["If-None-Match"] = "*"  # PUT replaces, which is not meant here.
+        subrequest.headers["If-None-Match"] = "*"  # PUT would replace a record.
     subrequest.bound_data = request.bound_data
     with allow_metadata_changes(request):
         response = request.invoke_subrequest(subrequest, use_tweens=False)
     if response.status_code >= 400:
-        raise response  # Cornice returns its refusals, Kinto's own code raises them.
+        # Cornice returns error responses, Kinto's own code raises them.
+        raise cast(HTTPException, response)
     return Written(
         status=response.status_code,
         etag=response.headers["ETag"],

@@ -1,4 +1,4 @@
-"""Another name or media type for a file that is stored already."""
+"""Changing the name or media type of a stored file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from kinto_attachment import names
 from kinto_attachment.errors import FileNotAllowed, InvalidForm
 from kinto_attachment.files.forms import read_json
 from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.wsgi.bodies import body_of
 
 FIELDS = {"filename", "mimetype"}
 
 
-def rename(request: Any, attachment: dict[str, Any]) -> dict[str, Any]:
-    """The attachment object, changed as the JSON body of a request says.
+def rename(request: Request, attachment: dict[str, Any]) -> dict[str, Any]:
+    """The attachment object with the changes in the request's JSON body.
 
-    The names of a compressed file are those of its original; the stored one gets its suffix.
+    For a compressed file, the original gets the new name and type, and the stored file the name
+    with ``.gz``.
 
-    :raises InvalidForm, FileNotAllowed: the body is not what the endpoint takes.
+    :raises InvalidForm, FileNotAllowed: the body is invalid, or the extension is not allowed.
     """
     changes = _changes(request)
     if "filename" in changes:
@@ -34,11 +36,11 @@ def rename(request: Any, attachment: dict[str, Any]) -> dict[str, Any]:
         return {**attachment, **changes}
     renamed = {**attachment, "original": {**attachment["original"], **changes}}
     if "filename" in changes:
-        renamed["filename"] = names.fitting(changes["filename"], ".gz")
+        renamed["filename"] = names.shortened(changes["filename"], ".gz")
     return renamed
 
 
-def _changes(request: Any) -> dict[str, str]:
+def _changes(request: Request) -> dict[str, str]:
     data = read_json("body", body_of(request)).get("data")
     if not isinstance(data, dict) or not data or not data.keys() <= FIELDS:
         raise InvalidForm("data in body: should have `filename`, `mimetype` or both")

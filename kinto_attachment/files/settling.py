@@ -1,10 +1,8 @@
-"""What is done to files once the outcome of a request's transaction is known."""
+"""What is done to files after a request's transaction has been committed or aborted."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from typing import Any
 
 import transaction
 from kinto.core.storage.exceptions import BackendError, ObjectNotFoundError
@@ -12,21 +10,21 @@ from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import StorageError
 from kinto_attachment.files.ledger import Ledger, NewFile
-from kinto_attachment.index.links import Links
 from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD, same_json
 from kinto_attachment.uris import RecordURI
 
 logger = logging.getLogger(__name__)
 
-# How many entries wait in a process for the end of their `linger`; gc finds the others.
+# How many outbox entries a process keeps in memory until they are due; gc finds the others.
 MAX_LINGERING = 10_000
-DUE_AT_ONCE = 10
+DUE_AT_ONCE = 10  # Entries that one request looks at.
 
 
-def settle(registry: Any, ledger: Ledger) -> None:
-    """Do what the outcome of the transaction asks for; a failure here is gc's to finish."""
-    for step in (_undo, _delete_garbage, _delete_lingering, _free_names, _notify):
+def settle(registry: Registry, ledger: Ledger) -> None:
+    """Delete or keep files by the outcome of the transaction; gc repeats what fails here."""
+    for step in (_undo, _delete_garbage, _delete_lingering, _release_reservations, _notify):
         try:
             step(registry, ledger)
         except Exception:
@@ -34,12 +32,13 @@ def settle(registry: Any, ledger: Ledger) -> None:
             registry.metrics.count("attachments.settle_failed")
 
 
-def delete_garbage(registry: Any, entry: Garbage) -> bool:
-    """Delete the files of an outbox entry, then the entry; False if somebody else has.
+def delete_garbage(registry: Registry, entry: Garbage) -> bool:
+    """Delete the files of an outbox entry, then the entry.
 
-    :raises StorageError: the files are still there, maybe, and so is the entry.
+    :returns: False if another process has done so.
+    :raises StorageError: the entry is still there, and maybe the files.
     """
-    links: Links = registry.attachment_links
+    links = registry.attachment_links
     outbox: Outbox = links.outbox
     with transaction.manager:
         if not outbox.take(entry):
@@ -50,26 +49,27 @@ def delete_garbage(registry: Any, entry: Garbage) -> bool:
             if keys:
                 registry.attachment_storage.delete(*keys)
         except StorageError:
-            # The transaction fails, and the entry is back; on a memory backend, by this.
+            # A database restores the entry by rolling back; a memory backend needs this.
             outbox.put(entry)
             raise
     return True
 
 
-def _undo(registry: Any, ledger: Ledger) -> None:
-    """Delete the files that this request stored and did not, in the end, link to a record."""
+def _undo(registry: Registry, ledger: Ledger) -> None:
+    """Delete the files that this request stored and that have no committed link."""
     unlinked = [file for key, file in ledger.new_files.items() if key not in ledger.linked]
     if not unlinked:
         return
     with transaction.manager:
-        # A memory backend keeps what was written, and a database that we have lost may yet commit.
+        # A memory backend does not roll back, and after a lost connection the database may still
+        # commit.
         lost = [file.key for file in unlinked if not _is_in_use(registry, ledger, file)]
     _delete(registry, lost)
 
 
-def _is_in_use(registry: Any, ledger: Ledger, file: NewFile) -> bool:
-    links: Links = registry.attachment_links
-    # Without a link written, no commit can be under way: losers of a race need not meet here.
+def _is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:
+    links = registry.attachment_links
+    # If the request wrote no link, no commit of it can be under way, and no lock is needed.
     in_doubt = file.key in ledger.linking
     if in_doubt and not links.confirm_unlinked(file.record, file.key):
         return True
@@ -83,17 +83,17 @@ def _is_in_use(registry: Any, ledger: Ledger, file: NewFile) -> bool:
     return file.attachment is not None and same_json(record.get(FIELD), file.attachment)
 
 
-def _delete_garbage(registry: Any, ledger: Ledger) -> None:
+def _delete_garbage(registry: Registry, ledger: Ledger) -> None:
     for entry in ledger.garbage:
         if entry.due:
-            _lingering(registry).append(entry)
+            registry.attachment_lingering.append(entry)
         else:
             _try_to_delete(registry, entry)
 
 
-def _delete_lingering(registry: Any, ledger: Ledger) -> None:
-    """Delete what earlier requests of this process let linger, and whose time is over."""
-    waiting = _lingering(registry)
+def _delete_lingering(registry: Registry, ledger: Ledger) -> None:
+    """Delete files that earlier requests of this process let linger, and that are due now."""
+    waiting = registry.attachment_lingering
     for _ in range(DUE_AT_ONCE):
         try:
             entry = waiting.popleft()
@@ -105,26 +105,21 @@ def _delete_lingering(registry: Any, ledger: Ledger) -> None:
             _try_to_delete(registry, entry)
 
 
-def _lingering(registry: Any) -> deque[Garbage]:
-    waiting: deque[Garbage] = registry.attachment_lingering
-    return waiting
-
-
-def _try_to_delete(registry: Any, entry: Garbage) -> None:
+def _try_to_delete(registry: Registry, entry: Garbage) -> None:
     try:
         delete_garbage(registry, entry)
     except (StorageError, BackendError):
         _report_failed_delete(registry, entry.keys)
 
 
-def _free_names(registry: Any, ledger: Ledger) -> None:
+def _release_reservations(registry: Registry, ledger: Ledger) -> None:
     if ledger.reserved:
         with transaction.manager:
             for key in ledger.reserved:
                 registry.attachment_links.reservations.release(key)
 
 
-def _notify(registry: Any, ledger: Ledger) -> None:
+def _notify(registry: Registry, ledger: Ledger) -> None:
     for event in ledger.events:
         try:
             registry.notify(event)
@@ -132,7 +127,7 @@ def _notify(registry: Any, ledger: Ledger) -> None:
             logger.exception("A subscriber of %s failed", type(event).__name__)
 
 
-def _delete(registry: Any, keys: list[str]) -> None:
+def _delete(registry: Registry, keys: list[str]) -> None:
     if not keys:
         return
     try:
@@ -141,7 +136,7 @@ def _delete(registry: Any, keys: list[str]) -> None:
         _report_failed_delete(registry, keys)
 
 
-def _report_failed_delete(registry: Any, keys: list[str]) -> None:
+def _report_failed_delete(registry: Registry, keys: list[str]) -> None:
     shown = ", ".join(keys[:10]) + (" …" if len(keys) > 10 else "")
-    logger.exception("Could not delete stored files, left to gc: %s", shown)
+    logger.exception("Could not delete stored files; gc will try again: %s", shown)
     registry.metrics.count("attachments.delete_failed", len(keys))

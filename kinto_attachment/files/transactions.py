@@ -1,9 +1,9 @@
-"""Files follow the transaction: new ones are undone with it, old ones deleted after it.
+"""Files follow the transaction: new files are deleted if it fails, old files after its commit.
 
-Two tweens do so, with Kinto's transaction between them. The inner one writes the links when all
-other work of the request is done, and repeats an upload that met another writer. The outer one
-settles what the request did to files when the outcome of the transaction is known, whichever way
-it ended: committed, aborted, failed at the commit.
+Two tweens do so, with Kinto's transaction between them. The inner one writes the links when the
+request has done everything else, and repeats uploads that conflict with another transaction. The
+outer one deletes files when the outcome of the transaction is known: committed, aborted, or failed
+at the commit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,19 +23,20 @@ from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
 from kinto_attachment.files.settling import settle
+from kinto_attachment.kinto_types import Handler, Registry, Request, RequestEvent, Response
 
 logger = logging.getLogger(__name__)
 
 EVENTS = "resource_events"
-# What Kinto remembers during a request about objects that it created implicitly: void when the
-# transaction starts again.
+# Kinto's caches of objects that it created implicitly during a request. They are no longer valid
+# when the transaction starts again.
 CREATED = ("buckets", "collections")
 
-# Two writers in one collection collide when they get the same timestamp, so rarely twice.
+# Two writers of one collection conflict if they get the same timestamp, rarely twice.
 ATTEMPTS = 10
-PAUSE = 0.02  # Seconds, for the first; then longer, up to ten times that.
+PAUSE = 0.02  # Seconds, at most, before the second attempt; then longer, up to ten times that.
 KINDS = ("object", "plural")
-# Kinto's services whose DELETE meets uploads, and ours.
+# The services, Kinto's and ours, whose DELETE may conflict with uploads.
 DELETED = {
     "attachment",
     *(f"{name}-{kind}" for name in ("record", "collection", "bucket") for kind in KINDS),
@@ -44,18 +45,18 @@ DELETED = {
 CONFLICTS = ("40001", "40P01")
 
 
-def linking_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
-    """Below the view of exceptions, and above Kinto's tween that tells listeners of changes.
+def linking_tween(handler: Handler, registry: Registry) -> Handler:
+    """Runs below the exception views, and above Kinto's tween that notifies listeners.
 
-    So links are written after what other plugins write on behalf of the request, whatever the
-    order in which they are included, and locks are taken in everybody's order: first those of
-    Kinto's objects, then ours.
+    So links are written after everything that other plugins write for the request, in whatever
+    order the plugins are included. This keeps the order of locks: Kinto's objects first, then
+    links.
     """
 
-    def tween(request: Any) -> Any:
+    def tween(request: Request) -> Response:
         request.bound_data[EVENTS] = CollectedEvents()
         ledger = Ledger.of(request)
-        ledger.is_awaited = True
+        ledger.written_by_tween = True
         hooks = list(transaction.get().getAfterCommitHooks())
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -65,7 +66,7 @@ def linking_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any
             except (IntegrityError, BackendError) as error:
                 if attempt == ATTEMPTS or not _can_be_repeated(request, ledger, error):
                     raise
-                logger.info("Another writer came between: once more %s", request.path)
+                logger.info("Concurrent write, repeating the request: %s", request.path)
                 _begin_again(request, ledger, hooks)
                 time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
         raise AssertionError("unreachable")
@@ -73,10 +74,10 @@ def linking_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any
     return tween
 
 
-def settling_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
-    """Above pyramid_tm's tween: below it, the transaction is open; here, it has ended."""
+def settling_tween(handler: Handler, registry: Registry) -> Handler:
+    """Runs above pyramid_tm's tween, and so after the end of the transaction."""
 
-    def tween(request: Any) -> Any:
+    def tween(request: Request) -> Response:
         try:
             return handler(request)
         finally:
@@ -87,11 +88,11 @@ def settling_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[An
     return tween
 
 
-def restart_transaction(request: Any) -> None:
-    """Hold no database connection while the body arrives; not in a batch, which has written.
+def restart_transaction(request: Request) -> None:
+    """Release the database connection before the body is received, by a new transaction.
 
-    What waits for the commit of the request (Kinto's ``AfterResourceChanged`` among it) waits
-    for the commit of the new transaction.
+    Not in a batch, which may have written something. After-commit hooks of the request, such as
+    Kinto's for ``AfterResourceChanged``, move to the new transaction.
     """
     if not in_batch(request):
         hooks = list(transaction.get().getAfterCommitHooks())
@@ -101,10 +102,10 @@ def restart_transaction(request: Any) -> None:
 
 
 @contextmanager
-def separate_transaction(request: Any) -> Iterator[None]:
-    """Run something in a short transaction of its own, where the request's has not begun.
+def separate_transaction(request: Request) -> Iterator[None]:
+    """Run the block in a short transaction, before the one of the request.
 
-    In a batch there is no such place, and it becomes part of the batch's transaction.
+    In a batch, the block runs in the transaction of the batch.
     """
     if in_batch(request):
         yield
@@ -118,21 +119,21 @@ def separate_transaction(request: Any) -> Iterator[None]:
         _begin(hooks)
 
 
-def in_batch(request: Any) -> bool:
+def in_batch(request: Request) -> bool:
     service = outermost(request).current_service
     return service is not None and service.name == "batch"
 
 
-def before_part_of_batch(event: Any) -> None:
-    """Have what is rolled back in the middle of a batch forgotten.
+def before_part_of_batch(event: RequestEvent) -> None:
+    """Forget changes that are rolled back in the middle of a batch.
 
-    When a part is answered with 409, Kinto gives up the transaction, and goes on with the next
-    part in another one. It would still tell listeners, us among them, of the changes that were
-    rolled back, and the files of records that were not deleted after all would go.
+    If a part gets a 409, Kinto aborts the transaction, and continues with the next part in
+    another one. It would still notify listeners, including ours, of the changes that were rolled
+    back, and files of records that still exist would be deleted.
     """
     request = event.request
     if not in_batch(request) or isinstance(request.registry.storage, MemoryBasedStorage):
-        return  # What is on a memory backend stays.
+        return  # Memory backends do not roll back.
     current, bound_data = transaction.get(), request.bound_data
     hooks = current.getAfterAbortHooks()
     if all(hook is not forget or args[0] is not bound_data for hook, args, _ in hooks):
@@ -140,7 +141,7 @@ def before_part_of_batch(event: Any) -> None:
 
 
 def forget(bound_data: dict[str, Any]) -> None:
-    """Drop what Kinto remembers of a transaction that did not come to pass."""
+    """Drop what Kinto has cached about an aborted transaction."""
     bound_data[EVENTS] = CollectedEvents()
     for name in CREATED:
         bound_data.pop(name, None)
@@ -152,10 +153,10 @@ def _begin(hooks: list[Any]) -> None:
         begun.addAfterCommitHook(hook, args, kwargs)
 
 
-def _can_be_repeated(request: Any, ledger: Ledger, error: BackendError) -> bool:
-    """Whether the request met another writer, and sends nothing that is gone once it is read.
+def _can_be_repeated(request: Request, ledger: Ledger, error: BackendError) -> bool:
+    """Whether the error is a conflict, and the request's body is not needed again.
 
-    The file of an upload is stored already, and what came with it is in the ledger.
+    The file of an upload is already stored, and its form fields are in the ledger.
     """
     service = request.current_service
     deletes = request.method == "DELETE" and service is not None and service.name in DELETED
@@ -165,10 +166,10 @@ def _can_be_repeated(request: Any, ledger: Ledger, error: BackendError) -> bool:
     return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in CONFLICTS
 
 
-def _begin_again(request: Any, ledger: Ledger, hooks: list[Any]) -> None:
-    """As if the request had come just now: nothing that was read or cached before holds."""
+def _begin_again(request: Request, ledger: Ledger, hooks: list[Any]) -> None:
+    """Reset the request to its beginning, without anything that was read or cached before."""
     transaction.abort()
-    _begin(hooks)  # Kinto adds its own when it is called again.
+    _begin(hooks)  # Kinto adds its own hooks again.
     ledger.forget_changes()
     request.bound_data.clear()
     request.bound_data |= {LEDGER: ledger, EVENTS: CollectedEvents()}

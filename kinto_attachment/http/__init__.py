@@ -1,4 +1,4 @@
-"""Protocols as functions over bytes and strings, and readers around readers.
+"""Protocols as functions over bytes and strings, and readers that wrap readers.
 
-Nothing here knows Kinto, or does input and output of its own.
+Nothing here uses Kinto, or does input and output of its own.
 """

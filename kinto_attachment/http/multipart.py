@@ -13,11 +13,11 @@ from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader, Reader
 
 MAX_HEADER_SIZE = 8 * 1024
 MAX_HEADERS = 16
-# What may come without being part of a form: before the first part, and after the last.
+# Bytes outside the form's parts: before the first one, and after the last one.
 MAX_PADDING = 256 * 1024
 
-# RFC 2046 5.1.1 has fewer characters, and 70 of them; clients do not all keep to it, and leave
-# out quotes where there should be.
+# RFC 2046 5.1.1 allows fewer characters, and up to 70. Some clients send others, and leave out
+# quotes that are required.
 _BOUNDARY = re.compile(
     r';[ \t]*boundary=(?:"([ !#-~]{0,199}[!#-~])"|([!#-:<-~]{1,200}))[ \t]*(?:;|$)', re.I
 )
@@ -26,7 +26,7 @@ _BOUNDARY = re.compile(
 def parts(
     body: Reader, content_type: str, *, chunk_size: int = CHUNK_SIZE
 ) -> Iterator[tuple[MultipartSegment, BaseReader]]:
-    """The parts of a form, each with a reader of its bytes, which is good until the next part.
+    """The parts of a form, each with a reader of its bytes, which is valid until the next part.
 
     The body is read to its end, unless there is an error.
 
@@ -51,10 +51,10 @@ def _boundary(content_type: str) -> str:
 
 
 def _events(body: Reader, boundary: str, chunk_size: int) -> Iterator[Any]:
-    """Segments, each followed by its bytes and by None, until the end of the body."""
+    """The segments, each followed by its chunks of bytes and by None, to the end of the body."""
     padding = 0
-    # Not strict: strict refuses a line break after the last boundary when it comes in a chunk
-    # of its own.
+    # Not strict: it would refuse a line break after the last boundary that arrives in a chunk of
+    # its own.
     parser = PushMultipartParser(
         boundary, max_header_size=MAX_HEADER_SIZE, max_header_count=MAX_HEADERS
     )
@@ -85,7 +85,7 @@ class _PartReader(BaseReader):
         if self._chunk is not None and self._position == len(self._chunk):
             try:
                 self._chunk, self._position = next(self._events), 0
-            except StopIteration as error:  # It has failed before, and who read it went on.
+            except StopIteration as error:  # It has failed before, and the caller reads on.
                 raise InvalidBody("Request body cannot be read to its end.") from error
         if self._chunk is None:
             return b""

@@ -10,7 +10,7 @@ from email.utils import format_datetime, parsedate
 
 _RANGE = re.compile(r"([0-9]*)-([0-9]*)")
 _ENTITY_TAG = re.compile(r'[ \t,]*(W/)?"([!#-~\x80-\xff]*)"[ \t]*(?:,|$)')
-# RFC 9110 5.6.7: the one form to send, and the two obsolete ones that are to be understood.
+# RFC 9110 5.6.7: the current format, and the two obsolete ones that recipients have to accept.
 _HTTP_DATE = re.compile(
     r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
     r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
@@ -22,7 +22,7 @@ _HTTP_DATE = re.compile(
 class Range:
     """The bytes from ``start`` to ``end`` (exclusive) of a file.
 
-    An empty one is the answer to a range of which the file has no byte.
+    It is empty if the file has no byte of the requested range.
     """
 
     start: int
@@ -35,7 +35,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How to answer: the status, and for 200 and 206 the bytes from ``start`` to ``end``."""
+    """The status of the response, and for 200 and 206 the bytes from ``start`` to ``end``."""
 
     status: int
     start: int = 0
@@ -43,10 +43,10 @@ class Outcome:
 
 
 def parse_range(header: str | None, size: int) -> Range | None:
-    """What a ``Range`` header asks of a file of ``size`` bytes; None if all of it is the answer.
+    """The range of a ``Range`` header, for a file of ``size`` bytes; None for the whole file.
 
-    Several ranges in one request, other units and malformed headers are ignored, as RFC 9110
-    14.2 allows or wants.
+    Requests for several ranges, other units and malformed headers are ignored, as RFC 9110 14.2
+    allows or requires.
     """
     unit, equals, ranges = (header or "").partition("=")
     specs = [spec.strip(" \t") for spec in ranges.split(",")]
@@ -66,23 +66,22 @@ def parse_range(header: str | None, size: int) -> Range | None:
 
 
 def content_range(start: int, end: int, size: int) -> str:
-    """The value of ``Content-Range``: for a 206, or with nothing from start to end for a 416."""
+    """The value of ``Content-Range``: of a 206, or of a 416 if the range is empty."""
     return f"bytes {start}-{end - 1}/{size}" if start < end else f"bytes */{size}"
 
 
 def http_date(moment: datetime) -> str:
-    """The value of ``Last-Modified`` and the like; ``moment`` is aware of its time zone."""
+    """An HTTP date, as for ``Last-Modified``; ``moment`` has a time zone."""
     return format_datetime(moment.astimezone(timezone.utc), usegmt=True)
 
 
 def evaluate(
     method: str, headers: Mapping[str, str], etag: str, last_modified: datetime, size: int
 ) -> Outcome:
-    """Judge a request's preconditions and range, in the order of RFC 9110 13.2.2.
+    """Evaluate a request's preconditions and range, in the order of RFC 9110 13.2.2.
 
-    ``headers`` are looked up as ``If-Match`` and so on; ``etag`` is strong and without its
-    quotes; ``last_modified`` is aware of its time zone. A HEAD is answered as the GET of the
-    whole file.
+    ``headers`` are looked up by names such as ``If-Match``; ``etag`` is strong and has no quotes;
+    ``last_modified`` has a time zone. A HEAD gets the status of a GET without a range.
     """
     modified = last_modified.astimezone(timezone.utc).replace(microsecond=0)
     if not _if_match(headers, etag, modified):
@@ -91,10 +90,10 @@ def evaluate(
     if not _if_none_match(headers, etag, modified, reads):
         return Outcome(304 if reads else 412)
     if method == "GET" and _if_range(headers.get("If-Range"), etag, modified):
-        wanted = parse_range(headers.get("Range"), size)
-        if wanted:
-            status = 206 if wanted.satisfiable else 416
-            return Outcome(status, wanted.start, wanted.end)
+        requested = parse_range(headers.get("Range"), size)
+        if requested:
+            status = 206 if requested.satisfiable else 416
+            return Outcome(status, requested.start, requested.end)
     return Outcome(200, 0, size)
 
 
@@ -102,12 +101,12 @@ def _suffix(length: int | None, size: int) -> Range | None:
     if length is None:
         return None
     if length and not size:
-        return None  # Satisfiable (RFC 9110 14.1.2), but no Content-Range can say so.
+        return None  # Satisfiable (RFC 9110 14.1.2), but Content-Range cannot express it.
     return Range(max(size - length, 0), size) if length else Range(0, 0)
 
 
 def _if_match(headers: Mapping[str, str], etag: str, modified: datetime) -> bool:
-    """Also stands for If-Unmodified-Since, which counts where If-Match is absent."""
+    """Evaluate If-Match, or If-Unmodified-Since if there is no If-Match."""
     header = headers.get("If-Match")
     if header is not None:
         # A strong comparison: a weak tag never matches (RFC 9110 8.8.3.2).
@@ -117,7 +116,7 @@ def _if_match(headers: Mapping[str, str], etag: str, modified: datetime) -> bool
 
 
 def _if_none_match(headers: Mapping[str, str], etag: str, modified: datetime, reads: bool) -> bool:
-    """Also stands for If-Modified-Since, which counts for reads without If-None-Match."""
+    """Evaluate If-None-Match, or If-Modified-Since for reads without If-None-Match."""
     header = headers.get("If-None-Match")
     if header is not None:
         return header.strip() != "*" and all(tag != etag for _, tag in _entity_tags(header))
@@ -132,7 +131,7 @@ def _if_range(header: str | None, etag: str, modified: datetime) -> bool:
 
 
 def _entity_tags(header: str) -> Iterator[tuple[str, str]]:
-    """Pairs of ``W/`` or nothing, and the tag; what follows something malformed is ignored."""
+    """Pairs of ``W/`` or an empty text, and the tag; stops at the first malformed one."""
     position = 0
     while match := _ENTITY_TAG.match(header, position):
         yield match[1] or "", match[2]

@@ -1,4 +1,4 @@
-"""Readers around readers: each gives the bytes of the one inside, and does one thing more."""
+"""Readers that wrap readers: each passes the bytes on, and does one thing with them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import Protocol
 
 from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge
 
-# What gunicorn receives at a time: of each smaller read, it copies the rest.
+# gunicorn receives this much at once; of each smaller read, it copies the rest.
 CHUNK_SIZE = 1024 * 1024
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
-# RFC 9530 names -> hashlib names; what is not here is ignored, as the RFC has it.
+# RFC 9530 names -> hashlib names; others are ignored, as the RFC requires.
 DIGEST_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
 
 _KEY = r"[a-z*][a-z0-9_.*-]*"
-# RFC 8941 3.2, as far as a dictionary of byte sequences needs it.
+# The part of RFC 8941 3.2 that a dictionary of byte sequences needs.
 _DIGEST_MEMBER = re.compile(rf"({_KEY})=:([A-Za-z0-9+/=]*):(?:; *{_KEY}(?:=[^ ,;\"]+)?)*")
 
 
 class Reader(Protocol):
-    """A source of bytes that is read once, from front to back."""
+    """A source of bytes that is read once, from the start to the end."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes, maybe fewer; ``b""`` at the end and only there."""
+        """At most ``size`` bytes, maybe fewer; ``b""`` only at the end."""
         ...
 
 
 class BaseReader:
-    """What all readers here share: a negative size means all that is left, as with files."""
+    """Base of the readers; as with files, a negative size reads everything that is left."""
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
@@ -47,7 +47,7 @@ class BaseReader:
 
 
 class HashingReader(BaseReader):
-    """Counts and hashes in passing: SHA-256, and the ``algorithms`` (hashlib names) besides."""
+    """Counts and hashes the bytes: SHA-256, and ``algorithms`` (hashlib names) in addition."""
 
     def __init__(self, reader: Reader, algorithms: Iterable[str] = ()) -> None:
         self._reader = reader
@@ -58,11 +58,11 @@ class HashingReader(BaseReader):
 
     @property
     def sha256(self) -> str:
-        """Of what was read so far, in hex."""
+        """The SHA-256 of the bytes read so far, in hex."""
         return self._hashes["sha256"].hexdigest()
 
     def digest(self, name: str) -> bytes:
-        """Of what was read so far, by one of the algorithms asked for."""
+        """The digest of the bytes read so far, by one of the given algorithms."""
         return self._hashes[name].digest()
 
     def _read(self, size: int) -> bytes:
@@ -74,7 +74,7 @@ class HashingReader(BaseReader):
 
 
 class LimitedReader(BaseReader):
-    """Refuses more than ``limit`` bytes, as soon as they come; 0 is no limit."""
+    """Raises TooLarge at the first byte above ``limit``; 0 is no limit."""
 
     def __init__(self, reader: Reader, limit: int) -> None:
         self._reader = reader
@@ -91,14 +91,14 @@ class LimitedReader(BaseReader):
 
 
 class GzipReader(BaseReader):
-    """The bytes of the inner reader, gzipped; the same bytes in give the same bytes out.
+    """The bytes of the inner reader, gzipped; the same input gives the same output.
 
-    Holds a chunk of the inner reader and what it compresses to, however large the file.
+    Holds one chunk and its compressed form in memory, however large the file.
     """
 
     def __init__(self, reader: Reader, level: int = 6) -> None:
         self._reader = reader
-        # zlib's own gzip header has no file name and a modification time of 0 (RFC 1952 2.3.1).
+        # zlib writes a gzip header without a filename and with a time of 0 (RFC 1952 2.3.1).
         self._compressor = zlib.compressobj(level, zlib.DEFLATED, GZIP_FORMAT)
         self._ready = b""
         self._position = 0
@@ -116,7 +116,7 @@ class GzipReader(BaseReader):
 
 @dataclass(frozen=True)
 class Claim:
-    """A digest that a header says the bytes have; the algorithm is hashlib's name."""
+    """A digest that a header claims; ``algorithm`` is a name of hashlib."""
 
     header: str
     algorithm: str
@@ -125,19 +125,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimedDigests:
-    """The digests a client claims, in ``Content-Digest``, ``Repr-Digest`` or ``Content-MD5``.
+    """The digests that a client claims in ``Content-Digest``, ``Repr-Digest`` or ``Content-MD5``.
 
-    All three cover the content that their headers belong to, whole (RFC 9530 2 and 3; a
-    request's representation is its content). So the headers of a PUT of raw bytes are compared
-    with the file; the headers of a multipart request with its whole body, boundaries and all;
-    and the headers of the form's file part with the file.
+    All three are of the whole content that the headers belong to (RFC 9530 2 and 3; a request's
+    representation is its content). So the headers of a PUT of raw bytes are compared with the
+    file, the headers of a multipart request with its whole body including boundaries, and the
+    headers of the form's file part with the file.
     """
 
     claims: tuple[Claim, ...] = ()
 
     @classmethod
     def parse(cls, headers: Mapping[str, str]) -> ClaimedDigests:
-        """The claims among ``headers``, whose names may be in any case.
+        """The claims in ``headers``, whose names may be in any case.
 
         :raises InvalidBody: a header is malformed; unknown algorithms are ignored.
         """
@@ -154,11 +154,11 @@ class ClaimedDigests:
 
     @property
     def algorithms(self) -> tuple[str, ...]:
-        """What the :class:`HashingReader` to check has to be made with."""
+        """The algorithms that a :class:`HashingReader` needs for the check."""
         return tuple({claim.algorithm: None for claim in self.claims})
 
     def check(self, reader: HashingReader) -> None:
-        """:raises DigestMismatch: what was read through ``reader`` is not what was claimed."""
+        """:raises DigestMismatch: a digest of the bytes read differs from the claimed one."""
         for claim in self.claims:
             if reader.digest(claim.algorithm) != claim.digest:
                 raise DigestMismatch(

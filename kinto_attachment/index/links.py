@@ -1,21 +1,21 @@
 """The index: which stored file belongs to which record.
 
-It lives in Kinto's own storage backend, in the transaction of the record it speaks of. A **link**
-is an object for each pair of a record and a file, ``{key, record, filename, hash, mimetype, size,
-state, until}`` under ``attachments:{record URI}``. Its id is made of the object key alone. So
-*record -> files* is one look-up by parent, *file -> records* one by id (PostgreSQL's primary key
-starts with the id), and *all below a bucket or collection* one by prefix. One parent per record
-means that two uploads never meet on the unique index on (parent, timestamp). The prefix keeps
-Kinto's own cascades, which delete all objects under a bucket's URI, away from here.
+It is kept in Kinto's own storage backend, and changed in the same transaction as the record. A
+**link** is an object for each pair of a record and a file, ``{key, record, filename, hash,
+mimetype, size, state, until}`` under ``attachments:{record URI}``. Its id is derived from the
+object key alone. So *record -> files* is one look-up by parent, *file -> records* one by id
+(PostgreSQL's primary key starts with the id), and *all below a bucket or collection* one by
+prefix. Since each record is a parent of its own, two uploads never conflict on the unique index
+on (parent, timestamp). The prefix protects links from Kinto's cascades, which delete all objects
+under a bucket's URI.
 
-Nearly every file has one link. Such a link is *sole*: whoever deletes it knows, without looking
-any further, that the file is garbage. A second link makes both *shared* (another id), and from
-then on whoever adds or drops a link of that file locks it first. Since it is a deletion that
-tells whether the sole link was still there, a transaction that drops it and one that shares it
-meet on that row: one of them waits, and then sees what the other did.
+Nearly every file has one link. Such a link is *sole*: a transaction that deletes it knows, without
+another query, that the file is garbage. A second link makes both *shared* (with another id). From
+then on, a transaction that adds or drops a link of the file has to lock it first. To drop a sole
+link and to share it both start with deleting its row, so two transactions that do so at the same
+time conflict on that row: one of them waits, and then sees what the other one did.
 
-Whoever changes the links of several files does so in the order of their ids, so that no two
-transactions wait for each other.
+Transactions change the links of several files in the order of their ids, to avoid deadlocks.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from kinto_attachment.errors import AttachmentGone, FileNotFound
 from kinto_attachment.index.objects import Objects, batches, digest_of
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.reservations import Reservations
+from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.metadata import same_json
 from kinto_attachment.storage import FileStorage
 
 DIGEST_LENGTH = 64
-FEW_RECORDS = 50  # Up to so many are looked up one by one.
+FEW_RECORDS = 50  # Up to that many are looked up one by one.
 ANY = "attachments:*"
 
 
@@ -47,11 +48,11 @@ FIELDS = ("record", "key", "filename", "hash", "mimetype", "size", "state")
 
 @dataclass(frozen=True)
 class Link:
-    """A record and one of its files: the current one, or one from before.
+    """A record and one of its files: its current one, or an earlier one.
 
-    One from before is kept for good (``kept``), or ``until`` a time (ms since the epoch): to be
-    read by whoever may read the record (``lingering``) or by nobody (``withdrawn``). Either way it
-    can be linked again.
+    An earlier one is kept for good (``kept``), or ``until`` a time (ms since the epoch). Until
+    then, either users who may read the record may read the file (``lingering``), or nobody may
+    (``withdrawn``). In any of these states, the file can be linked again.
     """
 
     record: str
@@ -89,22 +90,22 @@ class Link:
         return {**row, "until": self.until} if self.until else row
 
     def is_readable(self, now: int) -> bool:
-        """Whether those who may read the record may read the file, at a time in ms."""
+        """Whether users who may read the record may read the file; ``now`` is in ms."""
         if self.state == "lingering":
             return self.until > now
         return self.state != "withdrawn"
 
-    def describes(self, attachment: Any) -> bool:
-        """Whether this is the content that an attachment object speaks of."""
+    def describes(self, attachment: object) -> bool:
+        """Whether an attachment object has the hash and the size of this file."""
         return isinstance(attachment, Mapping) and same_json(
             [self.hash, self.size], [attachment.get("hash"), attachment.get("size")]
         )
 
 
 class Links:
-    """The index over a Kinto storage backend; every method runs in the caller's transaction."""
+    """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
-    def __init__(self, backend: Any, storage: FileStorage, page_size: int) -> None:
+    def __init__(self, backend: StorageBackend, storage: FileStorage, page_size: int) -> None:
         self.outbox = Outbox(backend)
         self.reservations = Reservations(backend)
         self.storage = storage
@@ -112,15 +113,15 @@ class Links:
         self._rows = Objects(backend, "attachment")
         self._locks = Objects(backend, "attachment-lock")
 
-    # Questions.
+    # Queries.
 
     def of_record(self, record: str) -> list[Link]:
-        """The files of a record: the current one and kept ones."""
+        """The links of a record, in any state."""
         rows = self._rows.list(f"attachments:{record}")
         return [Link.load(row) for row in rows]
 
     def of_records(self, collection: str, ids: list[str]) -> list[Link]:
-        """The same for several records of a collection (its URI)."""
+        """The links of several records; ``collection`` is a URI."""
         records = [f"{collection}/records/{object_id}" for object_id in ids]
         if len(records) <= FEW_RECORDS:
             return [link for record in records for link in self.of_record(record)]
@@ -132,7 +133,7 @@ class Links:
         return [Link.load(row) for row in rows]
 
     def of_key(self, key: str) -> list[Link]:
-        """The records that a file belongs to."""
+        """The links of a file."""
         digest = digest_of(key)
         rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
         return [link for link in map(Link.load, rows) if link.key == key]
@@ -140,9 +141,9 @@ class Links:
     def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
         """All links of records whose URI starts with ``prefix``, a page at a time.
 
-        Kinto's storage returns a limited number of objects. A page that is full is asked for
-        again in sixteen parts, by the next hexadecimal digit of the ids, so links may be dropped
-        on the way. ``within`` is the digits to start with (to share the work).
+        Kinto's storage returns a limited number of objects. A full page is queried again in
+        sixteen parts, by the next hexadecimal digit of the ids; so links may be dropped during
+        the iteration. ``within`` are the first digits of the ids, to get a part of the links.
         """
         rows = self._rows.list(
             f"attachments:{prefix}*",
@@ -155,11 +156,11 @@ class Links:
             for digit in "0123456789abcdef":
                 yield from self.under(prefix, within + digit)
         elif rows:
-            # PostgreSQL's LIKE takes the ``_`` of a bucket's name for any character.
+            # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
 
     def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
-        """The same, for a file that so many records share that its links alone fill a page."""
+        """The same for a single file that has more links than a page holds."""
         last = ""
         while rows := self._rows.list(
             f"attachments:{prefix}*",
@@ -172,7 +173,7 @@ class Links:
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
 
     def without_links(self, keys: list[str]) -> set[str]:
-        """Those of the keys that no record points at."""
+        """The keys among ``keys`` that have no link."""
         ids = {key: digest_of(key) for key in keys}
         linked: set[str] = set()
         for batch in batches(ids.values()):
@@ -182,12 +183,12 @@ class Links:
         return set(keys) - linked
 
     def confirm_unlinked(self, record: str, key: str) -> bool:
-        """Make sure that a file which was stored for a record is, and stays, of no record.
+        """Make sure that a file which was stored for a record has no link, and will get none.
 
         :returns: False if the file has a link after all.
 
-        When the connection breaks at the commit, the database may still be about to commit. So
-        look where that transaction has written: who writes there waits for its end.
+        If the connection broke at the commit, the database may still be committing. Writing
+        the same row waits for the end of that transaction.
         """
         link = Link.to(record, key, {})
         if not self._rows.create(link.parent, link.id, link.dump()):
@@ -198,20 +199,20 @@ class Links:
     # Changes.
 
     def add(self, link: Link) -> None:
-        """Link a file that this very request stored: nobody else can know of it yet."""
+        """Link a file that this request has stored, so that no other request knows it yet."""
         self._put(link)
 
     def update(self, link: Link) -> None:
-        """Write the link of a record that this transaction has written, too."""
+        """Overwrite the link of a record that this transaction has written, and so locked."""
         self._put(link)
 
     def share(self, link: Link, *, is_known: bool = False) -> None:
-        """Link a file that was there before, such as one whose metadata was copied to a record.
+        """Link a file that existed before, such as one whose metadata was copied to a record.
 
         The index has to know a file with this key and content, unless the caller knows where
-        the file comes from (``is_known``): that there is a file in the storage is no proof.
+        the file comes from (``is_known``): the existence of a file proves nothing.
 
-        :raises AttachmentGone: there is no such file, or it has lost its last link meanwhile.
+        :raises AttachmentGone: there is no such file, or it has lost its last link.
         """
         self._lock(link.key)
         others = self.of_key(link.key)
@@ -220,45 +221,45 @@ class Links:
         still_linked = [self._make_shared(other) for other in others]
         if any(still_linked):
             self._put(replace(link, shared=True))
-        elif self._rescue(link.key, is_known=is_known) and self._has_size(link):
+        elif self._take_out_of_outbox(link.key, is_known=is_known) and self._has_size(link):
             self._put(link)
             self._unlock(link.key)
         else:
             raise AttachmentGone()
 
     def retain(self, link: Link, state: State, until: int = 0) -> None:
-        """The record has another file now, or none, but this one is kept for good or a while."""
-        # The link is not there for a moment: who shares the file must not look just then.
+        """Keep an earlier file of a record, by the new state of its link."""
+        # The link is deleted and written again: nobody may share the file in between.
         self._lock(link.key)
         if not link.shared and not self._delete_sole([link]):
             link = replace(link, shared=True)
-        # None is left if gc took the file, as the record had not pointed at it for long.
+        # There are no links if gc has deleted the file in the meantime.
         if not link.shared or self.of_key(link.key):
             self._put(replace(link, state=state, until=until))
         self._unlock(link.key)
 
     def end_lingering(self, keys: Iterable[str]) -> list[str]:
-        """Drop the links of files whose time is over; returns the keys that have none any more."""
+        """Drop the expired links of files; returns the keys that have no link any more."""
         orphans, now = [], msec_time()
         for key in sorted(keys, key=digest_of):
             self._lock(key)
-            over = [
+            expired = [
                 link for link in self.of_key(key) if link.state in ENDING and link.until <= now
             ]
-            self.drop(over)
+            self.drop(expired)
             if not self.of_key(key):
                 orphans.append(key)
             self._unlock(key)
         return orphans
 
     def drop(self, links: list[Link]) -> list[str]:
-        """Remove links; returns the keys that have none any more."""
+        """Remove links; returns the keys that have no link any more."""
         orphans = []
         links = sorted(links, key=attrgetter("id"))
         for batch in batches(link for link in links if not link.shared):
             gone = self._delete_sole(batch)
             orphans += [link.key for link in batch if link.id in gone]
-            # Not there as a sole link any more: somebody shared it since we read it.
+            # It is no longer a sole link: another transaction has shared it since it was read.
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
             if link.shared and self._drop_shared(link):
@@ -266,9 +267,9 @@ class Links:
         return orphans
 
     def drop_dangling(self, links: list[Link]) -> list[str]:
-        """The same for links whose record was seen not to point at the file.
+        """The same for links whose record does not point at the file.
 
-        Since they were read, the record may have let go of the file in order to keep it.
+        Only current ones are dropped: a record may have kept its file since the links were read.
         """
         orphans = []
         for batch in batches(link for link in links if not link.shared):
@@ -281,10 +282,11 @@ class Links:
         return orphans
 
     def move_orphans_to_outbox(self, keys: Iterable[str]) -> tuple[list[Garbage], set[str]]:
-        """Put files in the outbox that seem to have no link, and have none indeed.
+        """Put files that seem to have no link in the outbox, if they have none under a lock.
 
-        Unlike files that lose their last link here, others may be about to be linked. A name
-        that is claimed may by now be that of another file, newer than the one that was seen.
+        :returns: the entries of the outbox, and the keys that are in them.
+
+        Keys that are reserved are left out: they may be those of newer files by now.
         """
         orphans = set()
         for key in sorted(keys, key=digest_of):
@@ -297,13 +299,13 @@ class Links:
             self.reservations.release(key)
         return self.outbox.add(sorted(orphans)), orphans
 
-    # How.
+    # Rows and locks.
 
     def _put(self, link: Link) -> None:
         self._rows.put(link.parent, link.id, link.dump())
 
     def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
-        """Delete sole links, many in one query; returns the ids of those that were there."""
+        """Delete sole links in one query; returns the ids of those that existed."""
         if len(links) == 1 and not filters:
             return {link.id for link in links if self._rows.delete(link.parent, link.id)}
         ids = {link.id for link in links}
@@ -311,15 +313,15 @@ class Links:
         return {row["id"] for row in deleted}
 
     def _lock(self, key: str) -> None:
-        """Wait for other transactions that share or unshare this file, then hold them off."""
+        """Lock a file against other transactions that share or unshare it, until the commit."""
         self._locks.put(f"attachments-lock:{digest_of(key)}", "lock", {})
 
     def _unlock(self, key: str) -> None:
-        """Leave no lock behind; others are held off until the commit all the same."""
+        """Delete the row of the lock; the database keeps it locked until the commit."""
         self._locks.delete(f"attachments-lock:{digest_of(key)}", "lock")
 
     def _make_shared(self, link: Link) -> Link | None:
-        """Give a link the id of a shared one; None when it was dropped meanwhile."""
+        """Give a link the id of a shared one; None if it was dropped in the meantime."""
         if not link.shared:
             if not self._rows.delete(link.parent, link.id):
                 return None
@@ -328,7 +330,7 @@ class Links:
         return link
 
     def _drop_shared(self, link: Link, state: str = "") -> bool:
-        """Drop one of several links, if it is in this state; True when it was the last."""
+        """Drop one of several links, if it is in this state; True if it was the last one."""
         self._lock(link.key)
         if state and link.record not in [
             other.record for other in self.of_key(link.key) if other.state == state
@@ -346,8 +348,11 @@ class Links:
         except FileNotFound:
             return False
 
-    def _rescue(self, key: str, *, is_known: bool) -> bool:
-        """Take a file without links out of the outbox; False when it is too late for that."""
+    def _take_out_of_outbox(self, key: str, *, is_known: bool) -> bool:
+        """Take a file without links out of the outbox.
+
+        :returns: False if the file is being deleted, or nothing is known about it.
+        """
         entries = self.outbox.entries(key)
         if not entries and not is_known:
             return False

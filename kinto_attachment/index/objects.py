@@ -1,4 +1,4 @@
-"""Objects of our own in Kinto's storage backend, in the transaction of the request."""
+"""The plugin's own objects in Kinto's storage backend."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 
-# Milliseconds since the epoch, up to the year 2004.
+from kinto_attachment.kinto_types import StorageBackend
+
+# Milliseconds since the epoch: up to the year 2004.
 TIMESTAMPS = 2**40
-BATCH = 1000  # Ids in one query, and keys in one entry of the outbox (one bulk delete of S3).
+BATCH = 1000  # Ids in a query, and keys in an entry of the outbox: S3 deletes as many in a call.
 
 T = TypeVar("T")
 
 
 def digest_of(key: str) -> str:
-    """An object key in the form of a Kinto id: SHA-256 in hex."""
+    """The SHA-256 of an object key in hex, which is a valid id for Kinto."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -30,9 +32,9 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
 
 
 class Objects:
-    """The objects of one resource name; ``*`` in a parent stands for anything."""
+    """The objects of one resource name; ``*`` in a parent id matches anything."""
 
-    def __init__(self, backend: Any, resource_name: str) -> None:
+    def __init__(self, backend: StorageBackend, resource_name: str) -> None:
         self._backend = backend
         self._resource_name = resource_name
 
@@ -45,7 +47,7 @@ class Objects:
         )
 
     def create(self, parent_id: str, object_id: str, obj: dict[str, Any]) -> bool:
-        """False when there is one, or another transaction has made one and was committed."""
+        """Create an object; False if it exists, which may mean waiting for another transaction."""
         try:
             self._backend.create(
                 resource_name=self._resource_name,
@@ -57,7 +59,7 @@ class Objects:
         return True
 
     def delete(self, parent_id: str, object_id: str) -> bool:
-        """False when there was none: of two transactions, one deletes it."""
+        """Delete an object; False if there was none. Of two transactions, only one deletes it."""
         try:
             self._backend.delete(
                 resource_name=self._resource_name,
@@ -79,7 +81,7 @@ class Objects:
         return deleted
 
     def list(self, parent_id: str, *filters: Filter, **options: Any) -> list[dict[str, Any]]:
-        """As many as Kinto's ``storage_max_fetch_size`` allows."""
+        """Matching objects, up to Kinto's ``storage_max_fetch_size``."""
         found: list[dict[str, Any]] = self._backend.list_all(
             resource_name=self._resource_name,
             parent_id=parent_id,
@@ -90,9 +92,9 @@ class Objects:
 
 
 def _timestamp() -> int:
-    """A time for an object that has no use for one, and must not be in another's way.
+    """A random timestamp, so that concurrent transactions do not conflict.
 
-    Kinto's own are those of the clock, and unique for a parent: of two transactions that write
-    below one parent in the same millisecond, it fails one.
+    Timestamps are unique below a parent, and Kinto takes them from the clock by default: of two
+    transactions that write below a parent in the same millisecond, one fails.
     """
     return secrets.randbelow(TIMESTAMPS) + 1

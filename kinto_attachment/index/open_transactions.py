@@ -1,4 +1,4 @@
-"""When the transactions that are open now have ended."""
+"""Waiting for the end of the transactions that are open now."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import transaction
 from kinto.core.storage.memory import MemoryBasedStorage
 
-PAUSE = 0.2  # Seconds between two looks.
+PAUSE = 0.2  # Seconds between two queries.
 
 
 class OpenTransactions:
-    """The transactions that may have written something which others cannot see yet.
+    """The transactions that may have written something that others cannot see yet.
 
     On PostgreSQL these are the ones that have a transaction id (its documentation, "System
     Information Functions": ``pg_snapshot``). A memory backend has no transactions.
@@ -22,14 +22,14 @@ class OpenTransactions:
     def __init__(self, backend: Any) -> None:
         self._backend = backend
         self._memory = count()
-        # A transaction of our own: those with a higher id began after it.
+        # The id of our own transaction: those with a higher id began later.
         self._newest = self._ask("pg_current_xact_id()")
 
     def have_ended(self) -> bool:
         return self._ask("pg_snapshot_xmin(pg_current_snapshot())") > self._newest
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all of them have ended; False if some have not within the time."""
+        """Wait until all of them have ended; False if some are open after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not self.have_ended():
             if time.monotonic() >= deadline:

@@ -1,23 +1,24 @@
-"""Files that lost their last link, to be deleted after the commit."""
+"""The outbox: files that lost their last link, to be deleted after the commit."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment.index.objects import Objects, batches
+from kinto_attachment.kinto_types import StorageBackend
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """An entry of the outbox: files to delete, since when, and, if they linger, ``due`` when.
+    """An entry of the outbox: files to delete.
 
-    Times are in ms since the epoch.
+    ``since`` is when it was written; ``due`` is when lingering files are to be deleted, or 0.
+    Both are in ms since the epoch.
     """
 
     id: str
@@ -30,19 +31,19 @@ class Garbage:
         return f"attachments-garbage:{self.id}"
 
     def without(self, key: str) -> Garbage:
-        """The other files; under another id, as whoever read this entry must not find it again."""
+        """The other files, in an entry with a new id: others may have read this entry."""
         keys = [each for each in self.keys if each != key]
         return replace(self, id=str(uuid.uuid4()), keys=keys)
 
 
 class Outbox:
-    """What is garbage once the transaction is committed, and until it is deleted."""
+    """Entries become valid with the commit, and are removed when their files are deleted."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: StorageBackend) -> None:
         self._rows = Objects(backend, "attachment-garbage")
 
     def add(self, keys: Iterable[str], due: int = 0) -> list[Garbage]:
-        """Enter files that have no link any more, or none but such as end at a time."""
+        """Enter files that have no link, or only lingering links that end at ``due``."""
         now = msec_time()
         entries = [Garbage(str(uuid.uuid4()), batch, now, due) for batch in batches(keys)]
         for entry in entries:
@@ -50,16 +51,16 @@ class Outbox:
         return entries
 
     def entries(self, key: str | None = None) -> list[Garbage]:
-        """What waits to be deleted (a page of it), or the entries that hold a certain key."""
+        """A page of entries, or the entries that have a given key."""
         filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key is not None else []
         rows = self._rows.list("attachments-garbage:*", *filters)
         return [Garbage(row["id"], row["keys"], row["since"], row.get("due", 0)) for row in rows]
 
     def take(self, entry: Garbage) -> bool:
-        """Remove an entry; False when somebody else has: until the commit, it is ours alone."""
+        """Remove an entry; False if another transaction has. Until the commit, it stays locked."""
         return self._rows.delete(entry.parent, entry.id)
 
     def put(self, entry: Garbage) -> None:
-        """Have an entry in the outbox, again if it was taken."""
+        """Write an entry, also one that was taken."""
         due = {"due": entry.due} if entry.due else {}
         self._rows.put(entry.parent, entry.id, {"keys": entry.keys, "since": entry.since, **due})

@@ -1,14 +1,14 @@
-"""The heartbeat: whether the storage takes a file, gives it back and deletes it."""
+"""The heartbeat: writes, reads and deletes a file on the storage."""
 
 from __future__ import annotations
 
 import io
 import logging
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 from kinto_attachment.errors import AttachmentError
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage import FileStorage
 
 logger = logging.getLogger(__name__)
@@ -17,13 +17,13 @@ FOLDER = "__heartbeat__"
 CONTENT = b"kinto_attachment"
 
 
-def check(storage: FileStorage, *, readonly: bool) -> Callable[[Any], bool]:
-    """The function that Kinto calls, in a thread that it waits for only so long."""
+def check(storage: FileStorage, *, readonly: bool) -> Callable[[Request], bool]:
+    """The heartbeat function for Kinto, which calls it in a thread and with a timeout."""
 
-    def heartbeat(request: Any) -> bool:
+    def heartbeat(request: Request) -> bool:
         if readonly:
             return True
-        # The name is random: the processes of all machines do this at the same time.
+        # A random name, since all processes on all machines may do this at the same time.
         key = f"{FOLDER}/{uuid4()}.txt"
         try:
             storage.write(key, io.BytesIO(CONTENT), "text/plain")
@@ -36,7 +36,7 @@ def check(storage: FileStorage, *, readonly: bool) -> Callable[[Any], bool]:
             finally:
                 storage.delete(key)
         except (AttachmentError, OSError):
-            logger.exception("The attachments' storage fails")
+            logger.exception("The attachments' storage failed its heartbeat")
             return False
         return same
 

@@ -1,4 +1,4 @@
-"""The records of a site, read page by page."""
+"""The records of all collections, read page by page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import transaction
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
+from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD
 
 RECORDS_AT_ONCE = 200
 
 
-def collections(registry: Any) -> Iterator[str]:
+def collections(registry: Registry) -> Iterator[str]:
+    """The URIs of all collections."""
     with transaction.manager:
         buckets = list(_all(registry, "bucket", ""))
     for bucket in buckets:
@@ -27,10 +29,13 @@ def collections(registry: Any) -> Iterator[str]:
 
 
 def with_attachment(
-    registry: Any, collection: str, *also: Filter
+    registry: Registry, collection: str, *more: Filter
 ) -> Iterator[list[dict[str, Any]]]:
-    """The records of a collection that have an attachment, each page in its own transaction."""
-    filters = [Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPARISON.NOT), *also]
+    """The records of a collection that have an attachment, each page in its own transaction.
+
+    ``more`` are further filters.
+    """
+    filters = [Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPARISON.NOT), *more]
     records = _all(registry, "record", collection, filters=filters)
     while True:
         with transaction.manager:
@@ -41,9 +46,9 @@ def with_attachment(
 
 
 def _all(
-    registry: Any, resource_name: str, parent_id: str, filters: list[Any] | None = None
+    registry: Registry, resource_name: str, parent_id: str, filters: list[Filter] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """All objects under a parent, whose timestamps are unique, read page by page."""
+    """All objects under a parent, page by page, by their timestamps, which are unique."""
     rules: list[list[Filter]] = []
     while True:
         rows = registry.storage.list_all(

@@ -1,8 +1,7 @@
-"""reindex: the links made again from the records."""
+"""reindex: creates missing links from the records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,26 +9,26 @@ import transaction
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.locations import own_key
-from kinto_attachment.index.links import Link, Links
+from kinto_attachment.index.links import Link
+from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.metadata import FIELD
 
 
 @dataclass
-class Rebuilt:
-    """What reindex did: how many links it made; URIs of records that it could not match."""
+class ReindexReport(Report):
+    """How many links reindex created, and the URIs of records that it could not match."""
 
     records: int = 0
     linked: int = 0
-    foreign: list[str] = field(default_factory=list)  # Their location is none of ours.
-    missing: list[str] = field(default_factory=list)  # Their file is not there.
+    foreign: list[str] = field(default_factory=list)  # Their location is not one of this server.
+    missing: list[str] = field(default_factory=list)  # Their file does not exist.
 
 
-def reindex(
-    registry: Any, *, progress: Callable[[str, int], None] = lambda step, count: None
-) -> Rebuilt:
-    """Link every record with an attachment of ours to its file, where no link is."""
-    report = Rebuilt()
+def reindex(registry: Registry, *, progress: Progress = no_progress) -> ReindexReport:
+    """Link every record that has an attachment to its file, unless there is a link."""
+    report = ReindexReport()
     for collection in records.collections(registry):
         for page in records.with_attachment(registry, collection):
             with transaction.manager:
@@ -39,8 +38,8 @@ def reindex(
     return report
 
 
-def _relink(registry: Any, uri: str, record: dict[str, Any], report: Rebuilt) -> None:
-    links: Links = registry.attachment_links
+def _relink(registry: Registry, uri: str, record: dict[str, Any], report: ReindexReport) -> None:
+    links = registry.attachment_links
     report.records += 1
     attachment = record[FIELD]
     current = [link for link in links.of_record(uri) if link.state == "current"]

@@ -1,8 +1,8 @@
-"""What every storage backend does, and the extras that some can do besides.
+"""The interface of storage backends: five core methods, and optional capabilities.
 
-Five methods are the core, with one meaning on every backend (``testing.StorageContract`` is
-that meaning as tests). What else a backend can do is a capability: a small protocol that it
-implements or not, found with ``isinstance``. Each has a contract of its own.
+The core methods mean the same on every backend; ``testing.StorageContract`` tests that meaning.
+Everything else that a backend may support is a capability: a small protocol, which callers check
+for with ``isinstance``. Each capability has a contract of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FileStat:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The remains of a write that its process did not live to finish or to undo."""
+    """What is left of a write whose process died before it could finish the write or undo it."""
 
     id: str
     key: str
@@ -56,10 +56,10 @@ class SignsUrls(Protocol):
     def signed_url(
         self, key: str, expires: int, filename: str, disposition: str, content_type: str
     ) -> str:
-        """A URL that whoever has it can GET for ``expires`` seconds.
+        """A URL from which anybody can GET the file for ``expires`` seconds.
 
-        The answer comes with the ``Content-Disposition`` made of ``disposition``
-        (``attachment`` or ``inline``) and ``filename``, and with ``content_type``.
+        The response has the ``Content-Disposition`` made of ``disposition``
+        (``attachment`` or ``inline``) and ``filename``, and the media type ``content_type``.
         """
         ...
 
@@ -67,25 +67,29 @@ class SignsUrls(Protocol):
 @runtime_checkable
 class ListsFiles(Protocol):
     def list(self, prefix: str = "") -> Iterator[FileStat]:
-        """Every finished file whose key starts with ``prefix``, paged as the backend likes."""
+        """All finished files whose key starts with ``prefix``, in any order."""
         ...
 
 
 @runtime_checkable
 class CopiesFiles(Protocol):
     def copy(self, source: str, target: str) -> FileStat:
-        """Copy a file without sending its bytes through this process; never overwrites."""
+        """Copy a file without reading its bytes into this process.
+
+        :raises KeyTaken: there is a file at ``target``, which stays as it is.
+        :raises FileNotFound: there is no file at ``source``.
+        """
         ...
 
 
 @runtime_checkable
 class ListsUnfinished(Protocol):
     def list_unfinished(self) -> Iterator[Unfinished]:
-        """Temporary files and incomplete multipart uploads, of the living and of the dead."""
+        """Temporary files and incomplete multipart uploads, including those still in progress."""
         ...
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
-        """Remove one of them; no error when it is gone already."""
+        """Remove one of them; it may be gone already."""
         ...
 
 
@@ -101,9 +105,10 @@ CAPABILITIES = (SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, HasPaths)
 
 @implementer(IFileStorage)
 class FileStorage:
-    """Base of our backends; subclasses come before pyramid_storage's class of the same storage.
+    """Base class of the backends.
 
-    On top of the five core methods it provides what other code of a Pyramid application
+    List it before pyramid_storage's class for the same storage, if you inherit from that too.
+    On top of the five core methods it provides what other code in a Pyramid application
     expects of ``request.attachment``: pyramid_storage's ``save``, ``save_file``,
     ``save_filename``, ``exists`` and the extension checks.
     """
@@ -119,12 +124,12 @@ class FileStorage:
     def write(
         self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
     ) -> FileStat:
-        """Store what ``reader`` gives under ``key``, whole or not at all, durable on return.
+        """Store the bytes of ``reader`` under ``key``: all of them, or nothing.
 
-        ``disposition`` is the ``Content-Disposition`` to serve the object with, where the
-        storage itself serves it.
+        The file is durable when this returns. ``disposition`` is the ``Content-Disposition``
+        that the storage sends when it serves the file itself.
 
-        :raises KeyTaken: a file is stored under this key; it is never overwritten.
+        :raises KeyTaken: there is a file under this key, which stays as it is.
         :raises InvalidKey: see :func:`check_key`.
         :raises StorageUnavailable, StorageFull: nothing is stored.
         """
@@ -142,17 +147,17 @@ class FileStorage:
         raise NotImplementedError
 
     def delete(self, *keys: str) -> bool:
-        """Delete files, in as few calls as the backend allows; missing ones are fine.
+        """Delete files, in as few calls as the backend allows; missing files are ignored.
 
-        :returns: whether there was something to delete, where the backend tells; else True.
+        :returns: whether any file was deleted; always True on backends that do not say.
         """
         raise NotImplementedError
 
     def url(self, filename: str) -> str:
-        """The public URL of a key: ``base_url`` (with its slash) and the quoted key."""
+        """The public URL of a key: ``base_url``, which ends with a slash, and the quoted key."""
         return names.public_url(self.base_url, filename)
 
-    # What pyramid_storage offers, on top of the core.
+    # The interface of pyramid_storage, built on the core.
 
     def exists(self, filename: str) -> bool:
         try:
@@ -189,7 +194,7 @@ class FileStorage:
         extensions: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> str:
-        """Store an open file and return its key; a taken name gets ``-1``, ``-2`` ….
+        """Store an open file and return its key; if the name is taken, ``-1``, ``-2`` … is added.
 
         :raises FileNotAllowed: the extension is not among ``extensions``.
         """

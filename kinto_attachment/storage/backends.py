@@ -1,4 +1,4 @@
-"""From the settings to the one backend, and what it can do."""
+"""The backend that the settings choose, and its capabilities."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.registry import register_file_storage_impl
 
+from kinto_attachment.kinto_types import Configurator
 from kinto_attachment.options import DownloadMode
 from kinto_attachment.settings import Settings, full_name
 
 from . import CopiesFiles, FileStorage, HasPaths, ListsFiles, SignsUrls
 
 
-def register(config: Any, settings: Settings) -> FileStorage:
-    """Build the backend and register it where pyramid_storage's users look for it."""
+def register(config: Configurator, settings: Settings) -> FileStorage:
+    """Build the backend and register it as pyramid_storage's file storage."""
     backend = build(settings)
     # The name of the request's property: ``request.attachment``.
     config.registry.settings.setdefault("storage.name", "attachment")
@@ -45,9 +46,9 @@ def build(settings: Settings) -> FileStorage:
 
 
 def download_mode(backend: FileStorage, settings: Settings) -> DownloadMode:
-    """How files are handed out: as set, else what suits the backend.
+    """How downloads are sent: as configured, or else by the backend's default.
 
-    :raises ConfigurationError: the backend cannot do what is set.
+    :raises ConfigurationError: the backend cannot do what is configured.
     """
     chosen: DownloadMode | None = settings["downloads"]
     if chosen is None:
@@ -65,7 +66,7 @@ def download_mode(backend: FileStorage, settings: Settings) -> DownloadMode:
 
 
 def capabilities(backend: FileStorage) -> dict[str, bool]:
-    """What the server advertises of the backend, computed from what it implements."""
+    """What the server advertises about the backend, derived from what it implements."""
     return {
         "ranges": True,
         "signed_urls": isinstance(backend, SignsUrls),
@@ -75,7 +76,7 @@ def capabilities(backend: FileStorage) -> dict[str, bool]:
 
 
 def _options(settings: Settings, prefix: str) -> dict[str, Any]:
-    """The backend's own options, as the keyword arguments that it takes."""
+    """The backend's own options, as its keyword arguments."""
     options = {
         name.removeprefix(prefix): value
         for name, value in settings.values.items()

@@ -1,4 +1,4 @@
-"""A disk as a storage needs it: whole files or none, and errors that say what they mean."""
+"""Atomic, durable file operations on a disk, with its errors translated to ours."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ WRITE_BACK_BYTES = 8 * 1024 * 1024
 COPY_BYTES = 1024 * 1024 * 1024
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-# A key below another (``a`` and ``a/b``) is a file in the place of a folder, or the reverse.
+# With the keys ``a`` and ``a/b``, a file is in the place of a folder, or the other way round.
 OCCUPIED = (FileExistsError, NotADirectoryError, IsADirectoryError)
-# As FAT, some network and some FUSE file systems answer.
+# The errors of FAT, some network file systems and some FUSE file systems.
 NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 NO_COPY_IN_KERNEL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class Draft:
-    """A file that is being written, under a name of its own until it is whole."""
+    """A file that is being written, under a temporary name until it is complete."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -38,14 +38,14 @@ class Draft:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # Nothing depends on it any more: what is left behind is listed as unfinished.
+        # Errors do not matter: if the file stays behind, it is listed as unfinished.
         with suppress(OSError):
             self._close()
         with suppress(OSError):
             os.unlink(self.path)
 
     def fill(self, reader: Reader) -> None:
-        # What the reader raises is not the disk's, and passes.
+        # Errors that the reader raises are not translated.
         while chunk := reader.read(CHUNK_SIZE):
             with translated():
                 self._write(chunk)
@@ -55,13 +55,14 @@ class Draft:
             if not self._copy_in_kernel(file):
                 self.fill(file)
 
-    def finish(self, mode: int | None, *, durable: bool) -> os.stat_result:
+    def sync_and_close(self, mode: int | None, *, durable: bool) -> os.stat_result:
+        """Set the mode, write everything to the disk, close the file, and return its stat."""
         if mode is not None:
             os.fchmod(self._descriptor, mode)
         if durable:
             os.fsync(self._descriptor)
         found = os.fstat(self._descriptor)
-        self._close()  # Some network file systems tell only now that something went wrong.
+        self._close()  # Some network file systems report errors only here.
         return found
 
     def _close(self) -> None:
@@ -70,7 +71,7 @@ class Draft:
             os.close(descriptor)
 
     def _copy_in_kernel(self, file: FileReader) -> bool:
-        # File systems that can (XFS, Btrfs) share the blocks instead of copying them.
+        # Some file systems (XFS, Btrfs) share the blocks instead of copying them.
         if sys.platform != "linux":
             return False
         try:
@@ -91,8 +92,8 @@ class Draft:
             self._start_write_back()
 
     def _start_write_back(self) -> None:
-        # Let the disk work now, so that fsync has little left to wait for: Linux takes this
-        # advice as "start writing", and drops none of the pages that are not written yet.
+        # Start writing now, so that fsync has little left to do. Linux takes this advice as
+        # "start writing"; it drops no pages that are not written yet.
         start, self._written_back = self._written_back, self._size
         if sys.platform == "linux":
             size = self._size - start
@@ -102,8 +103,8 @@ class Draft:
 class FileReader(io.FileIO):
     """A stored file, or its bytes from ``start`` to ``end``.
 
-    It is a real file whose descriptor stands at the first byte wanted, so that a WSGI server can
-    ``sendfile`` from there as many bytes as the answer's ``Content-Length`` says.
+    It is a real file, whose descriptor is positioned at ``start``, so that a WSGI server can use
+    ``sendfile`` to send as many bytes as the response's ``Content-Length`` says.
     """
 
     def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
@@ -130,7 +131,7 @@ class FileReader(io.FileIO):
 def translated(
     errors: tuple[type[OSError], ...] = (), meaning: type[AttachmentError] = StorageUnavailable
 ) -> Iterator[None]:
-    """Raise ``meaning`` for ``errors``, and for other errors of the disk what they mean."""
+    """Raise ``meaning`` for ``errors``; for others, StorageFull or StorageUnavailable."""
     try:
         yield
     except errors as error:
@@ -143,7 +144,7 @@ def translated(
 def rename_to_free(source: str, target: str) -> None:
     """Give a file a name that nothing has; ``source`` may stay as a second name.
 
-    :raises FileExistsError: something has it.
+    :raises FileExistsError: there is something at ``target``.
     """
     try:
         os.link(source, target)
@@ -154,7 +155,7 @@ def rename_to_free(source: str, target: str) -> None:
 
 
 def rename_under_lock(source: str, target: str) -> None:
-    # rename() overwrites, so looking and renaming must be one step for all of our processes.
+    # rename() overwrites, so the check and the rename have to be one step for all our processes.
     lock = os.open(os.path.dirname(source), os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -166,7 +167,7 @@ def rename_under_lock(source: str, target: str) -> None:
 
 
 def unlink(path: str) -> bool:
-    """Remove a file, and say whether there was one."""
+    """Remove a file; False if there was none."""
     try:
         os.unlink(path)
     except ABSENT:
@@ -175,7 +176,7 @@ def unlink(path: str) -> bool:
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in a folder as durable as the files."""
+    """Write the names in a folder to the disk, as fsync does for the content of a file."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -184,7 +185,7 @@ def sync_folder(folder: str) -> None:
 
 
 def entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, or nothing when there is none (any more)."""
+    """The entries of a folder; none if the folder does not exist (any more)."""
     with (
         translated(),
         suppress(FileNotFoundError, NotADirectoryError),
@@ -197,5 +198,5 @@ def stat_entry(entry: os.DirEntry[str]) -> os.stat_result | None:
     with translated():
         try:
             return entry.stat(follow_symlinks=False)
-        except FileNotFoundError:  # It was deleted while we looked.
+        except FileNotFoundError:  # It was deleted in the meantime.
             return None

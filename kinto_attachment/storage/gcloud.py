@@ -22,7 +22,7 @@ from kinto_attachment.errors import (
 )
 
 from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
-from .patience import CONNECT_TIMEOUT, READ_TIMEOUT
+from .wait_budget import CONNECT_TIMEOUT, READ_TIMEOUT
 
 try:
     from google.api_core.exceptions import from_http_response
@@ -48,10 +48,10 @@ LISTED = "items(name,size,timeCreated,contentType),nextPageToken"
 class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
-    ``credentials`` is the path of a service account's key; without, credentials come from where
-    Google's own tools find them. Predefined ACLs are sent only when they are set. With
-    ``auto_create_bucket``, the first write makes the bucket when it is missing. ``timeout`` is the
-    seconds to connect (5) and to wait for an answer (10).
+    ``credentials`` is the path of a service account's key file; without it, Google's default
+    credentials are used. Predefined ACLs are sent only if they are set. With
+    ``auto_create_bucket``, the first write creates the bucket if it does not exist. ``timeout``
+    is in seconds, for connecting (default: 5) and for each response (default: 10).
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         self._created = False
 
     def get_connection(self) -> Any:
-        """Google's client, by the name that pyramid_storage has for it."""
+        """Google's client; pyramid_storage calls it by this name."""
         return self._bucket.client()
 
     def get_bucket(self, bucket_name: str | None = None) -> Any:
@@ -105,13 +105,13 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         try:
             new.send(reader, content_type)
         except (KeyTaken, StorageUnavailable):
-            if not new.settle():
+            if not new.exists_whole():
                 raise
         return FileStat(key, new.size, datetime.now(timezone.utc), content_type)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> ClosableReader:
         check_key(key)
-        if end is not None and end <= start:  # No range of HTTP is empty.
+        if end is not None and end <= start:  # HTTP cannot express an empty range.
             self.stat(key)
             return io.BytesIO()
         headers = {}
@@ -129,9 +129,9 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         return file_stat(self._bucket.find(check_key(key)))
 
     def delete(self, *keys: str) -> bool:
-        """Delete files, up to a hundred by each call.
+        """Delete files, up to 100 per call.
 
-        :raises StorageUnavailable: ``details`` has Google's status for each key that is left.
+        :raises StorageUnavailable: ``details`` is Google's status for each key not deleted.
         """
         for key in keys:
             check_key(key)
@@ -145,7 +145,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             found |= any(status < 300 for status in statuses.values())
             left |= {k: status for k, status in statuses.items() if 300 <= status != 404}
         if left:
-            logger.error("Google does not delete: %s", left)
+            logger.error("Google Cloud Storage did not delete: %s", left)
             raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
         return found
 
@@ -164,7 +164,9 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
                 raise StorageUnavailable(NO_BUCKET) from error
             if blob is None:
                 return
-            with suppress(InvalidKey):  # Not ours: consoles make folders as "a/".
+            with suppress(
+                InvalidKey
+            ):  # Not ours: web consoles create folders as objects named "a/".
                 check_key(blob.name)
                 yield file_stat(blob)
 
@@ -181,12 +183,12 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         try:
             new.copy(origin)
         except (KeyTaken, StorageUnavailable):
-            if not new.settle():
+            if not new.exists_whole():
                 raise
         return FileStat(target, new.size, datetime.now(timezone.utc), origin.content_type)
 
     def list_unfinished(self) -> Iterator[Unfinished]:
-        """Nothing: Google shows the blocks of an unfinished upload to nobody, for a week."""
+        """Always empty: Google does not list unfinished uploads, and removes them after a week."""
         self._bucket.check()
         return iter(())
 
@@ -223,7 +225,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             self._created = True
 
     def _get(self, key: str, headers: dict[str, str]) -> Any:
-        """The response to a GET; ``None`` when the range begins where the file ends, or later."""
+        """The response to a GET; None if the range starts at the end of the file or after it."""
         path = f"{quote(self.bucket_name)}/o/{quote(key, safe='')}"
         url = f"{self._bucket.client().api_endpoint}/download/storage/v1/b/{path}?alt=media"
         response = self._bucket.session().get(url, headers=headers, stream=True)
@@ -244,15 +246,15 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         return True
 
     def _delete_some(self, keys: tuple[str, ...]) -> Sequence[int]:
-        """The status of each deletion."""
+        """Delete up to 100 files in one call; returns the HTTP status for each of them."""
         batch = BatchOfAnswers(self._bucket.client())
-        with translated(ValueError), batch:  # Not an answer in parts.
+        with translated(ValueError), batch:  # The response is not multipart.
             for key in keys:
                 self._bucket.blob(key).delete(retry=None)
         return [answer.status_code for answer in batch.answers]
 
     def _signer(self) -> dict[str, Any]:
-        """Who signs URLs: a key, or Google's own service where there is none (as on its VMs).
+        """The arguments that say who signs URLs: the key, or Google's service if there is none.
 
         :raises StorageUnavailable: these credentials cannot sign.
         """
@@ -270,11 +272,13 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
 
 
 class Download:
-    """The rest of an object, as it comes in."""
+    """The body of a download, as a reader."""
 
     def __init__(self, response: Any) -> None:
         self._response = response
-        self._response.raw.enforce_content_length = True  # Or a cut looks like the end.
+        self._response.raw.enforce_content_length = (
+            True  # Otherwise a broken connection looks like the end.
+        )
 
     def read(self, size: int = -1, /) -> bytes:
         with translated():
@@ -291,9 +295,9 @@ def file_stat(blob: Any) -> FileStat:
 
 
 def predefined(setting: str, acl: str | None) -> str | None:
-    """The name that the JSON API has for a predefined ACL.
+    """The name of a predefined ACL in the JSON API.
 
-    :raises ConfigurationError: Google has none of this name.
+    :raises ConfigurationError: there is no predefined ACL of this name.
     """
     try:
         name: str | None = ACL.validate_predefined(acl)

@@ -1,4 +1,4 @@
-"""A bucket of Google Cloud Storage: one client per process, with our errors."""
+"""Access to a bucket of Google Cloud Storage: one client per process, errors translated."""
 
 from __future__ import annotations
 
@@ -32,8 +32,15 @@ from kinto_attachment.errors import (
 )
 
 from . import CHUNK_SIZE
-from .patience import CONNECT_TIMEOUT, HASTE, HASTY_TIMEOUT, PATIENCE, READ_TIMEOUT, waiting
 from .pieces import Block
+from .wait_budget import (
+    BUDGET,
+    CLEANUP_BUDGET,
+    CLEANUP_TIMEOUT,
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    within_budget,
+)
 
 CONNECTIONS = 50
 
@@ -51,10 +58,11 @@ NO_BUCKET = "The bucket of kinto.attachment.gcloud.bucket_name does not exist."
 
 
 class GoogleBucket:
-    """Reaches Google from any thread, before and after a fork, and not before the first call.
+    """Can be used from any thread, before and after a fork; connects with the first call.
 
-    ``timeout`` (seconds) is for connecting and for each block sent, and for each answer and each
-    block received; ``last_try``, how long after its beginning a failed call may be made again.
+    ``timeout`` is a pair of seconds: for connecting and for each block sent; for each response
+    and each block received. ``last_try`` is the number of seconds after the start of a call
+    during which it may be retried.
     """
 
     def __init__(
@@ -67,8 +75,8 @@ class GoogleBucket:
         last_try: float | None = None,
     ) -> None:
         self.name = name
-        if last_try is None:  # Short timeouts are not for waiting long.
-            last_try = min(PATIENCE, max(HASTE, 1.2 * timeout[1]))
+        if last_try is None:  # With short timeouts, do not retry for long.
+            last_try = min(BUDGET, max(CLEANUP_BUDGET, 1.2 * timeout[1]))
         self.retry = DEFAULT_RETRY.with_timeout(last_try)
         self._credentials = _read_credentials(credentials) if credentials else None
         self._project = project
@@ -80,7 +88,7 @@ class GoogleBucket:
 
     def client(self) -> Any:
         """Google's client."""
-        # By process: a connection that a child shares with its parent garbles both.
+        # Per process: a child must not use the connections of its parent.
         process = os.getpid()
         with self._lock:
             if process not in self._clients:
@@ -89,20 +97,20 @@ class GoogleBucket:
             return self._clients[process]
 
     def session(self) -> BoundedSession:
-        """What the client sends its requests with."""
+        """The HTTP session that the client uses."""
         self.client()
         return self._sessions[os.getpid()]
 
     def blob(self, key: str) -> Any:
         return self.client().bucket(self.name).blob(key)
 
-    def find(self, key: str, *, hasty: bool = False) -> Any:
-        """The blob with what Google knows of it.
+    def find(self, key: str, *, cleanup: bool = False) -> Any:
+        """The blob with its metadata.
 
-        :raises FileNotFound: there is none.
+        :raises FileNotFound: there is no such object.
         """
         blob = self.blob(key)
-        bound = {"timeout": HASTY_TIMEOUT} if hasty else {}
+        bound = {"timeout": CLEANUP_TIMEOUT} if cleanup else {}
         try:
             with translated():
                 blob.reload(retry=self.retry, **bound)
@@ -112,7 +120,7 @@ class GoogleBucket:
         return blob
 
     def create(self, *, acl: str | None, uniform_access: bool) -> None:
-        """Make the bucket, if there is none."""
+        """Create the bucket if it does not exist."""
         with translated():
             if self.client().lookup_bucket(self.name, retry=self.retry) is not None:
                 return
@@ -121,11 +129,14 @@ class GoogleBucket:
             try:
                 self.client().create_bucket(bucket, predefined_acl=acl, retry=self.retry)
             except GoogleAPICallError as error:
-                if error.code != 409:  # Somebody else has just made it.
+                if error.code != 409:  # Another process has just created it.
                     raise
 
     def check(self) -> None:
-        """:raises StorageUnavailable: the bucket, rather than a file, is what was not found."""
+        """Make sure that a 404 was about an object, and not about the bucket.
+
+        :raises StorageUnavailable: the bucket does not exist.
+        """
         if self._seen:
             return
         try:
@@ -134,7 +145,7 @@ class GoogleBucket:
         except FileNotFound as error:
             raise StorageUnavailable(NO_BUCKET) from error
         except StorageUnavailable as error:
-            # Who may use the objects may not be allowed to look at the bucket; then it exists.
+            # 403: the bucket exists, but these credentials may only access its objects.
             if status_of(error.__cause__) != 403:
                 raise
         self._seen = True
@@ -162,7 +173,7 @@ class GoogleBucket:
 
 
 class BoundedSession(AuthorizedSession):  # type: ignore[misc]
-    """Google's session, that never waits longer than we do, nor for fewer connections."""
+    """Google's session with our timeouts, and a larger pool of connections."""
 
     def __init__(self, credentials: Any, timeout: tuple[float, float]) -> None:
         super().__init__(credentials)
@@ -172,30 +183,29 @@ class BoundedSession(AuthorizedSession):  # type: ignore[misc]
         self.hooks["response"].append(read_refusal)
 
     def request(self, method: str, url: str, data: Any = None, **kwargs: Any) -> Any:
-        # The library asks for a minute, or two, or for ever, depending on the call.
+        # Depending on the call, the library sets a timeout of minutes, or none.
         connect, read = self._bound
-        hasty = kwargs.pop("timeout", None) == HASTY_TIMEOUT  # Ours, not the library's.
-        timeout = (
-            (min(connect, HASTY_TIMEOUT), min(read, HASTY_TIMEOUT)) if hasty else (connect, read)
-        )
-        # All at once, a block would have to be sent within one timeout.
+        cleanup = kwargs.pop("timeout", None) == CLEANUP_TIMEOUT  # Set by us, not by the library.
+        if cleanup:
+            connect, read = min(connect, CLEANUP_TIMEOUT), min(read, CLEANUP_TIMEOUT)
+        # The timeout is for each send: bytes would be sent with a single one.
         if isinstance(data, bytes) and len(data) > CHUNK_SIZE:
             data = Block(data)
         elif isinstance(data, Block):
-            data.seek(0)  # It is sent again, with a new token.
-        with waiting(data, hasty=hasty):
-            return super().request(method, url, data=data, timeout=timeout, **kwargs)
+            data.seek(0)  # A retry with a new token starts at the beginning.
+        with within_budget(data, cleanup=cleanup):
+            return super().request(method, url, data=data, timeout=(connect, read), **kwargs)
 
 
 def read_refusal(response: Any, *_: object, **__: object) -> None:
-    # Google's session renews its token, asks again, and forgets this answer: whoever does not
-    # read it has lost the connection.
+    # Google's session renews its token, retries, and drops this response. Unless it is read, its
+    # connection does not go back to the pool.
     if response.status_code == 401:
         _ = response.content
 
 
 class BatchOfAnswers(Batch):  # type: ignore[misc]
-    """A batch that keeps the answer to each of its calls, rather than raise one of them."""
+    """A batch that keeps all responses instead of raising the first error."""
 
     def finish(self, raise_exception: bool = False) -> Any:
         self.answers = super().finish(raise_exception=False)
@@ -204,7 +214,7 @@ class BatchOfAnswers(Batch):  # type: ignore[misc]
 
 @contextmanager
 def translated(*others: type[Exception]) -> Iterator[None]:
-    """Raise the errors of Google's libraries, and ``others``, as ours."""
+    """Translate the errors of Google's libraries, and ``others``, to ours."""
     try:
         yield
     except (*FAILURES, *others) as error:
@@ -212,7 +222,7 @@ def translated(*others: type[Exception]) -> Iterator[None]:
 
 
 def status_of(error: BaseException | None) -> int:
-    """The HTTP status that Google answered with, or 0."""
+    """The HTTP status of Google's response, or 0 if there was none."""
     if isinstance(error, RetryError):
         error = error.cause
     if isinstance(error, GoogleAPICallError):

@@ -1,4 +1,4 @@
-"""How an object comes into a bucket of Google's: at once or in blocks, whole, over no other."""
+"""Creating an object in a bucket of Google's, by upload or by copy; never overwrites."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pieces import PIECE_SIZE, pieces
 
 
 class NewObject:
-    """An object on its way into a bucket; ``properties`` are those of Google's ``Blob``."""
+    """An object that is being created; ``properties`` are attributes of Google's ``Blob``."""
 
     def __init__(
         self, bucket: GoogleBucket, key: str, acl: str | None, **properties: str | None
@@ -23,7 +23,7 @@ class NewObject:
         self.size = 0
         self._bucket = bucket
         self._acl = acl
-        # By this it is known as ours, whoever else wants the key.
+        # Tells this object from one that another request created under the same key.
         self._token = uuid4().hex
         self._blob = bucket.blob(key)
         self._blob.metadata = {"upload": self._token}
@@ -32,14 +32,17 @@ class NewObject:
                 setattr(self._blob, name, value)
 
     def send(self, reader: Reader, content_type: str) -> None:
-        """:raises KeyTaken: there is such an object."""
+        """Upload the bytes of a reader.
+
+        :raises KeyTaken: there is an object under this key.
+        """
         blocks = Blocks(reader)
         self.size = len(blocks.peek())
         several = self.size == PIECE_SIZE
         if several:
             self._blob.chunk_size = PIECE_SIZE
         try:
-            # ValueError: Google kept a part of a block only, and the library cannot go back.
+            # ValueError: Google stored only a part of a block, and the library cannot seek back.
             with translated(ValueError):
                 self._blob.upload_from_file(
                     blocks,
@@ -55,15 +58,15 @@ class NewObject:
         except StorageError as failure:
             if blocks.failure is None or failure.__cause__ is not blocks.failure:
                 raise
-            # What the reader raises is not ours to translate.
+            # Errors that the reader raises are not translated.
             raise blocks.failure from blocks.failure.__cause__
         finally:
             self.size = max(self.size, blocks.position)
 
     def copy(self, origin: Any) -> None:
-        """Let Google copy another object.
+        """Have Google copy another object.
 
-        :raises KeyTaken: there is such an object.
+        :raises KeyTaken: there is an object under this key.
         """
         self.size = origin.size
         token = None
@@ -74,27 +77,27 @@ class NewObject:
                 )
             if token is None:
                 break
-        if self._acl:  # There is no other way to give one to a copy.
+        if self._acl:  # A copy can only get an ACL afterwards.
             with translated():
                 self._blob.acl.save_predefined(self._acl)
 
-    def settle(self) -> bool:
-        """Whether it is there, whole, despite a failure; or not at all.
+    def exists_whole(self) -> bool:
+        """Whether the object was created despite a failure.
 
-        An answer that is lost is not a lost object; and when the library tries again, it finds
-        the key taken by the object itself.
+        The response to a successful call may have been lost; and when the library retries, it
+        finds the key taken by the object itself.
         """
         with suppress(FileNotFound, StorageError):
-            found = self._bucket.find(self.key, hasty=True)
+            found = self._bucket.find(self.key, cleanup=True)
             token = (found.metadata or {}).get("upload")
             return bool(token == self._token and found.size == self.size)
         return False
 
 
 class Blocks:
-    """A reader in full blocks, since Google's library takes a short one for the last.
+    """A reader that gives full blocks: Google's library takes a short read for the end.
 
-    ``failure`` is what the reader raised, to be told from what the library raises.
+    ``failure`` is the exception that the reader raised, if it did.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -104,7 +107,7 @@ class Blocks:
         self._next: bytes | None = None
 
     def peek(self) -> bytes:
-        """The next block: of :data:`PIECE_SIZE`, or the last one."""
+        """The next block, of :data:`PIECE_SIZE` bytes unless it is the last one."""
         if self._next is None:
             try:
                 piece = next(self._pieces, None)

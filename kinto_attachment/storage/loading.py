@@ -1,4 +1,4 @@
-"""A storage of somebody else's, by the dotted name of its class."""
+"""Third-party storages, loaded by the dotted name of their class."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from kinto_attachment.settings import Settings, full_name
 
 from . import FileStorage
 
-# ``url`` is the fifth, and has a meaning that suits most.
+# The core methods that a class has to define; ``url`` has a default.
 CORE = ("write", "open", "stat", "delete")
 
 
 def load(settings: Settings) -> FileStorage:
-    """Build the storage that ``kinto.attachment.backend`` names.
+    """Create the storage that ``kinto.attachment.backend`` names.
 
-    Its class is called with ``base_url`` and with each setting ``kinto.attachment.backend.NAME``
-    as the keyword argument ``NAME``, a text. What the constructor takes is what can be set.
+    Its class is called with ``base_url``, and with each setting ``kinto.attachment.backend.NAME``
+    as the keyword argument ``NAME``, which is a text. The constructor's
+    parameters are the options.
 
-    :raises ConfigurationError: there is no such class, it is no storage, or its options are wrong.
+    :raises ConfigurationError: there is no such class, it is not a storage, or an option is wrong.
     """
     name: str = settings["backend"]
     storage = find_class(name)
@@ -39,15 +40,15 @@ def load(settings: Settings) -> FileStorage:
 
 
 def find_class(name: str) -> type[FileStorage]:
-    """:raises ConfigurationError: there is no such class, or it is no storage, or half of one."""
+    """:raises ConfigurationError: there is no such class, or it is not a complete storage."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:
-        # Whatever somebody's module raises while it is imported.
+        # The module may raise any exception while it is imported.
         raise refusal(f"cannot import {name}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, FileStorage)):
-        raise refusal(f"{name} is no subclass of kinto_attachment.storage.FileStorage")
+        raise refusal(f"{name} is not a subclass of kinto_attachment.storage.FileStorage")
     missing = [method for method in CORE if getattr(found, method) is getattr(FileStorage, method)]
     missing += sorted(getattr(found, "__abstractmethods__", frozenset()) - {*missing})
     if missing:
@@ -58,7 +59,7 @@ def find_class(name: str) -> type[FileStorage]:
 def check_options(
     name: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, str]
 ) -> None:
-    """:raises ConfigurationError: names the option that is missing or that the class lacks."""
+    """:raises ConfigurationError: an option is missing, or is not one of the class."""
     kinds = {parameter.kind for parameter in parameters.values()}
     takes_any = inspect.Parameter.VAR_KEYWORD in kinds
     known = {parameter.name: parameter for parameter in parameters.values()}

@@ -1,4 +1,4 @@
-"""Files in a folder of this machine, or of a file server that is mounted as one."""
+"""Files in a local folder, which may be a mounted network file system."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from .disk import (
 
 T = TypeVar("T")
 
-# No key has a segment with a leading dot, so nobody can address what is in here.
+# No segment of a key starts with a dot, so no key leads into this folder.
 UNFINISHED_FOLDER = ".unfinished"
-# A folder made for a file can vanish again before the file is in it: see _remove_empty.
+# Another process may remove a new folder before a file is in it: see _remove_empty.
 ATTEMPTS = 100
 
 
 class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
-    """Stores each file under its key in ``base_path``, which is made when it is missing.
+    """Stores each file under its key in ``base_path``, which is created if it is missing.
 
-    A file is written in a hidden folder of the same file system and gets its name when it is
-    whole and on the disk. ``file_mode`` (such as ``0o640``) is what files get instead of what
-    the umask leaves, folders the same plus ``x``. Without ``durable`` nothing is synced: a power
-    cut may then lose files that were answered for.
+    A file is written to a hidden folder of the same file system, and gets its name when it is
+    complete and synced to the disk. ``file_mode`` (such as ``0o640``) is the mode of new files,
+    and of folders with ``x`` added; without it, the umask decides. With ``durable=False`` nothing
+    is synced: a power failure may lose files whose upload was confirmed.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
 
         :raises InvalidKey: also when a symbolic link leads out of ``base_path``.
         """
-        # Keys become paths here and nowhere else: whatever reaches the disk by another way can
-        # be made to reach any file of the machine.
+        # This is the only place where keys become paths. Code that builds paths elsewhere could
+        # be made to access any file of the machine.
         path = str(os.path.join(self.base_path, check_key(filename)))
         if os.path.dirname(path) == self.base_path and not os.path.islink(path):
-            return path  # Nothing on the way can lead elsewhere.
+            return path  # There is no folder between that could be a symbolic link.
         real = os.path.realpath(path)
         base = os.path.join(os.path.realpath(self.base_path), "")
         if real != path and not real.startswith(base):
@@ -83,7 +83,8 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         return self._store(key, lambda draft: draft.fill(reader))
 
     def copy(self, source: str, target: str) -> FileStat:
-        # Not a hard link: a copy is as new as its making, or gc would take it for a leftover.
+        # Not a hard link: it would keep the old modification time, and gc could take it for a
+        # file that was left behind.
         with self.open(source) as file:
             return self._store(target, lambda draft: draft.fill_from_file(file))
 
@@ -101,10 +102,10 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         return file_stat(key, found)
 
     def delete(self, *keys: str) -> bool:
-        paths = [self.path(key) for key in keys]  # All are checked before the first one goes.
+        paths = [self.path(key) for key in keys]  # All are checked before the first is deleted.
         with translated():
             deleted = [unlink(path) for path in paths]
-            # Not synced: a file that a power cut brings back belongs to no record, so gc finds it.
+            # Not synced: if a power failure brings a file back, gc finds it without a record.
             for folder in {os.path.dirname(path) for path in paths}:
                 self._remove_empty(folder)
         return any(deleted)
@@ -133,19 +134,19 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         with translated():
             draft = self._in_folder(self._unfinished, lambda: Draft(self._draft_path(key)))
         with draft:
-            # Early, so that nothing is read in vain; rename_to_free decides.
+            # An early check, so that no body is read in vain; rename_to_free checks again.
             with translated(OCCUPIED, KeyTaken), suppress(FileNotFoundError):
                 os.lstat(path)
                 raise KeyTaken()
             fill(draft)
             with translated(OCCUPIED, KeyTaken):
-                found = draft.finish(self.file_mode, durable=self.durable)
+                found = draft.sync_and_close(self.file_mode, durable=self.durable)
                 self._publish(draft.path, path)
         return file_stat(key, found)
 
     def _draft_path(self, key: str) -> str:
-        # The random part makes the name; host, process and key are for whoever finds the file
-        # after a crash. No key has a backslash.
+        # The random part makes the name unique. Host, process and key are for people who find the
+        # file after a crash. Keys have no backslashes.
         owner = f"{secrets.token_hex(8)}-{os.getpid()}@{socket.gethostname()}"
         name = f"{owner}:{key}".replace("/", "\\").encode()[:255].decode(errors="ignore")
         return os.path.join(self._unfinished, name)
@@ -160,7 +161,7 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             raise
 
     def _in_folder(self, folder: str, action: Callable[[], T]) -> T:
-        """Do something that needs ``folder``, as often as somebody else removes it."""
+        """Do something that needs ``folder``; create the folder first if it is missing."""
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
                 return action()
@@ -179,8 +180,7 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         except FileExistsError:
             return
         if self.file_mode is not None and not hidden:
-            # Kept as it is inherited: the set-group-ID bit, by which a web server's group
-            # gets at the files.
+            # Keep the inherited set-group-ID bit, which may give a web server's group access.
             inherited = os.stat(folder).st_mode & 0o7000
             os.chmod(folder, inherited | folder_mode(self.file_mode))
         self._sync_folder(parent)
@@ -193,7 +193,7 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         while folder != self.base_path:
             try:
                 os.rmdir(folder)
-            except OSError:  # In use, or gone.
+            except OSError:  # It is not empty, or was removed.
                 return
             folder = os.path.dirname(folder)
 
@@ -212,7 +212,7 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
 
 
 def file_stat(key: str, found: os.stat_result) -> FileStat:
-    # A file system keeps no media type, so the name has to tell.
+    # A file system stores no media type, so it is guessed from the name.
     return FileStat(key, found.st_size, modified(found), names.mimetype(key, None, {}))
 
 
@@ -229,5 +229,5 @@ def is_key(name: str) -> bool:
 
 
 def folder_mode(file_mode: int) -> int:
-    """Who may read the files may enter their folder; the owner may always write in it."""
+    """The mode of folders: readers of the files may enter, the owner may also write."""
     return 0o300 | file_mode | (file_mode & 0o444) >> 2

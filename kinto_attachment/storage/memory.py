@@ -1,4 +1,4 @@
-"""Files in a dictionary: what a storage means, at its shortest, and one to try things with."""
+"""Files in a dictionary: the shortest complete backend, for tests and experiments."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from . import CHUNK_SIZE, FileStat, FileStorage, Reader, Unfinished, check_key
 class MemoryStorage(FileStorage):
     """Keeps files until the process ends.
 
-    ``outage`` makes it play dead: while it holds an exception, every method that would reach a
-    disk or a server raises ``StorageUnavailable`` with that exception as cause.
+    ``outage`` simulates a failing storage: while it is an exception, every method that would
+    access a disk or a server raises ``StorageUnavailable`` with that exception as its cause.
     """
 
     def __init__(self, base_url: str = "", extensions: str = "default") -> None:
@@ -32,7 +32,7 @@ class MemoryStorage(FileStorage):
         self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
     ) -> FileStat:
         self._reach(key)
-        if key in self._files:  # Early, so that nothing is read in vain.
+        if key in self._files:  # An early check, so that no body is read in vain.
             raise KeyTaken()
         content = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
         return self._publish(key, content, content_type)
@@ -62,7 +62,7 @@ class MemoryStorage(FileStorage):
 
     def list_unfinished(self) -> Iterator[Unfinished]:
         self._reach()
-        return iter(())  # What a write has read so far dies with it.
+        return iter(())  # A failed write leaves nothing.
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
         self._reach()

@@ -1,4 +1,4 @@
-"""Files cut into pieces that fit into memory, for storages that take them one by one."""
+"""Files cut into pieces that fit into memory, for storages that are sent files in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import CHUNK_SIZE, Reader
 
 
 class Block(io.BytesIO):
-    """Bytes to send that know when they were last asked for (``asked``, by time.monotonic())."""
+    """Bytes to send; ``asked`` is when the last read began, by ``time.monotonic()``."""
 
     asked = 0.0
 
@@ -24,7 +24,7 @@ class Block(io.BytesIO):
 
 
 class Piece(Block):
-    """Up to so many bytes in a buffer that can be sent, and sent again."""
+    """Up to ``size_limit`` bytes in a buffer, which can be sent several times."""
 
     def __init__(self, size_limit: int = PIECE_SIZE) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Piece(Block):
 
     @property
     def crc32(self) -> str:
-        """As HTTP headers have it: the four bytes, big-endian, in base 64."""
+        """As in HTTP headers: the four bytes, big-endian, in Base64."""
         return b64encode(self._crc32.to_bytes(4, "big")).decode("ascii")
 
     def fill(self, reader: Reader) -> None:
@@ -53,13 +53,13 @@ class Piece(Block):
 
 
 def pieces(reader: Reader, size: int = PIECE_SIZE) -> Iterator[Piece]:
-    """All of a file, read as it is asked for; an empty file is one empty piece."""
+    """All pieces of a file, read one at a time; an empty file is one empty piece."""
     piece = Piece(size)
     piece.fill(reader)
     full = piece.is_full
     yield piece
     while full:
-        # Before anything else, forget the last piece: it may have been sent by now.
+        # Drop the last piece before the next one is read: it may have been sent by now.
         piece = Piece(size)
         piece.fill(reader)
         full = piece.is_full

@@ -1,4 +1,4 @@
-"""Objects in a bucket of S3, or of a server that speaks its protocol."""
+"""Objects in a bucket of Amazon S3 or of an S3-compatible server."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ KEPT_HEADERS = ("ContentType", "ContentDisposition", "CacheControl")
 class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
-    Without ``access_key``, credentials come from where AWS's own tools find them. ``acl`` is
-    sent only when it is set, as many buckets refuse any. ``num_retries`` is how often a call is
-    made at most (3), ``timeout`` the seconds to connect (5) and to wait for an answer (10).
-    Files larger than ``part_size`` bytes (5 MiB at least) are sent in parts of that size: five
-    of them are in memory at a time, and S3 takes 10,000.
+    Without ``access_key``, boto3's default credentials are used. ``acl`` is sent only if it is
+    set, since many buckets refuse any ACL. ``num_retries`` is how often a call is tried at most
+    (default: 3); ``timeout`` is in seconds, for connecting (default: 5) and for each response
+    (default: 10). Files larger than ``part_size`` bytes (at least 5 MiB) are sent in parts of
+    that size: up to five are in memory at a time, and a file can have 10,000.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
 
     @property
     def s3_client(self) -> Any:
-        """boto3's client, by the name that pyramid_storage has for it."""
+        """boto3's client; pyramid_storage calls it by this name."""
         return self._bucket.client()
 
     def write(
@@ -95,17 +95,17 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> ClosableReader:
         check_key(key)
-        if end is not None and end <= start:  # No range of HTTP is empty.
+        if end is not None and end <= start:  # HTTP cannot express an empty range.
             self.stat(key)
             return io.BytesIO()
-        wanted: dict[str, Any] = {}
+        parameters: dict[str, Any] = {}
         if start or end is not None:
-            wanted["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            parameters["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         answer = self._bucket.call(
             "get_object",
-            tolerating=["InvalidRange"],  # It starts where the file ends, or later.
+            tolerating=["InvalidRange"],  # The range starts at the end of the file or after it.
             Key=key,
-            **wanted,
+            **parameters,
         )
         return Download(answer["Body"]) if answer else io.BytesIO()
 
@@ -115,9 +115,9 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         return FileStat(key, found["ContentLength"], modified, found.get("ContentType", BINARY))
 
     def delete(self, *keys: str) -> bool:
-        """Delete files, up to a thousand by each call; S3 does not tell whether they were there.
+        """Delete files, up to 1,000 per call; S3 does not say whether they existed.
 
-        :raises StorageUnavailable: ``details`` has S3's error code for each key that is left.
+        :raises StorageUnavailable: ``details`` is S3's error code for each key not deleted.
         """
         for key in keys:
             check_key(key)
@@ -125,15 +125,17 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         for first in range(0, len(keys), DELETED_AT_ONCE):
             left |= self._delete_some(keys[first : first + DELETED_AT_ONCE])
         if left:
-            logger.error("S3 does not delete: %s", left)
+            logger.error("S3 did not delete: %s", left)
             raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
         return True
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
-        """The files, without their content types, which no listing of S3 has."""
+        """The files, without their content types: listings of S3 do not have them."""
         for page in self._bucket.pages("list_objects_v2", Prefix=prefix):
             for found in page.get("Contents", ()):
-                with suppress(InvalidKey):  # Not ours: consoles make folders as "a/".
+                with suppress(
+                    InvalidKey
+                ):  # Not ours: web consoles create folders as objects named "a/".
                     key = check_key(found["Key"])
                     modified = found["LastModified"].astimezone(timezone.utc)
                     yield FileStat(key, found["Size"], modified)
@@ -188,7 +190,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         return {name: value for name, value in headers.items() if value}
 
     def _delete_some(self, keys: tuple[str, ...]) -> dict[str, str]:
-        """Delete up to a thousand; those that are left, with the error code of each."""
+        """Delete up to 1,000 files in one call; returns the error codes of those not deleted."""
         if len(keys) == 1:
             self._bucket.call("delete_object", tolerating=["NoSuchKey"], Key=keys[0])
             return {}
@@ -198,17 +200,17 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         return {key: code for key, code in failed.items() if code != "NoSuchKey"}
 
     def _sent(self, key: str, upload_id: str) -> int:
-        """How many bytes of an unfinished upload are there."""
+        """How many bytes of an unfinished upload are stored."""
         try:
             pages = self._bucket.pages("list_parts", Key=key, UploadId=upload_id)
             return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
         except StorageUnavailable as error:
             if error_code(error) != "NoSuchUpload":
                 raise
-            return 0  # It is finished, since we listed it.
+            return 0  # It was completed or aborted in the meantime.
 
     def _discard_leftovers(self) -> None:
-        # S3 was away when these failed, and it is back.
+        # These could not be aborted while S3 was unavailable; now it answers again.
         while self._leftovers:
             target = self._leftovers.popleft()
             if not abort(self._bucket, target):
@@ -217,7 +219,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
 
 
 class Download:
-    """The rest of an object, as it comes in."""
+    """The body of a download, as a reader."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -241,7 +243,7 @@ def endpoint(
     if not endpoint_url and not host:
         if port:
             raise ConfigurationError("kinto.attachment.aws.port needs kinto.attachment.aws.host.")
-        # boto3 would look there too, but we have to know.
+        # boto3 reads these variables too, but we need to know the endpoint.
         return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint_url and host:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A bucket of S3: one boto3 client per process, with our errors."""
+"""Access to a bucket of S3: boto3 clients per process, errors translated."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from kinto_attachment.errors import (
 )
 
 from . import CHUNK_SIZE
-from .patience import (
-    CONNECT_TIMEOUT,
-    HASTY_TIMEOUT,
-    READ_TIMEOUT,
-    is_over,
-    silence,
-    waiting,
-)
 from .pieces import Piece
+from .wait_budget import (
+    CLEANUP_TIMEOUT,
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    is_too_late_to_retry,
+    seconds_of_silence,
+    within_budget,
+)
 
 try:
     from boto3.exceptions import Boto3Error
@@ -44,9 +44,9 @@ except ImportError as error:
     ) from error
 
 TRIES = 3
-# For cleaning up behind a failure while somebody waits for the answer: gc removes what is left.
-HASTY_TRIES = 2
-# In boto3's context of a call: when its last try began, and the seconds lost in those before.
+# For calls that clean up after a failure while a client waits: gc removes what they leave.
+CLEANUP_TRIES = 2
+# Keys in boto3's context of a call: when its last try began, and the seconds lost before it.
 BEGUN, LOST = "kinto_attachment.begun", "kinto_attachment.lost"
 CONNECTIONS = 50
 
@@ -56,11 +56,10 @@ NO_BUCKET = "The bucket of kinto.attachment.aws.bucket_name does not exist."
 
 
 class S3Bucket:
-    """Calls S3 from any thread, before and after a fork.
+    """Can be used from any thread, before and after a fork; connects with the first call.
 
-    ``timeout`` (seconds) is for connecting, for each block sent and for each answer; ``tries``
-    is how often a call is made at most, fewer when each of them fails slowly. Nothing reaches
-    the network before the first call.
+    ``timeout`` is in seconds, for connecting, for each block sent and for each response.
+    ``tries`` is how often a call is tried at most; less often if each try fails slowly.
     """
 
     def __init__(
@@ -91,18 +90,18 @@ class S3Bucket:
         self._seen = False
         self._refuses_taken_keys: bool | None = None
 
-    def client(self, *, hasty: bool = False) -> Any:
-        """boto3's client; the hasty one is for cleaning up."""
-        # By process: a connection that a child shares with its parent garbles both.
-        name = (os.getpid(), hasty)
+    def client(self, *, cleanup: bool = False) -> Any:
+        """boto3's client; the one for ``cleanup`` gives up sooner."""
+        # Per process: a child must not use the connections of its parent.
+        name = (os.getpid(), cleanup)
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = self._build(hasty)
+                self._clients[name] = self._build(cleanup)
             return self._clients[name]
 
     @property
     def is_aws(self) -> bool:
-        """Whether this is Amazon's S3, rather than something compatible."""
+        """Whether this is Amazon S3, and not a compatible server."""
         host = urlsplit(self.client().meta.endpoint_url).hostname or ""
         return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
@@ -111,16 +110,17 @@ class S3Bucket:
         operation: str,
         *,
         tolerating: Collection[str] = (),
-        hasty: bool = False,
+        cleanup: bool = False,
         **parameters: Any,
     ) -> dict[str, Any]:
-        """The answer to an operation on this bucket; empty for the error codes ``tolerating``.
+        """The response to an operation on this bucket; empty for error codes in ``tolerating``.
 
-        :raises FileNotFound, KeyTaken, StorageUnavailable, StorageFull: with boto3's as cause.
+        :raises FileNotFound, KeyTaken, StorageUnavailable, StorageFull: with boto3's error as
+            the cause.
         """
         try:
-            with waiting(parameters.get("Body"), hasty=hasty), translated():
-                method = getattr(self.client(hasty=hasty), operation)
+            with within_budget(parameters.get("Body"), cleanup=cleanup), translated():
+                method = getattr(self.client(cleanup=cleanup), operation)
                 answer: dict[str, Any] = method(Bucket=self.name, **parameters)
         except AttachmentError as error:
             if error_code(error) not in tolerating:
@@ -129,7 +129,7 @@ class S3Bucket:
         return answer
 
     def pages(self, operation: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """The answers to an operation that gives its results by pages."""
+        """The responses to an operation that returns its results in pages."""
         with translated():
             paginator = self.client().get_paginator(operation)
             answers = iter(paginator.paginate(Bucket=self.name, **parameters))
@@ -148,15 +148,15 @@ class S3Bucket:
             raise
 
     def create(self, key: str, body: Piece, **headers: Any) -> None:
-        """Put an object in one step, where there is none.
+        """Put an object in one step, without overwriting another one.
 
-        :raises KeyTaken: there is one.
+        :raises KeyTaken: there is an object under this key.
         """
         trusted = self.is_aws or self._refuses_taken_keys
         if not trusted:
             self.check_free(key)
-        # A file is not sent before the server says to continue. It had better say so to a large
-        # one, since it may refuse it; a small one is sent before the answer could be there.
+        # boto3 sends a file only after the server's "100 Continue". That is good for a large one,
+        # which the server may refuse; bytes are sent at once, which is faster for a small one.
         content = body if body.size > CHUNK_SIZE else body.getvalue()
         parameters = {"Key": key, "Body": content, "ChecksumCRC32": body.crc32, **headers}
         if self._refuses_taken_keys is not False:
@@ -171,15 +171,15 @@ class S3Bucket:
         self.call("put_object", **parameters)
 
     def check_free(self, key: str) -> None:
-        """:raises KeyTaken: there is such an object."""
+        """:raises KeyTaken: there is an object under this key."""
         with suppress(FileNotFound):
             self.head(key)
             raise KeyTaken()
 
     def _refuses(self, parameters: dict[str, Any]) -> bool:
-        """Whether the server heeds the condition: many ignore it, and not one says so.
+        """Whether the server honours ``If-None-Match``: many ignore it silently.
 
-        The object is our own and stays the same whatever the server does.
+        Found out by writing our own object a second time, with the same content.
         """
         try:
             self.call("put_object", IfNoneMatch="*", **parameters)
@@ -195,11 +195,12 @@ class S3Bucket:
             self._clients.clear()
 
     def _check(self) -> None:
-        # An answer to HEAD has no body that would tell a missing bucket from a missing object.
+        # The response to HEAD has no body, and so does not tell a missing bucket from a missing
+        # object.
         if self._seen:
             return
         try:
-            # Who may use the objects may not be allowed to look at the bucket; then it exists.
+            # 403: the bucket exists, but these credentials may only access its objects.
             self.call("head_bucket", tolerating=["403"])
         except FileNotFound as error:
             raise StorageUnavailable(NO_BUCKET) from error
@@ -209,16 +210,16 @@ class S3Bucket:
     def _addressing_style(self) -> str:
         if self._use_path_style:
             return "path"
-        # Left to itself, boto3 signs URLs of AWS for a host that redirects to the region's, where
-        # the signature does not hold. Other servers often have no host names for their buckets.
+        # By default, boto3 signs URLs of AWS for a host that redirects to the region's host, where
+        # the signature is not valid. Other servers often have no host names for their buckets.
         return "auto" if self._endpoint_url else "virtual"
 
-    def _build(self, hasty: bool) -> Any:
+    def _build(self, cleanup: bool) -> Any:
         connect, read = self._timeout or CONNECT_TIMEOUT, self._timeout or READ_TIMEOUT
         tries = self._tries or TRIES
-        if hasty:
-            connect, read = min(connect, HASTY_TIMEOUT), min(read, HASTY_TIMEOUT)
-            tries = min(tries, HASTY_TRIES)
+        if cleanup:
+            connect, read = min(connect, CLEANUP_TIMEOUT), min(read, CLEANUP_TIMEOUT)
+            tries = min(tries, CLEANUP_TRIES)
         config = Config(
             connect_timeout=connect,
             read_timeout=read,
@@ -226,16 +227,16 @@ class S3Bucket:
             max_pool_connections=CONNECTIONS,
             signature_version="s3v4",
             s3={"addressing_style": self._addressing_style},
-            # Every piece is sent with a checksum in a header. boto3 would use an encoding for it
-            # that many S3-compatible servers do not understand.
+            # Every piece is sent with a checksum in a header. By default, boto3 would send it in a
+            # transfer encoding that many S3-compatible servers do not support.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        # Not boto3's default session, which other code may be using in another thread.
+        # Not boto3's default session, which other code may use in another thread.
         self._session = self._session or Session()
         region = self._region or self._session.region_name
         if self._endpoint_url and not region:
-            region = "us-east-1"  # It is part of signatures; only AWS cares which one it is.
+            region = "us-east-1"  # Signatures contain a region; only AWS checks it.
         with translated():
             client = self._session.client(
                 "s3",
@@ -244,13 +245,13 @@ class S3Bucket:
                 endpoint_url=self._endpoint_url,
                 config=config,
             )
-        stop = partial(stop_trying, hasty=hasty)
-        client.meta.events.register("before-call.s3", note_begin)
+        stop = partial(stop_trying, cleanup=cleanup)
+        client.meta.events.register("before-call.s3", start_clock)
         client.meta.events.register_first("needs-retry.s3", stop)
         return client
 
 
-def note_begin(params: dict[str, Any], **_: Any) -> None:
+def start_clock(params: dict[str, Any], **_: Any) -> None:
     params["context"].update({BEGUN: time.monotonic(), LOST: 0.0})
 
 
@@ -259,14 +260,14 @@ def stop_trying(
     request_dict: dict[str, Any],
     response: tuple[Any, dict[str, Any]] | None,
     caught_exception: Exception | None,
-    hasty: bool,
+    cleanup: bool,
     **_: Any,
 ) -> None:
-    """Raise what boto3 would try again, once too much time was lost in silence."""
+    """Raise an error that boto3 would retry, if too much time was lost in silence."""
     context = request_dict["context"]
-    context[LOST] += silence(context[BEGUN], request_dict["body"])
+    context[LOST] += seconds_of_silence(context[BEGUN], request_dict["body"])
     context[BEGUN] = time.monotonic()
-    if not is_over(context[LOST], hasty=hasty):
+    if not is_too_late_to_retry(context[LOST], cleanup=cleanup):
         return
     if caught_exception is not None:
         raise caught_exception
@@ -276,7 +277,7 @@ def stop_trying(
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise boto3's errors as ours."""
+    """Translate boto3's errors to ours."""
     try:
         yield
     except FAILURES as error:
@@ -284,7 +285,7 @@ def translated() -> Iterator[None]:
 
 
 def error_code(error: BaseException) -> str:
-    """The code S3 gave for its error, if this one comes from S3."""
+    """S3's code for an error, or an empty text if the error does not come from S3."""
     cause = error.__cause__
     return str(cause.response["Error"].get("Code")) if isinstance(cause, ClientError) else ""
 

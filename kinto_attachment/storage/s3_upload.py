@@ -1,4 +1,4 @@
-"""How an object comes into a bucket: at once or in parts, whole, and over no other."""
+"""Creating an object in a bucket, at once or in parts; never overwrites."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 PARALLEL = 4  # Parts in flight; one more is being read.
 MAX_PARTS = 10_000  # A limit of S3.
-# S3 copies up to 5 GiB in one call, but it has to answer before we lose patience.
+# S3 copies up to 5 GiB in one call, but has to answer within the read timeout.
 COPIED_AT_ONCE = 256 * 1024 * 1024
 
 
 class NewObject:
-    """An object on its way into a bucket; ``headers`` are its ``ContentType`` and the like.
+    """An object that is being created; ``headers`` are ``ContentType`` and the like.
 
-    Uploads that could not be aborted, as the server was away, go to ``leftovers``.
+    Uploads that cannot be aborted because the server does not answer are added to ``leftovers``.
     """
 
     def __init__(
@@ -47,14 +47,18 @@ class NewObject:
     ) -> None:
         self.key = key
         self.size = 0
-        # By this it is known as ours, whoever else wants the key.
+        # Tells this object from one that another request created under the same key.
         self._token = uuid4().hex
         self._bucket = bucket
         self._headers = {"Metadata": {"upload": self._token}, **headers}
         self._leftovers = leftovers
 
     def send(self, reader: Reader, part_size: int) -> None:
-        """:raises KeyTaken: there is such an object."""
+        """Upload the bytes of a reader.
+
+        :raises KeyTaken: there is an object under this key.
+        :raises TooLarge: the file has more than 10,000 parts.
+        """
         rest = pieces(reader, part_size)
         first, second = next(rest), next(rest, None)
         if second is None:
@@ -65,27 +69,27 @@ class NewObject:
         with self._multipart() as upload:
             upload.add(first)
             upload.add(second)
-            del first, second  # Or they stay in memory to the end.
+            del first, second  # Otherwise they stay in memory to the end.
             for part in rest:
                 self.size += part.size
                 if self.size > MAX_PARTS * part_size:
                     raise TooLarge(
-                        f"body: Files of up to {MAX_PARTS * part_size} bytes are taken."
+                        f"body: File size exceeds the limit of {MAX_PARTS * part_size} bytes."
                     )
                 upload.add(part)
-            self._finish(upload)
+            self._complete(upload)
 
     def copy(self, source: str, size: int) -> None:
-        """Let S3 copy the bytes of another object, which are so many.
+        """Have S3 copy another object of ``size`` bytes.
 
-        :raises KeyTaken: there is such an object.
+        :raises KeyTaken: there is an object under this key.
         """
         self.size = size
         origin = {"Bucket": self._bucket.name, "Key": source}
         if not self._bucket.is_aws:
-            self._bucket.check_free(self.key)  # Servers ignore the condition of a copy.
+            self._bucket.check_free(self.key)  # They ignore If-None-Match for copies.
         if size <= COPIED_AT_ONCE:
-            with self._settled(size):
+            with self._unless_created(size):
                 self._bucket.call(
                     "copy_object",
                     Key=self.key,
@@ -99,34 +103,34 @@ class NewObject:
             step = max(COPIED_AT_ONCE, ceil(size / MAX_PARTS))
             for start in range(0, size, step):
                 upload.add_range(origin, start, min(start + step, size))
-            self._finish(upload)
+            self._complete(upload)
 
     def _put(self, piece: Piece) -> None:
-        with self._settled(piece.size):
+        with self._unless_created(piece.size):
             self._bucket.create(self.key, piece, **self._headers)
 
     def _multipart(self) -> MultipartUpload:
         return MultipartUpload(self._bucket, self.key, self._headers, self._leftovers)
 
-    def _finish(self, upload: MultipartUpload) -> None:
+    def _complete(self, upload: MultipartUpload) -> None:
         upload.wait()
         condition = {}
         if self._bucket.is_aws:
             condition = {"IfNoneMatch": "*"}
         else:
-            # Other servers look whether the key is free and complete the upload then: two of
-            # them may pass, and one file is lost. What they do in one step is to put a small
-            # object, so an empty one claims the key for as long as the completion takes.
+            # Other servers first check whether the key is free, and then complete the upload: two
+            # uploads may pass the check, and one file is lost. But they do put a small object
+            # atomically, so an empty one claims the key until the upload is complete.
             self._put(Piece())
-        with self._settled(self.size):
+        with self._unless_created(self.size):
             upload.complete(**condition)
 
     @contextmanager
-    def _settled(self, size: int) -> Iterator[None]:
-        """Let a failure pass if the object is there nevertheless, in its full size.
+    def _unless_created(self, size: int) -> Iterator[None]:
+        """Suppress a failure if the object was created nevertheless, in its full size.
 
-        An answer that is lost is not a lost object; and when boto3 tries again, it finds the
-        key taken by the object itself.
+        The response to a successful call may have been lost; and when boto3 retries, it finds
+        the key taken by the object itself.
         """
         try:
             yield
@@ -136,20 +140,20 @@ class NewObject:
 
     def _is_there(self, size: int, failure: Exception) -> bool:
         try:
-            found = self._bucket.call("head_object", hasty=True, Key=self.key)
+            found = self._bucket.call("head_object", cleanup=True, Key=self.key)
             if found["Metadata"].get("upload") != self._token:
                 if error_code(failure) == "ConditionalRequestConflict":
                     raise KeyTaken() from failure
                 return False
-            if found["ContentLength"] != size:  # Our claim.
-                self._bucket.call("delete_object", hasty=True, Key=self.key)
+            if found["ContentLength"] != size:  # It is the empty object that claims the key.
+                self._bucket.call("delete_object", cleanup=True, Key=self.key)
             return bool(found["ContentLength"] == size)
         except (FileNotFound, StorageError):
-            return False  # The first failure is the one to tell; gc removes what may be left.
+            return False  # The first failure is reported; gc removes what may be left.
 
 
 class MultipartUpload:
-    """The parts of an object; aborted on leaving, unless it is complete."""
+    """A multipart upload; on leaving the block, it is aborted unless it was completed."""
 
     def __init__(
         self,
@@ -176,21 +180,21 @@ class MultipartUpload:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # Not before the parts in flight are done with: S3 may keep one that comes later.
+        # Wait for the parts in flight first: S3 may keep a part that arrives after the abort.
         self._pool.shutdown(cancel_futures=True)
         if not self._completed and not abort(self._bucket, self._target):
             self._leftovers.append(self._target)
 
     def add(self, piece: Piece) -> None:
-        """Send a piece, once one of those before it is sent."""
+        """Send a piece in the background; waits while too many others are in flight."""
         self._start(self._send, piece)
 
     def add_range(self, origin: dict[str, str], start: int, end: int) -> None:
-        """Let S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
+        """Have S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
         self._start(self._copy, origin, f"bytes={start}-{end - 1}")
 
     def wait(self) -> None:
-        """Return when all is sent; raise what went wrong."""
+        """Return when all parts are sent; raise the first error."""
         self._collect(0)
 
     def complete(self, **conditions: Any) -> None:
@@ -206,11 +210,12 @@ class MultipartUpload:
     def _start(self, action: Callable[..., None], *arguments: Any) -> None:
         self._collect(PARALLEL - 1)
         self._number += 1
-        # With the patience of the request that this is for.
+        # In the context of the request, which has its budget for waiting.
         run = copy_context().run
         self._sending.add(self._pool.submit(run, action, self._number, *arguments))
 
     def _collect(self, most: int) -> None:
+        """Wait until at most so many parts are in flight."""
         while len(self._sending) > most:
             done, self._sending = wait(self._sending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -224,7 +229,7 @@ class MultipartUpload:
             Body=piece,
             ChecksumCRC32=piece.crc32,
         )
-        self._note(number, answer)
+        self._add_part(number, answer)
 
     def _copy(self, number: int, origin: dict[str, str], byte_range: str) -> None:
         answer = self._bucket.call(
@@ -234,20 +239,20 @@ class MultipartUpload:
             CopySource=origin,
             CopySourceRange=byte_range,
         )
-        self._note(number, answer["CopyPartResult"])
+        self._add_part(number, answer["CopyPartResult"])
 
-    def _note(self, number: int, answer: dict[str, Any]) -> None:
+    def _add_part(self, number: int, answer: dict[str, Any]) -> None:
         part = {"PartNumber": number, "ETag": answer["ETag"]}
-        if answer.get("ChecksumCRC32"):  # A server that gives none may not understand it either.
+        if answer.get("ChecksumCRC32"):  # A server that returns none may not accept one either.
             part["ChecksumCRC32"] = answer["ChecksumCRC32"]
         self._parts[number] = part
 
 
 def abort(bucket: S3Bucket, target: dict[str, Any]) -> bool:
-    """Remove the parts of an upload; whether that worked."""
+    """Remove the parts of an upload; False if that failed."""
     try:
-        bucket.call("abort_multipart_upload", hasty=True, tolerating=["NoSuchUpload"], **target)
+        bucket.call("abort_multipart_upload", cleanup=True, tolerating=["NoSuchUpload"], **target)
     except StorageError:
-        logger.warning("An unfinished upload is left on S3: %s", target, exc_info=True)
+        logger.warning("An unfinished upload stays on S3: %s", target, exc_info=True)
         return False
     return True

@@ -1,4 +1,4 @@
-"""What :mod:`kinto_attachment.storage.testing` feeds to a storage, and how it looks at one."""
+"""Sample keys and contents, and helpers, for :mod:`kinto_attachment.storage.testing`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RANGES = [
 
 
 class Source:
-    """A reader that can nothing but ``read``, and calls ``on_read`` with its position first."""
+    """A reader that only has ``read``; each read first calls ``on_read`` with the position."""
 
     def __init__(
         self, content: bytes, step: int = MAX_READ, on_read: Callable[[int], object] = bool

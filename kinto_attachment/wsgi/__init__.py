@@ -1,4 +1,4 @@
-"""The client's connection: the body of a request, how long it is waited for, and its end.
+"""The client's connection: reading a request's body, its time limits, and closing.
 
 This room may use the protocols (``http``), names and errors.
 """

@@ -1,29 +1,30 @@
-"""The body of an upload: read by us alone, once, or dropped within bounds."""
+"""The body of an upload: read once, by the plugin alone, or dropped within limits."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from kinto_attachment.errors import InvalidBody, TooLarge
+from kinto_attachment.kinto_types import Handler, Registry, Request, Response
 from kinto_attachment.wsgi.body_reader import BodyReader
 from kinto_attachment.wsgi.closing import CLOSING
 from kinto_attachment.wsgi.deadlines import (
     WATCHDOG,
+    BodyTimeouts,
     Deadline,
     Limits,
-    Patience,
     connection_of,
 )
 
 ENVIRON = "kinto_attachment.body"
 
-# A client that is still sending may not look for an answer, and its connection is of use again
-# once all has been read. So read on a little, if nobody waits for that: one thread at a time.
+# A client may not read the response before it has sent the whole body, and the connection can be
+# used again only after that. So a little more is read after the response. Only one thread at a
+# time waits for data while it does so.
 DRAIN_BYTES = 4 * 1024 * 1024
 DRAIN_SIZE = 64 * 1024
 DRAIN_SECONDS = 2.0
@@ -33,30 +34,32 @@ _turn = threading.Lock()
 
 
 @dataclass
-class _Body:
-    """The place of the reader, in the environment of a request and of its sub-requests."""
+class _ReaderHolder:
+    """Holds the reader in the WSGI environment, which sub-requests get a copy of."""
 
     reader: BodyReader | None = None
 
 
-def body_of(request: Any) -> BodyReader:
-    """The one reader of the request's body, made when it is first asked for."""
-    body = _place_of(request)
+def body_of(request: Request) -> BodyReader:
+    """The only reader of the request's body, created with the first call."""
+    body = _holder_of(request)
     if body.reader is None:
         settings = request.registry.attachment_settings
         limits = Limits(settings["body_timeout"], settings["body_min_rate"])
-        patience = Patience(limits, connection_of(request.environ))
-        body.reader = BodyReader.from_environ(request.environ, patience)
+        timeouts = BodyTimeouts(limits, connection_of(request.environ))
+        body.reader = BodyReader.from_environ(request.environ, timeouts)
     return body.reader
 
 
-def _place_of(request: Any) -> _Body:
-    body: _Body = request.environ.setdefault(ENVIRON, _Body())
+def _holder_of(request: Request) -> _ReaderHolder:
+    body: _ReaderHolder = request.environ.setdefault(ENVIRON, _ReaderHolder())
     return body
 
 
-def check_length(request: Any, max_size: int, overhead: int = 0) -> None:
-    """Refuse a body whose declared length says that the file in it is too large.
+def check_length(request: Request, max_size: int, overhead: int = 0) -> None:
+    """Refuse a body that is too large by its ``Content-Length``.
+
+    ``overhead`` is how much larger than the file the body may be, in bytes.
 
     :raises TooLarge: ``max_size`` (0: no limit) is exceeded.
     """
@@ -65,39 +68,39 @@ def check_length(request: Any, max_size: int, overhead: int = 0) -> None:
         raise TooLarge(f"body: File size exceeds the limit of {max_size} bytes.")
 
 
-def draining_tween(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
-    """Answer before the rest of a body is read on, whoever refused it."""
+def draining_tween(handler: Handler, registry: Registry) -> Handler:
+    """Read what is left of a request's body after the response, whoever has refused it."""
     files = f"/{registry.route_prefix}/attachments/"
 
-    def tween(request: Any) -> Any:
+    def tween(request: Request) -> Response:
         path = request.environ.get("PATH_INFO", "")
-        # Kinto redirects to the path without a slash at its end.
+        # Kinto redirects to the path without a trailing slash.
         if not path.rstrip("/").endswith("/attachment") and not path.startswith(files):
             return handler(request)
-        _place_of(request)  # Before a sub-request gets a copy of the environment.
+        _holder_of(request)  # Before a sub-request copies the environment.
         response = handler(request)
-        # Not now: who is told of new responses may read, and so close, what they consist of.
-        request.add_finished_callback(lambda request: answer_first(request, response))
+        # As a callback, since subscribers of NewResponse may read and so close the response.
+        request.add_finished_callback(lambda request: drain_after_response(request, response))
         return response
 
     return tween
 
 
-def answer_first(request: Any, response: Any) -> None:
-    """Have the body read on once the server has sent the response, and closes it."""
+def drain_after_response(request: Request, response: Response) -> None:
+    """Have the rest of the body read when the server closes the response, after sending it."""
     environ = request.environ
     declared = environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING")
-    with suppress(InvalidBody):  # Its length is no number: the server has refused it, or will.
+    with suppress(InvalidBody):  # The Content-Length is not a number.
         if declared and not body_of(request).finished:
-            length = response.content_length  # WebOb forgets it with the old iterable.
-            response.app_iter = _Answer(response.app_iter, request)
+            length = response.content_length  # WebOb resets it with a new iterable.
+            response.app_iter = _EarlyResponse(response.app_iter, request)
             response.content_length = length
 
 
-class _Answer:
-    """An answer that comes before its request's end."""
+class _EarlyResponse:
+    """The body of a response that is sent before the request's body has been read."""
 
-    def __init__(self, answer: Iterable[bytes], request: Any) -> None:
+    def __init__(self, answer: Iterable[bytes], request: Request) -> None:
         self._answer = answer
         self._body = body_of(request)
         self._connection = connection_of(request.environ)
@@ -111,16 +114,16 @@ class _Answer:
             self._answer.close()
         if self._connection is None:
             self._body.drain(DRAIN_BYTES, DRAIN_SECONDS)
-        elif not read_on(self._body, self._connection, is_known=self._is_known):
+        elif not drain_connection(self._body, self._connection, is_known=self._is_known):
             CLOSING.take_over(self._connection)
 
 
-def read_on(body: BodyReader, connection: socket.socket, *, is_known: bool) -> bool:
-    """Read what is there, and wait for more while it comes quickly.
+def drain_connection(body: BodyReader, connection: socket.socket, *, is_known: bool) -> bool:
+    """Drop what has arrived of the body, and wait for the rest while it arrives quickly.
 
-    One thread waits at a time, and none for clients without credentials (``is_known``).
+    One thread waits at a time, and none for clients without credentials (``is_known`` is False).
 
-    :returns: whether the body has been read whole, and the connection can be used again.
+    :returns: whether the whole body was read, so that the connection can be used again.
     """
     waits = is_known and _turn.acquire(blocking=False)
     before = connection.gettimeout()
@@ -128,7 +131,7 @@ def read_on(body: BodyReader, connection: socket.socket, *, is_known: bool) -> b
         connection.settimeout(STALL_SECONDS if waits else 0)
         with WATCHDOG.watching(Deadline(connection, WAITING_SECONDS)):
             return body.drain(DRAIN_BYTES, WAITING_SECONDS, size=DRAIN_SIZE)
-    except OSError:  # The client has hung up.
+    except OSError:  # The client has closed the connection.
         return False
     finally:
         with suppress(OSError):

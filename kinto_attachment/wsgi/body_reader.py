@@ -1,4 +1,4 @@
-"""A request's body as a reader, which is read once and waited for within limits."""
+"""A request's body as a reader with time limits, to be read once."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import Any
 
 from kinto_attachment.errors import AttachmentError, InvalidBody
 from kinto_attachment.http.streams import BaseReader, Reader
-from kinto_attachment.wsgi.deadlines import Patience
+from kinto_attachment.wsgi.deadlines import BodyTimeouts
 
-DRAIN_SIZE = 1024  # Servers wait until a read is whole: small ones keep to a time limit.
+DRAIN_SIZE = 1024  # Servers block until they have all bytes, so small reads keep a time limit.
 
 
 class BodyReader(BaseReader):
     """A request's body: ``length`` bytes, or until the end of the stream when that is None.
 
-    Whatever a server raises while the body arrives (each has exceptions of its own for
-    disconnects and bad chunks) becomes :class:`InvalidBody`, with the original as cause.
-    ``patience`` says how long to wait for it.
+    Exceptions of the server (each has its own for disconnects and invalid chunks) become
+    :class:`InvalidBody`, with the original as the cause.
     """
 
     def __init__(
-        self, stream: Reader, length: int | None, patience: Patience | None = None
+        self, stream: Reader, length: int | None, timeouts: BodyTimeouts | None = None
     ) -> None:
         self._stream = stream
         self._remaining = length
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or BodyTimeouts()
         self._ended = False
         self._failure: AttachmentError | None = None
 
     @classmethod
     def from_environ(
-        cls, environ: Mapping[str, Any], patience: Patience | None = None
+        cls, environ: Mapping[str, Any], timeouts: BodyTimeouts | None = None
     ) -> BodyReader:
         """The body of a WSGI request.
 
@@ -43,10 +42,10 @@ class BodyReader(BaseReader):
         codings = environ.get("HTTP_TRANSFER_ENCODING", "").lower().split(",")
         chunked = codings[-1].strip() == "chunked"  # RFC 9112 6.3: it overrides Content-Length.
         if chunked or (not declared and environ.get("wsgi.input_terminated")):
-            return cls(environ["wsgi.input"], None, patience)
+            return cls(environ["wsgi.input"], None, timeouts)
         if not re.fullmatch(r"[0-9]{0,18}", declared):
             raise InvalidBody("Content-Length is not a number.")
-        return cls(environ["wsgi.input"], int(declared or 0), patience)
+        return cls(environ["wsgi.input"], int(declared or 0), timeouts)
 
     @property
     def finished(self) -> bool:
@@ -59,9 +58,9 @@ class BodyReader(BaseReader):
         if self._remaining is not None:
             size = min(size, self._remaining)
         if self._failure is not None:
-            raise self._failure  # Servers' readers take the place where they failed for the end.
+            raise self._failure  # Servers' readers report the end after they have failed.
         try:
-            return self._read_stream(self._patience.step(size))
+            return self._read_stream(self._timeouts.step(size))
         except AttachmentError as error:
             self._failure = error
             raise
@@ -70,9 +69,9 @@ class BodyReader(BaseReader):
             raise self._failure from error
 
     def _read_stream(self, size: int) -> bytes:
-        with self._patience.waiting(size):
+        with self._timeouts.waiting(size):
             data = self._stream.read(size)
-        self._patience.arrived(len(data))
+        self._timeouts.arrived(len(data))
         if self._remaining is None:
             self._ended = not data
         elif data:
@@ -88,14 +87,14 @@ class BodyReader(BaseReader):
         clock: Callable[[], float] = time.monotonic,
         size: int = DRAIN_SIZE,
     ) -> bool:
-        """Read on and drop, so that a client that is still sending gets to see its answer.
+        """Read and drop the rest, so that a client that is still sending sees the response.
 
-        Never raises. The time is looked at between reads of ``size`` bytes: how long one of
-        them may take is somebody else's to bound.
+        Never raises. The time is checked between reads of ``size`` bytes; the caller has to
+        limit how long a single read may take.
 
-        :returns: whether the body was read to its end within the limits.
+        :returns: whether the end of the body was reached within the limits.
         """
-        self._patience = Patience()
+        self._timeouts = BodyTimeouts()
         deadline = clock() + seconds
         try:
             while not self.finished and max_bytes > 0 and clock() < deadline:

@@ -1,8 +1,8 @@
-"""Connections that have been answered, and whose clients are still sending.
+"""Lingering close: connections whose response is sent, while the client is still sending.
 
-When a server closes at once, such a client sees a broken connection instead of the answer: so what
-it sends is read and dropped for a while (RFC 9112 9.6). No thread that answers requests is held by
-that: a thread beside them takes the connections over.
+If a server closes such a connection at once, the client sees a broken connection instead of the
+response. So what the client sends is read and dropped for a while (RFC 9112 9.6). This is done in
+a background thread, so that no thread of the server is kept waiting.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from dataclasses import dataclass
 
 SECONDS = 2.0
 MAX_BYTES = 4 * 1024 * 1024  # Of one connection.
-MAX_CONNECTIONS = 256  # Above it, the oldest is closed.
-PIECE_SIZE = 64 * 1024
+MAX_CONNECTIONS = 256  # Above that, the oldest is closed.
+RECEIVE_SIZE = 64 * 1024
 
 
 def hang_up(connection: socket.socket) -> socket.socket:
-    """Have a server see the end of a connection; returns what the client is still connected to.
+    """End a connection for the server; returns a socket that is still connected to the client.
 
-    The server's socket is exchanged below it, since servers that are told to close a connection
-    read on themselves, for as long as the client likes, or wait for its end in their main loop.
+    The file descriptor below the server's socket is exchanged for one that is at its end. If
+    servers were told to close the connection, they would read on themselves for as long as the
+    client sends, or wait for its end in their main loop.
 
-    :raises OSError: there are no file descriptors left, or the socket is not the system's own
-        (gevent's are not); the connection is as before.
+    :raises OSError: there are no file descriptors left, or the socket is not one of the standard
+        library's (gevent's are not); the connection is as before.
     """
     if not isinstance(connection, _socket.socket):
         raise OSError(errno.ENOTSUP, "This socket cannot be exchanged")
@@ -44,14 +45,14 @@ def hang_up(connection: socket.socket) -> socket.socket:
 
 
 @dataclass(eq=False)
-class _Guest:
-    connection: socket.socket
-    until: float
+class _Connection:
+    socket: socket.socket
+    until: float  # By time.monotonic().
     left: int = MAX_BYTES
 
 
 class Closing:
-    """The connections of a process that are being dropped; its thread starts with the first."""
+    """The lingering connections of a process; the thread is started by the first of them."""
 
     def __init__(self) -> None:
         self._reset()
@@ -63,66 +64,70 @@ class Closing:
         self._thread: threading.Thread | None = None
 
     def take_over(self, connection: socket.socket) -> None:
-        """End a server's connection, and let the client see what it was answered."""
+        """End a connection for the server, and keep it open until the client has the response."""
         try:
             taken = hang_up(connection)
         except OSError:
-            with suppress(OSError):  # The client has hung up already.
+            with suppress(OSError):  # The client has closed it already.
                 connection.shutdown(socket.SHUT_RDWR)
             return
         with self._lock:
             self._arrived.append(taken)
             if self._thread is None or not self._thread.is_alive():
-                self._bell, self._door = socket.socketpair()
-                self._bell.setblocking(False)
+                self._wakeup_sender, self._wakeup_receiver = socket.socketpair()
+                self._wakeup_sender.setblocking(False)
                 self._thread = threading.Thread(target=self._run, name="closing", daemon=True)
                 self._thread.start()
-            with suppress(BlockingIOError):  # Rung more than often enough.
-                self._bell.send(b"\0")
+            with suppress(BlockingIOError):  # It will wake up anyway.
+                self._wakeup_sender.send(b"\0")
 
     def _run(self) -> None:
-        guests: deque[_Guest] = deque()  # All stay equally long: the first to leave is the first.
+        # In the order of their ends, since all stay equally long.
+        connections: deque[_Connection] = deque()
         with selectors.DefaultSelector() as selector:
-            selector.register(self._door, selectors.EVENT_READ)
+            selector.register(self._wakeup_receiver, selectors.EVENT_READ)
             while True:
                 now = time.monotonic()
-                while guests and (guests[0].until <= now or len(guests) > MAX_CONNECTIONS):
-                    self._close(guests.popleft(), selector)
-                for key, _ in selector.select(guests[0].until - now if guests else None):
+                while connections and (
+                    connections[0].until <= now or len(connections) > MAX_CONNECTIONS
+                ):
+                    self._close(connections.popleft(), selector)
+                timeout = connections[0].until - now if connections else None
+                for key, _ in selector.select(timeout):
                     if key.data is None:
-                        guests += self._welcome(selector)
+                        connections += self._admit(selector)
                     elif not self._drop(key.data):
-                        guests.remove(key.data)
+                        connections.remove(key.data)
                         self._close(key.data, selector)
 
-    def _welcome(self, selector: selectors.BaseSelector) -> list[_Guest]:
-        self._door.recv(PIECE_SIZE)
-        guests = []
+    def _admit(self, selector: selectors.BaseSelector) -> list[_Connection]:
+        self._wakeup_receiver.recv(RECEIVE_SIZE)
+        connections = []
         while self._arrived:
-            guest = _Guest(self._arrived.popleft(), time.monotonic() + SECONDS)
-            guest.connection.setblocking(False)
-            with suppress(OSError):  # The client has hung up: the first read says so too.
-                guest.connection.shutdown(socket.SHUT_WR)
-            selector.register(guest.connection, selectors.EVENT_READ, guest)
-            guests.append(guest)
-        return guests
+            connection = _Connection(self._arrived.popleft(), time.monotonic() + SECONDS)
+            connection.socket.setblocking(False)
+            with suppress(OSError):  # The client has closed it: the first read fails too.
+                connection.socket.shutdown(socket.SHUT_WR)
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+            connections.append(connection)
+        return connections
 
     @staticmethod
-    def _drop(guest: _Guest) -> bool:
-        """Whether there may be more to come."""
+    def _drop(connection: _Connection) -> bool:
+        """Drop what has arrived; False if nothing more is to be read."""
         try:
-            size = len(guest.connection.recv(PIECE_SIZE))
+            size = len(connection.socket.recv(RECEIVE_SIZE))
         except BlockingIOError:
             return True
         except OSError:
             return False
-        guest.left -= size
-        return size > 0 and guest.left > 0
+        connection.left -= size
+        return size > 0 and connection.left > 0
 
     @staticmethod
-    def _close(guest: _Guest, selector: selectors.BaseSelector) -> None:
-        selector.unregister(guest.connection)
-        guest.connection.close()
+    def _close(connection: _Connection, selector: selectors.BaseSelector) -> None:
+        selector.unregister(connection.socket)
+        connection.socket.close()
 
 
 CLOSING = Closing()

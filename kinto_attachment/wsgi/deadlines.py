@@ -1,4 +1,4 @@
-"""How long a server waits for a body: judged by the clock, whatever the client does."""
+"""Time limits for receiving a body: a timeout for silence, and a minimum rate."""
 
 from __future__ import annotations
 
@@ -20,54 +20,54 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-# What `struct tcp_info` of Linux has at this place is `tcpi_bytes_received`, since 4.1.
+# `tcpi_bytes_received` in `struct tcp_info`, since Linux 4.1.
 BYTES_RECEIVED = struct.Struct("=128xQ")
 
 
 def connection_of(environ: Mapping[str, Any]) -> socket.socket | None:
-    """The socket that a request came by, where the server gives it (gunicorn does)."""
+    """The socket of a request, if the server tells it (gunicorn does)."""
     if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
-        return None  # Other requests arrive by the same socket at the same time.
+        return None  # Later versions share a connection between requests.
     connection: socket.socket | None = environ.get("gunicorn.socket")
     return connection
 
 
 def stop_waiting(connection: socket.socket) -> None:
-    """Have the next wait of another thread for the client's bytes fail, with a TimeoutError.
+    """Make the next read of another thread from this socket fail with a TimeoutError.
 
-    The wait that is under way ends with the next byte, or by the timeout that it began with.
-    Shutting the socket for reading would end it at once, but what arrives later is still read
-    (Linux), as the next request; and TLS cannot send an answer any more.
+    A read in progress ends with the next byte, or by the timeout that it started with. Shutting
+    the socket down for reading would end it at once, but then Linux still delivers what arrives
+    later, as the next request; and over TLS, no response could be sent any more.
     """
-    with suppress(OSError):  # The client has hung up.
+    with suppress(OSError):  # The client has closed the connection.
         connection.settimeout(0.001)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a body has to keep to; 0 switches a limit off."""
+    """The configured limits for bodies; 0 switches a limit off."""
 
     timeout: float = 0.0  # Seconds without a byte.
-    min_rate: int = 0  # Bytes a second, over a window.
+    min_rate: int = 0  # Bytes per second, over a window.
 
     @property
     def window(self) -> float:
-        """Seconds; a client that pauses for as long as it may still has time to catch up."""
+        """Seconds: twice the timeout, so that a client can catch up after a pause."""
         return 2 * self.timeout or 60.0
 
 
 class Pace:
-    """Judges whether a body comes too slowly, by the time that the server waited for it.
+    """Measures the rate of a body, by the time that the server spent waiting for it.
 
-    The time in which the server was busy with what it had does not count.
+    Time in which the server processed what it had received does not count.
     """
 
     def __init__(self, limits: Limits, clock: Clock = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._waited = 0.0  # Seconds of this window, without the wait that has not ended.
-        self._since: float | None = None  # When that wait began.
-        self._before = 0  # Bytes that had been received when this window began.
+        self._waited = 0.0  # Seconds in this window, without the current wait.
+        self._since: float | None = None  # When the current wait began.
+        self._before = 0  # Bytes received before this window.
 
     def start_waiting(self) -> None:
         self._since = self._clock()
@@ -78,9 +78,11 @@ class Pace:
             self._since = None
 
     def too_slow(self, received: int, unknown: int = 0) -> bool:
-        """Judge when a window is over; to be asked every now and then, also between waits.
+        """Whether the rate was too low in the window that ends now; False within a window.
 
-        :param received: the number of bytes since the beginning, at least.
+        Call it regularly, also between waits.
+
+        :param received: the number of bytes since the start, at least.
         :param unknown: how many more may have been received.
         """
         now = self._clock()
@@ -96,7 +98,7 @@ class Pace:
 
 
 class Watched(Protocol):
-    """A wait that somebody else may have to end."""
+    """A wait that the watchdog may have to end."""
 
     def is_over(self) -> bool: ...
 
@@ -104,9 +106,10 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Looks after waits every second, from one daemon thread of the process.
+    """Checks all waits every second, in one daemon thread of the process.
 
-    The thread is started by the first wait, after a fork again, and sleeps while there is none.
+    The thread is started by the first wait, and again after a fork; it sleeps while there are
+    no waits.
     """
 
     INTERVAL = 1.0  # Seconds.
@@ -122,7 +125,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self, wait: Watched) -> Iterator[None]:
-        """Have a wait looked after; once this is left, it is not ended any more."""
+        """Watch a wait; it is not ended any more after the block."""
         with self._changed:
             self._waits.add(wait)
             if self._thread is None or not self._thread.is_alive():
@@ -155,8 +158,8 @@ class Watchdog:
     def _is_over(wait: Watched) -> bool:
         try:
             return wait.is_over()
-        except Exception:  # One wait must not be the end of the thread.
-            logger.exception("Could not look after a body")
+        except Exception:  # A failing wait must not end the thread.
+            logger.exception("Could not check the time limits of a body")
             return False
 
 
@@ -164,7 +167,7 @@ WATCHDOG = Watchdog()
 
 
 class Deadline:
-    """Until when somebody may wait for a connection."""
+    """A fixed time limit for reading from a connection."""
 
     def __init__(
         self, connection: socket.socket, seconds: float, clock: Clock = time.monotonic
@@ -180,11 +183,11 @@ class Deadline:
         stop_waiting(self._connection)
 
 
-class Patience:
-    """What one request grants its body: the socket's timeout bounds a stall, the watchdog a drip.
+class BodyTimeouts:
+    """Enforces the limits on one body: by the socket's timeout, and by the watchdog for the rate.
 
-    A server's ``read(n)`` returns when it has n bytes, not when there are some: neither can be
-    seen between reads. Without a socket, the rate is judged there all the same.
+    A server's ``read(n)`` blocks until it has n bytes, so that neither can be checked between
+    reads. If the socket is not known, the rate is checked between reads all the same.
     """
 
     def __init__(
@@ -202,15 +205,15 @@ class Patience:
         self._read = 0
         self._asked_for = 0
         self._ended = False
-        # Without a byte for a window, a body is too slow as well.
+        # A window without a byte is too slow, too.
         self._timeout = limits.timeout or (limits.window if limits.min_rate else 0.0)
         self._received_before = bytes_received(connection) if connection is not None else None
 
     def step(self, size: int) -> int:
-        """How much to ask the server for, of the ``size`` bytes that are wanted.
+        """How many bytes to read at once, at most ``size``.
 
-        Where nobody can tell how much of a read has arrived, reads have to be so small that a
-        client which is not too slow fills some in each window.
+        If the bytes that have arrived for a read cannot be counted, reads have to be so small
+        that a client which is not too slow completes some of them in each window.
         """
         if self._connection is None or self._received_before is not None:
             return size
@@ -218,9 +221,9 @@ class Patience:
 
     @contextmanager
     def waiting(self, size: int) -> Iterator[None]:
-        """A read of so many bytes.
+        """Limit a read of ``size`` bytes in this block.
 
-        :raises BodyTimeout: they, or those before them, come too slowly.
+        :raises BodyTimeout: they, or those before them, arrive too slowly.
         """
         if self._pace.too_slow(self._received()):
             raise self._too_slow()
@@ -233,14 +236,14 @@ class Patience:
             if self._ended:
                 raise self._too_slow() from error
             if not self._timeout:
-                raise  # Of the server's own.
+                raise  # It is a timeout of the server.
             raise BodyTimeout("Request body stopped arriving.") from error
         finally:
             self._pace.stop_waiting()
             self._asked_for = 0
 
     def arrived(self, size: int) -> None:
-        """A read has returned so many bytes."""
+        """Count the bytes that a read has returned."""
         self._read += size
 
     def is_over(self) -> bool:
@@ -276,12 +279,12 @@ class Patience:
 
 
 def bytes_received(connection: socket.socket) -> int | None:
-    """All that has come by a TCP connection, read or not; None where nobody counts it."""
+    """The bytes received on a TCP connection, read or not; None if the system does not tell."""
     if sys.platform != "linux":
         return None
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         (received,) = BYTES_RECEIVED.unpack_from(info)
-    except (OSError, struct.error):  # Not TCP; an old kernel.
+    except (OSError, struct.error):  # It is not TCP, or the kernel is old.
         return None
     return int(received) or None

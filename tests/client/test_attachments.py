@@ -131,7 +131,7 @@ def test_a_pipe_is_sent_to_its_end(local: AttachmentClient) -> None:
 
 
 def test_a_file_needs_a_name_from_somewhere(local: AttachmentClient) -> None:
-    with pytest.raises(ValueError, match="needs a filename"):
+    with pytest.raises(ValueError, match="set filename"):
         local.upload("r", io.BytesIO(CONTENT))
     assert not local.exists("r")
 
@@ -250,7 +250,7 @@ def test_a_file_that_changes_while_it_is_sent_replaces_nothing(
     with pytest.raises(RejectedError, match="repr-digest does not match"):
         local.upload("r", path, progress=overwrite)
     path.write_bytes(LARGE)
-    with pytest.raises(MismatchError, match="changing has changed while it was sent"):
+    with pytest.raises(MismatchError, match="changing changed while it was sent"):
         local.upload("r", path, progress=truncate)
     assert read(local, "r") == CONTENT
 
@@ -307,7 +307,7 @@ def test_a_server_that_stores_something_else_is_found_out() -> None:
     stored = json.dumps(stored_record(b"something else")["attachment"]).encode()
     with answering(Answer(201, stored)) as (url, _):
         client = AttachmentClient(url, "b", "c", retries=0)
-        with pytest.raises(MismatchError, match="other bytes than were sent"):
+        with pytest.raises(MismatchError, match="other bytes than those sent"):
             client.upload("r", io.BytesIO(CONTENT), filename="f")
 
 
@@ -397,7 +397,7 @@ def test_a_gzip_bomb_is_not_unpacked(local: AttachmentClient, tmp_path: Path) ->
     local.upload("r", io.BytesIO(bomb), {"original": original}, filename="f.gz")
     with largest_file(MIB):  # A write past it would be another error.
         for target in (tmp_path / "copy", io.BytesIO()):
-            with pytest.raises(MismatchError, match="another hash than announced, once unpacked"):
+            with pytest.raises(MismatchError, match="another size or hash than announced, after"):
                 local.download("r", target)
     assert os.listdir(tmp_path) == []
 
@@ -665,7 +665,7 @@ def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
         client = AttachmentClient(url, "b", "c", retries=0)
         with client.open(stored_record(LARGE)) as file:
             file.seek(1_234_567)
-            with pytest.raises(MismatchError, match="other bytes"):
+            with pytest.raises(MismatchError, match="another range"):
                 file.read(100)
 
 

@@ -318,7 +318,7 @@ def test_a_collection_that_was_restored_is_looked_at_anew(
     (out / ".last_sync").write_text(str(int((time.time() + 3600) * 1000)))
     done = local_download.call("-f", out)
     assert done.code == 0
-    assert "older than the last run" in done.err
+    assert "recreated or restored" in done.err
     assert stored(out) == {"one.txt": b"one"}
 
 

@@ -455,7 +455,7 @@ def test_a_server_that_is_away_for_a_moment(
         proxy.cut(sent=700_000, once=True)
         done = script.call("--jobs", 2, "--retry-after", 0, *paths)
     assert done.code == 0, done.err
-    assert "again in" in done.err
+    assert "retrying in" in done.err
     assert len(records(client)) == 10
 
 

@@ -163,7 +163,7 @@ class Lingering(BytesIO):
 def test_a_file_that_gc_takes_before_its_form_ends_is_not_linked(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "SOON", 0)
+    monkeypatch.setattr(changes, "UNCHECKED_SECONDS", 0)
     races.start(app)
     body = Lingering(app, b"new")
     headers = {**ALICE, "Content-Type": body.content_type}

@@ -14,7 +14,9 @@ import transaction
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.links import Link
-from kinto_attachment.maintenance.gc import Report, Shard, _Collector, gc, layout
+from kinto_attachment.maintenance.gc import GcReport, _Collector, gc
+from kinto_attachment.maintenance.key_layout import key_layout
+from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.settings import Settings
 from kinto_attachment.storage import ListsUnfinished
 from tests.support.application import (
@@ -55,7 +57,7 @@ def store(app: Any, key: str = STRAY, content: bytes = b"stray") -> None:
     app.app.registry.attachment_storage.write(key, io.BytesIO(content), "text/plain")
 
 
-def collect(app: Any, grace: timedelta = AT_ONCE, **options: Any) -> Report:
+def collect(app: Any, grace: timedelta = AT_ONCE, **options: Any) -> GcReport:
     return gc(app.app.registry, grace=grace, pause=timedelta(0), **options)
 
 
@@ -423,7 +425,7 @@ def test_progress_is_told_for_every_thousand_files(app: Any) -> None:
 
 
 def test_the_layout_of_the_default_settings_is_random_names() -> None:
-    ours = layout(Settings.parse({"attachment.base_path": "/x"}))
+    ours = key_layout(Settings.parse({"attachment.base_path": "/x"}))
     assert ours.fullmatch(STRAY)
     assert ours.fullmatch(STRAY.removesuffix(".txt"))
     assert not ours.fullmatch("notes.txt")

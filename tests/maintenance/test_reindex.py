@@ -6,7 +6,7 @@ from typing import Any
 
 import transaction
 
-from kinto_attachment.maintenance.reindex import Rebuilt, reindex
+from kinto_attachment.maintenance.reindex import ReindexReport, reindex
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -44,9 +44,9 @@ def test_every_record_with_a_file_is_linked_again(app: Any) -> None:
     attach(app, f"{COLLECTION}/records/removed")
     app.delete(f"{COLLECTION}/records/removed/attachment", headers=ALICE)
     lost = lose_links(app)
-    assert reindex(app.app.registry) == Rebuilt(records=3, linked=3)
+    assert reindex(app.app.registry) == ReindexReport(records=3, linked=3)
     assert stored_links(app) == lost
-    assert reindex(app.app.registry) == Rebuilt(records=3, linked=0), "twice is as once"
+    assert reindex(app.app.registry) == ReindexReport(records=3, linked=0), "twice is as once"
 
 
 @ON_DATABASES
@@ -74,7 +74,7 @@ def test_a_record_that_only_kept_its_file_is_linked_again(build: Build) -> None:
     attach(app, OTHER)
     app.delete(f"{OTHER}/attachment", headers=ALICE)
     write_behind(app, OTHER, {"attachment": foreign})
-    assert reindex(app.app.registry) == Rebuilt(records=2, linked=1, foreign=[OTHER])
+    assert reindex(app.app.registry) == ReindexReport(records=2, linked=1, foreign=[OTHER])
     assert (RECORD, key_of(attachment), "current") in stored_links(app)
     assert read(app)
     app.delete(OTHER, headers=ALICE)

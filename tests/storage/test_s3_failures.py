@@ -214,7 +214,7 @@ def test_an_upload_is_aborted_only_once_its_parts_are_answered(storage: S3Storag
     aborted = threading.Event()
     order: list[str] = []
     # What cleans up has a client of boto3 of its own.
-    cleaner = storage._bucket.client(hasty=True).meta.events
+    cleaner = storage._bucket.client(cleanup=True).meta.events
     cleaner.register("before-send.s3.AbortMultipartUpload", abort)
     with (
         hooked(storage, "before-send.s3.UploadPart", hold),

@@ -19,9 +19,9 @@ import pytest
 from kinto_attachment.errors import BodyTimeout
 from kinto_attachment.wsgi.body_reader import BodyReader
 from kinto_attachment.wsgi.deadlines import (
+    BodyTimeouts,
     Limits,
     Pace,
-    Patience,
     Watchdog,
     connection_of,
 )
@@ -197,7 +197,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
         yield server, client
 
 
-class TestPatience:
+class TestBodyTimeouts:
     """On a socket of which the kernel counts the bytes, and on one of which nobody does."""
 
     LIMITS = Limits(timeout=1, min_rate=1000)
@@ -210,8 +210,8 @@ class TestPatience:
     def body(self, pair: tuple[socket.socket, socket.socket]) -> Iterator[BodyReader]:
         """Its stream blocks until it has all that it is asked for, as servers' do."""
         with pair[0].makefile("rb") as stream:
-            patience = Patience(self.LIMITS, pair[0], Watchdog())
-            yield BodyReader(stream, 10**6, patience)
+            timeouts = BodyTimeouts(self.LIMITS, pair[0], Watchdog())
+            yield BodyReader(stream, 10**6, timeouts)
 
     def test_ends_with_a_client_that_stops(
         self, pair: tuple[socket.socket, socket.socket], body: BodyReader
@@ -270,10 +270,10 @@ class TestPatience:
     def test_asks_for_little_where_nobody_counts(self) -> None:
         server, client = socket.socketpair()
         with server, client:
-            assert Patience(Limits(30, 1024), server).step(2**20) == 30 * 1024
-            assert Patience(Limits(30, 1024), server).step(100) == 100
-            assert Patience(Limits(30, 0), server).step(2**20) == 2**20
-        assert Patience(Limits(30, 1024)).step(2**20) == 2**20
+            assert BodyTimeouts(Limits(30, 1024), server).step(2**20) == 30 * 1024
+            assert BodyTimeouts(Limits(30, 1024), server).step(100) == 100
+            assert BodyTimeouts(Limits(30, 0), server).step(2**20) == 2**20
+        assert BodyTimeouts(Limits(30, 1024)).step(2**20) == 2**20
 
     def test_looks_between_reads_where_there_is_no_socket(self) -> None:
         clock = Clock()
@@ -283,7 +283,7 @@ class TestPatience:
                 clock.now += 1
                 return bytes(min(size, 1023))
 
-        body = BodyReader(Stream(), 10**6, Patience(Limits(30, 1024), clock=clock))
+        body = BodyReader(Stream(), 10**6, BodyTimeouts(Limits(30, 1024), clock=clock))
         with pytest.raises(BodyTimeout):
             body.read()
         assert clock.now == 1060
@@ -318,9 +318,9 @@ def test_a_client_of_tls_that_drips_is_answered(
     thread.start()
     with server_context.wrap_socket(accepted, server_side=True) as server:
         with server.makefile("rb") as stream:
-            patience = Patience(TestPatience.LIMITS, server, Watchdog())
+            timeouts = BodyTimeouts(TestBodyTimeouts.LIMITS, server, Watchdog())
             with pytest.raises(BodyTimeout, match="slowly"):
-                BodyReader(stream, 10**6, patience).read()
+                BodyReader(stream, 10**6, timeouts).read()
         server.sendall(b"the answer")
         thread.join()
     assert answers == [b"the answer"]

@@ -1,8 +1,8 @@
-"""What a storage must do, as tests: for a backend of one's own, too (they need pytest).
+"""The contract of storages as tests, also for third-party backends; they need pytest.
 
-:class:`StorageContract` is what every storage does. The contract of a capability is a subclass
-of it. In the tests of a backend, subclass those of its capabilities (or, if it has none,
-``StorageContract``), and give them two fixtures::
+:class:`StorageContract` has the tests for all storages. The contract of a capability is a subclass
+of it. In the tests of a backend, subclass the contracts of its capabilities (or
+``StorageContract`` if it has none), and define two fixtures::
 
     class TestMyStorage(ListsFilesContract, CopiesFilesContract):
         @pytest.fixture
@@ -11,15 +11,15 @@ of it. In the tests of a backend, subclass those of its capabilities (or, if it 
 
         @pytest.fixture
         def broken_storage(self):
-            return MyStorage(...)  # Its disk fails, or its server cannot be reached.
+            return MyStorage(...)  # With a failing disk, or a server that is down.
 
-No rule can be left out: a capability that the storage has, and whose contract is not among the
-base classes, fails the tests.
+No test can be left out: the tests fail if the storage has a capability whose contract is not among
+the base classes.
 """
 
 import pytest
 
-# So that a failing rule shows the values it compared.
+# So that a failing test shows the values that it compared.
 pytest.register_assert_rewrite(f"{__name__}.core", f"{__name__}.capabilities")
 
 from .capabilities import (  # noqa: E402

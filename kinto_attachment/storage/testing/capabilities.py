@@ -1,4 +1,4 @@
-"""What a storage must do that has a capability, as tests: a class for each, over the core."""
+"""The tests for storages with a capability: one class for each, in addition to the core."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class ListsUnfinishedContract(StorageContract):
 
 
 class SignsUrlsContract(StorageContract):
-    """That a URL expires, and opens no other file, is for tests with the server that checks it."""
+    """Tests of signed URLs, except their expiry and forgery, which only real servers check."""
 
     capability = SignsUrls
 
@@ -186,6 +186,6 @@ class HasPathsContract(StorageContract):
 
 @contextmanager
 def answer_of(url: str) -> Iterator[Any]:
-    """What a server answers to a client without credentials, proxies and cookies."""
+    """The response of a server to a client without credentials, proxies and cookies."""
     with closing(build_opener(ProxyHandler({})).open(url, timeout=TIMEOUT)) as answer:
         yield answer

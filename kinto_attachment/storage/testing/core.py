@@ -1,4 +1,4 @@
-"""What every storage must do, as tests."""
+"""The tests that every storage has to pass."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kinto_attachment.storage.samples import (
 
 
 class StorageContract:
-    """One test per rule. Files of other tests may be in the storage: each has its own folder."""
+    """One test per rule. Each test has its own folder, so that tests may share a storage."""
 
     # Set by the contract of a capability, which is a subclass.
     capability: ClassVar[type | None] = None
@@ -74,7 +74,7 @@ class StorageContract:
 
     def test_memory_does_not_grow_with_the_file(self, storage: Any, folder: str) -> None:
         content = os.urandom(40 * MIB)
-        storage.write(f"{folder}/a", Source(content), BINARY)  # It looks at the sizes asked for.
+        storage.write(f"{folder}/a", Source(content), BINARY)  # Source checks the sizes of reads.
         with closing(storage.open(f"{folder}/a")) as reader:
             pieces = list(iter(lambda: reader.read(MIB), b""))
             assert reader.read(MIB) == b"", "the end stays the end"
@@ -285,7 +285,7 @@ class StorageContract:
         def live(number: int) -> bool:
             for turn in range(5):
                 key, content = f"{folder}/{number}/{turn}", os.urandom(100_000 + number)
-                # Once is enough; later they would wait for those that have failed.
+                # Only in the first turn: later, threads would wait for those that have failed.
                 storage.write(key, Source(content, 50_000, bool if turn else meet), BINARY)
                 assert storage.stat(key).size == len(content)
                 assert contents(storage, key) == content

@@ -1,0 +1,224 @@
+"""What the plugin uses of Kinto and Pyramid, as protocols.
+
+Kinto and Pyramid are not typed, or their types inherit from untyped classes: any attribute of them
+passes a type checker. Attributes are listed here when the plugin first uses them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from kinto.core import Service
+    from kinto.core.storage import Filter, Sort
+
+    from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+    from kinto_attachment.files.target import Target
+    from kinto_attachment.index.links import Links
+    from kinto_attachment.index.outbox import Garbage
+    from kinto_attachment.options import DownloadMode
+    from kinto_attachment.settings import Settings
+    from kinto_attachment.storage import FileStorage
+
+KintoObject = dict[str, Any]
+"""A record, a collection, a bucket, or an object of the plugin's own index."""
+
+Impacted = dict[str, KintoObject]
+"""An object that an event is about: ``new`` unless it was deleted, ``old`` unless created."""
+
+
+class StorageBackend(Protocol):
+    """Kinto's storage of objects (``kinto.core.storage.StorageBase``)."""
+
+    def create(self, resource_name: str, parent_id: str, obj: KintoObject) -> KintoObject: ...
+
+    def get(self, resource_name: str, parent_id: str, object_id: str) -> KintoObject: ...
+
+    def update(
+        self, resource_name: str, parent_id: str, object_id: str, obj: KintoObject
+    ) -> KintoObject: ...
+
+    def delete(
+        self, resource_name: str, parent_id: str, object_id: str, *, with_deleted: bool = True
+    ) -> KintoObject: ...
+
+    def delete_all(
+        self,
+        resource_name: str,
+        parent_id: str,
+        *,
+        filters: list[Filter] | None = None,
+        with_deleted: bool = True,
+    ) -> list[KintoObject]: ...
+
+    def list_all(
+        self,
+        resource_name: str,
+        parent_id: str,
+        *,
+        filters: list[Filter] | None = None,
+        sorting: list[Sort] | None = None,
+        pagination_rules: list[list[Filter]] | None = None,
+        limit: int | None = None,
+    ) -> list[KintoObject]: ...
+
+
+class PermissionBackend(Protocol):
+    """Kinto's storage of permissions (``kinto.core.permission.PermissionBase``)."""
+
+    def get_object_permission_principals(self, object_id: str, permission: str) -> set[str]: ...
+
+
+class Metrics(Protocol):
+    """Kinto's metrics, or what stands for them where none are set up."""
+
+    def count(
+        self, key: str, count: int = 1, unique: list[tuple[str, str]] | None = None
+    ) -> object: ...
+
+
+class IdGenerator(Protocol):
+    """Kinto's generator of the ids of a resource, which also knows which ids are valid."""
+
+    def match(self, object_id: str) -> bool: ...
+
+
+class Registry(Protocol):
+    """The application's registry: Kinto's attributes, and the plugin's own.
+
+    The plugin's are set once, by ``includeme``.
+    """
+
+    settings: dict[str, Any]
+    route_prefix: str
+    storage: StorageBackend
+    permission: PermissionBackend
+    metrics: Metrics
+    id_generators: Mapping[str, IdGenerator]
+    heartbeats: dict[str, Callable[[Request], bool]]
+
+    attachment_settings: Settings
+    attachment_storage: FileStorage
+    attachment_download_mode: DownloadMode
+    attachment_links: Links
+    attachment_lingering: deque[Garbage]
+    attachment_collection_settings: CollectionSettingsResolver
+
+    def notify(self, event: object) -> None: ...
+
+
+class Configurator(Protocol):
+    """Pyramid's configurator, with the directives of Kinto and Cornice."""
+
+    registry: Registry
+
+    def get_settings(self) -> dict[str, Any]: ...
+
+    def add_subscriber(
+        self, subscriber: Callable[[Any], object], event: type, **predicates: Any
+    ) -> object: ...
+
+    def add_tween(
+        self, name: str, *, under: str | None = None, over: str | None = None
+    ) -> object: ...
+
+    def add_view(self, view: Callable[..., object], **arguments: Any) -> object: ...
+
+    def add_view_predicate(self, name: str, factory: type) -> object: ...
+
+    def add_cornice_service(self, service: Service) -> object: ...
+
+    def add_api_capability(self, identifier: str, **capability: Any) -> object: ...
+
+
+class Named(Protocol):
+    """A Cornice service or a Pyramid route."""
+
+    name: str
+
+
+class Request(Protocol):
+    """A request to Kinto, or one of the sub-requests that it is made of.
+
+    ``bound_data`` is shared by a request and its sub-requests. ``parent`` and
+    ``implicit_parents`` exist on sub-requests only: read them with ``getattr``.
+    """
+
+    registry: Registry
+    environ: dict[str, Any]
+    method: str
+    host: str
+    path: str
+    headers: MutableMapping[str, str]
+    content_type: str
+    content_length: int | None
+    GET: Mapping[str, str]
+    matchdict: Mapping[str, str]
+    matched_route: Named
+    context: Target
+    bound_data: dict[str, Any]
+    authenticated_userid: str | None
+    prefixed_userid: str | None
+    default_bucket_id: str
+    parent: Request | None
+    implicit_parents: bool
+
+    @property
+    def current_service(self) -> Named | None: ...
+
+    def has_permission(self, permission: str, context: object) -> object: ...
+
+    def route_url(self, route_name: str, **parts: str) -> str: ...
+
+    def invoke_subrequest(self, request: Request, use_tweens: bool = False) -> Response: ...
+
+    def add_finished_callback(self, callback: Callable[[Request], object]) -> object: ...
+
+
+class Response(Protocol):
+    """Any response, as a tween sees it."""
+
+    status_code: int
+    headers: MutableMapping[str, str]
+    content_length: int | None
+    vary: tuple[str, ...] | None
+    app_iter: Iterable[bytes]
+    json: Any
+
+
+Handler = Callable[[Request], Response]
+"""What a tween wraps, and what it returns."""
+
+
+class RequestEvent(Protocol):
+    """An event during a request: Pyramid's ``ContextFound``, Kinto's ``ServerFlushed``."""
+
+    request: Request
+
+
+class ResponseEvent(RequestEvent, Protocol):
+    """Pyramid's ``NewResponse``."""
+
+    response: Response
+
+
+class ResourceEvent(RequestEvent, Protocol):
+    """Kinto's ``ResourceChanged``.
+
+    ``payload`` has the ids in the request's URL, and the action.
+    """
+
+    payload: dict[str, Any]
+    impacted_objects: list[Impacted]
+
+
+class Application(Protocol):
+    registry: Registry
+
+
+class ApplicationEvent(Protocol):
+    """Pyramid's ``ApplicationCreated``."""
+
+    app: Application

@@ -1,0 +1,54 @@
+"""Shards: parts of the work of a command that runs several times side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import transaction
+
+from kinto_attachment.index.links import Link, Links
+from kinto_attachment.index.objects import digest_of
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` of ``count``, by the first two hexadecimal digits of a key's hash."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Parse ``i/n``, such as 1/4 to 4/4.
+
+        :raises ValueError: the text is not one; the message says what it should be.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        shard = cls(*map(int, match.groups())) if match else cls(0, 0)
+        if not 1 <= shard.index <= shard.count <= 256:
+            raise ValueError("should be i/n, with i from 1 to n and n up to 256")
+        return shard
+
+    @property
+    def prefixes(self) -> list[str]:
+        return [f"{n:02x}" for n in range(256) if n % self.count == self.index - 1]
+
+    def has(self, key: str) -> bool:
+        return int(digest_of(key)[:2], 16) % self.count == self.index - 1
+
+    def pages(self, links: Links) -> Iterator[list[Link]]:
+        """All links of files in this shard, each page read in a transaction of its own."""
+        prefixes = self.prefixes if self.count > 1 else [""]
+        for prefix in prefixes:
+            pages = links.under(within=prefix)
+            while True:
+                with transaction.manager:
+                    page = next(pages, None)
+                if page is None:
+                    break
+                yield page
+
+
+WHOLE = Shard()
