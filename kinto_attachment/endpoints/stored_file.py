@@ -12,7 +12,7 @@ from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files.locations import FILES_ROUTE, check_host
 from kinto_attachment.files.permissions import may_read
-from kinto_attachment.index.links import Link
+from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.uris import RecordURI
 

@@ -5,14 +5,9 @@ All links are created and dropped here, for uploads as well as for any other wri
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import transaction
@@ -22,22 +17,14 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPPreconditionFailed
 
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
+from kinto_attachment.files.ledger import Ledger, RecordChange
+from kinto_attachment.files.link_steps import LinkSteps
 from kinto_attachment.files.locations import own_key, possible_keys
-from kinto_attachment.index.links import ENDING, Link, State
-from kinto_attachment.index.objects import digest_of
+from kinto_attachment.index.link import ENDING, Link
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD, same_json
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.uris import RecordURI
-
-# A file is linked without asking whether it still exists for so many seconds after it was stored.
-# gc may have deleted older ones: it waits longer, and for the transactions that are open then.
-UNCHECKED_SECONDS = 1.0
-# The links of more files than that are dropped in bulk, if nothing else is to be done.
-FEW_FILES = 50
-
-NEW, COPIED, UPDATED, RETAINED, DROPPED = range(5)
 
 
 def write_links(registry: Registry, ledger: Ledger) -> None:
@@ -50,19 +37,8 @@ def write_links(registry: Registry, ledger: Ledger) -> None:
         _Changes(registry, ledger).write()
 
 
-def discard(registry: Registry, ledger: Ledger, keys: Iterable[str], due: int = 0) -> None:
-    """Have files deleted after the commit, or at ``due`` (ms since the epoch) if that is not 0."""
-    entries = registry.attachment_links.outbox.add(keys, due)
-    ledger.when_committed(ledger.garbage, *entries)
-
-
 class _Changes:
-    """Compares all changes with the index first, then changes the index, file by file.
-
-    All requests change links in the same order of files, so that they do not deadlock. When a
-    file moves from one record to another, the new link is written before the old one is dropped,
-    so that the file is never without a link.
-    """
+    """Compares the changes of records with the index, and writes what differs."""
 
     def __init__(self, registry: Registry, ledger: Ledger) -> None:
         self.registry = registry
@@ -73,10 +49,7 @@ class _Changes:
         self.deleted_parents = list(ledger.deleted_parents)
         ledger.changes.clear()
         ledger.deleted_parents.clear()
-        self.steps: list[tuple[str, int, Callable[[], None]]] = []
-        self.dropped: list[Link] = []
-        self.orphans: list[str] = []
-        self.lingering: dict[int, list[str]] = defaultdict(list)
+        self.steps = LinkSteps(registry, ledger)
         self.now = msec_time()
         self.kept_links: set[tuple[str, str]] = set()  # Pairs of record and key.
 
@@ -86,20 +59,10 @@ class _Changes:
         present = self.present_links()
         for change in self.changes:
             self.plan(change, present.get(change.record, []))
-        if self.steps or len(self.dropped) <= FEW_FILES:
-            for link in self.dropped:
-                self.step(link.key, DROPPED, partial(self.drop, [link]))
-            self.dropped.clear()
-        for _, _, step in sorted(self.steps, key=itemgetter(0, 1)):
-            step()
-        self.drop(self.dropped)
+        self.steps.write()
         for uri in self.deleted_parents:
             self.drop_links_below(uri)
-        discard(self.registry, self.ledger, self.orphans)
-        for due, keys in self.lingering.items():
-            discard(self.registry, self.ledger, keys, due)
-
-    # Planning.
+        self.steps.discard_files()
 
     def present_links(self) -> dict[str, list[Link]]:
         """The links, by record, of the records that existed before the request."""
@@ -150,11 +113,11 @@ class _Changes:
         if (before := next((each for each in current if each.key == key), None)) is not None:
             self.update(before, link)
         elif file is not None and file.record == change.record:
-            self.step(key, NEW, partial(self.add, link, file))
+            self.steps.add(link, file)
         else:
             # Only code on the server can do this. It may know a file that the index does not.
             is_known = own_key(self.settings, self.registry.route_prefix, change.new) == key
-            self.step(key, COPIED, partial(self.links.share, link, is_known=is_known))
+            self.steps.share(link, is_known=is_known)
         return key
 
     def key_of_other(self, attachment: object, current: list[Link]) -> str | None:
@@ -170,7 +133,7 @@ class _Changes:
         """Write the new filename or media type of a file that stays the same."""
         if (before.filename, before.mimetype) != (link.filename, link.mimetype):
             changed = replace(before, filename=link.filename, mimetype=link.mimetype)
-            self.step(link.key, UPDATED, partial(self.links.update, changed))
+            self.steps.update(changed)
 
     def retire(self, link: Link, change: RecordChange) -> None:
         """Drop a link, or change its state if the file is kept for good or for a while."""
@@ -178,19 +141,15 @@ class _Changes:
         withdrawn = change.let_go
         if link.state in ENDING:
             if withdrawn and link.state == "lingering":
-                self.retain(link, "withdrawn", link.until)
+                self.steps.retain(link, "withdrawn", link.until)
         elif rules.keep_old_files:
             if link.state == "current":
-                self.retain(link, "kept")
+                self.steps.retain(link, "kept")
         elif rules.linger and link.state == "current":
             until = self.now + int(rules.linger * 1000)
-            self.retain(link, "withdrawn" if withdrawn else "lingering", until)
-            self.lingering[until].append(link.key)
+            self.steps.let_linger(link, "withdrawn" if withdrawn else "lingering", until)
         else:
-            self.dropped.append(link)
-
-    def retain(self, link: Link, state: State, until: int = 0) -> None:
-        self.step(link.key, RETAINED, partial(self.links.retain, link, state, until))
+            self.steps.drop(link)
 
     def keep_intermediate(self, change: RecordChange, key: str | None) -> None:
         """Keep the files that were uploaded and then replaced within the same batch."""
@@ -200,7 +159,7 @@ class _Changes:
                 if file is not None and file.key != key:
                     link = Link.to(change.record, file.key, attachment)
                     kept = replace(link, state="kept")
-                    self.step(file.key, NEW, partial(self.add, kept, file))
+                    self.steps.add(kept, file)
 
     def check_precondition(self, change: RecordChange, current: list[Link]) -> None:
         """Check ``If-Match`` again, now that the record is locked.
@@ -237,7 +196,7 @@ class _Changes:
             key = self.key_of_other(change.new, current)
             if key is not None:
                 link = Link.to(change.record, key, change.new)
-                self.step(key, COPIED, partial(self.share_if_known, link))
+                self.steps.share_if_known(link)
 
     def matches_index(self, attachment: object, current: list[Link]) -> bool:
         """Whether the links of a record agree with its attachment."""
@@ -270,44 +229,14 @@ class _Changes:
         resolver = self.registry.attachment_collection_settings
         return resolver.without_user(self.ledger, uri.bucket_id, uri.collection_id)
 
-    # Writing.
-
-    def step(self, key: str, rank: int, step: Callable[[], None]) -> None:
-        self.steps.append((digest_of(key), rank, step))
-
-    def add(self, link: Link, file: NewFile) -> None:
-        self.ledger.linking.add(link.key)
-        if self.is_recent(file):
-            self.links.add(link)
-        # The rest of a form may arrive hours after its file, and a process can be paused at any
-        # time: gc may have deleted the file by now.
-        if not self.is_recent(file):
-            self.links.share(link, is_known=True)
-        self.ledger.when_committed(self.ledger.linked, link.key)
-
-    def is_recent(self, file: NewFile) -> bool:
-        return time.monotonic() - file.stored < UNCHECKED_SECONDS
-
-    def share_if_known(self, link: Link) -> None:
-        with suppress(AttachmentGone):
-            self.links.share(link)
-
-    def drop(self, links: list[Link]) -> None:
-        self.orphans += self.links.drop(links)
-
     def drop_links_below(self, uri: str) -> None:
         """Drop or keep the links of all records below a deleted bucket or collection."""
         for page in self.links.under(f"{uri}/"):
-            self.steps.clear()
-            self.dropped.clear()
             for link in page:
                 if (link.record, link.key) not in self.kept_links:
-                    self.retire(
-                        link, RecordChange(None, link.record, created=False, old=None, let_go=True)
-                    )
-            for _, _, step in sorted(self.steps, key=itemgetter(0, 1)):
-                step()
-            self.drop(self.dropped)
+                    gone = RecordChange(None, link.record, created=False, old=None, let_go=True)
+                    self.retire(link, gone)
+            self.steps.write()
 
 
 def _stored_record(registry: Registry, uri: str) -> dict[str, Any] | None:

@@ -13,9 +13,10 @@ from kinto.core.events import ACTIONS
 from kinto.core.utils import instance_uri
 
 from kinto_attachment.files import guard
-from kinto_attachment.files.changes import discard, write_links
+from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
 from kinto_attachment.files.ledger import Ledger, RecordChange, bucket_of, collection_of
+from kinto_attachment.files.link_steps import discard
 from kinto_attachment.kinto_types import Impacted, RequestEvent, ResourceEvent
 from kinto_attachment.metadata import FIELD, same_json
 

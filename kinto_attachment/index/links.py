@@ -20,86 +20,24 @@ Transactions change the links of several files in the order of their ids, to avo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from operator import attrgetter
-from typing import Any, Literal
 
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment.errors import AttachmentGone, FileNotFound
+from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.objects import Objects, batches, digest_of
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.reservations import Reservations
 from kinto_attachment.kinto_types import StorageBackend
-from kinto_attachment.metadata import same_json
 from kinto_attachment.storage import FileStorage
 
 DIGEST_LENGTH = 64
 FEW_RECORDS = 50  # Up to that many are looked up one by one.
 ANY = "attachments:*"
-
-
-State = Literal["current", "kept", "lingering", "withdrawn"]
-ENDING: tuple[State, ...] = ("lingering", "withdrawn")
-FIELDS = ("record", "key", "filename", "hash", "mimetype", "size", "state")
-
-
-@dataclass(frozen=True)
-class Link:
-    """A record and one of its files: its current one, or an earlier one.
-
-    An earlier one is kept for good (``kept``), or ``until`` a time (ms since the epoch). Until
-    then, either users who may read the record may read the file (``lingering``), or nobody may
-    (``withdrawn``). In any of these states, the file can be linked again.
-    """
-
-    record: str
-    key: str
-    filename: str
-    hash: str
-    mimetype: str
-    size: int
-    state: State = "current"
-    until: int = 0
-    shared: bool = False
-
-    @property
-    def parent(self) -> str:
-        return f"attachments:{self.record}"
-
-    @property
-    def id(self) -> str:
-        return digest_of(self.key) + ("-shared" if self.shared else "")
-
-    @classmethod
-    def to(cls, record: str, key: str, attachment: dict[str, Any]) -> Link:
-        """The link of a record to a file, from the attachment object in the record."""
-        fields = ("filename", "hash", "mimetype", "size")
-        return cls(record, key, **{name: attachment.get(name, "") for name in fields})
-
-    @classmethod
-    def load(cls, row: dict[str, Any]) -> Link:
-        shared = str(row["id"]).endswith("-shared")
-        until = row.get("until", 0)
-        return cls(**{name: row[name] for name in FIELDS}, until=until, shared=shared)
-
-    def dump(self) -> dict[str, Any]:
-        row = {name: getattr(self, name) for name in FIELDS}
-        return {**row, "until": self.until} if self.until else row
-
-    def is_readable(self, now: int) -> bool:
-        """Whether users who may read the record may read the file; ``now`` is in ms."""
-        if self.state == "lingering":
-            return self.until > now
-        return self.state != "withdrawn"
-
-    def describes(self, attachment: object) -> bool:
-        """Whether an attachment object has the hash and the size of this file."""
-        return isinstance(attachment, Mapping) and same_json(
-            [self.hash, self.size], [attachment.get("hash"), attachment.get("size")]
-        )
 
 
 class Links:
@@ -226,6 +164,16 @@ class Links:
             self._unlock(link.key)
         else:
             raise AttachmentGone()
+
+    def confirm(self, link: Link) -> None:
+        """Check that the file of a link which was written late still exists.
+
+        :raises AttachmentGone: it was deleted before the link was written.
+        """
+        self._lock(link.key)
+        if not self._take_out_of_outbox(link.key, is_known=True) or not self._has_size(link):
+            raise AttachmentGone()
+        self._unlock(link.key)
 
     def retain(self, link: Link, state: State, until: int = 0) -> None:
         """Keep an earlier file of a record, by the new state of its link."""

@@ -23,7 +23,7 @@ from kinto.core.utils import COMPARISON, msec_time
 from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
 from kinto_attachment.files.locations import possible_keys
 from kinto_attachment.files.settling import delete_garbage
-from kinto_attachment.index.links import Link
+from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.outbox import Garbage
@@ -37,7 +37,7 @@ from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished
 
 logger = logging.getLogger(__name__)
 
-# Longer than changes.UNCHECKED_SECONDS: see links_are_written.
+# Longer than link_steps.UNCHECKED_SECONDS: see links_are_written.
 PAUSE = timedelta(seconds=2)
 MAX_WAIT = 60.0  # Seconds.
 
@@ -242,7 +242,7 @@ class _Collector:
     def links_are_written(self) -> bool:
         """Wait for requests that may be linking a file which seemed to have no link.
 
-        A request that links a file within changes.UNCHECKED_SECONDS after it stored it does not
+        A request that links a file within link_steps.UNCHECKED_SECONDS after it stored it does not
         ask whether the file still exists. It is in a transaction by then. So wait for longer than
         that, and then for the transactions that are open.
 

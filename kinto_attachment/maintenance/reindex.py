@@ -9,7 +9,7 @@ import transaction
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.locations import own_key
-from kinto_attachment.index.links import Link
+from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import transaction
 
-from kinto_attachment.index.links import Link, Links
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.links import Links
 from kinto_attachment.index.objects import digest_of
 
 

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import transaction
 
-from kinto_attachment.files import changes
+from kinto_attachment.files import changes, link_steps
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.gc import gc
@@ -77,6 +77,31 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
         threads[0].join()
     assert read(app) == CONTENT
     assert reports[0].unlinked == []
+
+
+@ON_POSTGRESQL
+def test_a_process_that_is_stopped_before_it_writes_the_link(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gc has come and gone when it goes on: the upload is refused, and the old file stays."""
+    attach(app)
+    monkeypatch.setattr(link_steps, "UNCHECKED_SECONDS", 0.2)
+    add = Links.add
+
+    def stop(links: Links, link: Any) -> None:
+        report = collect(app, grace=AT_ONCE, pause=timedelta(0))
+        assert report.unlinked == [link.key]
+        threading.Event().wait(0.2)
+        add(links, link)
+
+    with (
+        mock.patch.object(Links, "add", stop),
+        mock.patch.object(gc_module._Collector, "links_are_written", return_value=True),
+    ):
+        refused = attach(app, content=b"new", status=409)
+    assert "deleted meanwhile" in refused.json["message"]
+    assert read(app) == CONTENT
+    assert len(stored_files(app)) == 1
 
 
 @ON_POSTGRESQL

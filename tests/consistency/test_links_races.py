@@ -13,7 +13,8 @@ from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNo
 
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.settling import delete_garbage
-from kinto_attachment.index.links import Link, Links
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.links import Links
 from kinto_attachment.storage.memory import MemoryStorage
 from tests.support import races
 from tests.support.interleavings import Decide, Orders, Stage, at_random

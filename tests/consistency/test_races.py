@@ -16,7 +16,7 @@ import pytest
 import transaction
 from kinto.core.events import ResourceChanged
 
-from kinto_attachment.files import changes
+from kinto_attachment.files import link_steps
 from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.reindex import reindex
 from tests.support import invariants, publishing, races
@@ -163,7 +163,7 @@ class Lingering(BytesIO):
 def test_a_file_that_gc_takes_before_its_form_ends_is_not_linked(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "UNCHECKED_SECONDS", 0)
+    monkeypatch.setattr(link_steps, "UNCHECKED_SECONDS", 0)
     races.start(app)
     body = Lingering(app, b"new")
     headers = {**ALICE, "Content-Type": body.content_type}

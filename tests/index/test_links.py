@@ -14,7 +14,8 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import build_request, instance_uri
 
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.index.links import Link, Links
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.storage.memory import MemoryStorage
 from tests.support.application import (

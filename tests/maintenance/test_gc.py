@@ -13,7 +13,7 @@ import pytest
 import transaction
 
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.index.links import Link
+from kinto_attachment.index.link import Link
 from kinto_attachment.maintenance.gc import GcReport, _Collector, gc
 from kinto_attachment.maintenance.key_layout import key_layout
 from kinto_attachment.maintenance.shards import Shard

@@ -13,7 +13,7 @@ import sqlalchemy
 import transaction
 from botocore.httpsession import URLLib3Session
 
-from kinto_attachment.index.links import Link
+from kinto_attachment.index.link import Link
 from tests.support import invariants
 from tests.support.application import (
     ALICE,

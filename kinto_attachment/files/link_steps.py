@@ -1,0 +1,121 @@
+"""The changes of links that a request makes, written file by file in one order."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from operator import itemgetter
+
+from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files.ledger import Ledger, NewFile
+from kinto_attachment.index.link import Link, State
+from kinto_attachment.index.objects import digest_of
+from kinto_attachment.kinto_types import Registry
+
+# A file is linked without asking whether it still exists for so many seconds after it was stored.
+# gc may have deleted older ones: it waits longer, and for the transactions that are open then.
+UNCHECKED_SECONDS = 1.0
+# The links of more files than that are dropped in bulk, if nothing else is to be done.
+FEW_FILES = 50
+
+NEW, COPIED, UPDATED, RETAINED, DROPPED = range(5)
+
+
+class LinkSteps:
+    """Steps that are collected first, and then written.
+
+    All requests change links in the same order of files, so that they do not deadlock. When a
+    file moves from one record to another, the new link is written before the old one is dropped,
+    so that the file is never without a link.
+    """
+
+    def __init__(self, registry: Registry, ledger: Ledger) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._links = registry.attachment_links
+        self._steps: list[tuple[str, int, Callable[[], None]]] = []
+        self._dropped: list[Link] = []
+        self._orphans: list[str] = []
+        self._lingering: dict[int, list[str]] = defaultdict(list)
+
+    def add(self, link: Link, file: NewFile) -> None:
+        """Link a file that this request stored."""
+        self._step(link.key, NEW, partial(self._add, link, file))
+
+    def share(self, link: Link, *, is_known: bool) -> None:
+        """Link a file that was there before: see :meth:`Links.share`."""
+        self._step(link.key, COPIED, partial(self._links.share, link, is_known=is_known))
+
+    def share_if_known(self, link: Link) -> None:
+        """Link a file that was there before, if the index knows it."""
+        self._step(link.key, COPIED, partial(self._share_if_known, link))
+
+    def update(self, link: Link) -> None:
+        self._step(link.key, UPDATED, partial(self._links.update, link))
+
+    def retain(self, link: Link, state: State, until: int = 0) -> None:
+        self._step(link.key, RETAINED, partial(self._links.retain, link, state, until))
+
+    def let_linger(self, link: Link, state: State, until: int) -> None:
+        """Keep the file until a time (ms since the epoch), and delete it then."""
+        self.retain(link, state, until)
+        self._lingering[until].append(link.key)
+
+    def drop(self, link: Link) -> None:
+        self._dropped.append(link)
+
+    def write(self) -> None:
+        """Write the steps that were collected since the last call.
+
+        :raises AttachmentGone: a file was deleted in the meantime.
+        """
+        if self._steps or len(self._dropped) <= FEW_FILES:
+            for link in self._dropped:
+                self._step(link.key, DROPPED, partial(self._drop, [link]))
+            self._dropped.clear()
+        for _, _, step in sorted(self._steps, key=itemgetter(0, 1)):
+            step()
+        self._drop(self._dropped)
+        self._steps.clear()
+        self._dropped.clear()
+
+    def discard_files(self) -> None:
+        """Have the files that have no link any more deleted after the commit, or when due."""
+        discard(self._registry, self._ledger, self._orphans)
+        for due, keys in self._lingering.items():
+            discard(self._registry, self._ledger, keys, due)
+
+    def _step(self, key: str, rank: int, step: Callable[[], None]) -> None:
+        self._steps.append((digest_of(key), rank, step))
+
+    def _add(self, link: Link, file: NewFile) -> None:
+        self._ledger.linking.add(link.key)
+        # The rest of a form may arrive hours after its file, and a process can be paused at any
+        # time, also while the link is written: gc may have deleted the file by then.
+        if _is_recent(file):
+            self._links.add(link)
+            if not _is_recent(file):
+                self._links.confirm(link)
+        else:
+            self._links.share(link, is_known=True)
+        self._ledger.when_committed(self._ledger.linked, link.key)
+
+    def _share_if_known(self, link: Link) -> None:
+        with suppress(AttachmentGone):
+            self._links.share(link)
+
+    def _drop(self, links: list[Link]) -> None:
+        self._orphans += self._links.drop(links)
+
+
+def discard(registry: Registry, ledger: Ledger, keys: Iterable[str], due: int = 0) -> None:
+    """Have files deleted after the commit, or at ``due`` (ms since the epoch) if that is not 0."""
+    entries = registry.attachment_links.outbox.add(keys, due)
+    ledger.when_committed(ledger.garbage, *entries)
+
+
+def _is_recent(file: NewFile) -> bool:
+    return time.monotonic() - file.stored < UNCHECKED_SECONDS
