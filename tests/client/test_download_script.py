@@ -96,9 +96,9 @@ def test_a_second_run_transfers_nothing(
     assert first.code == 0, first.err
     assert first.summary["downloaded"] == 5
     assert stored(out) == contents
-    second = download.run("--json", "-f", out)
+    second = download.call("--json", "-f", out)
     assert second.lines == []
-    third = download.run("--json", "-f", out, "--since", 0)
+    third = download.call("--json", "-f", out, "--since", 0)
     assert third.summary["skipped"] == 5
     assert third.summary["sent"] == 0
 
@@ -455,7 +455,7 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
         assert left < len(LARGE)
         # No more than what is missing comes over the network.
         proxy.cut(received=left + 20_000)
-        done = script.run("--json", "--retry", 0, "-f", out)
+        done = script.call("--json", "--retry", 0, "-f", out)
     assert done.code == 0, done.err
     assert stored(out) == {"small.bin": LARGE[:1000], "large.bin": LARGE}
 

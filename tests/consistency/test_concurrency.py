@@ -19,9 +19,11 @@ from kinto_attachment.http.streams import CHUNK_SIZE
 from tests.support import invariants, live
 from tests.support.application import ALICE, Part, form, sha256
 from tests.support.live import Client
+from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
 CLIENTS = 16
+UPLOADS = 20 // one_in(2)  # Of each client.
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
@@ -89,11 +91,11 @@ def test_uploads_to_one_collection_all_succeed(
     def upload(number: int, client: Client) -> list[int]:
         return [
             client.attach(f"{collection}/records/r{number}-{turn}", os.urandom(1000))[0]
-            for turn in range(20)
+            for turn in range(UPLOADS)
         ]
 
     statuses = Counter([*chain.from_iterable(all_at_once(server, upload))])
-    assert statuses == {201: CLIENTS * 20}, f"{statuses}\n{server.log()[-3000:]}"
+    assert statuses == {201: CLIENTS * UPLOADS}, f"{statuses}\n{server.log()[-3000:]}"
     check(registry)
 
 

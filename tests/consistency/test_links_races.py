@@ -18,6 +18,7 @@ from kinto_attachment.index.links import Links
 from kinto_attachment.storage.memory import MemoryStorage
 from tests.support import races
 from tests.support.interleavings import Decide, Orders, Stage, at_random
+from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
 FILE, NEW_FILE = "file.txt", "new.txt"
@@ -236,7 +237,7 @@ def test_two_transactions_that_meet_on_a_file(registry: Any, case: tuple[str, li
 
 @pytest.mark.parametrize("case", MORE.values(), ids=MORE)
 def test_more_transactions_that_meet_on_a_file(registry: Any, case: tuple[str, list[Act]]) -> None:
-    assert meet(registry, *case, [at_random(seed) for seed in range(25)])
+    assert meet(registry, *case, [at_random(seed) for seed in range(25 // one_in(2))])
 
 
 def test_the_one_that_drops_the_last_link_and_the_one_that_copies_tell_each_other(
@@ -254,7 +255,7 @@ def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
 
     records = Records(registry)
     with contextlib.closing(Stage(registry)) as stage:
-        for order in Orders(preemptions=2):
+        for order in Orders(preemptions=2, one_in=one_in(4)):
             records.start()
             with stage.watching():
                 results = stage.play([lambda: claim(records)] * 3, order)

@@ -21,7 +21,7 @@ from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.reindex import reindex
 from tests.support import invariants, publishing, races
 from tests.support.application import ALICE, RECORD, Part, attach, form, on_event, read, send
-from tests.support.interleavings import Orders, Stage, at_random
+from tests.support.interleavings import Stage, at_random
 from tests.support.races import (
     batch,
     delete_collection,
@@ -108,7 +108,7 @@ def test_gc_does_not_take_what_reindex_links(app: Any, monkeypatch: pytest.Monke
     registry = app.app.registry
     outcomes = set()
     with contextlib.closing(Stage(registry)) as stage:
-        for order in Orders(preemptions=1):
+        for order in races.some_orders("reindex"):
             races.start(app)
             with transaction.manager:
                 registry.storage.delete_all("attachment", "attachments:*", with_deleted=False)

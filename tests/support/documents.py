@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from docutils import nodes
 from docutils.core import publish_doctree
@@ -10,6 +11,7 @@ from docutils.core import publish_doctree
 from tests.support import ROOT
 
 
+@cache  # It takes a second, and nobody changes what it returns.
 def parse(name: str) -> nodes.document:
     """:raises docutils.utils.SystemMessage: for anything that docutils remarks upon."""
     settings = {"report_level": 1, "halt_level": 1, "file_insertion_enabled": False}

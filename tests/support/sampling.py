@@ -7,13 +7,9 @@ that has the same step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
 from zlib import crc32
 
 import pytest
-
-T = TypeVar("T")
 
 _every_case = False
 
@@ -53,10 +49,3 @@ def one_in(count: int) -> int:
 def start(name: str, count: int) -> int:
     """The first of every ``count`` cases in the test of that name, from 0."""
     return crc32(name.encode()) % count
-
-
-def sample(cases: Sequence[T], count: int, name: str = "") -> list[T]:
-    """One in ``count`` of the cases, or all of them."""
-    if _every_case:
-        return list(cases)
-    return list(cases[start(name, min(count, len(cases))) :: count])
