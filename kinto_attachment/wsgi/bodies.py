@@ -30,6 +30,7 @@ DRAIN_SIZE = 64 * 1024
 DRAIN_SECONDS = 2.0
 WAITING_SECONDS = 1.0  # The watchdog looks every second.
 STALL_SECONDS = 0.5
+ANONYMOUS_WAIT = (0.25, 0.1)  # The same two for clients without credentials.
 _turn = threading.Lock()
 
 
@@ -121,16 +122,18 @@ class _EarlyResponse:
 def drain_connection(body: BodyReader, connection: socket.socket, *, is_known: bool) -> bool:
     """Drop what has arrived of the body, and wait for the rest while it arrives quickly.
 
-    One thread waits at a time, and none for clients without credentials (``is_known`` is False).
+    One thread waits at a time, and for clients without credentials (``is_known`` is False) only
+    for a moment.
 
     :returns: whether the whole body was read, so that the connection can be used again.
     """
-    waits = is_known and _turn.acquire(blocking=False)
+    waits = _turn.acquire(blocking=False)
     before = connection.gettimeout()
+    seconds, stall = (WAITING_SECONDS, STALL_SECONDS) if is_known else ANONYMOUS_WAIT
     try:
-        connection.settimeout(STALL_SECONDS if waits else 0)
-        with WATCHDOG.watching(Deadline(connection, WAITING_SECONDS)):
-            return body.drain(DRAIN_BYTES, WAITING_SECONDS, size=DRAIN_SIZE)
+        connection.settimeout(stall if waits else 0)
+        with WATCHDOG.watching(Deadline(connection, seconds)):
+            return body.drain(DRAIN_BYTES, seconds, size=DRAIN_SIZE)
     except OSError:  # The client has closed the connection.
         return False
     finally:
