@@ -102,6 +102,15 @@ def test_files_can_be_embedded_and_run_nothing(build: Build) -> None:
 
 
 @ON_MEMORY
+@pytest.mark.parametrize("headers", [{"Range": "bytes=999-"}, {"If-Match": '"x"'}])
+def test_refusals_of_public_files_are_not_kept(build: Build, headers: dict[str, str]) -> None:
+    app = build(public="true", downloads="proxy")
+    location = attach(app).json["location"]
+    answer = app.get(location, headers=headers, status=(412, 416))
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@ON_MEMORY
 class TestAsAsked:
     def test_a_page_can_have_it_saved(self, app: Any) -> None:
         attach(app)

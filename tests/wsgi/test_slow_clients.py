@@ -165,6 +165,22 @@ def test_a_client_that_waits_is_refused_at_once(refused: tuple[Connection, int])
 
 
 @AS_IT_COMES
+def test_a_client_that_is_redirected_is_not_waited_for(refusing: live.Server) -> None:
+    """As Kinto redirects a path with a slash at its end, before anybody looks at the body."""
+    with Connection(refusing) as connection:
+        connection.head("PUT", f"{RECORD}/attachment/?filename=a.bin", LENGTH, user=None)
+        connection.send(b"x")
+        started = time.monotonic()
+        head = connection.socket.recv(65536)
+        assert head.startswith((b"HTTP/1.1 307", b"HTTP/1.0 307")), head
+        assert time.monotonic() - started < SOON
+        with dripping(connection), contextlib.suppress(OSError):
+            while connection.socket.recv(65536):
+                pass
+        assert time.monotonic() - started < DRIPPING / 2
+
+
+@AS_IT_COMES
 def test_a_client_that_drips_is_refused_at_once_and_dropped(
     refused: tuple[Connection, int],
 ) -> None:
