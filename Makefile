@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8888
 STORAGE ?= local
-# More arguments for pytest: make tests ARGS="tests/test_names.py -x", or ARGS=--last-failed
+# More arguments for pytest: make tests ARGS="tests/names -x", or ARGS=--last-failed
 ARGS ?=
 # The lowest coverage that "make tests-all" takes, in per cent.
 FLOOR ?= 95
@@ -87,7 +87,7 @@ bench: $(VENV)/.dev ## Compare speed and memory with kinto-attachment 8.0.0
 chaos: $(VENV)/.dev ## Break and kill servers for minutes, and look for lost and leaked files
 	$(BIN)/python -m tests.support.chaos $(ARGS)
 
-mutants: $(VENV)/.mutants ## Check that tests notice changes of a file (FILE=, TESTS=, COUNT=20, SEED=1)
+mutants: $(VENV)/.mutants ## Check that tests notice changes of a file or folder (FILE=, TESTS=, COUNT=20, SEED=1)
 	$(BIN)/python -m tests.support.mutants --count $(COUNT) --seed $(SEED) $(FILE) $(TESTS)
 
 clean: ## Remove everything that make created, including the files of "make serve"

@@ -68,6 +68,7 @@ class _Changes:
         """The links, by record, of the records that existed before the request."""
         by_collection = defaultdict(list)
         for change in self.changes:
+            # A new record has no file yet. What an earlier record of its id has left, stays.
             if not change.created:
                 uri = RecordURI.parse(change.record)
                 by_collection[uri.collection].append(uri.record_id)
@@ -172,7 +173,7 @@ class _Changes:
             or self.matches_index(change.old, current)
         ):
             return
-        if not change.created and not same_json(self.committed_attachment(change), change.old):
+        if not same_json(self.committed_attachment(change), change.old):
             raise http_error(
                 HTTPPreconditionFailed(),
                 errno=ERRORS.MODIFIED_MEANWHILE,
@@ -187,7 +188,7 @@ class _Changes:
 
         :raises AttachmentGone: the attachment is not as it was when this request read it.
         """
-        if change.created or self.matches_index(change.new, current):
+        if self.matches_index(change.new, current):
             return
         # Record and index differ, but the record may be from before the index.
         if not same_json(self.committed_attachment(change), change.new):

@@ -101,6 +101,7 @@ class LinkSteps:
                 self._links.confirm(link)
         else:
             self._links.share(link, is_known=True)
+        # Saves queries: without this, it would be looked up whether the file is in use.
         self._ledger.when_committed(self._ledger.linked, link.key)
 
     def _share_if_known(self, link: Link) -> None:

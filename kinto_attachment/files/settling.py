@@ -24,6 +24,8 @@ DUE_AT_ONCE = 10  # Entries that one request looks at.
 
 def settle(registry: Registry, ledger: Ledger) -> None:
     """Delete or keep files by the outcome of the transaction; gc repeats what fails here."""
+    # Files are deleted before their names are released and before subscribers are told. Nothing
+    # depends on it: a name is also taken as long as there is a file.
     for step in (_undo, _delete_garbage, _delete_lingering, _release_reservations, _notify):
         try:
             step(registry, ledger)

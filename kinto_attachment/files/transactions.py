@@ -134,10 +134,8 @@ def before_part_of_batch(event: RequestEvent) -> None:
     request = event.request
     if not in_batch(request) or isinstance(request.registry.storage, MemoryBasedStorage):
         return  # Memory backends do not roll back.
-    current, bound_data = transaction.get(), request.bound_data
-    hooks = current.getAfterAbortHooks()
-    if all(hook is not forget or args[0] is not bound_data for hook, args, _ in hooks):
-        current.addAfterAbortHook(forget, (bound_data,))
+    # Several times in a transaction of several parts, which does no harm.
+    transaction.get().addAfterAbortHook(forget, (request.bound_data,))
 
 
 def forget(bound_data: dict[str, Any]) -> None:

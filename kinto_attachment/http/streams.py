@@ -146,6 +146,7 @@ class ClaimedDigests:
             if name.lower() in ("content-digest", "repr-digest"):
                 claims += _digest_fields(name, value)
             elif name.lower() == "content-md5":
+                # Headers of a form's part may end in white space.
                 claims.append(_claim(name, "md5", value.strip()))
         return cls(tuple(claims))
 

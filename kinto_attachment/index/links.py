@@ -305,6 +305,7 @@ class Links:
         if not entries and not is_known:
             return False
         for entry in entries:
+            # Another transaction deletes the file. Its absence would be noticed later, too.
             if not self.outbox.take(entry):
                 return False
             rest = entry.without(key)

@@ -50,9 +50,9 @@ class Outbox:
             self.put(entry)
         return entries
 
-    def entries(self, key: str | None = None) -> list[Garbage]:
+    def entries(self, key: str = "") -> list[Garbage]:
         """A page of entries, or the entries that have a given key."""
-        filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key is not None else []
+        filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key else []
         rows = self._rows.list("attachments-garbage:*", *filters)
         return [Garbage(row["id"], row["keys"], row["since"], row.get("due", 0)) for row in rows]
 

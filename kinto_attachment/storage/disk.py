@@ -30,6 +30,7 @@ class Draft:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        # Names of drafts are random. If a name came twice, this would be an error, not a mixture.
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._size = 0
         self._written_back = 0
@@ -110,6 +111,7 @@ class FileReader(io.FileIO):
     def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
         super().__init__(path)
         size = os.fstat(self.fileno()).st_size
+        # FileIO allocates as many bytes as are wanted, even if the file is shorter.
         self._end = size if end is None else min(end, size)
         self.seek(start)
 

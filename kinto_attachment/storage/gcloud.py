@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import quote
 
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.extensions import resolve_extensions
@@ -25,13 +24,13 @@ from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_k
 from .wait_budget import CONNECT_TIMEOUT, READ_TIMEOUT
 
 try:
-    from google.api_core.exceptions import from_http_response
-    from google.auth.credentials import Signing
-    from google.auth.transport.requests import Request
     from google.cloud.storage.acl import ACL
     from pyramid_storage.gcloud import GoogleCloudStorage
 
-    from .gcloud_bucket import NO_BUCKET, BatchOfAnswers, GoogleBucket, translated
+    from .gcloud_bucket import BatchOfAnswers, GoogleBucket
+    from .gcloud_download import Download, get
+    from .gcloud_errors import NO_BUCKET, translated
+    from .gcloud_signing import signer
     from .gcloud_upload import NewObject
 except (ImportError, RuntimeError) as error:  # The latter is pyramid_storage's.
     raise ConfigurationError(
@@ -119,7 +118,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         try:
             with translated():
-                response = self._bucket.retry(self._get)(key, headers)
+                response = self._bucket.retry(get)(self._bucket, key, headers)
         except FileNotFound:
             self._bucket.check()
             raise
@@ -205,7 +204,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
                 expiration=timedelta(seconds=expires),
                 response_disposition=names.content_disposition(filename, disposition),
                 response_type=content_type,
-                **self._signer(),
+                **signer(self._bucket.session().credentials),
             )
         return url
 
@@ -224,18 +223,6 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             )
             self._created = True
 
-    def _get(self, key: str, headers: dict[str, str]) -> Any:
-        """The response to a GET; None if the range starts at the end of the file or after it."""
-        path = f"{quote(self.bucket_name)}/o/{quote(key, safe='')}"
-        url = f"{self._bucket.client().api_endpoint}/download/storage/v1/b/{path}?alt=media"
-        response = self._bucket.session().get(url, headers=headers, stream=True)
-        if response.ok:
-            return response
-        with response:
-            if response.status_code == 416:
-                return None
-            raise from_http_response(response)
-
     def _delete(self, key: str) -> bool:
         try:
             with translated():
@@ -252,41 +239,6 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             for key in keys:
                 self._bucket.blob(key).delete(retry=None)
         return [answer.status_code for answer in batch.answers]
-
-    def _signer(self) -> dict[str, Any]:
-        """The arguments that say who signs URLs: the key, or Google's service if there is none.
-
-        :raises StorageUnavailable: these credentials cannot sign.
-        """
-        credentials = self._bucket.session().credentials
-        if isinstance(credentials, Signing):
-            return {"credentials": credentials}
-        if not hasattr(credentials, "service_account_email"):
-            raise StorageUnavailable("The credentials for Google Cloud Storage cannot sign URLs.")
-        if not credentials.valid:
-            credentials.refresh(Request())
-        return {
-            "service_account_email": credentials.service_account_email,
-            "access_token": credentials.token,
-        }
-
-
-class Download:
-    """The body of a download, as a reader."""
-
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._response.raw.enforce_content_length = (
-            True  # Otherwise a broken connection looks like the end.
-        )
-
-    def read(self, size: int = -1, /) -> bytes:
-        with translated():
-            content: bytes = self._response.raw.read(None if size < 0 else size)
-        return content
-
-    def close(self) -> None:
-        self._response.close()
 
 
 def file_stat(blob: Any) -> FileStat:

@@ -1,37 +1,26 @@
-"""Access to a bucket of Google Cloud Storage: one client per process, errors translated."""
+"""Access to a bucket of Google Cloud Storage: one client per process."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import google.auth
-from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud.storage import Client
 from google.cloud.storage.batch import Batch
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2.service_account import Credentials
 from pyramid.exceptions import ConfigurationError
 from requests.adapters import HTTPAdapter
-from requests.exceptions import RequestException
-from urllib3.exceptions import HTTPError
 
-from kinto_attachment.errors import (
-    AttachmentError,
-    FileNotFound,
-    KeyTaken,
-    StorageFull,
-    StorageUnavailable,
-)
+from kinto_attachment.errors import FileNotFound, StorageUnavailable
 
 from . import CHUNK_SIZE
+from .gcloud_errors import NO_BUCKET, status_of, translated
 from .pieces import Block
 from .wait_budget import (
     BUDGET,
@@ -43,18 +32,6 @@ from .wait_budget import (
 )
 
 CONNECTIONS = 50
-
-FAILURES = (
-    GoogleAPICallError,
-    RetryError,
-    GoogleAuthError,
-    InvalidResponse,
-    DataCorruption,
-    RequestException,
-    HTTPError,
-    OSError,
-)
-NO_BUCKET = "The bucket of kinto.attachment.gcloud.bucket_name does not exist."
 
 
 class GoogleBucket:
@@ -210,37 +187,6 @@ class BatchOfAnswers(Batch):  # type: ignore[misc]
     def finish(self, raise_exception: bool = False) -> Any:
         self.answers = super().finish(raise_exception=False)
         return self.answers
-
-
-@contextmanager
-def translated(*others: type[Exception]) -> Iterator[None]:
-    """Translate the errors of Google's libraries, and ``others``, to ours."""
-    try:
-        yield
-    except (*FAILURES, *others) as error:
-        raise _ours(error) from error
-
-
-def status_of(error: BaseException | None) -> int:
-    """The HTTP status of Google's response, or 0 if there was none."""
-    if isinstance(error, RetryError):
-        error = error.cause
-    if isinstance(error, GoogleAPICallError):
-        return int(error.code or 0)
-    if isinstance(error, InvalidResponse):
-        return int(error.response.status_code)
-    return 0
-
-
-def _ours(error: Exception) -> AttachmentError:
-    status = status_of(error)
-    if status == 404:
-        return FileNotFound()
-    if status == 412:
-        return KeyTaken()
-    if status == 507:
-        return StorageFull()
-    return StorageUnavailable()
 
 
 def _read_credentials(path: str) -> Any:

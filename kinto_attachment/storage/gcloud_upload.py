@@ -9,7 +9,8 @@ from uuid import uuid4
 from kinto_attachment.errors import FileNotFound, StorageError, StorageUnavailable
 
 from . import Reader
-from .gcloud_bucket import NO_BUCKET, GoogleBucket, translated
+from .gcloud_bucket import GoogleBucket
+from .gcloud_errors import NO_BUCKET, translated
 from .pieces import PIECE_SIZE, pieces
 
 

@@ -21,8 +21,16 @@ from kinto_attachment.errors import InvalidKey, KeyTaken, StorageUnavailable
 
 from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
 from .pieces import PIECE_SIZE
-from .s3_bucket import S3Bucket, error_code, translated
-from .s3_upload import NewObject, abort
+
+try:
+    from .s3_bucket import S3Bucket
+    from .s3_clients import S3Clients
+    from .s3_errors import error_code, translated
+    from .s3_upload import NewObject, abort
+except ImportError as error:
+    raise ConfigurationError(
+        'To store on S3, boto3 is needed: pip install "kinto-attachment[s3]"'
+    ) from error
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +75,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         self.extensions = resolve_extensions(extensions)
         self.cache_control = cache_control
         self._part_size = part_size
-        self._bucket = S3Bucket(
-            bucket_name,
+        clients = S3Clients(
             access_key=access_key,
             secret_key=secret_key,
             region=region,
@@ -77,6 +84,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
             timeout=timeout,
             tries=num_retries,
         )
+        self._bucket = S3Bucket(bucket_name, clients)
         self._leftovers: deque[dict[str, Any]] = deque(maxlen=100)
 
     @property

@@ -22,7 +22,8 @@ from kinto_attachment.errors import (
 
 from . import Reader
 from .pieces import Piece, pieces
-from .s3_bucket import S3Bucket, error_code
+from .s3_bucket import S3Bucket
+from .s3_errors import error_code
 
 logger = logging.getLogger(__name__)
 

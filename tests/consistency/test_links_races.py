@@ -89,16 +89,61 @@ class Records:
             for link in self._current(name):
                 self.links.retain(link, "kept")
 
-    def copy(self, source: str, target: str) -> Any:
+    def copy(self, source: str, target: str, *, is_known: bool = False) -> Any:
         with transaction.manager:
             try:
                 key = self.registry.storage.get("record", parent(source), "r")["key"]
             except ObjectNotFoundError:
                 return "nothing"
+            entries = []
             if key is not None:
                 self._write(target, key)
-                self.links.share(self._link(target, key))
+                before = [link for link in self._current(target) if link.key != key]
+                self.links.share(self._link(target, key), is_known=is_known)
+                entries = self.links.outbox.add(self.links.drop(before))
+        self._finish(entries)
         return "copied"
+
+    def withdraw(self, name: str) -> Any:
+        """Delete the record, and let nobody read its earlier file any more."""
+        with transaction.manager:
+            self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
+            for link in self._links_of(name):
+                self.links.retain(link, "withdrawn", link.until)
+
+    def end_lingering(self) -> Any:
+        """What a later request does with files whose time is over."""
+        with transaction.manager:
+            entries = [entry for entry in self.links.outbox.entries() if entry.due]
+        return self._finish(entries)
+
+    def linger(self, name: str) -> None:
+        """The record lets go of the file, which is kept until a time that is over."""
+        with transaction.manager:
+            self._write(name, None)
+            for link in self._current(name):
+                self.links.retain(link, "lingering", until=1)
+            self.links.outbox.add([FILE], due=1)
+
+    def forget(self, name: str) -> None:
+        """The record disappears, and its link stays."""
+        with transaction.manager:
+            self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
+
+    def copy_unseen(self, target: str) -> Any:
+        """A copy of an attachment object that code on the server has read before."""
+        with transaction.manager:
+            self._write(target, FILE)
+            self.links.share(self._link(target, FILE))
+        return "copied"
+
+    def drop_dangling(self, name: str) -> Any:
+        """What gc does with links that it has seen to be without a record."""
+        with transaction.manager:
+            dangling = self._current(name)
+        with transaction.manager:
+            entries = self.links.outbox.add(self.links.drop_dangling(dangling))
+        return self._finish(entries)
 
     def collect(self) -> Any:
         """What gc does with a file that had no link when it looked."""
@@ -134,6 +179,9 @@ class Records:
             found = [f"{entry} is left" for entry in self.links.outbox.entries()]
         current = [(link.record, link.key) for link in linked if link.state == "current"]
         keys = [link.key for link in linked]
+        for record, key in current:
+            if rows.get(record) != key:
+                found.append(f"{record} has a link that it does not need")
         for record, key in rows.items():
             if key and current.count((record, key)) != 1:
                 found.append(f"{record} has not one link")
@@ -153,8 +201,10 @@ class Records:
         return Link.to(f"{parent(name)}/records/r", key, {"size": 7})
 
     def _current(self, name: str) -> list[Link]:
-        links = self.links.of_record(f"{parent(name)}/records/r")
-        return [link for link in links if link.state == "current"]
+        return [link for link in self._links_of(name) if link.state == "current"]
+
+    def _links_of(self, name: str) -> list[Link]:
+        return self.links.of_record(f"{parent(name)}/records/r")
 
     def _finish(self, entries: Iterable[Any]) -> Any:
         return [delete_garbage(self.registry, entry) for entry in entries]
@@ -179,13 +229,24 @@ def copy(source: str, target: str) -> Act:
     return lambda records: records.copy(source, target)
 
 
-def meet(registry: Any, start: str, acts: list[Act], orders: Iterable[Decide]) -> set[str]:
+def copy_known(source: str, target: str) -> Act:
+    return lambda records: records.copy(source, target, is_known=True)
+
+
+def meet(
+    registry: Any,
+    start: str,
+    acts: list[Act],
+    orders: Iterable[Decide],
+    before: Act = lambda records: None,
+) -> set[str]:
     """Run the acts in these orders, from records that share the file; the outcomes there were."""
     records = Records(registry)
     outcomes = set()
     with contextlib.closing(Stage(registry)) as stage:
         for order in orders:
             records.start(*start.split())
+            before(records)
             with stage.watching():
                 results = stage.play([lambda act=act: act(records) for act in acts], order)
             for result in results:
@@ -246,6 +307,41 @@ def test_the_one_that_drops_the_last_link_and_the_one_that_copies_tell_each_othe
     outcomes = meet(registry, "a", [delete("a"), copy("a", "b")], Orders(preemptions=1))
     assert {"[True] | nothing", "[] | copied"} < outcomes
     assert any("please retry" in outcome for outcome in outcomes)
+
+
+@pytest.mark.parametrize("copying", [copy, copy_known])
+def test_a_file_that_is_being_kept_can_be_copied(
+    registry: Any, copying: Callable[[str, str], Act]
+) -> None:
+    # The file is there all the time, so that no request has to be repeated.
+    acts = [keep("a"), copying("a", "b")]
+    assert meet(registry, "a", acts, Orders(preemptions=1)) == {"None | copied"}
+
+
+def test_a_file_that_lingered_gets_no_link_when_it_is_deleted(registry: Any) -> None:
+    def let_shared_file_linger(records: Records) -> None:
+        records.delete("b")
+        records.linger("a")
+
+    outcomes = meet(
+        registry,
+        "a b",
+        [lambda records: records.withdraw("a"), Records.end_lingering],
+        Orders(preemptions=1),
+        before=let_shared_file_linger,
+    )
+    assert outcomes == {"None | [True]"}
+
+
+def test_gc_drops_a_link_without_a_record_that_is_shared_meanwhile(registry: Any) -> None:
+    outcomes = meet(
+        registry,
+        "a",
+        [lambda records: records.drop_dangling("a"), lambda records: records.copy_unseen("b")],
+        Orders(preemptions=1),
+        before=lambda records: records.forget("a"),
+    )
+    assert "[] | copied" in outcomes
 
 
 def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:

@@ -138,7 +138,7 @@ def uploads_with_httpie(session: Session, output: str) -> None:
     assert session.record("httpie")["data"]["title"] == "A greeting"
 
 
-def shows_the_record(session: Session, output: str) -> None:
+def shows_the_record_and_downloads(session: Session, output: str) -> None:
     """The JSON at the top of the README, with other ids and times."""
     (example,) = map(json.loads, code_blocks("README.rst", "json"))
     record = json.loads(output)
@@ -147,6 +147,7 @@ def shows_the_record(session: Session, output: str) -> None:
         location = shown["data"]["attachment"].pop("location")
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1/attachments/[0-9a-f-]{36}\.txt", location)
     assert record == example
+    downloads(session, output)
 
 
 def downloads(session: Session, output: str) -> None:
@@ -170,8 +171,7 @@ def makes_the_file(session: Session, output: str) -> None:
 SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     "README.rst": {
         "-F permissions=": uploads_form,
-        "curl -u alice:secret http": shows_the_record,
-        "-o copy.txt": downloads,
+        "-o copy.txt": shows_the_record_and_downloads,
     },
     "docs/api.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,

@@ -215,7 +215,8 @@ class TestFile:
         assert part.headers["x-a"] == "1, 2"
         assert file_part(FILE, b"").content_type is None
 
-    def test_claimed_digests_of_the_file(self) -> None:
+    @pytest.mark.parametrize("end", ["", " \t"])
+    def test_claimed_digests_of_the_file(self, end: str) -> None:
         def on_file(part: FilePart) -> None:
             claims = ClaimedDigests.parse(part.headers)
             assert claims.algorithms == ("md5",)
@@ -223,7 +224,7 @@ class TestFile:
             file.read()
             claims.check(file)
 
-        claim = "Content-MD5: kAFQmDzST7DWlj99KOF/cg=="
+        claim = f"Content-MD5: kAFQmDzST7DWlj99KOF/cg=={end}"
         parse(encode((FILE, b"abc", claim)), on_file=on_file)
         with pytest.raises(InvalidBody):
             parse(encode((FILE, b"abd", claim)), on_file=on_file)

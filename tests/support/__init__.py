@@ -34,6 +34,7 @@ samples of large products                 ``sampling``
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``openapi_fetch.ts``
 storages                                  ``objects``, ``gcs_emulator``
+names                                     ``filenames`` (that are easily treated wrong)
 documents                                 ``documents``, ``description`` (of the API)
 commands                                  ``chaos`` and ``mutants``, run by make
 ========================================  ========================================================

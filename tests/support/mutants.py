@@ -1,4 +1,4 @@
-"""Change one thing at a time in a source file, and see whether the tests notice: ``make mutants``.
+"""Change one thing at a time in source files, and see whether the tests notice: ``make mutants``.
 
 Everything happens in a copy of the project: the files in the work tree are only read.
 """
@@ -66,22 +66,28 @@ def time_of(command: str) -> float:
     return time.monotonic() - started
 
 
-def mutants_of(file: Path) -> list[MutationSpec]:
+def mutants_of(source: Path) -> list[MutationSpec]:
+    """The mutants of a file, or of all files in a folder."""
+    files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
     with tempfile.TemporaryDirectory() as folder:
         session = str(Path(folder) / "session")
         with use_db(session, WorkDB.Mode.create) as database:
-            commands.init([file], database, {})
+            commands.init(files, database, {})
             found = [mutant for item in database.work_items for mutant in item.mutations]
     return [mutant for mutant in found if not LEFT_OUT.search(mutant.operator_name)]
 
 
 def sample(mutants: list[MutationSpec], count: int, seed: int) -> list[MutationSpec]:
-    """Some of them, in the order of the file, and no two at one place while there are others."""
+    """Some of them, in the order of the files, and no two at one place while there are others."""
     shuffled = random.Random(seed).sample(mutants, len(mutants))
-    first = {mutant.start_pos: mutant for mutant in shuffled}
-    others = [mutant for mutant in shuffled if first[mutant.start_pos] is not mutant]
+    first = {place(mutant): mutant for mutant in shuffled}
+    others = [mutant for mutant in shuffled if first[place(mutant)] is not mutant]
     places = random.Random(seed).sample(list(first.values()), len(first))
-    return sorted([*places, *others][:count], key=lambda mutant: mutant.start_pos)
+    return sorted([*places, *others][:count], key=place)
+
+
+def place(mutant: MutationSpec) -> tuple[str, tuple[int, int]]:
+    return str(mutant.module_path), mutant.start_pos
 
 
 def show(mutant: MutationSpec, result: WorkResult) -> None:
@@ -94,7 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--count", type=int, default=20, help="how many mutants to try")
     parser.add_argument("--seed", type=int, default=1, help="which ones; others with another")
-    parser.add_argument("file", help="what to change, kinto_attachment/names.py for instance")
+    parser.add_argument("source", help="a file or folder, kinto_attachment/names for instance")
     parser.add_argument(
         "tests",
         nargs=argparse.REMAINDER,
@@ -107,7 +113,7 @@ def main() -> int:
         parser.error("without any tests, no mutant would be noticed")
     with copy_of_the_project():
         seconds = time_of(command)
-        every = mutants_of(Path(arguments.file))
+        every = mutants_of(Path(arguments.source))
         chosen = sample(every, arguments.count, arguments.seed)
         print(
             f"{len(chosen)} of {len(every)} mutants, {seconds:.0f} s or less for each", flush=True

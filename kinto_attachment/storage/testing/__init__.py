@@ -20,7 +20,8 @@ the base classes.
 import pytest
 
 # So that a failing test shows the values that it compared.
-pytest.register_assert_rewrite(f"{__name__}.core", f"{__name__}.capabilities")
+for _module in ("base", "writing", "reading", "keys", "core", "capabilities"):
+    pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from .capabilities import (  # noqa: E402
     CopiesFilesContract,

@@ -1,0 +1,38 @@
+"""Names: filenames, object keys, media types, and how they are written in headers and URLs.
+
+Everything here works on strings alone, and may be used by all rooms above.
+"""
+
+from .dispositions import content_disposition, disposition_filename
+from .filenames import (
+    clean_filename,
+    extension,
+    numbered,
+    printable,
+    random_name,
+    safe_name,
+    shortened,
+    truncated,
+)
+from .keys import check_key, key_from_url, public_url
+from .media_types import media_type, mimetype
+from .patterns import Pattern
+
+__all__ = [
+    "Pattern",
+    "check_key",
+    "clean_filename",
+    "content_disposition",
+    "disposition_filename",
+    "extension",
+    "key_from_url",
+    "media_type",
+    "mimetype",
+    "numbered",
+    "printable",
+    "public_url",
+    "random_name",
+    "safe_name",
+    "shortened",
+    "truncated",
+]

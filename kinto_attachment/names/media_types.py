@@ -1,0 +1,70 @@
+"""Media types of files."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Mapping
+
+from kinto_attachment.errors import InvalidForm
+
+from .filenames import extension, last_segment
+from .tokens import TOKEN
+
+MAX_MEDIA_TYPE_LENGTH = 255
+
+# The media types of compressed files: the type of their content is not that of the bytes.
+COMPRESSED = {
+    "gzip": "application/gzip",
+    "bzip2": "application/x-bzip2",
+    "xz": "application/x-xz",
+    "compress": "application/x-compress",
+    "br": "application/x-brotli",
+}
+
+# RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it leaves out ``*/*``, a range rather than a type.
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+_MEDIA_PARAMETER = rf'[ \t]*;[ \t]*({TOKEN}=(?:{TOKEN}|"(?:[ !#-\[\]-~]|\\["\\])*"))'
+
+
+def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str]) -> str:
+    """The media type: the configured one for the extension, else the declared one, else a guess.
+
+    ``by_extension`` has keys such as ``.txt``. A declared type that is malformed (RFC 9110 8.3.1)
+    is ignored; its parameters are kept if all of them are well-formed ASCII.
+    """
+    return (
+        by_extension.get("." + extension(filename))
+        or _media_type(declared or "")
+        or _guessed_type(filename)
+    )
+
+
+def media_type(declared: str) -> str:
+    """A media type that a client names, in its normal form.
+
+    :raises InvalidForm: it is none (RFC 9110 8.3.1).
+    """
+    normal = _media_type(declared)
+    if normal is None:
+        raise InvalidForm("body: mimetype should be a media type, such as text/plain")
+    return normal
+
+
+def _media_type(declared: str) -> str | None:
+    essence, semicolon, rest = declared.partition(";")
+    essence = essence.strip(" \t").lower()
+    if not _MEDIA_TYPE.fullmatch(essence) or len(declared) > MAX_MEDIA_TYPE_LENGTH:
+        return None
+    parameters = []
+    if re.fullmatch(rf"(?:{_MEDIA_PARAMETER})*[ \t;]*", semicolon + rest):
+        parameters = re.findall(_MEDIA_PARAMETER, semicolon + rest)
+    return "; ".join([essence, *parameters])
+
+
+def _guessed_type(filename: str) -> str:
+    # The slash keeps a name such as ``data:text/html,`` from being taken for a URL.
+    kind, encoding = mimetypes.guess_type("/" + last_segment(filename))
+    if encoding:
+        kind = COMPRESSED.get(encoding)
+    return kind or "application/octet-stream"

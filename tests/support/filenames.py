@@ -1,0 +1,47 @@
+"""Filenames that are easily treated wrong."""
+
+from __future__ import annotations
+
+HEBREW = "מסמך סופי.pdf"
+EMOJI = "🎉 party 👩‍👩‍👧.png"
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "...",
+    "....txt",
+    ".htaccess",
+    "-rf.txt",
+    "-.-.-.x",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "C:\\dir\\b.txt",
+    "\\\\host\\share\\b.txt",
+    "a/b/",
+    "nul\0.txt",
+    "a\r\nSet-Cookie: x=y.txt",
+    "tab\there.txt",
+    "x\ud800y.txt",
+    "\u202egnp.exe",
+    "zero\u200bwidth\ufeff.txt",
+    'quote".txt',
+    "back\\slash",
+    "$(reboot).sh",
+    "`id`;|&<>*?[]{}!#~'.txt",
+    "per%2Fcent%00.txt",
+    "a?b#c.txt",
+    "\u0301.txt",
+    "❤️.png",
+    EMOJI,
+    HEBREW,
+    "тест.jpg",
+    "हिन्दी.txt",
+    "e\u0301\u200d\u0301.txt",
+    "x" * 10_000,
+    "x" * 10_000 + ".txt",
+    "é" * 300 + ".tar.gz",
+    "🎉" * 300 + ".png",
+    "a." + "b" * 300,
+    "a." + "İ" * 15,
+    "\u0958" * 300 + ".txt",
+]
