@@ -12,7 +12,6 @@ from pyramid_storage.interfaces import IFileStorage
 from pyramid_storage.registry import register_file_storage_impl
 from webtest import TestApp
 
-from kinto_attachment import names
 from kinto_attachment.errors import (
     FileNotAllowed,
     FileNotFound,
@@ -87,7 +86,7 @@ class TestSave:
     def test_when_all_numbers_are_taken(
         self, storage: FileStorage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(names, "MAX_NUMBER", 2)
+        monkeypatch.setattr("kinto_attachment.names.filenames.MAX_NUMBER", 2)
         storage.save(field("a.txt"))
         storage.save(field("a.txt"))
         with pytest.raises(KeyTaken):
