@@ -18,7 +18,14 @@ from pyramid.settings import aslist
 from pyramid.tweens import EXCVIEW
 
 from kinto_attachment import endpoints
-from kinto_attachment.endpoints import attachment, cors, openapi, refusals, stored_file
+from kinto_attachment.endpoints import (
+    attachment,
+    cors,
+    openapi,
+    record_writes,
+    refusals,
+    stored_file,
+)
 from kinto_attachment.endpoints.default_bucket import (
     AttachmentOfDefaultBucket,
     default_bucket_attachment,
@@ -120,6 +127,7 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, attachment.ROUTE, (*methods, *writes))
     cors.add_options(config, stored_file.ROUTE, methods)
     config.add_subscriber(cors.on_response, NewResponse)
+    config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)

@@ -126,6 +126,8 @@ class Configurator(Protocol):
 
     def add_view(self, view: Callable[..., object], **arguments: Any) -> object: ...
 
+    def add_view_deriver(self, deriver: Callable[[Any, Any], object], *, name: str) -> None: ...
+
     def add_view_predicate(self, name: str, factory: type) -> object: ...
 
     def add_cornice_service(self, service: Service) -> object: ...
@@ -137,6 +139,12 @@ class Named(Protocol):
     """A Cornice service or a Pyramid route."""
 
     name: str
+
+
+class Errors(Protocol):
+    """The errors of a request, which Cornice makes a response of."""
+
+    def add(self, location: str, name: str, description: str, **details: object) -> None: ...
 
 
 class Request(Protocol):
@@ -155,10 +163,14 @@ class Request(Protocol):
     content_type: str
     content_length: int | None
     GET: Mapping[str, str]
+    json: Any
+    body: bytes
+    charset: str
     matchdict: Mapping[str, str]
     matched_route: Named
     context: Target
     bound_data: dict[str, Any]
+    errors: Errors
     authenticated_userid: str | None
     prefixed_userid: str | None
     default_bucket_id: str

@@ -8,6 +8,13 @@ from typing import Any
 FIELD = "attachment"
 
 
+class Absent:
+    """What stands for the attachment of a record that has no such member."""
+
+
+ABSENT = Absent()
+
+
 @dataclass(frozen=True)
 class Original:
     """The file that the client sent, if the server stores it compressed."""

@@ -55,6 +55,17 @@ def within(least: int, most: int, shown: str = "") -> Callable[[object], int]:
     return bounded
 
 
+def one_of(*known: str) -> Callable[[object], str]:
+    """A parser of one of a few words."""
+
+    def chosen(value: object) -> str:
+        if text(value) not in known:
+            raise ValueError(f"should be {' or '.join(known)}")
+        return text(value)
+
+    return chosen
+
+
 def seconds(value: object) -> float:
     try:
         parsed = float(text(value))
@@ -289,6 +300,20 @@ OPTIONS = (
         aliases=("max_size_bytes",),
     ),
     Option("gzipped", boolean, False, "compress files on the server", True),
+    Option(
+        "client_metadata",
+        one_of("refuse", "ignore"),
+        "refuse",
+        "what a different `attachment` in a client's record does: `refuse` or `ignore`",
+        True,
+    ),
+    Option(
+        "delete_on_omission",
+        boolean,
+        True,
+        "a PUT of a record without `attachment` deletes the file",
+        True,
+    ),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
     Option(

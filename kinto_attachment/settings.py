@@ -35,6 +35,8 @@ class CollectionSettings:
     mimetypes: Mapping[str, str]
     max_size: int
     gzipped: bool
+    client_metadata: str
+    delete_on_omission: bool
     inline_types: frozenset[str]
 
 

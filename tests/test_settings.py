@@ -363,6 +363,8 @@ class TestResources:
             "mimetypes": ".a:a/b",
             "max_size": "7",
             "gzipped": "true",
+            "client_metadata": "ignore",
+            "delete_on_omission": "false",
             "inline_types": "a/b",
         }
         settings = parse(**{f"resources.b.c.{name}": values[name]})

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kinto.core.errors import raise_invalid
+from kinto.core.errors import json_error_handler
 from kinto.core.storage.memory import MemoryBasedStorage
+from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.files.ledger import PLUGIN_FLAG, CollectedEvents, collection_of
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
-from kinto_attachment.metadata import FIELD, same_json
+from kinto_attachment.metadata import ABSENT, FIELD, same_json
 
 ALLOWED = "kinto_attachment.allowed"
+INSIDE = "kinto_attachment.inside_allowed_block"
 
 
 @contextmanager
@@ -23,7 +25,12 @@ def allow_metadata_changes(request: Request) -> Iterator[None]:
     Holds for the records whose changes are notified (``notify_resource_event``) inside the block.
     """
     before = {id(impacted) for impacted in _impacted(request)}
-    yield
+    nested = request.bound_data.get(INSIDE, False)
+    request.bound_data[INSIDE] = True
+    try:
+        yield
+    finally:
+        request.bound_data[INSIDE] = nested
     allowed = request.bound_data.setdefault(ALLOWED, [])
     # The objects themselves, not their ids: Python reuses the id of an object that is gone.
     allowed += [impacted for impacted in _impacted(request) if id(impacted) not in before]
@@ -35,15 +42,37 @@ def _impacted(request: Request) -> Iterator[dict[str, Any]]:
         yield from impacted
 
 
+def is_allowed(request: Request) -> bool:
+    """Whether what this request will write is written by code on the server, which says so."""
+    return bool(request.bound_data.get(INSIDE) or getattr(request, PLUGIN_FLAG, False))
+
+
+def is_forged(new: Any, old: Any) -> bool:
+    """Whether an attachment differs from the record's; None and ABSENT remove it, which is not."""
+    return new is not None and new is not ABSENT and not same_json(new, old)
+
+
+def refusal(request: Request, *uris: str) -> HTTPException:
+    """Kinto's 400; each of its ``details`` has the URI of a record."""
+    for uri in uris:
+        description = "Attachment metadata cannot be modified."
+        request.errors.add("body", name=FIELD, description=description, uri=uri)
+    return json_error_handler(request)
+
+
 def check(event: ResourceEvent) -> None:
     """Refuse changes of ``attachment`` that are not allowed.
 
+    What clients write is refused before, where only a part of a batch fails. This finds what was
+    written in any other way.
+
     :raises HTTPBadRequest: an attachment was changed outside of allow_metadata_changes.
     """
-    if any(_is_forged(event, impacted) for impacted in event.impacted_objects):
+    forged = [each for each in event.impacted_objects if _is_forged(event, each)]
+    if forged:
         _roll_back(event)
-        description = "Attachment metadata cannot be modified."
-        raise_invalid(event.request, name=FIELD, description=description)
+        uris = (f"{collection_of(event, each)}/records/{each['new']['id']}" for each in forged)
+        raise refusal(event.request, *uris)
 
 
 def before_and_after(impacted: Impacted) -> tuple[Any, Any]:
@@ -53,7 +82,7 @@ def before_and_after(impacted: Impacted) -> tuple[Any, Any]:
 
 def _is_forged(event: ResourceEvent, impacted: Impacted) -> bool:
     new, old = before_and_after(impacted)
-    if new is None or same_json(new, old):
+    if not is_forged(new, old):
         return False
     if _is_flagged(event, impacted):
         return False

@@ -14,8 +14,10 @@ from pyramid.httpexceptions import HTTPException, HTTPNotFound, HTTPPrecondition
 from kinto_attachment.errors import modified_meanwhile
 from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.permissions import may_read_now
+from kinto_attachment.files.record_bodies import MERGE_PATCH
 from kinto_attachment.files.target import Target
 from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import FIELD
 
@@ -135,6 +137,9 @@ def _ask_kinto(request: Request, uri: str, body: dict[str, Any], *, exists: bool
         subrequest.headers.pop(header, None)
     if not exists and not _has_precondition(request):
         subrequest.headers["If-None-Match"] = "*"  # PUT would replace a record.
+    if body["data"][FIELD] is None and not rules_of(request).delete_on_omission:
+        # No copy of the record at a client may have a null, which would delete a later file.
+        subrequest.headers["Content-Type"] = MERGE_PATCH
     subrequest.bound_data = request.bound_data
     with allow_metadata_changes(request):
         response = request.invoke_subrequest(subrequest, use_tweens=False)

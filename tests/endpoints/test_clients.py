@@ -138,11 +138,11 @@ def test_javascript_adds_downloads_replaces_and_removes(server: live.Server) -> 
     assert gone.status_code == 404
 
 
-def run_javascript(settings: dict[str, Any]) -> Any:
+def run_javascript(settings: dict[str, Any], script: str = "kinto_js.cjs") -> Any:
     """node is the system's or, as "make tests" arranges it, one that pip installed."""
     assert (ROOT / "node_modules" / "kinto").is_dir(), 'run "make node_modules/.installed" first'
     done = subprocess.run(
-        ["node", str(ROOT / "tests" / "support" / "kinto_js.cjs")],
+        ["node", str(ROOT / "tests" / "support" / script)],
         cwd=ROOT,
         input=json.dumps(settings),
         env={**os.environ, "NODE_NO_WARNINGS": "1"},

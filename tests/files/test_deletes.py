@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pyramid.events import ContextFound
+from kinto.core.errors import http_error
+from kinto.core.events import ResourceChanged
+from pyramid.httpexceptions import HTTPBadRequest
 
 from tests.support.application import (
     ALICE,
@@ -22,6 +22,7 @@ from tests.support.application import (
     attach,
     attachment_of,
     key_of,
+    on_event,
     outbox,
     put,
     put_collection,
@@ -32,6 +33,7 @@ from tests.support.application import (
     stored_links,
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.interruptions import overtaken
 
 pytestmark = EVERYWHERE
 
@@ -46,26 +48,6 @@ def batch(app: Any, *requests: dict[str, Any], status: Any = None) -> list[Any]:
 
 def request(method: str, path: str, **more: Any) -> dict[str, Any]:
     return {"method": method, "path": f"/v1{path}", **more}
-
-
-@contextlib.contextmanager
-def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
-    """Let something happen once a request has found its record, before it does anything."""
-    registry = app.app.registry
-    done = []
-
-    def act(event: Any) -> None:
-        if not done:
-            done.append(event)
-            with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
-                other.submit(action).result()
-
-    registry.registerHandler(act, (ContextFound,))
-    try:
-        yield
-    finally:
-        registry.unregisterHandler(act, (ContextFound,))
-    assert done
 
 
 class TestTheAttachment:
@@ -518,28 +500,30 @@ class TestBatch:
             assert answer["status"] == 400
             assert answer["body"]["errno"] == 107
 
-    def test_of_two_writes_of_one_record_that_is_refused(self, app: Any) -> None:
+    def test_of_two_writes_of_one_record_the_second_is_refused(self, app: Any) -> None:
         attach(app)
-        before = app.get(RECORD, headers=ALICE).json["data"]["attachment"]
-        forged = {"data": {"attachment": {"location": "forged"}}}
-        batch(
+        stale = attachment_of(app)
+        answers = batch(
             app,
             request("PUT", f"{URL}?filename=a.json", body={"n": 1}),
-            request("PUT", RECORD, body=forged),
-            status=400,
+            request("PUT", RECORD, body={"data": {"attachment": stale}}),
         )
-        assert attachment_of(app) == before
-        assert read(app) == CONTENT
+        assert [answer["status"] for answer in answers] == [200, 400]
+        assert read(app) == b'{"n":1}'
 
     @ON_POSTGRESQL
     def test_that_is_aborted_leaves_all_as_it_was(self, app: Any) -> None:
         attach(app)
         before = app.get(RECORD, headers=ALICE).json
+
+        def refuse(event: Any) -> None:
+            raise http_error(HTTPBadRequest(), message="refused by another plugin")
+
+        on_event(app, ResourceChanged, refuse)
         answers = batch(
             app,
             request("PUT", f"{URL}?filename=a.json", body={"n": 1}),
             request("PUT", f"{OTHER}/attachment?filename=a.json", body={"n": 1}),
-            request("PUT", RECORD, body={"data": {"attachment": {"location": "forged"}}}),
             status=400,
         )
         assert answers == []

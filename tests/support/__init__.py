@@ -29,10 +29,10 @@ consistency                               ``invariants`` (what is lost or left),
                                           ``load`` (many clients)
 other plugins                             ``publishing``, ``signing``
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
-                                          happens during an upload)
+                                          happens during a request)
 samples of large products                 ``sampling``
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
-                                          ``openapi_fetch.ts``
+                                          ``kinto_sync.cjs``, ``openapi_fetch.ts``
 storages                                  ``objects``, ``gcs_emulator``
 names                                     ``filenames`` (that are easily treated wrong)
 documents                                 ``documents``, ``description`` (of the API)

@@ -6,12 +6,34 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import transaction
+from pyramid.events import ContextFound
 
 from kinto_attachment.errors import StorageUnavailable
+
+
+@contextlib.contextmanager
+def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
+    """Let something happen once a request has found its record, before it does anything."""
+    registry = app.app.registry
+    done = []
+
+    def act(event: Any) -> None:
+        if not done:
+            done.append(event)
+            with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
+                other.submit(action).result()
+
+    registry.registerHandler(act, (ContextFound,))
+    try:
+        yield
+    finally:
+        registry.unregisterHandler(act, (ContextFound,))
+    assert done
 
 
 class Meanwhile(io.BytesIO):
