@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from kinto_attachment.index.objects import digest_of
@@ -11,7 +11,11 @@ from kinto_attachment.metadata import same_json
 
 State = Literal["current", "kept", "lingering", "withdrawn"]
 ENDING: tuple[State, ...] = ("lingering", "withdrawn")
-FIELDS = ("record", "key", "filename", "hash", "mimetype", "size", "state")
+# What ended a life: the deletion of the record, or of its collection or bucket.
+Ended = Literal["", "record", "collection"]
+# Fields that every attachment object has, besides its location. The location is not part of a
+# link: it follows from the key, the storage and the configuration.
+REQUIRED = ("filename", "hash", "mimetype", "size")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,11 @@ class Link:
     An earlier one is kept for good (``kept``), or ``until`` a time (ms since the epoch). Until
     then, either users who may read the record may read the file (``lingering``), or nobody may
     (``withdrawn``). In any of these states, the file can be linked again.
+
+    ``created`` is when the file was stored, ``attached`` when it became the record's current file
+    (ms since the epoch; 0: not known, in rows of earlier releases). ``life`` is the id of the life
+    of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
+    of the file's storage (empty: the default one), ``hold`` what forbids to delete the file.
     """
 
     record: str
@@ -29,36 +38,66 @@ class Link:
     hash: str
     mimetype: str
     size: int
+    original: Mapping[str, Any] | None = None
     state: State = "current"
     until: int = 0
-    shared: bool = False
+    created: int = 0
+    attached: int = 0
+    life: str = ""
+    ended: Ended = ""
+    storage: str = ""
+    hold: Mapping[str, Any] | None = None
+    shared: bool = False  # Not in the row: its id tells.
 
     @property
     def parent(self) -> str:
         return f"attachments:{self.record}"
 
     @property
+    def version(self) -> str:
+        """The id of the file among the versions of the record's attachment."""
+        return digest_of(self.key)
+
+    @property
     def id(self) -> str:
-        return digest_of(self.key) + ("-shared" if self.shared else "")
+        return self.version + ("-shared" if self.shared else "")
 
     @classmethod
-    def to(cls, record: str, key: str, attachment: dict[str, Any]) -> Link:
-        """The link of a record to a file, from the attachment object in the record."""
-        fields = ("filename", "hash", "mimetype", "size")
-        return cls(record, key, **{name: attachment.get(name, "") for name in fields})
+    def to(cls, record: str, key: str, attachment: Mapping[str, Any], **more: Any) -> Link:
+        """The link of a record to a file, from the attachment object in the record.
+
+        ``more`` are the other fields of the link.
+        """
+        described = {name: attachment.get(name, "") for name in REQUIRED}
+        original = attachment.get("original")
+        more["original"] = original if isinstance(original, Mapping) else None
+        return cls(record, key, **described, **more)
 
     @classmethod
-    def load(cls, row: dict[str, Any]) -> Link:
-        shared = str(row["id"]).endswith("-shared")
-        until = row.get("until", 0)
-        return cls(**{name: row[name] for name in FIELDS}, until=until, shared=shared)
+    def load(cls, row: Mapping[str, Any]) -> Link:
+        """The link of a row; rows of earlier releases have fewer fields."""
+        stored = {name: row[name] for name in STORED if name in row}
+        return cls(**stored, shared=str(row["id"]).endswith("-shared"))
 
     def dump(self) -> dict[str, Any]:
-        row = {name: getattr(self, name) for name in FIELDS}
-        return {**row, "until": self.until} if self.until else row
+        """The row: without optional fields that have their default."""
+        row = {name: getattr(self, name) for name in STORED}
+        return {
+            name: value
+            for name, value in row.items()
+            if name not in OPTIONAL or value != OPTIONAL[name]
+        }
+
+    @property
+    def attachment(self) -> dict[str, Any]:
+        """The attachment object, without its location."""
+        described = {name: getattr(self, name) for name in REQUIRED}
+        return described if self.original is None else {**described, "original": self.original}
 
     def is_readable(self, now: int) -> bool:
         """Whether users who may read the record may read the file; ``now`` is in ms."""
+        if self.ended:
+            return False
         if self.state == "lingering":
             return self.until > now
         return self.state != "withdrawn"
@@ -68,3 +107,12 @@ class Link:
         return isinstance(attachment, Mapping) and same_json(
             [self.hash, self.size], [attachment.get("hash"), attachment.get("size")]
         )
+
+
+STORED = [field.name for field in fields(Link) if field.name != "shared"]
+# Fields that a row has only if they are not the default; ``state`` was in the first rows already.
+OPTIONAL = {
+    field.name: field.default
+    for field in fields(Link)
+    if field.name not in ("state", "shared") and field.default is not MISSING
+}

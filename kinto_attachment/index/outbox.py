@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
@@ -15,16 +16,17 @@ from kinto_attachment.kinto_types import StorageBackend
 
 @dataclass(frozen=True)
 class Garbage:
-    """An entry of the outbox: files to delete.
+    """An entry of the outbox: files of one storage to delete.
 
     ``since`` is when it was written; ``due`` is when lingering files are to be deleted, or 0.
-    Both are in ms since the epoch.
+    Both are in ms since the epoch. ``storage`` is a name; empty, it is the default storage.
     """
 
     id: str
     keys: list[str]
     since: int
     due: int = 0
+    storage: str = ""
 
     @property
     def parent(self) -> str:
@@ -42,10 +44,10 @@ class Outbox:
     def __init__(self, backend: StorageBackend) -> None:
         self._rows = Objects(backend, "attachment-garbage")
 
-    def add(self, keys: Iterable[str], due: int = 0) -> list[Garbage]:
-        """Enter files that have no link, or only lingering links that end at ``due``."""
+    def add(self, keys: Iterable[str], due: int = 0, storage: str = "") -> list[Garbage]:
+        """Enter files of a storage that have no link, or only lingering links until ``due``."""
         now = msec_time()
-        entries = [Garbage(str(uuid.uuid4()), batch, now, due) for batch in batches(keys)]
+        entries = [Garbage(str(uuid.uuid4()), batch, now, due, storage) for batch in batches(keys)]
         for entry in entries:
             self.put(entry)
         return entries
@@ -54,7 +56,7 @@ class Outbox:
         """A page of entries, or the entries that have a given key."""
         filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key else []
         rows = self._rows.list("attachments-garbage:*", *filters)
-        return [Garbage(row["id"], row["keys"], row["since"], row.get("due", 0)) for row in rows]
+        return [_load(row) for row in rows]
 
     def take(self, entry: Garbage) -> bool:
         """Remove an entry; False if another transaction has. Until the commit, it stays locked."""
@@ -62,5 +64,14 @@ class Outbox:
 
     def put(self, entry: Garbage) -> None:
         """Write an entry, also one that was taken."""
-        due = {"due": entry.due} if entry.due else {}
-        self._rows.put(entry.parent, entry.id, {"keys": entry.keys, "since": entry.since, **due})
+        row: dict[str, Any] = {"keys": entry.keys, "since": entry.since}
+        if entry.due:
+            row["due"] = entry.due
+        if entry.storage:
+            row["storage"] = entry.storage
+        self._rows.put(entry.parent, entry.id, row)
+
+
+def _load(row: dict[str, Any]) -> Garbage:
+    optional = {name: row[name] for name in ("due", "storage") if name in row}
+    return Garbage(row["id"], row["keys"], row["since"], **optional)
