@@ -70,6 +70,8 @@ class PermissionBackend(Protocol):
 
     def get_object_permission_principals(self, object_id: str, permission: str) -> set[str]: ...
 
+    def delete_object_permissions(self, *object_id_list: str) -> object: ...
+
 
 class Metrics(Protocol):
     """Kinto's metrics, or what stands for them where none are set up."""

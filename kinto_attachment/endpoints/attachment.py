@@ -188,7 +188,7 @@ def current_file(
         for link in registry.attachment_links.of_record(record_uri):
             if link.state == "current":
                 # The record may have been replaced since it was read.
-                return link.key, metadata if link.describes(metadata) else link.dump()
+                return link.key, metadata if link.describes(metadata) else link.attachment
         # A record from before the index.
         key = own_key(registry.attachment_settings, registry.route_prefix, metadata)
         if key is not None:

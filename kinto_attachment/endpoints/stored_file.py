@@ -10,7 +10,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.errors import FileNotFound
-from kinto_attachment.files.locations import FILES_ROUTE, check_host
+from kinto_attachment.files.locations import FILES_ROUTE, check_host, location_of
 from kinto_attachment.files.permissions import may_read
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Request
@@ -38,13 +38,14 @@ def get_file(request: Request) -> Response:
     registry = request.registry
     public = registry.attachment_settings["public"]
     link = readable_link(request, request.matchdict["key"], public=public)
-    file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.dump())
+    file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.attachment)
     uri = RecordURI.parse(link.record)
     resolver = registry.attachment_collection_settings
     rules = resolver.of(request, uri.bucket_id, uri.collection_id)
     caching = downloads.PUBLIC if public else downloads.PRIVATE
     response = downloads.respond(request, file, rules, caching)
-    downloads.announce(request, response, link.record, link.dump())
+    location = location_of(request, registry.attachment_settings, link.key)
+    downloads.announce(request, response, link.record, {**link.attachment, "location": location})
     return response
 
 
@@ -61,7 +62,8 @@ def readable_link(request: Request, key: str, *, public: bool) -> Link:
     if not found and not public:
         may_read(request, str(NO_RECORD))  # It takes as long as for a file that exists.
     for link in found:
-        if public or may_read(request, link.record):
+        may = public or may_read(request, link.record)
+        if may and not links.is_of_earlier_life(link):
             return link
     if not public and request.authenticated_userid is None:
         raise HTTPForbidden()  # Kinto turns it into a 401.

@@ -17,10 +17,11 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPPreconditionFailed
 
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.files.ledger import Ledger, RecordChange
+from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
 from kinto_attachment.files.link_steps import LinkSteps
 from kinto_attachment.files.locations import own_key, possible_keys
 from kinto_attachment.index.link import ENDING, Link
+from kinto_attachment.index.lives import Lives, current_life
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD, same_json
 from kinto_attachment.settings import CollectionSettings
@@ -51,6 +52,7 @@ class _Changes:
         ledger.deleted_parents.clear()
         self.steps = LinkSteps(registry, ledger)
         self.now = msec_time()
+        self.lives = Lives()
         self.kept_links: set[tuple[str, str]] = set()  # Pairs of record and key.
 
     def write(self) -> None:
@@ -80,17 +82,23 @@ class _Changes:
 
     def plan(self, change: RecordChange, present: list[Link]) -> None:
         self.find_outcome(change)
-        current = [link for link in present if link.state == "current"]
+        living = [link for link in present if not link.ended]
+        current = [link for link in living if link.state == "current"]
+        life = self.life_of(change, living)
         if change.times == 1 and not change.deleted and same_json(change.new, change.old):
-            self.check_unchanged(change, current)
+            self.check_unchanged(change, current, life)
             return
         self.check_precondition(change, current)
-        key = self.plan_file(change, current) if change.new is not None else None
-        for link in present:
+        key = self.plan_file(change, current, life) if change.new is not None else None
+        for link in living:
             # A replaced record keeps the links of files from before its current one.
             if link.key != key and (link.state == "current" or change.let_go):
                 self.retire(link, change)
-        self.keep_intermediate(change, key)
+        self.keep_intermediate(change, key, current_life(living) if change.ended else life)
+
+    def life_of(self, change: RecordChange, living: list[Link]) -> str:
+        """The life that the record is in when the request has ended."""
+        return self.lives.of(change.record, () if change.ended else living)
 
     def find_outcome(self, change: RecordChange) -> None:
         """Read the outcome of a record written several times: Kinto reorders its events."""
@@ -102,24 +110,33 @@ class _Changes:
         change.deleted = record is None
         change.new = (record or {}).get(FIELD)
         change.let_go |= change.new is None or below
+        if below:
+            change.ended = "collection"
 
-    def plan_file(self, change: RecordChange, current: list[Link]) -> str | None:
+    def plan_file(self, change: RecordChange, current: list[Link], life: str) -> str | None:
         """Link the record to its file, if it is one of ours; returns the file's key, or None."""
         file = self.ledger.new_file(change.new)
         key = file.key if file else self.key_of_other(change.new, current)
         if key is None:
             return None
-        link = Link.to(change.record, key, change.new)
+        link = self.link(change, key, change.new, life, file)
         self.kept_links.add((change.record, key))
         if (before := next((each for each in current if each.key == key), None)) is not None:
             self.update(before, link)
         elif file is not None and file.record == change.record:
-            self.steps.add(link, file)
+            self.steps.add(link, file, is_new=change.created)
         else:
             # Only code on the server can do this. It may know a file that the index does not.
             is_known = own_key(self.settings, self.registry.route_prefix, change.new) == key
-            self.steps.share(link, is_known=is_known)
+            self.steps.share(link, is_known=is_known, is_new=change.created)
         return key
+
+    def link(
+        self, change: RecordChange, key: str, attachment: Any, life: str, file: NewFile | None
+    ) -> Link:
+        created = file.created if file else 0
+        link = Link.to(change.record, key, attachment)
+        return replace(link, created=created, attached=self.now, life=life)
 
     def key_of_other(self, attachment: object, current: list[Link]) -> str | None:
         """The key of a file that this request did not store; None for an external location."""
@@ -131,20 +148,28 @@ class _Changes:
         return next(known, min(possible, default=None))
 
     def update(self, before: Link, link: Link) -> None:
-        """Write the new filename or media type of a file that stays the same."""
-        if (before.filename, before.mimetype) != (link.filename, link.mimetype):
-            changed = replace(before, filename=link.filename, mimetype=link.mimetype)
+        """Write what has changed of a file that stays the same, such as its name."""
+        changed = replace(
+            before,
+            filename=link.filename,
+            mimetype=link.mimetype,
+            original=link.original,
+            life=link.life,
+        )
+        if changed != before:
             self.steps.update(changed)
 
     def retire(self, link: Link, change: RecordChange) -> None:
         """Drop a link, or change its state if the file is kept for good or for a while."""
         rules = self.rules(change.record)
         withdrawn = change.let_go
+        if change.ended:
+            link = self.lives.end(link, change.ended)
         if link.state in ENDING:
             if withdrawn and link.state == "lingering":
                 self.steps.retain(link, "withdrawn", link.until)
         elif rules.keep_old_files:
-            if link.state == "current":
+            if link.state == "current" or change.ended:
                 self.steps.retain(link, "kept")
         elif rules.linger and link.state == "current":
             until = self.now + int(rules.linger * 1000)
@@ -152,15 +177,20 @@ class _Changes:
         else:
             self.steps.drop(link)
 
-    def keep_intermediate(self, change: RecordChange, key: str | None) -> None:
-        """Keep the files that were uploaded and then replaced within the same batch."""
-        if self.rules(change.record).keep_old_files:
-            for attachment in change.intermediate:
-                file = self.ledger.new_file(attachment)
-                if file is not None and file.key != key:
-                    link = Link.to(change.record, file.key, attachment)
-                    kept = replace(link, state="kept")
-                    self.steps.add(kept, file)
+    def keep_intermediate(self, change: RecordChange, key: str | None, life: str | None) -> None:
+        """Keep the files that were uploaded and then replaced within the same batch.
+
+        If the record was deleted in it, too, nobody knows which of them came before that: all of
+        them belong to the life that has ended.
+        """
+        if not self.rules(change.record).keep_old_files:
+            return
+        for attachment in change.intermediate:
+            file = self.ledger.new_file(attachment)
+            if file is not None and file.key != key:
+                link = self.link(change, file.key, attachment, life or "", file)
+                kept = replace(link, state="kept")
+                self.steps.add(self.lives.end(kept, change.ended) if change.ended else kept, file)
 
     def check_precondition(self, change: RecordChange, current: list[Link]) -> None:
         """Check ``If-Match`` again, now that the record is locked.
@@ -180,7 +210,7 @@ class _Changes:
                 message="Resource was modified meanwhile",
             )
 
-    def check_unchanged(self, change: RecordChange, current: list[Link]) -> None:
+    def check_unchanged(self, change: RecordChange, current: list[Link], life: str) -> None:
         """Refuse an update that brings back what was replaced or removed in the meantime.
 
         Kinto writes a record as it was read, with the changes of this request. What another
@@ -196,8 +226,7 @@ class _Changes:
         if change.new is not None and not current:
             key = self.key_of_other(change.new, current)
             if key is not None:
-                link = Link.to(change.record, key, change.new)
-                self.steps.share_if_known(link)
+                self.steps.share_if_known(self.link(change, key, change.new, life, None))
 
     def matches_index(self, attachment: object, current: list[Link]) -> bool:
         """Whether the links of a record agree with its attachment."""
@@ -231,11 +260,16 @@ class _Changes:
         return resolver.without_user(self.ledger, uri.bucket_id, uri.collection_id)
 
     def drop_links_below(self, uri: str) -> None:
-        """Drop or keep the links of all records below a deleted bucket or collection."""
+        """Drop or keep the links of all records below a deleted bucket or collection.
+
+        Those of earlier buckets and collections of that name stay as they are.
+        """
         for page in self.links.under(f"{uri}/"):
             for link in page:
-                if (link.record, link.key) not in self.kept_links:
+                is_left = (link.record, link.key) in self.kept_links
+                if not is_left and link.ended != "collection":
                     gone = RecordChange(None, link.record, created=False, old=None, let_go=True)
+                    gone.ended = "collection"
                     self.retire(link, gone)
             self.steps.write()
 
@@ -252,15 +286,27 @@ def _stored_record(registry: Registry, uri: str) -> dict[str, Any] | None:
 
 
 def _delete_records_below(registry: Registry, uri: str) -> None:
-    """Delete all records: Kinto deletes only as many objects as one query returns.
+    """Delete all records: Kinto deletes only as many as one query returns, and sees no new ones.
 
     The others would reappear, without their files, in a new bucket or collection of that name.
     """
-    limit = registry.attachment_links.page_size
-    for parent_id in (uri, f"{uri}/*"):
-        while limit <= len(
-            registry.storage.delete_all(
-                resource_name="record", parent_id=parent_id, with_deleted=False
-            )
-        ):
-            pass
+    links = registry.attachment_links
+    if "/collections/" in uri:
+        links.collections.wait_for_new_records(uri)
+    count = sum(
+        _delete_all_records(registry, parent_id, links.page_size)
+        for parent_id in (uri, f"{uri}/*")
+    )
+    if count:
+        registry.permission.delete_object_permissions(f"{uri}/*")
+
+
+def _delete_all_records(registry: Registry, parent_id: str, at_once: int) -> int:
+    count = 0
+    while True:
+        deleted = registry.storage.delete_all(
+            resource_name="record", parent_id=parent_id, with_deleted=False
+        )
+        count += len(deleted)
+        if len(deleted) < at_once:
+            return count

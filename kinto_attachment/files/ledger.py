@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import transaction
 from kinto.core.events import EventCollector
-from kinto.core.utils import instance_uri
+from kinto.core.utils import instance_uri, msec_time
 
+from kinto_attachment.index.link import Ended
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
 from kinto_attachment.metadata import Attachment, same_json
@@ -38,6 +39,7 @@ class NewFile:
     record: str
     attachment: dict[str, Any] | None = None
     stored: float = field(default_factory=time.monotonic)
+    created: int = field(default_factory=msec_time)  # The same by the calendar.
 
 
 @dataclass
@@ -52,6 +54,8 @@ class RecordChange:
     deleted: bool = False
     # Whether it was deleted or had no attachment at some time during the request.
     let_go: bool = False
+    # What ended its life during the request; it may be there again.
+    ended: Ended = ""
     times: int = 0
     # The attachments between old and new, if a batch writes the record several times.
     intermediate: list[Any] = field(default_factory=list)

@@ -41,13 +41,14 @@ class LinkSteps:
         self._orphans: list[str] = []
         self._lingering: dict[int, list[str]] = defaultdict(list)
 
-    def add(self, link: Link, file: NewFile) -> None:
-        """Link a file that this request stored."""
-        self._step(link.key, NEW, partial(self._add, link, file))
+    def add(self, link: Link, file: NewFile, *, is_new: bool | None = None) -> None:
+        """Link a file that this request stored: see :meth:`Links.add`."""
+        self._step(link.key, NEW, partial(self._add, link, file, is_new))
 
-    def share(self, link: Link, *, is_known: bool) -> None:
+    def share(self, link: Link, *, is_known: bool, is_new: bool) -> None:
         """Link a file that was there before: see :meth:`Links.share`."""
-        self._step(link.key, COPIED, partial(self._links.share, link, is_known=is_known))
+        step = partial(self._links.share, link, is_known=is_known, is_new=is_new)
+        self._step(link.key, COPIED, step)
 
     def share_if_known(self, link: Link) -> None:
         """Link a file that was there before, if the index knows it."""
@@ -91,16 +92,16 @@ class LinkSteps:
     def _step(self, key: str, rank: int, step: Callable[[], None]) -> None:
         self._steps.append((digest_of(key), rank, step))
 
-    def _add(self, link: Link, file: NewFile) -> None:
+    def _add(self, link: Link, file: NewFile, is_new: bool | None) -> None:
         self._ledger.linking.add(link.key)
         # The rest of a form may arrive hours after its file, and a process can be paused at any
         # time, also while the link is written: gc may have deleted the file by then.
         if _is_recent(file):
-            self._links.add(link)
+            self._links.add(link, is_new=is_new)
             if not _is_recent(file):
                 self._links.confirm(link)
         else:
-            self._links.share(link, is_known=True)
+            self._links.share(link, is_known=True, is_new=is_new)
         # Saves queries: without this, it would be looked up whether the file is in use.
         self._ledger.when_committed(self._ledger.linked, link.key)
 

@@ -54,6 +54,9 @@ def on_records_deleted(event: ResourceEvent) -> None:
         old = impacted["old"].get(FIELD)
         change = _collect(event, impacted, impacted["old"]["id"], old)
         change.new, change.deleted, change.let_go = None, True, True
+        change.ended = "record"
+        # Kinto reorders the events of a batch: it may have been created after it was deleted.
+        change.created = False
         if old is not None:
             _announce(event, change.record, None, old)
     _write_unless_tween_does(event)

@@ -69,9 +69,7 @@ class Link:
         ``more`` are the other fields of the link.
         """
         described = {name: attachment.get(name, "") for name in REQUIRED}
-        original = attachment.get("original")
-        more["original"] = original if isinstance(original, Mapping) else None
-        return cls(record, key, **described, **more)
+        return cls(record, key, **described, original=original_of(attachment), **more)
 
     @classmethod
     def load(cls, row: Mapping[str, Any]) -> Link:
@@ -107,6 +105,12 @@ class Link:
         return isinstance(attachment, Mapping) and same_json(
             [self.hash, self.size], [attachment.get("hash"), attachment.get("size")]
         )
+
+
+def original_of(attachment: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What an attachment object tells about the file before it was compressed, if it was."""
+    original = attachment.get("original")
+    return original if isinstance(original, Mapping) else None
 
 
 STORED = [field.name for field in fields(Link) if field.name != "shared"]

@@ -1,13 +1,12 @@
 """The index: which stored file belongs to which record.
 
 It is kept in Kinto's own storage backend, and changed in the same transaction as the record. A
-**link** is an object for each pair of a record and a file, ``{key, record, filename, hash,
-mimetype, size, state, until}`` under ``attachments:{record URI}``. Its id is derived from the
-object key alone. So *record -> files* is one look-up by parent, *file -> records* one by id
-(PostgreSQL's primary key starts with the id), and *all below a bucket or collection* one by
-prefix. Since each record is a parent of its own, two uploads never conflict on the unique index
-on (parent, timestamp). The prefix protects links from Kinto's cascades, which delete all objects
-under a bucket's URI.
+**link** is an object for each pair of a record and a file (see ``link.py``), under
+``attachments:{record URI}``. Its id is derived from the object key alone. So *record -> files* is
+one look-up by parent, *file -> records* one by id (PostgreSQL's primary key starts with the id),
+and *all below a bucket or collection* one by prefix. Since each record is a parent of its own, two
+uploads never conflict on the unique index on (parent, timestamp). The prefix protects links from
+Kinto's cascades, which delete all objects under a bucket's URI.
 
 Nearly every file has one link. Such a link is *sole*: a transaction that deletes it knows, without
 another query, that the file is garbage. A second link makes both *shared* (with another id). From
@@ -20,105 +19,35 @@ Transactions change the links of several files in the order of their ids, to avo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import attrgetter
 
-from kinto.core.storage import Filter, Sort
+from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment.errors import AttachmentGone, FileNotFound
+from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
-from kinto_attachment.index.objects import Objects, batches, digest_of
+from kinto_attachment.index.locks import FileLocks
+from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
 from kinto_attachment.kinto_types import StorageBackend
-from kinto_attachment.storage import FileStorage
-
-DIGEST_LENGTH = 64
-FEW_RECORDS = 50  # Up to that many are looked up one by one.
-ANY = "attachments:*"
+from kinto_attachment.storage import FileStat, FileStorage
 
 
-class Links:
+class Links(LinkQueries):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
     def __init__(self, backend: StorageBackend, storage: FileStorage, page_size: int) -> None:
+        super().__init__(backend, page_size)
         self.outbox = Outbox(backend)
         self.reservations = Reservations(backend)
+        self.collections = Collections(backend)
+        self.locks = FileLocks(backend)
         self.storage = storage
-        self.page_size = page_size  # Kinto's ``storage_max_fetch_size``.
-        self._rows = Objects(backend, "attachment")
-        self._locks = Objects(backend, "attachment-lock")
-
-    # Queries.
-
-    def of_record(self, record: str) -> list[Link]:
-        """The links of a record, in any state."""
-        rows = self._rows.list(f"attachments:{record}")
-        return [Link.load(row) for row in rows]
-
-    def of_records(self, collection: str, ids: list[str]) -> list[Link]:
-        """The links of several records; ``collection`` is a URI."""
-        records = [f"{collection}/records/{object_id}" for object_id in ids]
-        if len(records) <= FEW_RECORDS:
-            return [link for record in records for link in self.of_record(record)]
-        rows = []
-        for batch in batches(records):
-            rows += self._rows.list(
-                f"attachments:{collection}/records/*", Filter("record", batch, COMPARISON.IN)
-            )
-        return [Link.load(row) for row in rows]
-
-    def of_key(self, key: str) -> list[Link]:
-        """The links of a file."""
-        digest = digest_of(key)
-        rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
-        return [link for link in map(Link.load, rows) if link.key == key]
-
-    def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
-        """All links of records whose URI starts with ``prefix``, a page at a time.
-
-        Kinto's storage returns a limited number of objects. A full page is queried again in
-        sixteen parts, by the next hexadecimal digit of the ids; so links may be dropped during
-        the iteration. ``within`` are the first digits of the ids, to get a part of the links.
-        """
-        rows = self._rows.list(
-            f"attachments:{prefix}*",
-            Filter("id", within, COMPARISON.MIN),
-            Filter("id", f"{within}g", COMPARISON.LT),
-        )
-        if len(rows) >= self.page_size and len(within) == DIGEST_LENGTH:
-            yield from self._under_of_one_file(prefix, within)
-        elif len(rows) >= self.page_size:
-            for digit in "0123456789abcdef":
-                yield from self.under(prefix, within + digit)
-        elif rows:
-            # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
-            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
-
-    def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
-        """The same for a single file that has more links than a page holds."""
-        last = ""
-        while rows := self._rows.list(
-            f"attachments:{prefix}*",
-            Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
-            Filter("record", last, COMPARISON.GT),
-            sorting=[Sort("record", 1)],
-            limit=self.page_size,
-        ):
-            last = rows[-1]["record"]
-            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
-
-    def without_links(self, keys: list[str]) -> set[str]:
-        """The keys among ``keys`` that have no link."""
-        ids = {key: digest_of(key) for key in keys}
-        linked: set[str] = set()
-        for batch in batches(ids.values()):
-            both = {*batch, *(f"{digest}-shared" for digest in batch)}
-            rows = self._rows.list(ANY, Filter("id", both, COMPARISON.IN))
-            linked.update(row["key"] for row in rows)
-        return set(keys) - linked
 
     def confirm_unlinked(self, record: str, key: str) -> bool:
         """Make sure that a file which was stored for a record has no link, and will get none.
@@ -134,70 +63,84 @@ class Links:
         self._rows.delete(link.parent, link.id)
         return not self.of_key(key)
 
-    # Changes.
+    def add(self, link: Link, *, is_new: bool | None = None) -> None:
+        """Link a file that this request has stored, so that no other request knows it yet.
 
-    def add(self, link: Link) -> None:
-        """Link a file that this request has stored, so that no other request knows it yet."""
-        self._put(link)
+        Unless ``is_new`` is None, the record's collection has to exist; it tells whether this
+        request has created the record.
+
+        :raises AttachmentGone: the collection was deleted in the meantime.
+        """
+        self._put(link, is_new=is_new)
 
     def update(self, link: Link) -> None:
-        """Overwrite the link of a record that this transaction has written, and so locked."""
-        self._put(link)
+        """Overwrite the link of a record that this transaction has written, and so locked.
 
-    def share(self, link: Link, *, is_known: bool = False) -> None:
+        It may have become a shared one since it was read.
+        """
+        self.retain(link, link.state, link.until)
+
+    def revise(self, key: str, revised: Callable[[Link], Link]) -> int:
+        """Change links of a file whose records are not locked; returns how many have changed."""
+        self.locks.lock(key)
+        count = 0
+        for link in self.of_key(key):
+            new = revised(link)
+            if new != link and (link.shared or self._delete_sole([link])):
+                self._put(new)
+                count += 1
+        self.locks.clear(key)
+        return count
+
+    def share(self, link: Link, *, is_known: bool = False, is_new: bool | None = None) -> None:
         """Link a file that existed before, such as one whose metadata was copied to a record.
 
         The index has to know a file with this key and content, unless the caller knows where
-        the file comes from (``is_known``): the existence of a file proves nothing.
+        the file comes from (``is_known``): the existence of a file proves nothing. For
+        ``is_new`` see :meth:`add`.
 
         :raises AttachmentGone: there is no such file, or it has lost its last link.
         """
-        self._lock(link.key)
-        others = self.of_key(link.key)
-        if others and not any(other.describes(link.dump()) for other in others):
-            raise AttachmentGone()
-        still_linked = [self._make_shared(other) for other in others]
-        if any(still_linked):
-            self._put(replace(link, shared=True))
-        elif self._take_out_of_outbox(link.key, is_known=is_known) and self._has_size(link):
-            self._put(link)
-            self._unlock(link.key)
-        else:
-            raise AttachmentGone()
+        self.locks.lock(link.key)
+        try:
+            self._share(link, is_known=is_known, is_new=is_new)
+        except AttachmentGone:
+            self.locks.clear(link.key)
+            raise
 
     def confirm(self, link: Link) -> None:
         """Check that the file of a link which was written late still exists.
 
         :raises AttachmentGone: it was deleted before the link was written.
         """
-        self._lock(link.key)
-        if not self._take_out_of_outbox(link.key, is_known=True) or not self._has_size(link):
+        self.locks.lock(link.key)
+        if not self._take_out_of_outbox(link.key, is_known=True) or not self._stat(link):
             raise AttachmentGone()
-        self._unlock(link.key)
+        self.locks.clear(link.key)
 
     def retain(self, link: Link, state: State, until: int = 0) -> None:
         """Keep an earlier file of a record, by the new state of its link."""
         # The link is deleted and written again: nobody may share the file in between.
-        self._lock(link.key)
+        self.locks.lock(link.key)
         if not link.shared and not self._delete_sole([link]):
             link = replace(link, shared=True)
         # There are no links if gc has deleted the file in the meantime.
         if not link.shared or self.of_key(link.key):
             self._put(replace(link, state=state, until=until))
-        self._unlock(link.key)
+        self.locks.clear(link.key)
 
     def end_lingering(self, keys: Iterable[str]) -> list[str]:
         """Drop the expired links of files; returns the keys that have no link any more."""
         orphans, now = [], msec_time()
         for key in sorted(keys, key=digest_of):
-            self._lock(key)
+            self.locks.lock(key)
             expired = [
                 link for link in self.of_key(key) if link.state in ENDING and link.until <= now
             ]
             self.drop(expired)
             if not self.of_key(key):
                 orphans.append(key)
-            self._unlock(key)
+            self.locks.clear(key)
         return orphans
 
     def drop(self, links: list[Link]) -> list[str]:
@@ -240,17 +183,18 @@ class Links:
         for key in sorted(keys, key=digest_of):
             if not self.reservations.claim(key):
                 continue
-            self._lock(key)
+            self.locks.lock(key)
             if not self.of_key(key) and not self.outbox.entries(key):
                 orphans.add(key)
-            self._unlock(key)
+            self.locks.clear(key)
             self.reservations.release(key)
         return self.outbox.add(sorted(orphans)), orphans
 
-    # Rows and locks.
-
-    def _put(self, link: Link) -> None:
-        self._rows.put(link.parent, link.id, link.dump())
+    def _put(self, link: Link, *, is_new: bool | None = None) -> None:
+        if is_new is None:
+            self._rows.put(link.parent, link.id, link.dump())
+        elif not self.collections.put_link(link, is_new=is_new):
+            raise AttachmentGone("The collection was deleted meanwhile.")
 
     def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
         """Delete sole links in one query; returns the ids of those that existed."""
@@ -260,13 +204,25 @@ class Links:
         deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
         return {row["id"] for row in deleted}
 
-    def _lock(self, key: str) -> None:
-        """Lock a file against other transactions that share or unshare it, until the commit."""
-        self._locks.put(f"attachments-lock:{digest_of(key)}", "lock", {})
+    def _drop_revised(self, link: Link) -> bool:
+        """Drop a sole link that was written again before the file was locked."""
+        return self._rows.delete(link.parent, link.version)
 
-    def _unlock(self, key: str) -> None:
-        """Delete the row of the lock; the database keeps it locked until the commit."""
-        self._locks.delete(f"attachments-lock:{digest_of(key)}", "lock")
+    def _share(self, link: Link, *, is_known: bool, is_new: bool | None) -> None:
+        others = self.of_key(link.key)
+        if others and not any(other.describes(link.attachment) for other in others):
+            raise AttachmentGone()
+        shared = [each for each in map(self._make_shared, others) if each is not None]
+        if shared:
+            self._put(_one_more(link, shared), is_new=is_new)
+            return
+        stat = self._stat(link) if self._take_out_of_outbox(link.key, is_known=is_known) else None
+        if stat is None:
+            raise AttachmentGone()
+        created = link.created or int(stat.modified.timestamp() * 1000)
+        known = replace(link, created=created, attached=link.attached or created)
+        self._put(known, is_new=is_new)
+        self.locks.clear(link.key)
 
     def _make_shared(self, link: Link) -> Link | None:
         """Give a link the id of a shared one; None if it was dropped in the meantime."""
@@ -279,22 +235,24 @@ class Links:
 
     def _drop_shared(self, link: Link, state: str = "") -> bool:
         """Drop one of several links, if it is in this state; True if it was the last one."""
-        self._lock(link.key)
+        self.locks.lock(link.key)
         if state and link.record not in [
             other.record for other in self.of_key(link.key) if other.state == state
         ]:
             return False
-        is_there = self._rows.delete(link.parent, link.id)
+        is_there = self._rows.delete(link.parent, link.id) or self._drop_revised(link)
         if self.of_key(link.key):
             return False
-        self._unlock(link.key)
+        self.locks.clear(link.key)
         return is_there
 
-    def _has_size(self, link: Link) -> bool:
+    def _stat(self, link: Link) -> FileStat | None:
+        """What the storage has of a file; None unless it is there and has the right size."""
         try:
-            return self.storage.stat(link.key).size == link.size
+            stat = self.storage.stat(link.key)
         except FileNotFound:
-            return False
+            return None
+        return stat if stat.size == link.size else None
 
     def _take_out_of_outbox(self, key: str, *, is_known: bool) -> bool:
         """Take a file without links out of the outbox.
@@ -312,3 +270,20 @@ class Links:
             if rest.keys:
                 self.outbox.put(rest)
         return True
+
+
+def _one_more(link: Link, others: list[Link]) -> Link:
+    """A link to a file that has other links; what they know of the file holds for it too.
+
+    A hold belongs to a record: only that record's earlier link to the file can have it.
+    """
+    created, storage = others[0].created or link.created, others[0].storage
+    holds = [other.hold for other in others if other.record == link.record]
+    return replace(
+        link,
+        shared=True,
+        created=created,
+        attached=link.attached or created,
+        storage=storage,
+        hold=next(iter(holds), None),
+    )

@@ -43,7 +43,7 @@ class Objects:
             resource_name=self._resource_name,
             parent_id=parent_id,
             object_id=object_id,
-            obj={**obj, "last_modified": _timestamp()},
+            obj={**obj, "last_modified": random_timestamp()},
         )
 
     def create(self, parent_id: str, object_id: str, obj: dict[str, Any]) -> bool:
@@ -52,7 +52,7 @@ class Objects:
             self._backend.create(
                 resource_name=self._resource_name,
                 parent_id=parent_id,
-                obj={"id": object_id, **obj, "last_modified": _timestamp()},
+                obj={"id": object_id, **obj, "last_modified": random_timestamp()},
             )
         except UnicityError:
             return False
@@ -91,7 +91,7 @@ class Objects:
         return found
 
 
-def _timestamp() -> int:
+def random_timestamp() -> int:
     """A random timestamp, so that concurrent transactions do not conflict.
 
     Timestamps are unique below a parent, and Kinto takes them from the clock by default: of two

@@ -9,7 +9,6 @@ import logging
 import time
 from array import array
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageErro
 from kinto_attachment.files.locations import possible_keys
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.link import Link
+from kinto_attachment.index.lives import Lives
 from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.outbox import Garbage
@@ -182,34 +182,23 @@ class _Collector:
     def relink_to(self, uri: str, attachment: Any, keys: set[str]) -> None:
         possible = possible_keys(self.settings, self.registry.route_prefix, attachment)
         with transaction.manager:
-            if all(link.state != "current" for link in self.links.of_record(uri)):
+            links = self.links.of_record(uri)
+            if all(link.state != "current" for link in links):
+                life = Lives().of(uri, links)
                 for key in possible & keys:
                     with suppress(AttachmentGone):
-                        self.links.share(Link.to(uri, key, attachment))
+                        self.links.share(Link.to(uri, key, attachment, life=life))
 
     def dangling(self, links: list[Link]) -> list[Link]:
-        by_collection: dict[str, list[Link]] = defaultdict(list)
-        for link in links:
-            if link.state == "current":  # Links of other states may outlive their record.
-                by_collection[link.record.rpartition("/records/")[0]].append(link)
+        # Links of other states may outlive their record.
+        current = [link for link in links if link.state == "current"]
         found = []
-        for collection, members in by_collection.items():
-            for batch in batches(members):
-                written = self.records(collection, [link.record for link in batch])
-                found += [link for link in batch if self.is_dangling(written, link)]
+        for batch in batches(current):
+            written = records.by_uri(self.registry, [link.record for link in batch])
+            found += [link for link in batch if self.is_dangling(written[link.record], link)]
         return found
 
-    def records(self, collection: str, uris: list[str]) -> dict[str, Any]:
-        ids = [uri.rpartition("/")[2] for uri in uris]
-        rows = self.registry.storage.list_all(
-            resource_name="record",
-            parent_id=collection,
-            filters=[Filter("id", set(ids), COMPARISON.IN)],
-        )
-        return {f"{collection}/records/{row['id']}": row for row in rows}
-
-    def is_dangling(self, written: dict[str, Any], link: Link) -> bool:
-        record = written.get(link.record)
+    def is_dangling(self, record: Any, link: Link) -> bool:
         if record is None or record.get(FIELD) is None:
             return True
         keys = possible_keys(self.settings, self.registry.route_prefix, record[FIELD])

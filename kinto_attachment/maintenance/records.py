@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import transaction
 from kinto.core.storage import Filter, Sort
+from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment.kinto_types import Registry
+from kinto_attachment.index.objects import batches
+from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.metadata import FIELD
 
 RECORDS_AT_ONCE = 200
@@ -43,6 +46,34 @@ def with_attachment(
         if not page:
             return
         yield page
+
+
+def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | None]:
+    """The records with these URIs, in the caller's transaction; None for those that are gone."""
+    found: dict[str, KintoObject | None] = dict.fromkeys(uris)
+    by_collection = defaultdict(set)
+    for uri in found:
+        collection, _, object_id = uri.rpartition("/records/")
+        by_collection[collection].add(object_id)
+    for collection, ids in by_collection.items():
+        for batch in batches(ids):
+            rows = registry.storage.list_all(
+                resource_name="record",
+                parent_id=collection,
+                filters=[Filter("id", set(batch), COMPARISON.IN)],
+            )
+            found |= {f"{collection}/records/{row['id']}": row for row in rows}
+    return found
+
+
+def exists(registry: Registry, collection: str) -> bool:
+    """Whether there is a collection with this URI, in the caller's transaction."""
+    bucket, _, object_id = collection.rpartition("/collections/")
+    try:
+        registry.storage.get("collection", bucket, object_id)
+    except ObjectNotFoundError:
+        return False
+    return True
 
 
 def _all(

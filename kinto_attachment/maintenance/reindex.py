@@ -1,8 +1,9 @@
-"""reindex: creates missing links from the records."""
+"""reindex: creates missing links from the records, and completes those of earlier releases."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import transaction
@@ -10,24 +11,30 @@ import transaction
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.locations import own_key
 from kinto_attachment.index.link import Link
+from kinto_attachment.index.lives import Lives
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.old_links import complete
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.metadata import FIELD
 
 
 @dataclass
 class ReindexReport(Report):
-    """How many links reindex created, and the URIs of records that it could not match."""
+    """How many links reindex wrote, and the URIs of records that it could not match."""
 
     records: int = 0
     linked: int = 0
+    completed: int = 0
     foreign: list[str] = field(default_factory=list)  # Their location is not one of this server.
     missing: list[str] = field(default_factory=list)  # Their file does not exist.
 
 
 def reindex(registry: Registry, *, progress: Progress = no_progress) -> ReindexReport:
-    """Link every record that has an attachment to its file, unless there is a link."""
+    """Link every record that has an attachment to its file, unless there is a link.
+
+    Then complete the links that earlier releases wrote.
+    """
     report = ReindexReport()
     for collection in records.collections(registry):
         for page in records.with_attachment(registry, collection):
@@ -35,6 +42,7 @@ def reindex(registry: Registry, *, progress: Progress = no_progress) -> ReindexR
                 for record in page:
                     _relink(registry, f"{collection}/records/{record['id']}", record, report)
             progress("records checked", report.records)
+    report.completed = complete(registry, partial(progress, "links completed"))
     return report
 
 
@@ -42,15 +50,17 @@ def _relink(registry: Registry, uri: str, record: dict[str, Any], report: Reinde
     links = registry.attachment_links
     report.records += 1
     attachment = record[FIELD]
-    current = [link for link in links.of_record(uri) if link.state == "current"]
-    if any(link.describes(attachment) for link in current):
+    present = links.of_record(uri)
+    if any(link.state == "current" and link.describes(attachment) for link in present):
         return
     key = own_key(registry.attachment_settings, registry.route_prefix, attachment)
     if key is None:
         report.foreign.append(uri)
         return
     try:
-        links.share(Link.to(uri, key, attachment), is_known=True)
+        life = Lives().of(uri, present)
+        links.share(Link.to(uri, key, attachment, life=life), is_known=True)
+        links.locks.clear(key)  # Records that share a file leave the row for the next of them.
         report.linked += 1
     except AttachmentGone:
         report.missing.append(uri)

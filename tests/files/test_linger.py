@@ -7,10 +7,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import transaction
 
 from kinto_attachment.files import settling
 from kinto_attachment.maintenance.gc import gc
+from tests.support import lingering
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -41,23 +41,6 @@ def collect(app: Any) -> Any:
     return report
 
 
-def pass_the_time(app: Any) -> None:
-    """As if the time for which files linger had passed."""
-    links = app.app.registry.attachment_links
-    with transaction.manager:
-        for page in list(links.under()):
-            for link in page:
-                if link.until:
-                    links.retain(link, link.state, until=1)
-        for entry in links.outbox.entries():
-            if entry.due and links.outbox.take(entry):
-                links.outbox.put(settling.Garbage(entry.id, entry.keys, entry.since, due=1))
-    waiting = app.app.registry.attachment_lingering
-    soon = [settling.Garbage(each.id, each.keys, each.since, due=1) for each in waiting]
-    waiting.clear()
-    waiting.extend(soon)
-
-
 def publish(app: Any, attachment: Any, target: str = OTHER, status: int = 200) -> None:
     """What a plugin does that read a record a moment ago, and copies it now."""
     put(app, f"{BUCKET}/collections/source")
@@ -73,9 +56,7 @@ def app(build: Build) -> Any:
     app = build({"includes": "tests.support.publishing"}, linger="1h")
     app.app.registry.attachment_lingering.clear()
     yield app
-    pass_the_time(app)
-    collect(app)
-    app.app.registry.attachment_lingering.clear()
+    lingering.end(app)
 
 
 @ON_DATABASES
@@ -100,7 +81,7 @@ class TestReplaced:
     def test_is_deleted_by_gc_when_its_time_is_over(self, app: Any) -> None:
         location = attach(app).json["location"]
         key = key_of(attach(app, content=b"new").json)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         app.app.registry.attachment_lingering.clear()  # As in another process.
         app.get(location, headers=ALICE, status=404)
         report = collect(app)
@@ -114,7 +95,7 @@ class TestReplaced:
         key = key_of(attach(app, content=b"new").json)
         app.get(RECORD, headers=ALICE)
         assert len(stored_files(app)) == 2
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         app.get(RECORD, headers=ALICE)
         assert stored_files(app) == {key}
         assert not outbox(app)
@@ -123,12 +104,12 @@ class TestReplaced:
         attachment = attach(app).json
         attach(app, content=b"new")
         publish(app, attachment)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         collect(app)
         assert read(app, f"{OTHER}/attachment") == CONTENT
         assert len(stored_files(app)) == 2
         app.delete(OTHER, headers=ALICE)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         collect(app)
         assert len(stored_files(app)) == 1
 
@@ -136,7 +117,7 @@ class TestReplaced:
         attachment = attach(app).json
         attach(app, content=b"new")
         publish(app, attachment, target=RECORD)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         collect(app)
         assert read(app) == CONTENT
         assert stored_files(app) == {key_of(attachment)}
@@ -151,7 +132,7 @@ class TestReplaced:
     def test_a_storage_that_fails_then_gets_another_try(self, app: Any) -> None:
         attach(app)
         key = key_of(attach(app, content=b"new").json)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         storage = app.app.registry.attachment_storage
         with mock.patch.object(storage, "delete", side_effect=settling.StorageError()):
             app.get(RECORD, headers=ALICE)
@@ -186,14 +167,14 @@ class TestDeleted:
         put(app, BUCKET)
         put(app, COLLECTION)
         publish(app, attachment)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         collect(app)
         assert read(app, f"{OTHER}/attachment") == CONTENT
 
     def test_it_goes_when_its_time_is_over(self, app: Any, delete: str) -> None:
         attachment = attach(app).json
         app.delete(delete, headers=ALICE)
-        pass_the_time(app)
+        lingering.pass_the_time(app)
         collect(app)
         assert not stored_files(app)
         assert not stored_links(app)
@@ -240,6 +221,6 @@ def test_can_be_set_for_a_collection(build: Build) -> None:
     attach(app, lasting)
     attach(app, lasting, content=b"new")
     assert len(stored_files(app)) == 3
-    pass_the_time(app)
+    lingering.pass_the_time(app)
     app.get(RECORD, headers=ALICE)
     assert len(stored_files(app)) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from typing import Any
@@ -387,7 +388,9 @@ class TestIndex:
             links.storage.write(key, BytesIO(b"xyz"), "text/plain")
         (entry,) = links.outbox.add(["a.txt", "b.txt"])
         links.share(link("a.txt"))
-        assert links.of_key("a.txt") == [link("a.txt")]
+        (found,) = links.of_key("a.txt")
+        assert replace(found, created=0, attached=0) == link("a.txt")
+        assert found.created == found.attached > 0
         assert [waiting.keys for waiting in links.outbox.entries()] == [["b.txt"]]
         # Who read the entry before must not delete what is in it.
         assert not links.outbox.take(entry)

@@ -29,6 +29,7 @@ VARIABLE = "KINTO_ATTACHMENT_FAULTS"
 
 OBJECT_CALLS = ("create", "update", "delete", "delete_all", "flush")
 PERMISSION_CALLS = ("replace_object_permissions", "delete_object_permissions")
+LINK_CALLS = ("put_link",)
 FILE_CALLS = ("write", "delete")
 
 When = Literal["before", "after"]
@@ -96,6 +97,7 @@ class _Injector:
         for target, calls, label in (
             (registry.storage, OBJECT_CALLS, _object_label),
             (registry.permission, PERMISSION_CALLS, _permission_label),
+            (registry.attachment_links.collections, LINK_CALLS, _link_label),
             (registry.attachment_storage, FILE_CALLS, _file_label),
         ):
             for name in calls:
@@ -150,6 +152,10 @@ def fail(what: str, order: Order) -> None:
 
 def _object_label(name: str, resource_name: Any = None, *args: Any, **kwargs: Any) -> str:
     return f"{resource_name or 'everything'} {name}"
+
+
+def _link_label(name: str, *args: Any, **kwargs: Any) -> str:
+    return "attachment update"
 
 
 def _permission_label(name: str, *args: Any, **kwargs: Any) -> str:

@@ -102,6 +102,8 @@ class Stage:
                 stack.enter_context(
                     self._step(self.registry.attachment_storage, name, _file_label)
                 )
+            links = self.registry.attachment_links
+            stack.enter_context(self._step(links.collections, "put_link", _link_label))
             commit = transaction.Transaction._commitResources
 
             def committing(txn: Any) -> Any:
@@ -201,6 +203,10 @@ class Stage:
             return original(*args, **kwargs)
 
         return mock.patch.object(target, name, call)
+
+
+def _link_label(name: str, link: Any, **kw: Any) -> str:
+    return f"{name} {link.record[-40:]} {link.id[:12]}"
 
 
 def _file_label(name: str, *args: Any, **kw: Any) -> str:

@@ -4,6 +4,9 @@ It does so as such plugins do: it writes through Kinto's storage, and notifies t
 request that carries the flag. ``POST /publish`` with ``{"copies": {source URI: target URI}}``.
 With ``"ids_of": URI`` the events carry the ids of another record, as those do of plugins that
 change several resources in one request.
+
+``POST /withdraw`` with ``{"uris": [URI, …]}`` deletes records, collections or buckets
+in the same way.
 """
 
 from __future__ import annotations
@@ -16,14 +19,15 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 
 def includeme(config: Any) -> None:
-    config.add_route("publish", "/publish")
-    config.add_view(
-        publish,
-        route_name="publish",
-        request_method="POST",
-        renderer="json",
-        permission=NO_PERMISSION_REQUIRED,
-    )
+    for view in (publish, withdraw):
+        config.add_route(view.__name__, f"/{view.__name__}")
+        config.add_view(
+            view,
+            route_name=view.__name__,
+            request_method="POST",
+            renderer="json",
+            permission=NO_PERMISSION_REQUIRED,
+        )
 
 
 def publish(request: Any) -> dict[str, int]:
@@ -65,5 +69,33 @@ def copy(request: Any, source: str, target: str, ids_of: str | None = None) -> b
             "collection_id": collection_id,
             id_name: told_id,
         },
+    )
+    return True
+
+
+def withdraw(request: Any) -> dict[str, int]:
+    return {"deleted": sum(delete(request, uri) for uri in request.json["uris"])}
+
+
+def delete(request: Any, uri: str) -> bool:
+    parent, plural, object_id = uri.rsplit("/", 2)
+    resource_name = plural.removesuffix("s")
+    storage = request.registry.storage
+    old = storage.get(resource_name, parent, object_id)
+    deleted = storage.delete(resource_name, parent, object_id)
+    request.registry.permission.delete_object_permissions(uri, f"{uri}/*")
+    names = uri.strip("/").split("/")
+    parents = {
+        f"{name[:-1]}_id": value for name, value in zip(names[::2], names[1::2], strict=True)
+    }
+    notify_resource_event(
+        request,
+        parent_id=parent,
+        timestamp=deleted["last_modified"],
+        data=deleted,
+        action=ACTIONS.DELETE,
+        old=old,
+        resource_name=resource_name,
+        resource_data=parents,
     )
     return True

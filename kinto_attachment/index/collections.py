@@ -1,0 +1,89 @@
+"""Collections that are deleted while a request writes a record in them.
+
+Kinto does not lock a collection while it writes a record. A record that is written while its
+collection is deleted outlives it, and belongs to whoever creates a collection of that name. With
+files, this does not happen: a record gets a file only as long as its collection exists. This costs
+no query of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.storage.memory import MemoryBasedStorage
+
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.objects import Objects, random_timestamp
+from kinto_attachment.uris import RecordURI
+
+INSERT = """
+    INSERT INTO objects (id, parent_id, resource_name, data, last_modified, deleted)
+    SELECT :id, :parent_id, 'attachment', CAST(:data AS JSONB), from_epoch(:timestamp), FALSE
+      FROM objects AS collection
+     WHERE collection.id = :collection_id
+       AND collection.parent_id = :bucket
+       AND collection.resource_name = 'collection'
+       AND NOT collection.deleted
+    {lock}
+    ON CONFLICT (id, parent_id, resource_name) DO UPDATE
+       SET data = EXCLUDED.data, last_modified = EXCLUDED.last_modified, deleted = FALSE
+"""
+# As foreign keys do. It does not conflict with other changes of the collection.
+SHARED_LOCK = "FOR KEY SHARE OF collection"
+EXCLUSIVE_LOCK = """
+    SELECT 1 FROM objects
+     WHERE id = :collection_id AND parent_id = :bucket AND resource_name = 'collection'
+       FOR UPDATE
+"""
+
+
+class Collections:
+    """The collections in a Kinto storage backend, in the caller's transaction."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def put_link(self, link: Link, *, is_new: bool) -> bool:
+        """Write the link of a record; False if the record's collection is gone.
+
+        A record that ``is_new`` is invisible to a request that deletes the collection. The lock
+        makes that request wait for the commit.
+        """
+        uri = RecordURI.parse(link.record)
+        if isinstance(self._backend, MemoryBasedStorage):
+            return self._put_in_memory(uri, link)
+        written = self._execute(
+            INSERT.format(lock=SHARED_LOCK if is_new else ""),
+            id=link.id,
+            parent_id=link.parent,
+            data=json.dumps(link.dump()),
+            timestamp=random_timestamp(),
+            collection_id=uri.collection_id,
+            bucket=uri.bucket,
+        )
+        return written > 0
+
+    def wait_for_new_records(self, uri: str) -> None:
+        """Wait for the requests that write new records with files in a deleted collection.
+
+        What they wrote can be seen then. A request that comes later finds no collection.
+        """
+        bucket, _, collection_id = uri.rpartition("/collections/")
+        if not isinstance(self._backend, MemoryBasedStorage):
+            self._execute(EXCLUSIVE_LOCK, collection_id=collection_id, bucket=bucket)
+
+    def _execute(self, statement: str, **parameters: Any) -> int:
+        from sqlalchemy import text
+
+        with self._backend.client.connect() as session:
+            return int(session.execute(text(statement), parameters).rowcount)
+
+    def _put_in_memory(self, uri: RecordURI, link: Link) -> bool:
+        try:
+            self._backend.get("collection", uri.bucket, uri.collection_id)
+        except ObjectNotFoundError:
+            return False
+        Objects(self._backend, "attachment").put(link.parent, link.id, link.dump())
+        return True

@@ -1,0 +1,101 @@
+"""Queries of the index: which files a record has, and which records have a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kinto.core.storage import Filter, Sort
+from kinto.core.utils import COMPARISON
+
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.lives import current_life
+from kinto_attachment.index.objects import Objects, batches, digest_of
+from kinto_attachment.kinto_types import StorageBackend
+
+DIGEST_LENGTH = 64
+FEW_RECORDS = 50  # Up to that many are looked up one by one.
+ANY = "attachments:*"
+
+
+class LinkQueries:
+    """What :class:`Links` can be asked, in the caller's transaction."""
+
+    def __init__(self, backend: StorageBackend, page_size: int) -> None:
+        self.page_size = page_size  # Kinto's ``storage_max_fetch_size``.
+        self._rows = Objects(backend, "attachment")
+
+    def of_record(self, record: str) -> list[Link]:
+        """The links of a record, in any state."""
+        rows = self._rows.list(f"attachments:{record}")
+        return [Link.load(row) for row in rows]
+
+    def of_records(self, collection: str, ids: list[str]) -> list[Link]:
+        """The links of several records; ``collection`` is a URI."""
+        records = [f"{collection}/records/{object_id}" for object_id in ids]
+        if len(records) <= FEW_RECORDS:
+            return [link for record in records for link in self.of_record(record)]
+        rows = []
+        for batch in batches(records):
+            rows += self._rows.list(
+                f"attachments:{collection}/records/*", Filter("record", batch, COMPARISON.IN)
+            )
+        return [Link.load(row) for row in rows]
+
+    def is_of_earlier_life(self, link: Link) -> bool:
+        """Whether a file was kept before the record was deleted and created again.
+
+        Links of earlier releases do not tell by themselves, but in comparison with others.
+        """
+        if link.ended or link.life or link.state != "kept":
+            return bool(link.ended)
+        return bool(current_life(self.of_record(link.record)))
+
+    def of_key(self, key: str) -> list[Link]:
+        """The links of a file."""
+        digest = digest_of(key)
+        rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
+        return [link for link in map(Link.load, rows) if link.key == key]
+
+    def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
+        """All links of records whose URI starts with ``prefix``, a page at a time.
+
+        Kinto's storage returns a limited number of objects. A full page is queried again in
+        sixteen parts, by the next hexadecimal digit of the ids; so links may be dropped during
+        the iteration. ``within`` are the first digits of the ids, to get a part of the links.
+        """
+        rows = self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("id", within, COMPARISON.MIN),
+            Filter("id", f"{within}g", COMPARISON.LT),
+        )
+        if len(rows) >= self.page_size and len(within) == DIGEST_LENGTH:
+            yield from self._under_of_one_file(prefix, within)
+        elif len(rows) >= self.page_size:
+            for digit in "0123456789abcdef":
+                yield from self.under(prefix, within + digit)
+        elif rows:
+            # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
+            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+
+    def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
+        """The same for a single file that has more links than a page holds."""
+        last = ""
+        while rows := self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
+            Filter("record", last, COMPARISON.GT),
+            sorting=[Sort("record", 1)],
+            limit=self.page_size,
+        ):
+            last = rows[-1]["record"]
+            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+
+    def without_links(self, keys: list[str]) -> set[str]:
+        """The keys among ``keys`` that have no link."""
+        ids = {key: digest_of(key) for key in keys}
+        linked: set[str] = set()
+        for batch in batches(ids.values()):
+            both = {*batch, *(f"{digest}-shared" for digest in batch)}
+            rows = self._rows.list(ANY, Filter("id", both, COMPARISON.IN))
+            linked.update(row["key"] for row in rows)
+        return set(keys) - linked

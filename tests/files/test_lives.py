@@ -1,0 +1,181 @@
+"""Kept files belong to the life of a record, not to its name: namesakes do not see them.
+
+A table of the ways in which a life ends, and of the namesakes that somebody else makes then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kinto_attachment.maintenance.gc import gc
+from tests.support import lingering
+from tests.support.application import (
+    ALICE,
+    ANONYMOUS,
+    BOB,
+    BUCKET,
+    COLLECTION,
+    RECORD,
+    attach,
+    put,
+    put_raw,
+    read,
+    stored_files,
+)
+from tests.support.backends import ON_DATABASES, Build
+
+pytestmark = ON_DATABASES
+
+EVERYONE = {"read": ["system.Everyone"]}
+# Bob may make what alice had. The record's own permissions are gone with it.
+OPEN = {"record:create": ["system.Authenticated"]}
+OPEN_BUCKET = {"collection:create": ["system.Authenticated"]}
+
+
+def delete(*paths: str) -> Callable[[Any], None]:
+    def ending(app: Any) -> None:
+        for path in paths:
+            app.delete(path, headers=ALICE)
+
+    return ending
+
+
+def batch(*parts: tuple[str, str, Any]) -> Callable[[Any], None]:
+    def ending(app: Any) -> None:
+        requests = [
+            {"method": method, "path": f"/v1{path}", **({"body": body} if body else {})}
+            for method, path, body in parts
+        ]
+        answer = app.post_json("/batch", {"requests": requests}, headers=ALICE)
+        assert all(part["status"] < 300 for part in answer.json["responses"])
+
+    return ending
+
+
+def plugin(*uris: str) -> Callable[[Any], None]:
+    def ending(app: Any) -> None:
+        assert app.post_json("/withdraw", {"uris": uris}).json == {"deleted": len(uris)}
+
+    return ending
+
+
+URL = f"{RECORD}/attachment"
+UPLOAD = ("PUT", f"{URL}?filename=third.json", {"third": "secret"})
+ENDINGS = {
+    "record": delete(RECORD),
+    "records": delete(f"{COLLECTION}/records"),
+    "attachment, then record": delete(URL, RECORD),
+    "collection": delete(COLLECTION),
+    "collections": delete(f"{BUCKET}/collections"),
+    "record, then collection": delete(RECORD, COLLECTION),
+    "bucket": delete(BUCKET),
+    "buckets": delete("/buckets"),
+    "record, then bucket": delete(RECORD, BUCKET),
+    "batch: record": batch(("DELETE", RECORD, None)),
+    "batch: upload, record": batch(UPLOAD, ("DELETE", RECORD, None)),
+    "batch: attachment, record": batch(("DELETE", URL, None), ("DELETE", RECORD, None)),
+    "batch: collection": batch(UPLOAD, ("DELETE", COLLECTION, None)),
+    "batch: record, collection": batch(("DELETE", RECORD, None), ("DELETE", COLLECTION, None)),
+    "batch: bucket": batch(UPLOAD, ("DELETE", BUCKET, None)),
+    "plugin: record": plugin(RECORD),
+    "plugin: collection": plugin(COLLECTION),
+    "plugin: bucket": plugin(BUCKET),
+}
+
+
+def record_only(app: Any) -> bytes | None:
+    put(app, RECORD, BOB, data={}, permissions=EVERYONE)
+    return None
+
+
+def record_of_a_list(app: Any) -> bytes | None:
+    body = {"data": {"id": "r"}, "permissions": EVERYONE}
+    app.post_json(f"{COLLECTION}/records", body, headers=BOB, status=201)
+    return None
+
+
+def upload(app: Any) -> bytes | None:
+    attach(app, content=b"of bob", headers=BOB, permissions=EVERYONE, status=201)
+    return b"of bob"
+
+
+def raw_upload_and_replacement(app: Any) -> bytes | None:
+    put_raw(app, content=b"of bob", headers=BOB, status=201)
+    attach(app, content=b"newer", headers=BOB, permissions=EVERYONE, status=200)
+    return b"newer"
+
+
+def upload_and_removal(app: Any) -> bytes | None:
+    upload(app)
+    app.delete(URL, headers=BOB, status=204)
+    return None
+
+
+NAMESAKES = (
+    record_only,
+    record_of_a_list,
+    upload,
+    raw_upload_and_replacement,
+    upload_and_removal,
+)
+
+
+@pytest.fixture(params=["keep_old_files", "linger"])
+def rule(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The setting by which files outlive their record."""
+    return {request.param: {"keep_old_files": "true", "linger": "1h"}[request.param]}
+
+
+@pytest.fixture
+def app(build: Build, rule: dict[str, str]) -> Any:
+    app = build({"includes": "tests.support.publishing"}, **rule)
+    make_parents(app, ALICE)
+    yield app
+    lingering.end(app)
+
+
+def make_parents(app: Any, headers: dict[str, str]) -> None:
+    """Bucket and collection; what is there stays whose it is."""
+    for uri, permissions in ((BUCKET, OPEN_BUCKET), (COLLECTION, OPEN)):
+        there = app.get(uri, headers=ALICE, status="*")
+        if there.status_int != 200 or headers is ALICE:
+            put(app, uri, headers, data={}, permissions=permissions)
+
+
+def assert_unreadable(app: Any, keys: set[str], content: bytes | None) -> None:
+    """Nobody reads these files, and the record has this one or none."""
+    for key in keys:
+        path = f"/attachments/{key}"
+        app.get(path, headers=BOB, status=404)
+        app.get(path, headers=ALICE, status=404)
+        app.head(path, headers=ANONYMOUS, status=401)
+    if content is None:
+        app.get(URL, headers=BOB, status=404)
+        app.head(URL, headers=BOB, status=404)
+    else:
+        assert read(app, headers=BOB) == content
+
+
+def collect(app: Any) -> None:
+    report = gc(app.app.registry, grace=timedelta(seconds=-1), pause=timedelta(0))
+    assert not report.errors + report.unlinked + report.dangling
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_namesakes_see_nothing_of_what_was_there(app: Any, end: Callable[[Any], None]) -> None:
+    for content in (b"secret", b"newer secret"):
+        attach(app, content=content)
+    end(app)
+    for namesake in NAMESAKES:
+        keys = stored_files(app)
+        assert len(keys) >= 2
+        make_parents(app, BOB)
+        content = namesake(app)
+        assert_unreadable(app, keys, content)
+        collect(app)
+        assert keys <= stored_files(app)
+        app.delete(RECORD, headers=BOB)
