@@ -1,0 +1,124 @@
+"""Lives that end while somebody uploads: nothing stays that a namesake could read.
+
+The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import invariants, races, sampling
+from tests.support.application import (
+    ALICE,
+    ANONYMOUS,
+    BOB,
+    BUCKET,
+    COLLECTION,
+    RECORD,
+    attach,
+    clear,
+    put,
+    stored_files,
+)
+from tests.support.interleavings import Orders, Stage
+from tests.support.races import delete_collection, delete_record, remove, replace
+from tests.support.services import PostgreSQL
+
+EVERYONE = {"read": ["system.Everyone"]}
+OPEN = {"collection:create": ["system.Authenticated"]}
+NEW = f"{COLLECTION}/records/new"
+ALSO = ["collection", "bucket"]
+EXPECTED = {*races.EXPECTED, 403}  # 403: the bucket is gone.
+ONE_IN = 8  # Of the moments at which one request can interrupt another; all in tests-all.
+
+Act = Callable[[Any], Any]
+
+
+def delete_bucket(app: Any) -> Any:
+    return app.delete(BUCKET, headers=ALICE, status="*")
+
+
+def upload(app: Any) -> Any:
+    """To a record that does not exist."""
+    return attach(app, NEW, content=b"of alice", status="*")
+
+
+def rename(app: Any) -> Any:
+    body = {"data": {"filename": "renamed.txt"}}
+    return app.patch_json(f"{RECORD}/attachment", body, headers=ALICE, status="*")
+
+
+WRITES = [replace, upload, remove, rename]
+DELETIONS = [delete_record, delete_collection, delete_bucket]
+
+
+@pytest.fixture(scope="module")
+def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, keep_old_files="true") as app:
+        yield app
+
+
+def start(app: Any) -> None:
+    clear(app)
+    make_parents(app, ALICE)
+    for content in (b"first", b"second"):
+        attach(app, content=content)
+
+
+def make_parents(app: Any, headers: dict[str, str]) -> None:
+    """Bucket and collection; what is there stays whose it is."""
+    for uri in (BUCKET, COLLECTION):
+        if app.get(uri, headers=ALICE, status="*").status_int != 200:
+            put(app, uri, headers, data={}, permissions=OPEN if uri == BUCKET else EVERYONE)
+
+
+def be_a_namesake(app: Any) -> None:
+    """Bob makes what is gone; alice had lost what there was of it by then."""
+    if app.get(COLLECTION, headers=ALICE, status="*").status_int != 200:
+        make_parents(app, BOB)
+        assert app.get(f"{COLLECTION}/records", headers=BOB).json["data"] == []
+    for record in (RECORD, NEW):
+        app.delete(record, headers=ALICE, status="*")
+        answer = app.put_json(record, {"data": {}}, headers=BOB, status="*")
+        if answer.status_int == 403:  # The collection is still alice's.
+            put(app, record, ALICE)
+
+
+def readable(app: Any) -> list[str]:
+    found = []
+    for key in sorted(stored_files(app)):
+        path = f"/attachments/{key}"
+        answers = [app.get(path, headers=who, status="*") for who in (BOB, ALICE, ANONYMOUS)]
+        if any(answer.status_int == 200 for answer in answers):
+            found.append(key)
+    for record in (RECORD, NEW):
+        if app.get(f"{record}/attachment", headers=BOB, status="*").status_int == 200:
+            found.append(record)
+    return found
+
+
+@pytest.mark.parametrize("end", DELETIONS, ids=lambda act: act.__name__)
+@pytest.mark.parametrize("write", WRITES, ids=lambda act: act.__name__)
+def test_nothing_is_left_for_a_namesake(app: Any, write: Act, end: Act) -> None:
+    one_in = sampling.one_in(ONE_IN)
+    first = sampling.start(f"{write.__name__} {end.__name__}", one_in)
+    orders = Orders(preemptions=1, one_in=one_in, first=first)
+    with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
+        for order in orders:
+            start(app)
+            with stage.watching():
+                outcomes = stage.play([lambda: write(app), lambda: end(app)], order)
+            told = "\n".join([*map(repr, outcomes), *stage.trace])
+            for outcome in outcomes:
+                assert getattr(outcome, "status_int", None) in EXPECTED, told
+            be_a_namesake(app)
+            assert not readable(app), told
+            invariants.collect(app.app.registry)
+            assert not invariants.left(app.app.registry), told
+            assert len(stored_files(app)) >= 2, told
+    assert orders.count > 2
