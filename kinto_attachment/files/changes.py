@@ -89,6 +89,8 @@ class _Changes:
             self.check_unchanged(change, current, life)
             return
         self.check_precondition(change, current)
+        if change.new is None and change.old is not None and not (change.deleted or current):
+            self.check_collection(change)
         key = self.plan_file(change, current, life) if change.new is not None else None
         for link in living:
             # A replaced record keeps the links of files from before its current one.
@@ -209,6 +211,14 @@ class _Changes:
                 errno=ERRORS.MODIFIED_MEANWHILE,
                 message="Resource was modified meanwhile",
             )
+
+    def check_collection(self, change: RecordChange) -> None:
+        """Refuse to bring a record back, without its attachment, whose collection was deleted.
+
+        :raises AttachmentGone: the collection is gone.
+        """
+        if not self.links.collections.exists(RecordURI.parse(change.record).collection):
+            raise AttachmentGone("The collection was deleted meanwhile.")
 
     def check_unchanged(self, change: RecordChange, current: list[Link], life: str) -> None:
         """Refuse an update that brings back what was replaced or removed in the meantime.

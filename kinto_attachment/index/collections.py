@@ -53,7 +53,7 @@ class Collections:
         """
         uri = RecordURI.parse(link.record)
         if isinstance(self._backend, MemoryBasedStorage):
-            return self._put_in_memory(uri, link)
+            return self._put_in_memory(uri.collection, link)
         written = self._execute(
             INSERT.format(lock=SHARED_LOCK if is_new else ""),
             id=link.id,
@@ -74,16 +74,22 @@ class Collections:
         if not isinstance(self._backend, MemoryBasedStorage):
             self._execute(EXCLUSIVE_LOCK, collection_id=collection_id, bucket=bucket)
 
+    def exists(self, uri: str) -> bool:
+        bucket, _, collection_id = uri.rpartition("/collections/")
+        try:
+            self._backend.get("collection", bucket, collection_id)
+        except ObjectNotFoundError:
+            return False
+        return True
+
     def _execute(self, statement: str, **parameters: Any) -> int:
         from sqlalchemy import text
 
         with self._backend.client.connect() as session:
             return int(session.execute(text(statement), parameters).rowcount)
 
-    def _put_in_memory(self, uri: RecordURI, link: Link) -> bool:
-        try:
-            self._backend.get("collection", uri.bucket, uri.collection_id)
-        except ObjectNotFoundError:
+    def _put_in_memory(self, collection: str, link: Link) -> bool:
+        if not self.exists(collection):
             return False
         Objects(self._backend, "attachment").put(link.parent, link.id, link.dump())
         return True

@@ -17,6 +17,7 @@ from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
 from kinto_attachment.maintenance.shards import WHOLE
 from kinto_attachment.metadata import FIELD
+from kinto_attachment.uris import RecordURI
 
 LINKS_AT_ONCE = 100  # In a transaction, which locks their files.
 
@@ -80,8 +81,7 @@ class _Completion:
         return link
 
     def ended(self, link: Link) -> Link:
-        collection = link.record.rpartition("/records/")[0]
-        is_there = records.exists(self.registry, collection)
+        is_there = self.links.collections.exists(RecordURI.parse(link.record).collection)
         return self.lives.end(link, "record" if is_there else "collection")
 
     def compared(self, link: Link) -> Link:

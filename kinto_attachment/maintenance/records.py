@@ -9,7 +9,6 @@ from typing import Any
 
 import transaction
 from kinto.core.storage import Filter, Sort
-from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.objects import batches
@@ -64,16 +63,6 @@ def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | N
             )
             found |= {f"{collection}/records/{row['id']}": row for row in rows}
     return found
-
-
-def exists(registry: Registry, collection: str) -> bool:
-    """Whether there is a collection with this URI, in the caller's transaction."""
-    bucket, _, object_id = collection.rpartition("/collections/")
-    try:
-        registry.storage.get("collection", bucket, object_id)
-    except ObjectNotFoundError:
-        return False
-    return True
 
 
 def _all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any
@@ -88,6 +89,21 @@ class Records:
             self._write(name, None)
             for link in self._current(name):
                 self.links.retain(link, "kept")
+
+    def rename(self, name: str) -> Any:
+        with transaction.manager:
+            try:
+                record = self.registry.storage.get("record", parent(name), "r")
+            except ObjectNotFoundError:
+                return "nothing"
+            self._write(name, record["key"])
+            for link in self._current(name):
+                self.links.update(dataclasses.replace(link, filename="renamed"))
+
+    def revise(self) -> Any:
+        """What reindex does with links of an earlier release."""
+        with transaction.manager:
+            return self.links.revise(FILE, lambda link: dataclasses.replace(link, created=1))
 
     def copy(self, source: str, target: str, *, is_known: bool = False) -> Any:
         with transaction.manager:
@@ -225,6 +241,10 @@ def keep(name: str) -> Act:
     return lambda records: records.keep(name)
 
 
+def rename(name: str) -> Act:
+    return lambda records: records.rename(name)
+
+
 def copy(source: str, target: str) -> Act:
     return lambda records: records.copy(source, target)
 
@@ -281,6 +301,13 @@ TWO = {
     "kept, last link": ("a b", [keep("a"), delete("b")]),
     "replaced, copy": ("a", [replace("a"), copy("a", "b")]),
     "replaced, copied back": ("a b", [replace("a"), copy("b", "a")]),
+    "renamed, copy": ("a", [rename("a"), copy("a", "b")]),
+    "renamed, other link": ("a b", [rename("a"), delete("b")]),
+    "revised, last link": ("a", [Records.revise, delete("a")]),
+    "revised, replaced": ("a", [Records.revise, replace("a")]),
+    "revised, kept": ("a", [Records.revise, keep("a")]),
+    "revised, copy": ("a", [Records.revise, copy("a", "b")]),
+    "revised, shared link": ("a b", [Records.revise, delete("a")]),
 }
 MORE = {
     "three droppers": ("a b c", [delete("a"), delete("b"), delete("c")]),
