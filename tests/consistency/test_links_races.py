@@ -99,6 +99,7 @@ class Records:
             self._write(name, record["key"])
             for link in self._current(name):
                 self.links.update(dataclasses.replace(link, filename="renamed"))
+        return "renamed"
 
     def revise(self) -> Any:
         """What reindex does with links of an earlier release."""
