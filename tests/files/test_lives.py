@@ -5,11 +5,13 @@ A table of the ways in which a life ends, and of the namesakes that somebody els
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import transaction
 
 from kinto_attachment.maintenance.gc import gc
 from tests.support import lingering
@@ -19,9 +21,11 @@ from tests.support.application import (
     BOB,
     BUCKET,
     COLLECTION,
+    OTHER,
     RECORD,
     attach,
     put,
+    put_collection,
     put_raw,
     read,
     stored_files,
@@ -179,3 +183,115 @@ def test_namesakes_see_nothing_of_what_was_there(app: Any, end: Callable[[Any], 
         collect(app)
         assert keys <= stored_files(app)
         app.delete(RECORD, headers=BOB)
+
+
+@pytest.mark.parametrize(
+    "end", [RECORD, COLLECTION, BUCKET], ids=["record", "collection", "bucket"]
+)
+def test_public_files_of_an_ended_life_are_served_to_nobody(build: Build, end: str) -> None:
+    app = build(keep_old_files="true", public="true")
+    make_parents(app, ALICE)
+    for content in (b"first", b"second"):
+        attach(app, content=content)
+    for key in stored_files(app):
+        assert app.get(f"/attachments/{key}", headers=ANONYMOUS).status_int == 200
+    app.delete(end, headers=ALICE)
+    for key in stored_files(app):
+        for headers in (ALICE, ANONYMOUS):
+            app.get(f"/attachments/{key}", headers=headers, status=404)
+    make_parents(app, BOB)
+    put(app, RECORD, BOB, permissions=EVERYONE)
+    for key in stored_files(app):
+        app.get(f"/attachments/{key}", headers=ANONYMOUS, status=404)
+
+
+def test_a_default_bucket_of_that_id_shows_nothing(build: Build) -> None:
+    """Users may create a bucket with the id of somebody else's default bucket."""
+    app = build(keep_old_files="true")
+    record = "/buckets/default/collections/c/records/r"
+    for content in (b"first", b"second"):
+        attach(app, record, content=content)
+    bucket = app.get("/buckets/default", headers=ALICE).json["data"]["id"]
+    app.delete("/buckets/default", headers=ALICE)
+    keys = stored_files(app)
+    assert len(keys) == 2
+    put_collection(app, f"/buckets/{bucket}/collections/c", headers=BOB)
+    put(app, record.replace("default", bucket), BOB, permissions=EVERYONE)
+    for key in keys:
+        app.get(f"/attachments/{key}", headers=BOB, status=404)
+        app.get(f"/attachments/{key}", headers=ALICE, status=404)
+
+
+def test_a_flush_leaves_nothing(build: Build) -> None:
+    app = build(keep_old_files="true")
+    for content in (b"first", b"second"):
+        attach(app, content=content)
+    app.delete(RECORD, headers=ALICE)
+    app.post("/__flush__", headers=ALICE, status=202)
+    assert not stored_files(app)
+
+
+def test_a_record_that_is_made_again_in_one_batch_begins_a_new_life(app: Any) -> None:
+    for content in (b"first", b"second"):
+        attach(app, content=content)
+    keys = stored_files(app)
+    batch(
+        ("PUT", OTHER, {"data": {}}),  # Kinto reorders events: the creations come first.
+        ("DELETE", RECORD, None),
+        ("PUT", f"{URL}?filename=new.json", {"new": 1}),
+        ("PATCH", RECORD, {"permissions": EVERYONE}),
+    )(app)
+    assert read(app, headers=ANONYMOUS) == b'{"new":1}'
+    for key in keys:
+        app.get(f"/attachments/{key}", headers=ALICE, status=404)
+        app.get(f"/attachments/{key}", headers=ANONYMOUS, status=401)
+    with transaction.manager:
+        links = app.app.registry.attachment_links.of_record(RECORD)
+    assert {link.key for link in links if not link.ended} == stored_files(app) - keys
+
+
+def test_files_of_a_living_record_stay_readable(build: Build) -> None:
+    app = build(keep_old_files="true")
+    for content in (b"first", b"second"):
+        attach(app, content=content)
+    first_keys = stored_files(app)
+    app.delete(URL, headers=ALICE)
+    put(app, RECORD, data={"title": "without"})
+    attach(app, content=b"third")
+    for key in first_keys:
+        assert app.get(f"/attachments/{key}", headers=ALICE).status_int == 200
+    with transaction.manager:
+        links = app.app.registry.attachment_links.of_record(RECORD)
+    assert len({link.life for link in links}) == 1
+    by_age = sorted(links, key=lambda link: link.attached)
+    assert [link.state for link in by_age] == ["kept", "kept", "current"]
+
+
+def test_lives_of_one_record_stay_apart(build: Build) -> None:
+    app = build(keep_old_files="true")
+    for _ in range(3):
+        attach(app)
+        attach(app)
+        app.delete(RECORD, headers=ALICE)
+    app.delete(COLLECTION, headers=ALICE)
+    put_collection(app)
+    attach(app)
+    with transaction.manager:
+        links = app.app.registry.attachment_links.of_record(RECORD)
+    lives = Counter((link.life, link.ended) for link in links)
+    assert sorted(lives.values()) == [1, 2, 2, 2]
+    assert Counter(ended for _, ended in lives) == {"collection": 3, "": 1}
+
+
+@pytest.mark.parametrize("end", [RECORD, COLLECTION])
+def test_what_was_kept_before_is_not_deleted_with_a_namesake(build: Build, end: str) -> None:
+    """Though old files are not kept any more."""
+    keeping = build(keep_old_files="true")
+    attach(keeping)
+    keys = stored_files(keeping)
+    keeping.delete(end, headers=ALICE)
+    app = build()
+    put_collection(app)
+    attach(app, content=b"new")
+    app.delete(end, headers=ALICE)
+    assert stored_files(app) == keys
