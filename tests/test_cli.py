@@ -1,4 +1,4 @@
-"""The command ``kinto-attachment``, as a process: what it prints, and its exit codes."""
+"""The command ``kinto-attachment``: what it prints, and its exit codes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 import pty
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pyramid.threadlocal import manager
 
 from kinto_attachment import cli
 
@@ -34,9 +38,38 @@ def ini(tmp_path: Path, files: Path) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    returncode: int | str | None
+    stdout: str
+    stderr: str
+
+
+def run_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kinto_attachment.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, which is quicker: for what is not about processes."""
+
+    def run(*arguments: str | Path) -> Done:
+        code: int | str | None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="HTTPS is not enabled")
+            try:
+                code = cli.main([*map(str, arguments)])
+            except SystemExit as stopped:
+                code = stopped.code
+            finally:
+                manager.clear()  # What is active at the end of a command stays so.
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 def stray(files: Path, age: timedelta = timedelta(hours=2)) -> Path:
@@ -49,12 +82,12 @@ def stray(files: Path, age: timedelta = timedelta(hours=2)) -> Path:
 
 
 def test_a_clean_server(ini: Path) -> None:
-    done = run("gc", "--ini", ini, "--dry-run")
+    done = run_process("gc", "--ini", ini, "--dry-run")
     assert done.returncode == 0
     assert "unlinked: 0" in done.stdout
 
 
-def test_a_dry_run_that_finds_something_says_so(ini: Path, files: Path) -> None:
+def test_a_dry_run_that_finds_something_says_so(ini: Path, files: Path, run: Run) -> None:
     path = stray(files)
     done = run("gc", "--ini", ini, "--dry-run")
     assert done.returncode == 1
@@ -64,22 +97,20 @@ def test_a_dry_run_that_finds_something_says_so(ini: Path, files: Path) -> None:
 
 def test_gc_deletes_and_reports_as_json(ini: Path, files: Path) -> None:
     path = stray(files)
-    done = run("gc", "--ini", ini, "--json")
+    done = run_process("gc", "--ini", ini, "--json")
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert (report["unlinked"], report["freed"], report["errors"]) == ([STRAY], 5, [])
     assert not path.exists()
 
 
-def test_the_grace_period_is_an_hour_unless_told(ini: Path, files: Path) -> None:
-    path = stray(files, age=timedelta(minutes=50))
-    assert run("gc", "--ini", ini).returncode == 0
-    assert path.exists()
-    assert run("gc", "--ini", ini, "--grace", "45m").returncode == 0
-    assert not path.exists()
+def test_the_grace_period_is_an_hour_unless_told(ini: Path, files: Path, run: Run) -> None:
+    stray(files, age=timedelta(minutes=50))
+    assert "unlinked: 0" in run("gc", "--ini", ini, "--dry-run").stdout
+    assert "unlinked: 1" in run("gc", "--ini", ini, "--dry-run", "--grace", "45m").stdout
 
 
-def test_a_failing_storage_is_an_error(ini: Path, files: Path) -> None:
+def test_a_failing_storage_is_an_error(ini: Path, files: Path, run: Run) -> None:
     settings = ini.read_text().replace(
         f"base_path = {files}",
         "aws.bucket_name = b\nkinto.attachment.aws.access_key = k\n"
@@ -102,21 +133,21 @@ def test_a_failing_storage_is_an_error(ini: Path, files: Path) -> None:
         ([], "COMMAND"),
     ],
 )
-def test_arguments_that_make_no_sense(arguments: list[str], problem: str) -> None:
+def test_arguments_that_make_no_sense(arguments: list[str], problem: str, run: Run) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_shards(ini: Path, files: Path) -> None:
+def test_shards(ini: Path, files: Path, run: Run) -> None:
     path = stray(files)
     codes = [run("gc", "--ini", ini, "--dry-run", "--shard", f"{n}/2").returncode for n in (1, 2)]
     assert sorted(codes) == [0, 1]
     assert path.exists()
 
 
-def test_reindex_of_nothing(ini: Path) -> None:
+def test_reindex_of_nothing(ini: Path, run: Run) -> None:
     done = run("reindex", "--ini", ini, "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout) == {"records": 0, "linked": 0, "foreign": [], "missing": []}
@@ -156,7 +187,7 @@ def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["upload", "download"])
-def test_the_client_s_commands_are_there(command: str) -> None:
+def test_the_client_s_commands_are_there(command: str, run: Run) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert "--collection" in done.stdout

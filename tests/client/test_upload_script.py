@@ -28,7 +28,7 @@ from tests.support.scripts import AUTH, ROOT, Press, Script
 
 LARGE = random.Random(1).randbytes(3_000_000)
 GIB = 1024**3
-HUGE = GIB // 4 // one_in(2)
+HUGE = GIB // 4 // one_in(5)
 MANY = 120 // one_in(2)  # More than are looked up in one request: 50.
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support import invariants, live
-from tests.support.application import BUCKET, COLLECTION
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
@@ -17,59 +16,66 @@ ROUNDS = 12 // one_in(3)
 UPLOADERS = 4
 
 
-@pytest.mark.parametrize(
-    ("victim", "keep"),
-    [
-        (COLLECTION, "false"),
-        (COLLECTION, "true"),
-        (BUCKET, "false"),
-        (f"{COLLECTION}/records", "false"),
-    ],
-)
-def test_deletions_meet_uploads(
-    postgresql: PostgreSQL, tmp_path: Path, victim: str, keep: str
-) -> None:
-    storage = {"base_path": str(tmp_path / "files"), "keep_old_files": keep}
+@pytest.fixture(scope="module")
+def server(
+    postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[live.Server]:
+    files = str(tmp_path_factory.mktemp("files"))
+    storage = {"base_path": files, "resources.kept.keep_old_files": "true"}
     database = postgresql.create_database()
     with live.kinto(storage, database=database, threads=8) as server:
-        answers: Counter[tuple[str, int]] = Counter()
-        done = threading.Event()
+        yield server
 
-        def upload(number: int) -> None:
-            with live.Client(server) as client:
-                count = 0
-                while not done.is_set():
-                    uri = f"{COLLECTION}/records/r{number}-{count % 3}"
-                    status, _, _ = client.attach(uri, f"{number}-{count}".encode())
-                    answers["upload", status] += 1
-                    if status == 404:  # The answer to a body that is not read may end it.
-                        client.connection.close()
-                    count += 1
 
-        uploaders = [threading.Thread(target=upload, args=(n,)) for n in range(UPLOADERS)]
+@pytest.mark.parametrize(
+    ("bucket", "victim"),
+    [
+        ("/buckets/collection", "/collections/c"),
+        ("/buckets/kept", "/collections/c"),
+        ("/buckets/bucket", ""),
+        ("/buckets/records", "/collections/c/records"),
+    ],
+)
+def test_deletions_meet_uploads(server: live.Server, bucket: str, victim: str) -> None:
+    collection = f"{bucket}/collections/c"
+    answers: Counter[tuple[str, int]] = Counter()
+    done = threading.Event()
+
+    def upload(number: int) -> None:
         with live.Client(server) as client:
-            for uri in (BUCKET, COLLECTION):
-                client.put(uri)
+            count = 0
+            while not done.is_set():
+                uri = f"{collection}/records/r{number}-{count % 3}"
+                status, _, _ = client.attach(uri, f"{number}-{count}".encode())
+                answers["upload", status] += 1
+                if status == 404:  # The answer to a body that is not read may end it.
+                    client.connection.close()
+                count += 1
+
+    uploaders = [threading.Thread(target=upload, args=(n,)) for n in range(UPLOADERS)]
+    with live.Client(server) as client:
+        for uri in (bucket, collection):
+            client.put(uri)
+        for uploader in uploaders:
+            uploader.start()
+        try:
+            for _ in range(ROUNDS):
+                before = answers["upload", 200]
+                while answers["upload", 200] < before + 5:  # Replacements, that is.
+                    done.wait(0.01)
+                status, _, _ = client.request("DELETE", bucket + victim)
+                answers["delete", status] += 1
+                for uri in (bucket, collection):
+                    client.put(uri)
+        finally:
+            done.set()
             for uploader in uploaders:
-                uploader.start()
-            try:
-                for _ in range(ROUNDS):
-                    before = answers["upload", 200]
-                    while answers["upload", 200] < before + 5:  # Replacements, that is.
-                        done.wait(0.01)
-                    status, _, _ = client.request("DELETE", victim)
-                    answers["delete", status] += 1
-                    for uri in (BUCKET, COLLECTION):
-                        client.put(uri)
-            finally:
-                done.set()
-                for uploader in uploaders:
-                    uploader.join()
-        print(answers)
-        assert answers["delete", 200] == ROUNDS, answers
-        refused = {status for what, status in answers if what == "upload"} - {200, 201, 404, 403}
-        assert not refused, answers
-        with invariants.inside(server) as registry:
-            assert not invariants.lost(registry)
-            invariants.collect(registry)
-            assert not invariants.left(registry)
+                uploader.join()
+    print(answers)
+    assert answers["delete", 200] == ROUNDS, answers
+    refused = {status for what, status in answers if what == "upload"} - {200, 201, 404, 403}
+    assert not refused, answers
+    with invariants.inside(server) as registry:
+        assert not invariants.lost(registry)
+        invariants.collect(registry)
+        assert not invariants.left(registry)

@@ -73,7 +73,11 @@ class TestItsTests:
         done = subprocess.run(
             [sys.executable, "-m", program, *given, "-p", "no:cacheprovider", *arguments],
             cwd=folder,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            # And without the plugins of pytest that this project uses.
+            env={
+                **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            },
             capture_output=True,
             text=True,
             timeout=120,

@@ -385,6 +385,16 @@ class TestKeepOldFiles:
         assert stored_files(app) == {key}
 
 
+@ON_POSTGRESQL
+def test_a_new_record_lets_go_of_no_file_that_an_earlier_one_kept(build: Build) -> None:
+    keeping = build(keep_old_files="true")
+    key = key_of(attach(keeping).json)
+    delete_record(keeping)
+    app = build()
+    put(app, RECORD)
+    assert stored_files(app) == {key}
+
+
 class TestBatch:
     def test_deletes_an_attachment(self, app: Any) -> None:
         attach(app)

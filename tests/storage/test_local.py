@@ -562,13 +562,19 @@ class TestReading:
                 storage.open(key)
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 class TestRaces:
     @pytest.mark.parametrize("hard_links", [True, False])
-    def test_one_of_several_processes_wins_each_key(self, base: Path, hard_links: bool) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(3, mp_context=spawn) as pool:
-            jobs = [pool.submit(win, str(base), number, hard_links) for number in range(3)]
-            won = [job.result(timeout=60) for job in jobs]
+    def test_one_of_several_processes_wins_each_key(
+        self, base: Path, pool: ProcessPoolExecutor, hard_links: bool
+    ) -> None:
+        jobs = [pool.submit(win, str(base), number, hard_links) for number in range(3)]
+        won = [job.result(timeout=60) for job in jobs]
         storage = LocalStorage(str(base))
         assert sorted(key for keys in won for key in keys) == sorted(map(str, range(200)))
         for number, keys_won in enumerate(won):
@@ -576,10 +582,9 @@ class TestRaces:
         assert list(storage.list_unfinished()) == []
 
     def test_without_hard_links_nobody_comes_between_a_look_and_a_rename(
-        self, base: Path, monkeypatch: pytest.MonkeyPatch
+        self, base: Path, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         storage = LocalStorage(str(base), durable=False)
-        spawn = multiprocessing.get_context("spawn")
         rename = os.rename
 
         def rename_late(source: str, target: str) -> None:
@@ -591,9 +596,8 @@ class TestRaces:
         others: list[Future[list[str]]] = []
         monkeypatch.setattr(os, "link", refuse(errno.EPERM))
         monkeypatch.setattr(os, "rename", rename_late)
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            put(storage, "0", b"0")
-            assert others[0].result(timeout=60) == [], "two writers have one key"
+        put(storage, "0", b"0")
+        assert others[0].result(timeout=60) == [], "two writers have one key"
         assert contents(storage, "0") == b"0"
         assert list(storage.list_unfinished()) == []
 
@@ -613,10 +617,12 @@ def waits_for_a_lock(pool: ProcessPoolExecutor) -> bool:
     return not pids.isdisjoint(pool._processes)
 
 
+LINK = os.link
+
+
 def win(base: str, number: int, hard_links: bool, count: int = 200) -> list[str]:
     """Write keys in one order with other processes, and return those that were not taken."""
-    if not hard_links:
-        os.link = refuse(errno.EPERM)  # type: ignore[assignment]
+    os.link = LINK if hard_links else refuse(errno.EPERM)  # type: ignore[assignment]
     storage = LocalStorage(base, durable=False)
     won = []
     for key in map(str, range(count)):

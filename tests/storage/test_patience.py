@@ -15,6 +15,7 @@ import pytest
 import requests
 from urllib3.connection import HTTPConnection
 
+from kinto_attachment.storage import gcloud_bucket
 from tests.support import live
 from tests.support.application import (
     ALICE,
@@ -60,6 +61,8 @@ def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
                 options.setdefault("aws.num_retries", "2")
             else:
                 monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+                # For how long failed calls are repeated at least; by default, 2.5 s.
+                monkeypatch.setattr(gcloud_bucket, "CLEANUP_BUDGET", TIMEOUT)
                 options = {"gcloud.timeout": str(timeout), **options}
             app = make_app({**storage, "downloads": "proxy", **options}, MEMORY)
             stack.callback(app.app.registry.attachment_storage.close)

@@ -101,7 +101,7 @@ OPERATIONS: list[Operation] = [
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 
 
-ONE_IN = 3  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 4  # Of the moments at which one request can interrupt another; all in tests-all.
 
 
 def some_orders(name: str) -> Orders:

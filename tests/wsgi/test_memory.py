@@ -16,7 +16,7 @@ import pytest
 from tests.support import live
 
 MIB = 1024 * 1024
-SIZE = 256 * MIB
+SIZE = 144 * MIB
 LIMIT = 64 * MIB  # Less than a copy of the file, or of half of it.
 BLOCK = bytes(range(256)) * (MIB // 256)
 ALICE = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}

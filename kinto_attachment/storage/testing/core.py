@@ -45,6 +45,7 @@ class StorageContract(WritingTests, ReadingTests, KeyTests):
     def test_thousands_are_deleted_at_once(self, storage: Any, folder: str) -> None:
         written = write_many(storage, folder, 1_100)
         storage.write(f"{folder}/z", Source(b"x"), BINARY)
+        self.assert_listed(storage, folder, [*written, f"{folder}/z"])
         assert storage.delete(*written) is True
         self.assert_listed(storage, folder, [f"{folder}/z"])
         assert not any(map(storage.exists, (written[0], written[999], written[1000], written[-1])))
