@@ -1,0 +1,155 @@
+"""Many rows of an earlier release: requests cost the same as without, and reindex stays small.
+
+``make tests`` has some thousand rows, ``make tests-all`` 300,000.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+import tracemalloc
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from kinto_attachment.maintenance.reindex import reindex
+from kinto_attachment.storage import FileStat
+from kinto_attachment.storage.memory import MemoryStorage
+from tests.support import sampling
+from tests.support.application import (
+    ALICE,
+    COLLECTION,
+    attach,
+    forget_database,
+    make_app,
+    postgresql_settings,
+    put_collection,
+)
+from tests.support.services import PostgreSQL
+
+MANY = 300_000
+SOME_IN = 100  # In ``make tests``, one in so many.
+MEBIBYTE = 1024**2
+STORED = datetime(2020, 1, 1, tzinfo=timezone.utc)
+ROWS = f"""
+    ALTER TABLE objects DISABLE TRIGGER ALL;
+    INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
+    SELECT 'r' || n, '{COLLECTION}', 'record', from_epoch(1500000000000 + n),
+           jsonb_build_object('attachment', file || jsonb_build_object(
+               'location', 'http://localhost/v1/attachments/' || n || '.txt')), FALSE
+      FROM generate_series(1, {{count}}) AS n, file;
+    INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
+    SELECT encode(sha256(convert_to(n || '.txt', 'UTF8')), 'hex'),
+           'attachments:{COLLECTION}/records/r' || n, 'attachment', from_epoch(n),
+           file || jsonb_build_object(
+               'key', n || '.txt', 'record', '{COLLECTION}/records/r' || n,
+               'state', 'current'), FALSE
+      FROM generate_series(1, {{count}}) AS n, file;
+    ALTER TABLE objects ENABLE TRIGGER ALL;
+    ANALYZE objects;
+""".replace(
+    ", file;",
+    """, (SELECT '{"filename": "a.txt", "hash": "00", "mimetype": "text/plain", "size": 3}'::jsonb
+           AS file) AS files;""",
+)
+
+
+class FullStorage(MemoryStorage):
+    """A storage that has every file."""
+
+    def stat(self, key: str) -> FileStat:
+        return FileStat(key, 3, STORED)
+
+
+@pytest.fixture
+def database(postgresql: PostgreSQL) -> Iterator[str]:
+    url = postgresql.create_database()
+    yield url
+    forget_database(url)
+    postgresql.drop_database(url)
+
+
+def fill(postgresql: PostgreSQL, url: str, count: int) -> None:
+    name = url.split("?")[0].rsplit("/", 1)[1]
+    postgresql.execute(ROWS.replace("{count}", str(count)), database=name)
+
+
+@contextlib.contextmanager
+def counting(app: Any) -> Iterator[list[str]]:
+    statements: list[str] = []
+
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
+    sqlalchemy.event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield statements
+    finally:
+        sqlalchemy.event.remove(engine, "before_cursor_execute", count)
+
+
+def measure(app: Any, name: str) -> dict[str, tuple[int, float]]:
+    """Statements and median seconds of an upload, a replacement and two deletions."""
+    record = f"{COLLECTION}/records/{name}"
+    calls = {
+        "upload": lambda number: attach(app, f"{record}{number}", b"1"),
+        "replace": lambda number: attach(app, f"{record}{number}", b"2"),
+        "delete the attachment": lambda number: app.delete(
+            f"{record}{number}/attachment", headers=ALICE
+        ),
+        "delete": lambda number: app.delete(f"{record}{number}", headers=ALICE),
+    }
+    found = {}
+    for what, call in calls.items():
+        seconds = []
+        with counting(app) as statements:
+            for number in range(10):
+                start = time.perf_counter()
+                call(number)
+                seconds.append(time.perf_counter() - start)
+        found[what] = len(statements) // 10, statistics.median(seconds)
+    return found
+
+
+def test_requests_cost_the_same_among_many_rows(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    app = make_app({"base_path": str(tmp_path)}, postgresql_settings(database))
+    put_collection(app)
+    measure(app, "warm")
+    before = measure(app, "few")
+    fill(postgresql, database, MANY // sampling.one_in(SOME_IN))
+    after = measure(app, "many")
+    counts = {what: count for what, (count, _) in after.items()}
+    assert counts == {what: count for what, (count, _) in before.items()}
+    assert counts == {"upload": 24, "replace": 27, "delete the attachment": 25, "delete": 17}
+    for what, (_, seconds) in after.items():
+        assert seconds < 5 * before[what][1] + 0.005, (before, after)
+
+
+def test_reindex_completes_many_rows_in_little_memory(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    app = make_app(
+        {"base_path": str(tmp_path)}, postgresql_settings(database), storage_max_fetch_size="500"
+    )
+    put_collection(app)
+    count = MANY // 10 // sampling.one_in(SOME_IN // 5)
+    fill(postgresql, database, count)
+    registry = app.app.registry
+    registry.attachment_storage = registry.attachment_links.storage = FullStorage()
+    tracemalloc.start()
+    report = reindex(registry)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (report.records, report.linked, report.completed) == (count, 0, count)
+    assert peak < 8 * MEBIBYTE
+    with counting(app) as statements:
+        assert reindex(registry).completed == 0
+    assert not [one for one in statements if not one.lstrip().startswith("SELECT")]
