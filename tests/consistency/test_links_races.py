@@ -204,6 +204,8 @@ class Records:
                 found.append(f"{record} has not one link")
             if key and not files.exists(key):
                 found.append(f"{record} has no file")
+        for record in {record for record, _ in current} - rows.keys():
+            found.append(f"a link of {record}, which is gone, is left")
         for link in linked:
             if not link.shared and keys.count(link.key) > 1:
                 found.append(f"{link} is not alone")
