@@ -150,7 +150,13 @@ def test_shards(ini: Path, files: Path, run: Run) -> None:
 def test_reindex_of_nothing(ini: Path, run: Run) -> None:
     done = run("reindex", "--ini", ini, "--json")
     assert done.returncode == 0
-    assert json.loads(done.stdout) == {"records": 0, "linked": 0, "foreign": [], "missing": []}
+    assert json.loads(done.stdout) == {
+        "records": 0,
+        "linked": 0,
+        "completed": 0,
+        "foreign": [],
+        "missing": [],
+    }
 
 
 def test_progress_is_one_line_on_a_terminal(
