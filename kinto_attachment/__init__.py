@@ -48,6 +48,7 @@ from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
 from kinto_attachment.storage import backends
+from kinto_attachment.storage.storages import metric_of
 
 __all__ = [
     "AttachmentAdded",
@@ -82,13 +83,10 @@ def includeme(config: Configurator) -> None:
 def add_storage(config: Configurator, settings: Settings) -> None:
     registry = config.registry
     registry.attachment_settings = settings
-    registry.attachment_storage = backends.register(config, settings)
-    registry.attachment_download_mode = backends.download_mode(
-        registry.attachment_storage, settings
-    )
+    registry.attachment_storages = backends.register(config, settings)
     registry.attachment_links = Links(
         registry.storage,
-        registry.attachment_storage,
+        registry.attachment_storages,
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
     )
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
@@ -103,7 +101,8 @@ def has_default_bucket(config: Configurator) -> bool:
 
 def warn_of_names(config: Configurator, settings: Settings) -> None:
     """Log a warning at the start if the server does not know its own name."""
-    if settings["base_url"] is not None or settings.http_host is not None:
+    own_urls = any(storage["base_url"] is None for storage in settings.storages.values())
+    if not own_urls or settings.http_host is not None:
         return
 
     def warn(event: ApplicationEvent) -> None:
@@ -179,28 +178,30 @@ def add_listeners(config: Configurator) -> None:
 
 
 def add_heartbeat(config: Configurator, settings: Settings) -> None:
-    config.registry.heartbeats["attachments"] = heartbeat.check(
-        config.registry.attachment_storage, readonly=settings.readonly
-    )
+    registry = config.registry
+    for storage in registry.attachment_storages:
+        check = heartbeat.check(storage, readonly=settings.readonly)
+        registry.heartbeats[metric_of(storage.name, "attachments")] = check
+    registry.heartbeats["attachments.storages"] = heartbeat.check_storages(registry)
 
 
 def add_metrics(config: Configurator) -> None:
     def watch(event: ApplicationEvent) -> None:
         registry = event.app.registry
-        watch_execution_time(registry.metrics, registry.attachment_storage, prefix="attachments")
+        for storage in registry.attachment_storages:
+            prefix = metric_of(storage.name, "attachments")
+            watch_execution_time(registry.metrics, storage.files, prefix=prefix)
 
     config.add_subscriber(watch, ApplicationCreated)
 
 
 def add_capability(config: Configurator, settings: Settings) -> None:
-    advertised = settings["extra.base_url"]
     config.add_api_capability(
         "attachments",
         version=__version__,
         description="Attach files to records",
         url=DOCS,
-        base_url=(settings["base_url"] if advertised is None else advertised) or "",
         gzipped=settings["gzipped"],
         max_size=settings["max_size"],
-        **backends.capabilities(config.registry.attachment_storage),
+        **backends.capabilities(config.registry.attachment_storages),
     )

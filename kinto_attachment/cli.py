@@ -55,6 +55,9 @@ def add_gc(commands: Any) -> None:
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="process part I of N, to run in parallel"
     )
+    parser.add_argument(
+        "--storage", metavar="NAME", help="look at one of several storages only (or `default`)"
+    )
     parser.set_defaults(run=run_gc)
 
 
@@ -102,18 +105,25 @@ def duration(text: str) -> timedelta:
 def run_gc(arguments: argparse.Namespace) -> int:
     from kinto_attachment.maintenance.gc import gc
     from kinto_attachment.maintenance.shards import Shard
+    from kinto_attachment.options import storage
 
     try:
         shard = Shard.parse(arguments.shard)
     except ValueError as error:
         print(f"--shard {error}", file=sys.stderr)
         return ERROR
+    registry = bootstrap(arguments.ini)
+    names = [each.title for each in registry.attachment_storages]
+    if arguments.storage not in (None, *names):
+        print(f"--storage should be one of {', '.join(names)}", file=sys.stderr)
+        return ERROR
     with Meter() as meter:
         report = gc(
-            bootstrap(arguments.ini),
+            registry,
             grace=arguments.grace,
             dry_run=arguments.dry_run,
             shard=shard,
+            storage=None if arguments.storage is None else storage(arguments.storage),
             progress=meter.show,
         )
     show(report, as_json=arguments.json)

@@ -119,6 +119,16 @@ class StorageFull(StorageError):
     message = "The file storage has no space left."
 
 
+class StorageNotConfigured(StorageError):
+    """A file is in a storage that the server's settings no longer name.
+
+    The file is not gone (410), and caches should not remember that it is.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The file is in the storage {name!r}, which is not configured.")
+
+
 def modified_meanwhile(existing: dict[str, Any] | None) -> HTTPException:
     """Kinto's 412 for a record; ``existing`` is the record, for those who may read it."""
     response: HTTPException = http_error(

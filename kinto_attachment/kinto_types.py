@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from kinto_attachment.files.target import Target
     from kinto_attachment.index.links import Links
     from kinto_attachment.index.outbox import Garbage
-    from kinto_attachment.options import DownloadMode
     from kinto_attachment.settings import Settings
-    from kinto_attachment.storage import FileStorage
+    from kinto_attachment.storage.storages import Storages
 
 KintoObject = dict[str, Any]
 """A record, a collection, a bucket, or an object of the plugin's own index."""
@@ -99,11 +98,10 @@ class Registry(Protocol):
     permission: PermissionBackend
     metrics: Metrics
     id_generators: Mapping[str, IdGenerator]
-    heartbeats: dict[str, Callable[[Request], bool]]
+    heartbeats: dict[str, Callable[[Request], object]]
 
     attachment_settings: Settings
-    attachment_storage: FileStorage
-    attachment_download_mode: DownloadMode
+    attachment_storages: Storages
     attachment_links: Links
     attachment_lingering: deque[Garbage]
     attachment_collection_settings: CollectionSettingsResolver

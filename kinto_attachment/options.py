@@ -14,6 +14,7 @@ from kinto_attachment.names import Pattern, check_key
 
 PIECE_SIZE = 8 * 1024 * 1024  # Bytes of a large file that are sent to a storage in one call.
 MAX_TIMEOUT = 600  # Seconds.
+DEFAULT_STORAGE = "default"  # In settings, the name of the storage that has no other.
 WEEK = 7 * 24 * 3600  # The longest validity of signed URLs at S3 and Google.
 # Types that a browser shows without running scripts: no HTML, no SVG, no XML.
 INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* video/* text/plain"
@@ -208,6 +209,49 @@ def dotted_name(value: object) -> str:
     return name
 
 
+def storage(value: object) -> str:
+    """The name of a storage as the index has it: empty for the default one."""
+    name = text(value)
+    return "" if name == DEFAULT_STORAGE else storage_name(name)
+
+
+def storage_name(name: str) -> str:
+    # Neither dots nor underscores: names of settings and of environment variables have them.
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", name):
+        raise ValueError("should be the name of a storage: lower-case letters and digits")
+    return name
+
+
+def s3_class(value: object) -> str:
+    """A storage class of S3, or of a compatible server, from which objects are read at once."""
+    name = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ValueError("should be the name of a storage class, such as STANDARD_IA")
+    if name in ("GLACIER", "DEEP_ARCHIVE"):
+        raise ValueError("objects of this class have to be restored before they can be read")
+    return name
+
+
+encryption = one_of("AES256", "aws:kms")
+# The objects of all of them can be read at once.
+google_class = one_of("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
+
+
+def kms_key_id(value: object) -> str:
+    """The id, the alias or the ARN of a key of AWS KMS."""
+    name = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", name):
+        raise ValueError("should be the id, the alias or the ARN of a key")
+    return name
+
+
+def google_key(value: object) -> str:
+    name = text(value)
+    if not re.fullmatch(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+", name):
+        raise ValueError("should be projects/P/locations/L/keyRings/R/cryptoKeys/K")
+    return name
+
+
 # The limits of S3 for all parts of a file but the last.
 part_size = within(5 * 2**20, 5 * 2**30, "5 MiB (5242880) to 5 GiB")
 
@@ -224,7 +268,8 @@ class Option:
     aliases: tuple[str, ...] = ()
 
 
-OPTIONS = (
+# What each of several storages has of its own.
+STORAGE_OPTIONS = (
     Option("base_path", text, None, "store in this folder (local)"),
     Option("file_mode", file_mode, None, "mode of stored files (local); unset: by the umask"),
     Option("aws.bucket_name", text, None, "store in this S3 bucket", aliases=("aws.bucket",)),
@@ -238,6 +283,9 @@ OPTIONS = (
     Option("aws.use_path_style", boolean, False, "bucket name in the path, not in the host"),
     Option("aws.acl", text, None, "canned ACL of new objects; unset: the bucket's default"),
     Option("aws.cache_control", text, None, "Cache-Control of new objects"),
+    Option("aws.storage_class", s3_class, None, "storage class of new objects, `STANDARD_IA`"),
+    Option("aws.encryption", encryption, None, "`AES256` or `aws:kms`; unset: the bucket's"),
+    Option("aws.kms_key_id", kms_key_id, None, "key for `aws:kms`; unset: AWS's own"),
     Option("aws.num_retries", within(1, 10), None, "tries of a failing call; unset: 3"),
     Option("aws.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 10"),
     Option("aws.part_size", part_size, PIECE_SIZE, "bytes in each part of a large file"),
@@ -248,6 +296,8 @@ OPTIONS = (
     Option("gcloud.auto_create_bucket", boolean, False, "create the bucket when it is missing"),
     Option("gcloud.auto_create_acl", text, None, "predefined ACL of a bucket so created"),
     Option("gcloud.cache_control", text, None, "Cache-Control of new objects"),
+    Option("gcloud.storage_class", google_class, None, "storage class of new objects"),
+    Option("gcloud.kms_key", google_key, None, "Cloud KMS key of new objects"),
     Option("gcloud.uniform_bucket_level_access", boolean, False, "the bucket has no object ACLs"),
     Option("gcloud.timeout", seconds, None, "seconds to connect and to read; unset: 5 and 10"),
     Option("backend", dotted_name, None, "store by this class, `package.module.Class`"),
@@ -266,6 +316,26 @@ OPTIONS = (
     ),
     Option("public", boolean, False, "serve `/v1/attachments/{key}` without credentials"),
     Option("extra.base_url", base_url, None, "what the capability advertises as `base_url`"),
+    Option(
+        "downloads",
+        download_mode,
+        None,
+        "`stream` (local), `redirect` (S3, Google), `proxy`, `x-accel-redirect:/prefix/`, "
+        "`x-sendfile`",
+    ),
+    Option(
+        "signed_url_ttl", within(1, WEEK), 300, "seconds that a signed URL is valid, 1 to a week"
+    ),
+)
+OPTIONS = (
+    *STORAGE_OPTIONS,
+    Option(
+        "storage",
+        storage,
+        "default",
+        "which of several storages gets new files, by its name",
+        True,
+    ),
     Option("folder", folder, None, "pattern with `{bucket_id}`, `{collection_id}`", True),
     Option("randomize", boolean, True, "store under a random name, keeping the extension", True),
     Option(
@@ -316,16 +386,6 @@ OPTIONS = (
     ),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
-    Option(
-        "downloads",
-        download_mode,
-        None,
-        "`stream` (local), `redirect` (S3, Google), `proxy`, `x-accel-redirect:/prefix/`, "
-        "`x-sendfile`",
-    ),
-    Option(
-        "signed_url_ttl", within(1, WEEK), 300, "seconds that a signed URL is valid, 1 to a week"
-    ),
     Option("inline_types", media_types, INLINE_TYPES, "mimetypes shown in place; or `none`", True),
 )
 BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name", "backend")

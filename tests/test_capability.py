@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def test_says_what_the_server_does(app: Any) -> None:
 
 def test_says_what_the_storage_can_do(app: Any) -> None:
     found = capability(app)
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     assert found["ranges"] is True
     assert found["signed_urls"] is isinstance(storage, SignsUrls)
     assert found["lists_files"] is isinstance(storage, ListsFiles)
@@ -74,4 +75,34 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "signed_urls",
         "lists_files",
         "copies_files",
+        "storages",
+    }
+    assert set(capability(app)["storages"]["default"]) == {
+        "base_url",
+        "ranges",
+        "signed_urls",
+        "lists_files",
+        "copies_files",
+    }
+
+
+@ON_MEMORY
+def test_tells_of_each_storage(build: Build, tmp_path: Path) -> None:
+    app = build(
+        base_url="https://a.example.com",
+        **{
+            "storages.cold.base_path": str(tmp_path),
+            "storages.cold.extra.base_url": "https://b.example.com",
+            "storages.cold.public": "true",
+            "storages.warm.backend": "kinto_attachment.storage.memory.MemoryStorage",
+        },
+    )
+    found = capability(app)
+    plain = {name: found[name] for name in found["storages"]["default"]}
+    assert found["storages"]["default"] == plain
+    urls = {name: storage["base_url"] for name, storage in found["storages"].items()}
+    assert urls == {
+        "default": "https://a.example.com/",
+        "cold": "https://b.example.com/",
+        "warm": "",
     }

@@ -147,6 +147,21 @@ def test_shards(ini: Path, files: Path, run: Run) -> None:
     assert path.exists()
 
 
+def test_gc_of_one_storage(ini: Path, files: Path, tmp_path: Path, run: Run) -> None:
+    cold = tmp_path / "cold"
+    cold.mkdir()
+    with ini.open("a") as settings:
+        settings.write(f"kinto.attachment.storages.cold.base_path = {cold}\n")
+    paths = [stray(files), stray(cold)]
+    done = run("gc", "--ini", ini, "--storage", "colt")
+    assert done.returncode == 2
+    assert done.stderr.endswith("--storage should be one of default, cold\n")
+    assert run("gc", "--ini", ini, "--storage", "cold").returncode == 0
+    assert [path.exists() for path in paths] == [True, False]
+    assert run("gc", "--ini", ini, "--storage", "default").returncode == 0
+    assert not paths[0].exists()
+
+
 def test_reindex_of_nothing(ini: Path, run: Run) -> None:
     done = run("reindex", "--ini", ini, "--json")
     assert done.returncode == 0

@@ -13,6 +13,7 @@ from kinto_attachment.settings import Settings
 from tests.support import application
 
 LOCAL = {"base_path": "/tmp/files"}
+KMS_KEY = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
 
 
 def parse(_storage: dict[str, Any] = LOCAL, **options: Any) -> Settings:
@@ -116,6 +117,12 @@ class TestDefaults:
         ("aws.num_retries", "1", 1),
         ("aws.timeout", "0.5", 0.5),
         ("aws.timeout", "600", 600),
+        ("aws.storage_class", "STANDARD_IA", "STANDARD_IA"),
+        ("aws.encryption", "AES256", "AES256"),
+        ("aws.encryption", "aws:kms", "aws:kms"),
+        ("gcloud.storage_class", "COLDLINE", "COLDLINE"),
+        ("gcloud.kms_key", KMS_KEY, KMS_KEY),
+        ("storage", "default", ""),
     ],
 )
 def test_values(name: str, value: Any, parsed: Any) -> None:
@@ -211,6 +218,15 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("filename_pattern", "{filename", "brace"),
         ("filename_pattern", "a/{filename}", "slash"),
         ("filename_pattern", "{datetime:%Y}", "{datetime}"),
+        ("aws.storage_class", "GLACIER", "restored"),
+        ("aws.storage_class", "DEEP_ARCHIVE", "restored"),
+        ("aws.storage_class", "STANDARD IA", "such as STANDARD_IA"),
+        ("aws.encryption", "aws", "AES256 or aws:kms"),
+        ("aws.kms_key_id", "a key", "ARN"),
+        ("gcloud.storage_class", "STANDARD_IA", "NEARLINE"),
+        ("gcloud.kms_key", "my-key", "projects/P/"),
+        ("storage", "Cold", "lower-case"),
+        ("storage", "cold", "no storage"),
         ("downloads", "teleport", "stream"),
         ("downloads", "x-accel-redirect", "/prefix/"),
         ("downloads", "x-accel-redirect:files", "/prefix/"),
@@ -279,7 +295,10 @@ class TestStorages:
         assert "kinto.attachment.base_path and kinto.attachment.aws.bucket_name" in message
 
     def test_an_empty_one_is_none(self) -> None:
-        assert parse({"base_path": "", "aws.bucket_name": "b"}).backend == "aws.bucket_name"
+        assert (
+            parse({"base_path": "", "aws.bucket_name": "b"}).storages[""].backend
+            == "aws.bucket_name"
+        )
 
     def test_by_another_name(self) -> None:
         assert parse({"aws.bucket": "b"})["aws.bucket_name"] == "b"
@@ -307,6 +326,183 @@ class TestStorages:
     @pytest.mark.parametrize("ttl", ["0", "604801"])
     def test_with_urls_that_no_storage_would_sign(self, storage: dict[str, str], ttl: str) -> None:
         assert "kinto.attachment.signed_url_ttl" in refusal(storage, signed_url_ttl=ttl)
+
+
+class TestSeveralStorages:
+    """``storages.NAME.`` before the settings of a storage makes another one."""
+
+    COLD = {**LOCAL, "storages.cold.base_path": "/tmp/cold"}
+
+    def test_each_has_its_own_options_and_inherits_none(self) -> None:
+        settings = parse(
+            self.COLD,
+            **{
+                "public": "true",
+                "base_url": "https://cdn.example.com",
+                "storages.cold.signed_url_ttl": "60",
+                "storages.cold.downloads": "x-sendfile",
+                "storages.warm.aws.bucket": "b",
+                "storages.warm.former_base_urls": "https://old.example.com",
+            },
+        )
+        default, cold, warm = (settings.storages[name] for name in ("", "cold", "warm"))
+        assert (default["public"], cold["public"]) == (True, False)
+        assert (default["base_url"], cold["base_url"]) == ("https://cdn.example.com/", None)
+        assert (default["signed_url_ttl"], cold["signed_url_ttl"]) == (300, 60)
+        assert cold["downloads"] == DownloadMode("x-sendfile")
+        assert (cold.backend, warm.backend) == ("base_path", "aws.bucket_name")
+        assert warm["former_base_urls"] == ("https://old.example.com/",)
+        assert settings["base_path"] == default["base_path"] == "/tmp/files"
+
+    def test_are_chosen_by_name(self) -> None:
+        chosen = {"storage": "cold", "resources.b.c.storage": "default"}
+        settings = parse(self.COLD, **chosen)
+        assert settings.for_collection("b", "d").storage == "cold"
+        assert settings.for_collection("b", "c").storage == ""
+
+    @pytest.mark.parametrize(
+        "setting", ["storage", "resources.b.storage", "resources.b.c.storage"]
+    )
+    def test_an_unknown_one_is_named(self, setting: str) -> None:
+        message = refusal(self.COLD, **{setting: "colt"})
+        assert message == (
+            f"kinto.attachment.{setting}: there is no storage 'colt' (default, cold). "
+            "Did you mean cold?"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("storages.cold.base_pth", "Did you mean kinto.attachment.storages.cold.base_path?"),
+            ("storages.cold.folder", "is not a setting of kinto_attachment for a storage"),
+            ("storages.cold.max_size", "is not a setting of kinto_attachment for a storage"),
+            ("storages.cold.storage", "is not a setting of kinto_attachment for a storage"),
+            ("storages.base_path", "should be kinto.attachment.storages.STORAGE.NAME"),
+            ("storages.cold", "should be kinto.attachment.storages.STORAGE.NAME"),
+            ("storages.cold.", "should be kinto.attachment.storages.STORAGE.NAME"),
+            ("storages.default.public", "default storage is kinto.attachment.public"),
+            *(
+                (f"storages.{name}.public", "lower-case letters and digits")
+                for name in ("Cold", "a_b", "a-b", "1a", "", "é", "x" * 33)
+            ),
+        ],
+    )
+    def test_bad_names_are_named(self, name: str, said: str) -> None:
+        message = refusal(self.COLD, **{name: "1"})
+        assert message.startswith(f"kinto.attachment.{name}")
+        assert said in message
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"warm.public": "true"}, "kinto.attachment.storages.warm.base_path, "),
+            ({"warm.public": "true"}, "(set: none)"),
+            ({"cold.aws.bucket_name": "b"}, "storages.cold.base_path and kinto.attachment.stor"),
+            ({"warm.aws.bucket": "b", "warm.aws.bucket_name": "c"}, "disagree"),
+            ({"cold.public": "maybe"}, "kinto.attachment.storages.cold.public: should be true"),
+            ({"cold.backend.x": "1"}, "names, which is not set"),
+            ({"cold.aws.access_key": "k"}, "kinto.attachment.storages.cold.aws.secret_key"),
+            ({"cold.aws.kms_key_id": "k"}, "needs kinto.attachment.storages.cold.aws.encryption"),
+            ({"cold.base_url": ""}, "kinto.attachment.storages.cold.base_url is empty"),
+        ],
+    )
+    def test_each_is_checked(self, options: dict[str, str], said: str) -> None:
+        message = refusal(self.COLD, **{f"storages.{name}": v for name, v in options.items()})
+        assert said in message
+
+    def test_of_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KINTO_ATTACHMENT_STORAGES_COLD_BASE_PATH", "/tmp/colder")
+        monkeypatch.setenv("KINTO_ATTACHMENT_STORAGES_WARM_AWS_BUCKET_NAME", "b")
+        monkeypatch.setenv("KINTO_ATTACHMENT_STORAGES_OWN_BACKEND", "package.module.Class")
+        monkeypatch.setenv("KINTO_ATTACHMENT_STORAGES_OWN_BACKEND_ADDRESS", "here")
+        monkeypatch.setenv(
+            "KINTO_ATTACHMENT_STORAGES_ODD_NO_SETTING", "ignored, as all others are"
+        )
+        storages = parse(self.COLD).storages
+        assert set(storages) == {"", "cold", "own", "warm"}
+        assert storages["cold"]["base_path"] == "/tmp/colder"
+        assert storages["warm"].backend == "aws.bucket_name"
+        assert storages["own"].backend_options(["address"]) == {"address": "here"}
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"cold.base_path": "{}/files"}, "base_path and kinto.attachment.storages.cold"),
+            ({"cold.base_path": "{}/files/"}, "a place of its own"),
+            ({"cold.base_path": "{}/files/below"}, "a place of its own"),
+            ({"cold.base_path": "{}"}, "a place of its own"),
+            ({"cold.base_path": "{}/link"}, "a place of its own"),
+            (
+                {"cold.aws.bucket_name": "b", "warm.aws.bucket_name": "b", "warm.aws.region": "r"},
+                "storages.cold.aws.bucket_name and kinto.attachment.storages.warm.aws.bucket_name",
+            ),
+            (
+                {
+                    "cold.aws.bucket_name": "b",
+                    "cold.aws.endpoint_url": "http://S3.example.com",
+                    "warm.aws.bucket_name": "b",
+                    "warm.aws.host": "s3.example.com",
+                    "warm.aws.port": "80",
+                    "warm.aws.is_secure": "false",
+                },
+                "a place of its own",
+            ),
+            ({"cold.gcloud.bucket_name": "b", "warm.gcloud.bucket_name": "b"}, "a place"),
+            (
+                {
+                    "cold.base_path": "{}/cold",
+                    "cold.downloads": "x-accel-redirect:/a/",
+                    "warm.base_path": "{}/warm",
+                    "warm.downloads": "x-accel-redirect:/a/b",
+                },
+                "cold.downloads and kinto.attachment.storages.warm.downloads: each",
+            ),
+        ],
+    )
+    def test_that_share_a_place_are_refused(
+        self, options: dict[str, str], said: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "files").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "files")
+        given = {f"storages.{name}": v.format(tmp_path) for name, v in options.items()}
+        with pytest.raises(ConfigurationError) as refused:
+            application.make_app(
+                {"base_path": str(tmp_path / "files"), **given}, application.MEMORY
+            )
+        assert said in str(refused.value)
+
+    def test_side_by_side_are_not(self, tmp_path: Path) -> None:
+        options = {
+            "base_path": str(tmp_path / "files"),
+            "storages.cold.base_path": str(tmp_path / "files2"),
+            "storages.warm.aws.bucket_name": "b",
+            "storages.hot.aws.bucket_name": "b2",
+            "storages.other.aws.bucket_name": "b",
+            "storages.other.aws.endpoint_url": "http://127.0.0.1:1",
+            "storages.google.gcloud.bucket_name": "b",
+        }
+        application.make_app(options, application.MEMORY)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (
+                {"aws.bucket_name": "b", "aws.port": "1"},
+                "cold.aws.port needs kinto.attachment.sto",
+            ),
+            ({"aws.bucket_name": "b", "aws.storage_class": "COLD"}, "aws.storage_class: 'COLD'"),
+            ({"gcloud.bucket_name": "b", "gcloud.acl": "nope"}, "storages.cold.gcloud.acl"),
+            ({"backend": "no.Class"}, "kinto.attachment.storages.cold.backend: cannot import"),
+            ({"base_path": "/tmp/cold", "downloads": "redirect"}, "storages.cold.downloads: redi"),
+        ],
+    )
+    def test_errors_of_backends_name_the_storage(
+        self, options: dict[str, str], said: str, tmp_path: Path
+    ) -> None:
+        given = {f"storages.cold.{name}": value for name, value in options.items()}
+        with pytest.raises(ConfigurationError) as refused:
+            application.make_app({"base_path": str(tmp_path), **given}, application.MEMORY)
+        assert said in str(refused.value)
 
 
 class TestResources:
@@ -366,8 +562,10 @@ class TestResources:
             "client_metadata": "ignore",
             "delete_on_omission": "false",
             "inline_types": "a/b",
+            "storage": "cold",
         }
-        settings = parse(**{f"resources.b.c.{name}": values[name]})
+        storage = {**LOCAL, "storages.cold.base_path": "/tmp/cold"}
+        settings = parse(storage, **{f"resources.b.c.{name}": values[name]})
         narrow, wide = settings.for_collection("b", "c"), settings.for_collection("b", "d")
         assert getattr(narrow, name) != getattr(wide, name)
 
@@ -383,7 +581,7 @@ class TestEnvironment:
     def test_overrides_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KINTO_ATTACHMENT_BASE_PATH", "")
         monkeypatch.setenv("KINTO_ATTACHMENT_AWS_BUCKET_NAME", "b")
-        assert parse().backend == "aws.bucket_name"
+        assert parse().storages[""].backend == "aws.bucket_name"
 
     def test_names_are_kinto_s_own(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("KINTO_ATTACHMENT_BASE_URL", "https://cdn.example.com")
@@ -430,7 +628,9 @@ def test_settings_of_a_resource_start_the_server(tmp_path: Path) -> None:
 
 def test_the_prefix_of_kinto_may_be_left_out(tmp_path: Path) -> None:
     # As in the settings that Kinto hands to its plugins.
-    assert Settings.parse({"attachment.base_path": str(tmp_path)}).backend == "base_path"
+    assert (
+        Settings.parse({"attachment.base_path": str(tmp_path)}).storages[""].backend == "base_path"
+    )
 
 
 def test_readonly_is_kinto_s() -> None:

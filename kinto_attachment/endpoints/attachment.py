@@ -19,7 +19,7 @@ from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.errors import AttachmentError, FileNotFound, modified_meanwhile
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
-from kinto_attachment.files.locations import own_key
+from kinto_attachment.files.locations import find_own_file
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
@@ -124,8 +124,8 @@ def get_attachment(request: Request) -> Response:
     """The record's current file, with its own name or the one that the query requests."""
     context = request.context
     metadata = context.existing_record().get(FIELD)
-    key, described = current_file(request, str(context.uri), metadata)
-    file = downloads.StoredFile.find(request.registry.attachment_storage, key, described)
+    storage, key, described = current_file(request, str(context.uri), metadata)
+    file = downloads.StoredFile.find(request.registry.attachment_storages[storage], key, described)
     file = downloads.as_requested(request, file)
     response = downloads.respond(request, file, rules_of(request), downloads.CURRENT)
     downloads.announce(request, response, str(context.uri), metadata)
@@ -178,8 +178,8 @@ def timestamp_header(request: Request, name: str) -> str:
 
 def current_file(
     request: Request, record_uri: str, metadata: Any
-) -> tuple[str, Mapping[str, Any]]:
-    """The key of the record's file, and its metadata.
+) -> tuple[str, str, Mapping[str, Any]]:
+    """The storage and the key of the record's file, and its metadata.
 
     :raises FileNotFound: the record has no attachment, or one on another server.
     """
@@ -188,9 +188,10 @@ def current_file(
         for link in registry.attachment_links.of_record(record_uri):
             if link.state == "current":
                 # The record may have been replaced since it was read.
-                return link.key, metadata if link.describes(metadata) else link.attachment
+                described = metadata if link.describes(metadata) else link.attachment
+                return link.storage, link.key, described
         # A record from before the index.
-        key = own_key(registry.attachment_settings, registry.route_prefix, metadata)
-        if key is not None:
-            return key, metadata
+        found = find_own_file(registry, metadata)
+        if found is not None:
+            return *found, metadata
     raise FileNotFound("The record has no attachment.")

@@ -23,16 +23,15 @@ from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.http import ranges
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.names import clean_filename, content_disposition, public_url
-from kinto_attachment.options import DownloadMode
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import (
     CHUNK_SIZE,
     ClosableReader,
     FileStat,
-    FileStorage,
     HasPaths,
     SignsUrls,
 )
+from kinto_attachment.storage.storages import Storage, metric_of
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,7 @@ class StreamedResponse(Response):  # type: ignore[misc]
 class StoredFile:
     """A file to send, with its metadata from the record."""
 
+    storage: Storage
     key: str
     filename: str
     mimetype: str
@@ -78,10 +78,10 @@ class StoredFile:
     is_saved: bool = False  # Sent as an attachment, even if the settings allow its type inline.
 
     @classmethod
-    def find(cls, storage: FileStorage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
+    def find(cls, storage: Storage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
         """:raises FileNotFound: a record points at a file that is not there, which is logged."""
         try:
-            stat = storage.stat(key)
+            stat = storage.files.stat(key)
         except FileNotFound:
             logger.error("The file of an attachment is missing: %s", key)
             raise
@@ -92,7 +92,7 @@ class StoredFile:
             str(metadata.get(name) or "") for name in ("filename", "mimetype", "hash")
         )
         # Quoted, since it is sent in a header, and may have been written by other code.
-        return cls(key, filename, mimetype, quote(sha256, safe=""), stat)
+        return cls(storage, key, filename, mimetype, quote(sha256, safe=""), stat)
 
 
 def as_requested(request: Request, file: StoredFile) -> StoredFile:
@@ -126,15 +126,13 @@ def respond(
     headers = {**_headers(file, rules), **caching}
     if outcome.status in (304, 412, 416):
         return _refuse(outcome, file, headers)
-    registry = request.registry
-    download_mode = registry.attachment_download_mode
-    storage = registry.attachment_storage
+    downloads = file.storage.downloads
     # A URL is signed for one method: a HEAD would be refused at the URL for a GET.
-    if download_mode.mode == "redirect" and request.method == "GET":
-        return _redirect(request, storage, file, headers)
-    if download_mode.mode.startswith("x-"):
-        return _hand_over(download_mode, storage, file, headers)
-    return _stream(request, storage, file, headers, outcome)
+    if downloads.mode == "redirect" and request.method == "GET":
+        return _redirect(file, headers)
+    if downloads.mode.startswith("x-"):
+        return _hand_over(file, headers)
+    return _stream(request, file, headers, outcome)
 
 
 def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
@@ -190,28 +188,25 @@ def _refuse(outcome: ranges.Outcome, file: StoredFile, headers: dict[str, str]) 
     return refusal
 
 
-def _redirect(
-    request: Request, storage: FileStorage, file: StoredFile, headers: dict[str, str]
-) -> Response:
-    assert isinstance(storage, SignsUrls)  # noqa: S101 - checked at the start-up.
-    ttl = request.registry.attachment_settings["signed_url_ttl"]
+def _redirect(file: StoredFile, headers: dict[str, str]) -> Response:
+    backend, ttl = file.storage.files, file.storage.signed_url_ttl
+    assert isinstance(backend, SignsUrls)  # noqa: S101 - checked at the start-up.
     kind = headers["Content-Disposition"].partition(";")[0]
-    url = storage.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
+    url = backend.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
     answer = {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"}
     if "Vary" in headers:
         answer["Vary"] = headers["Vary"]
     return _answer(302, answer)
 
 
-def _hand_over(
-    download_mode: DownloadMode, storage: FileStorage, file: StoredFile, headers: dict[str, str]
-) -> Response:
+def _hand_over(file: StoredFile, headers: dict[str, str]) -> Response:
     """Tell the web server in front which file to send; it also handles ranges."""
-    if download_mode.mode == "x-sendfile":
-        assert isinstance(storage, HasPaths)  # noqa: S101 - checked at the start-up.
-        headers["X-Sendfile"] = _header_of_path(storage.path(file.key))
+    backend, downloads = file.storage.files, file.storage.downloads
+    if downloads.mode == "x-sendfile":
+        assert isinstance(backend, HasPaths)  # noqa: S101 - checked at the start-up.
+        headers["X-Sendfile"] = _header_of_path(backend.path(file.key))
     else:
-        headers["X-Accel-Redirect"] = public_url(download_mode.prefix, file.key)
+        headers["X-Accel-Redirect"] = public_url(downloads.prefix, file.key)
     return _answer(200, headers)
 
 
@@ -223,7 +218,6 @@ def _header_of_path(path: str) -> str:
 
 def _stream(
     request: Request,
-    storage: FileStorage,
     file: StoredFile,
     headers: dict[str, str],
     outcome: ranges.Outcome,
@@ -233,9 +227,10 @@ def _stream(
         headers["Content-Range"] = ranges.content_range(outcome.start, outcome.end, file.stat.size)
     if request.method == "HEAD":
         return _answer(outcome.status, headers)
-    reader = storage.open(file.key, outcome.start, outcome.end)
+    reader = file.storage.files.open(file.key, outcome.start, outcome.end)
     body = _body(request, reader)
-    request.registry.metrics.count("attachments.bytes_out", outcome.end - outcome.start)
+    sent = metric_of(file.storage.name, "attachments.bytes_out")
+    request.registry.metrics.count(sent, outcome.end - outcome.start)
     return _answer(outcome.status, headers, body)
 
 

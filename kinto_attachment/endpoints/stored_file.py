@@ -14,6 +14,7 @@ from kinto_attachment.files.locations import FILES_ROUTE, check_host, location_o
 from kinto_attachment.files.permissions import may_read
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Request
+from kinto_attachment.storage.storages import Storages
 from kinto_attachment.uris import RecordURI
 
 ROUTE = FILES_ROUTE
@@ -36,35 +37,42 @@ def service() -> Service:
 def get_file(request: Request) -> Response:
     check_host(request)
     registry = request.registry
-    public = registry.attachment_settings["public"]
-    link = readable_link(request, request.matchdict["key"], public=public)
-    file = downloads.StoredFile.find(registry.attachment_storage, link.key, link.attachment)
+    link = readable_link(request, request.matchdict["key"])
+    storage = registry.attachment_storages[link.storage]
+    file = downloads.StoredFile.find(storage, link.key, link.attachment)
     uri = RecordURI.parse(link.record)
     resolver = registry.attachment_collection_settings
     rules = resolver.of(request, uri.bucket_id, uri.collection_id)
-    caching = downloads.PUBLIC if public else downloads.PRIVATE
+    caching = downloads.PUBLIC if storage.public else downloads.PRIVATE
     response = downloads.respond(request, file, rules, caching)
-    location = location_of(request, registry.attachment_settings, link.key)
+    location = location_of(request, storage, link.key)
     downloads.announce(request, response, link.record, {**link.attachment, "location": location})
     return response
 
 
-def readable_link(request: Request, key: str, *, public: bool) -> Link:
-    """The link of the file to a record that the user may read.
+def readable_link(request: Request, key: str) -> Link:
+    """The link of the file to a record that the user may read, if its storage is not public.
 
     Files that the user may not read look like files that do not exist.
 
     :raises HTTPForbidden: there is none, and the user is not authenticated.
     :raises FileNotFound: there is none.
     """
-    links = request.registry.attachment_links
+    links, storages = request.registry.attachment_links, request.registry.attachment_storages
     found = [link for link in links.of_key(key) if link.is_readable(msec_time())]
-    if not found and not public:
+    all_public = all(storage.public for storage in storages)
+    if not found and not all_public:
         may_read(request, str(NO_RECORD))  # It takes as long as for a file that exists.
     for link in found:
-        may = public or may_read(request, link.record)
+        may = is_public(storages, link) or may_read(request, link.record)
         if may and not links.is_of_earlier_life(link):
             return link
-    if not public and request.authenticated_userid is None:
+    if not all_public and request.authenticated_userid is None:
         raise HTTPForbidden()  # Kinto turns it into a 401.
     raise FileNotFound()
+
+
+def is_public(storages: Storages, link: Link) -> bool:
+    """Whether everybody may read a file; not if its storage is no longer configured."""
+    storage = storages.get(link.storage)
+    return storage is not None and storage.public

@@ -19,7 +19,7 @@ from pyramid.httpexceptions import HTTPPreconditionFailed
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
 from kinto_attachment.files.link_steps import LinkSteps
-from kinto_attachment.files.locations import own_key, possible_keys
+from kinto_attachment.files.locations import own_files, possible_keys
 from kinto_attachment.index.link import ENDING, Link
 from kinto_attachment.index.lives import Lives, current_life
 from kinto_attachment.kinto_types import Registry
@@ -129,16 +129,16 @@ class _Changes:
             self.steps.add(link, file, is_new=change.created)
         else:
             # Only code on the server can do this. It may know a file that the index does not.
-            is_known = own_key(self.settings, self.registry.route_prefix, change.new) == key
-            self.steps.share(link, is_known=is_known, is_new=change.created)
+            own = own_files(self.settings, self.registry.route_prefix, change.new)
+            known_in = [storage for storage, each in own if each == key]
+            self.steps.share(link, known_in, is_new=change.created)
         return key
 
     def link(
         self, change: RecordChange, key: str, attachment: Any, life: str, file: NewFile | None
     ) -> Link:
-        created = file.created if file else 0
-        link = Link.to(change.record, key, attachment)
-        return replace(link, created=created, attached=self.now, life=life)
+        known = {"created": file.created, "storage": file.storage} if file else {}
+        return Link.to(change.record, key, attachment, attached=self.now, life=life, **known)
 
     def key_of_other(self, attachment: object, current: list[Link]) -> str | None:
         """The key of a file that this request did not store; None for an external location."""
@@ -146,8 +146,10 @@ class _Changes:
         for link in current:
             if link.describes(attachment) and link.key in possible:
                 return link.key
-        known = (key for key in sorted(possible) if self.links.of_key(key))
-        return next(known, min(possible, default=None))
+        for key in sorted(possible):
+            if any(link.describes(attachment) for link in self.links.of_key(key)):
+                return key
+        return min(possible, default=None)
 
     def update(self, before: Link, link: Link) -> None:
         """Write what has changed of a file that stays the same, such as its name."""

@@ -40,6 +40,7 @@ class NewFile:
     attachment: dict[str, Any] | None = None
     stored: float = field(default_factory=time.monotonic)
     created: int = field(default_factory=msec_time)  # The same by the calendar.
+    storage: str = ""
 
 
 @dataclass

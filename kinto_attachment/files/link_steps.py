@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -13,6 +13,7 @@ from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.ledger import Ledger, NewFile
 from kinto_attachment.index.link import Link, State
 from kinto_attachment.index.objects import digest_of
+from kinto_attachment.index.outbox import File
 from kinto_attachment.kinto_types import Registry
 
 # A file is linked without asking whether it still exists for so many seconds after it was stored.
@@ -38,16 +39,16 @@ class LinkSteps:
         self._links = registry.attachment_links
         self._steps: list[tuple[str, int, Callable[[], None]]] = []
         self._dropped: list[Link] = []
-        self._orphans: list[str] = []
-        self._lingering: dict[int, list[str]] = defaultdict(list)
+        self._orphans: list[Link] = []
+        self._lingering: dict[int, list[Link]] = defaultdict(list)
 
     def add(self, link: Link, file: NewFile, *, is_new: bool | None = None) -> None:
         """Link a file that this request stored: see :meth:`Links.add`."""
         self._step(link.key, NEW, partial(self._add, link, file, is_new))
 
-    def share(self, link: Link, *, is_known: bool, is_new: bool) -> None:
+    def share(self, link: Link, known_in: Sequence[str], *, is_new: bool) -> None:
         """Link a file that was there before: see :meth:`Links.share`."""
-        step = partial(self._links.share, link, is_known=is_known, is_new=is_new)
+        step = partial(self._links.share, link, known_in=known_in, is_new=is_new)
         self._step(link.key, COPIED, step)
 
     def share_if_known(self, link: Link) -> None:
@@ -63,7 +64,7 @@ class LinkSteps:
     def let_linger(self, link: Link, state: State, until: int) -> None:
         """Keep the file until a time (ms since the epoch), and delete it then."""
         self.retain(link, state, until)
-        self._lingering[until].append(link.key)
+        self._lingering[until].append(link)
 
     def drop(self, link: Link) -> None:
         self._dropped.append(link)
@@ -86,8 +87,8 @@ class LinkSteps:
     def discard_files(self) -> None:
         """Have the files that have no link any more deleted after the commit, or when due."""
         discard(self._registry, self._ledger, self._orphans)
-        for due, keys in self._lingering.items():
-            discard(self._registry, self._ledger, keys, due)
+        for due, links in self._lingering.items():
+            discard(self._registry, self._ledger, links, due)
 
     def _step(self, key: str, rank: int, step: Callable[[], None]) -> None:
         self._steps.append((digest_of(key), rank, step))
@@ -101,7 +102,7 @@ class LinkSteps:
             if not _is_recent(file):
                 self._links.confirm(link)
         else:
-            self._links.share(link, is_known=True, is_new=is_new)
+            self._links.share(link, known_in=[link.storage], is_new=is_new)
         # Saves queries: without this, it would be looked up whether the file is in use.
         self._ledger.when_committed(self._ledger.linked, link.key)
 
@@ -113,9 +114,9 @@ class LinkSteps:
         self._orphans += self._links.drop(links)
 
 
-def discard(registry: Registry, ledger: Ledger, keys: Iterable[str], due: int = 0) -> None:
+def discard(registry: Registry, ledger: Ledger, files: Iterable[File], due: int = 0) -> None:
     """Have files deleted after the commit, or at ``due`` (ms since the epoch) if that is not 0."""
-    entries = registry.attachment_links.outbox.add(keys, due)
+    entries = registry.attachment_links.outbox.add_files(files, due)
     ledger.when_committed(ledger.garbage, *entries)
 
 

@@ -17,6 +17,7 @@ from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
 from kinto_attachment.files.ledger import Ledger, RecordChange, bucket_of, collection_of
 from kinto_attachment.files.link_steps import discard
+from kinto_attachment.index.outbox import StoredFile
 from kinto_attachment.kinto_types import Impacted, RequestEvent, ResourceEvent
 from kinto_attachment.metadata import FIELD, same_json
 
@@ -105,14 +106,17 @@ def before_flush(event: RequestEvent) -> None:
     service = request.current_service
     if service is not None and service.name == "flush" and request.method == "POST":
         links = request.registry.attachment_links
-        keys = {link.key for page in links.under() for link in page}
-        keys.update(key for entry in links.outbox.entries() for key in entry.keys)
-        request.bound_data[FLUSHED] = keys
+        files = {StoredFile(link.storage, link.key) for page in links.under() for link in page}
+        entries = links.outbox.entries()
+        files.update(StoredFile(entry.storage, key) for entry in entries for key in entry.keys)
+        request.bound_data[FLUSHED] = files, links.used_storages.names()
 
 
 def on_server_flushed(event: RequestEvent) -> None:
     request = event.request
-    discard(request.registry, Ledger.of(request), request.bound_data.pop(FLUSHED, ()))
+    files, used_storages = request.bound_data.pop(FLUSHED, ((), ()))
+    discard(request.registry, Ledger.of(request), files)
+    request.registry.attachment_links.used_storages.put_back(used_storages)
 
 
 def _collect(event: ResourceEvent, impacted: Impacted, record_id: str, old: Any) -> RecordChange:

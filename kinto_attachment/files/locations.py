@@ -11,15 +11,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import AddressValueError, IPv6Address
+from typing import Any
 
 from kinto.core.errors import raise_invalid
 
 from kinto_attachment import names
-from kinto_attachment.errors import InvalidKey
-from kinto_attachment.kinto_types import Request
-from kinto_attachment.settings import Settings
+from kinto_attachment.errors import FileNotFound, InvalidKey
+from kinto_attachment.kinto_types import Registry, Request
+from kinto_attachment.settings import Settings, StorageSettings
+from kinto_attachment.storage.storages import Storage
 
 FILES_ROUTE = "attachment-file"
+
+StorageName = str
 
 # RFC 3986 3.2.2 and 3.2.3, without user information.
 _REGISTERED_NAME = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
@@ -59,27 +63,51 @@ def check_host(request: Request) -> None:
         checked = getattr(checked, "parent", None)
 
 
-def location_of(request: Request, settings: Settings, key: str) -> str:
-    """The URL of a stored file: under ``base_url``, or at the plugin's own endpoint.
+def location_of(request: Request, storage: Storage, key: str) -> str:
+    """The URL of a stored file: under its storage's ``base_url``, or at the plugin's own endpoint.
 
     The server's address is the one of the outermost request: a part of a batch cannot change it.
     """
-    if settings["base_url"] is None:
+    if storage.base_url is None:
         return outermost(request).route_url(FILES_ROUTE, key=key)
-    return names.public_url(settings["base_url"], key)
+    return names.public_url(storage.base_url, key)
 
 
-def own_key(settings: Settings, route_prefix: str, attachment: object) -> str | None:
-    """The object key of an attachment whose location is one of this server; else None.
+def own_files(
+    settings: Settings, route_prefix: str, attachment: object
+) -> list[tuple[StorageName, str]]:
+    """The files, by storage and key, that an attachment's location may be one of on this server.
 
-    The whole location has to match: scheme, host and port, the exact prefix, and a valid key.
+    The whole location has to match: scheme, host and port, the exact prefix, and a valid key. The
+    server's own address does not tell the storage, nor does a base URL of several. None of these
+    files has to exist.
     """
     location = _location(attachment)
     server, _, _ = location.partition(f"/{route_prefix}/attachments/")
-    bases = [*_base_urls(settings)]
-    if _is_own(settings, server):
-        bases.append(f"{server}/{route_prefix}/attachments/")
-    return next(_keys_under(bases, location), None)
+    own = [f"{server}/{route_prefix}/attachments/"] if _is_own(settings, server) else []
+    return [
+        (name, key)
+        for name, storage in settings.storages.items()
+        for key in dict.fromkeys(_keys_under([*_base_urls(storage), *own], location))
+    ]
+
+
+def find_own_file(
+    registry: Registry, attachment: Mapping[str, Any]
+) -> tuple[StorageName, str] | None:
+    """The first of these files that exists in the attachment's size; the only one in any case.
+
+    :raises StorageError: a storage that has to be asked does not answer.
+    """
+    files = own_files(registry.attachment_settings, registry.route_prefix, attachment)
+    if len(files) == 1:
+        return files[0]
+    for name, key in files:
+        with suppress(FileNotFound):
+            stat = registry.attachment_storages[name].files.stat(key)
+            if stat.size == attachment.get("size"):
+                return name, key
+    return None
 
 
 def possible_keys(settings: Settings, route_prefix: str, attachment: object) -> set[str]:
@@ -89,8 +117,8 @@ def possible_keys(settings: Settings, route_prefix: str, attachment: object) -> 
     """
     location = _location(attachment)
     anywhere, prefixed, _ = location.partition(f"/{route_prefix}/attachments/")
-    bases = [*_base_urls(settings), *([anywhere + prefixed] if prefixed else [])]
-    return set(_keys_under(bases, location))
+    bases = [url for storage in settings.storages.values() for url in _base_urls(storage)]
+    return set(_keys_under([*bases, *([anywhere + prefixed] if prefixed else [])], location))
 
 
 def _location(attachment: object) -> str:
@@ -98,10 +126,10 @@ def _location(attachment: object) -> str:
     return location if isinstance(location, str) else ""
 
 
-def _base_urls(settings: Settings) -> Iterator[str]:
-    if settings["base_url"] is not None:
-        yield settings["base_url"]
-    yield from settings["former_base_urls"]
+def _base_urls(storage: StorageSettings) -> Iterator[str]:
+    if storage["base_url"] is not None:
+        yield storage["base_url"]
+    yield from storage["former_base_urls"]
 
 
 def _keys_under(bases: Iterable[str], location: str) -> Iterator[str]:

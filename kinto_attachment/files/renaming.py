@@ -25,9 +25,10 @@ def rename(request: Request, attachment: dict[str, Any]) -> dict[str, Any]:
     changes = _changes(request)
     if "filename" in changes:
         filename = names.clean_filename(changes["filename"])
-        if not request.registry.attachment_storage.filename_allowed(
-            filename, rules_of(request).extensions
-        ):
+        rules = rules_of(request)
+        # The rules are those for new files, wherever this one is.
+        storage = request.registry.attachment_storages[rules.storage]
+        if not storage.files.filename_allowed(filename, rules.extensions):
             raise FileNotAllowed()
         changes["filename"] = filename
     if "mimetype" in changes:

@@ -10,9 +10,10 @@ from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import StorageError
 from kinto_attachment.files.ledger import Ledger, NewFile
-from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.index.outbox import Garbage, Outbox, keys_by_storage
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD, same_json
+from kinto_attachment.storage.storages import metric_of
 from kinto_attachment.uris import RecordURI
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,12 @@ def delete_garbage(registry: Registry, entry: Garbage) -> bool:
     """Delete the files of an outbox entry, then the entry.
 
     :returns: False if another process has done so.
-    :raises StorageError: the entry is still there, and maybe the files.
+    :raises StorageError: the entry is still there, and maybe the files; it also waits if its
+        storage is not configured.
     """
     links = registry.attachment_links
     outbox: Outbox = links.outbox
+    files = registry.attachment_storages[entry.storage].files
     with transaction.manager:
         if not outbox.take(entry):
             return False
@@ -49,7 +52,7 @@ def delete_garbage(registry: Registry, entry: Garbage) -> bool:
         keys = links.end_lingering(entry.keys) if entry.due else entry.keys
         try:
             if keys:
-                registry.attachment_storage.delete(*keys)
+                files.delete(*keys)
         except StorageError:
             # A database restores the entry by rolling back; a memory backend needs this.
             outbox.put(entry)
@@ -65,8 +68,9 @@ def _undo(registry: Registry, ledger: Ledger) -> None:
     with transaction.manager:
         # A memory backend does not roll back, and after a lost connection the database may still
         # commit.
-        lost = [file.key for file in unlinked if not _is_in_use(registry, ledger, file)]
-    _delete(registry, lost)
+        lost = [file for file in unlinked if not _is_in_use(registry, ledger, file)]
+    for storage, keys in keys_by_storage(lost).items():
+        _delete(registry, storage, keys)
 
 
 def _is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:
@@ -111,7 +115,7 @@ def _try_to_delete(registry: Registry, entry: Garbage) -> None:
     try:
         delete_garbage(registry, entry)
     except (StorageError, BackendError):
-        _report_failed_delete(registry, entry.keys)
+        _report_failed_delete(registry, entry.storage, entry.keys)
 
 
 def _release_reservations(registry: Registry, ledger: Ledger) -> None:
@@ -129,16 +133,14 @@ def _notify(registry: Registry, ledger: Ledger) -> None:
             logger.exception("A subscriber of %s failed", type(event).__name__)
 
 
-def _delete(registry: Registry, keys: list[str]) -> None:
-    if not keys:
-        return
+def _delete(registry: Registry, storage: str, keys: list[str]) -> None:
     try:
-        registry.attachment_storage.delete(*keys)
+        registry.attachment_storages[storage].files.delete(*keys)
     except StorageError:
-        _report_failed_delete(registry, keys)
+        _report_failed_delete(registry, storage, keys)
 
 
-def _report_failed_delete(registry: Registry, keys: list[str]) -> None:
+def _report_failed_delete(registry: Registry, storage: str, keys: list[str]) -> None:
     shown = ", ".join(keys[:10]) + (" …" if len(keys) > 10 else "")
     logger.exception("Could not delete stored files; gc will try again: %s", shown)
-    registry.metrics.count("attachments.delete_failed", len(keys))
+    registry.metrics.count(metric_of(storage, "attachments.delete_failed"), len(keys))

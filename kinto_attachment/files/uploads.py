@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, KeyTaken
+from kinto_attachment.errors import FileNotAllowed
+from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger, NewFile
 from kinto_attachment.files.locations import location_of
-from kinto_attachment.files.transactions import separate_transaction
 from kinto_attachment.http.streams import (
     ClaimedDigests,
     GzipReader,
@@ -21,6 +19,7 @@ from kinto_attachment.http.streams import (
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import Attachment, Original
 from kinto_attachment.settings import CollectionSettings
+from kinto_attachment.storage.storages import Storage, metric_of
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,24 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
     """
     rules = rules_of(request)
     filename = names.clean_filename(incoming.filename)
-    storage = request.registry.attachment_storage
-    if not storage.filename_allowed(filename, rules.extensions):
+    storage = request.registry.attachment_storages[rules.storage]
+    if not storage.files.filename_allowed(filename, rules.extensions):
         raise FileNotAllowed()
     mimetype = names.mimetype(filename, incoming.declared_type, rules.mimetypes)
     limited = LimitedReader(incoming.reader, rules.max_size)
     sent = HashingReader(limited, incoming.claims.algorithms)
     if not rules.gzipped:
-        key = _write(request, rules, filename, mimetype, sent)
-        attachment = _attachment(request, key, filename, mimetype, sent)
+        key = _write(request, rules, storage, filename, mimetype, sent)
+        attachment = _attachment(request, storage, key, filename, mimetype, sent)
     else:
         packed = HashingReader(GzipReader(sent))
         packed_name, packed_type = names.shortened(filename, ".gz"), "application/gzip"
-        key = _write(request, rules, packed_name, packed_type, packed)
+        key = _write(request, rules, storage, packed_name, packed_type, packed)
         original = Original(filename, sent.sha256, mimetype, sent.size)
-        attachment = _attachment(request, key, packed_name, packed_type, packed, original)
+        attachment = _attachment(request, storage, key, packed_name, packed_type, packed, original)
     incoming.claims.check(sent)
-    request.registry.metrics.count("attachments.bytes_in", sent.size)
+    metrics = request.registry.metrics
+    metrics.count(metric_of(storage.name, "attachments.bytes_in"), sent.size)
     return attachment
 
 
@@ -81,13 +81,14 @@ def rules_of(request: Request) -> CollectionSettings:
 
 def _attachment(
     request: Request,
+    storage: Storage,
     key: str,
     filename: str,
     mimetype: str,
     stored: HashingReader,
     original: Original | None = None,
 ) -> Attachment:
-    location = location_of(request, request.registry.attachment_settings, key)
+    location = location_of(request, storage, key)
     attachment = Attachment(filename, stored.sha256, location, mimetype, stored.size, original)
     Ledger.of(request).new_files[key].attachment = attachment.to_json()
     return attachment
@@ -96,63 +97,15 @@ def _attachment(
 def _write(
     request: Request,
     rules: CollectionSettings,
+    storage: Storage,
     filename: str,
     mimetype: str,
     reader: HashingReader,
 ) -> str:
-    key = (
-        _random_key(request, rules, filename)
-        if rules.randomize
-        else _free_key(request, rules, filename)
-    )
-    request.registry.attachment_storage.write(
+    key = new_key(request, rules, storage, filename)
+    storage.files.write(
         key, reader, mimetype, disposition=disposition_of(rules, filename, mimetype)
     )
-    Ledger.of(request).new_files[key] = NewFile(key, str(request.context.uri))
+    uri = str(request.context.uri)
+    Ledger.of(request).new_files[key] = NewFile(key, uri, storage=storage.name)
     return key
-
-
-def _random_key(request: Request, rules: CollectionSettings, filename: str) -> str:
-    return _folder(request, rules) + names.random_name(filename)
-
-
-def _free_key(request: Request, rules: CollectionSettings, filename: str) -> str:
-    """Reserve a key made from the client's filename, with ``-1``, ``-2`` … if it is taken.
-
-    The reservation lasts until the end of the request. Concurrent uploads of the same name get
-    different keys: an upload cannot try again with another key, as its body is read only once.
-    """
-    ledger = Ledger.of(request)
-    links = request.registry.attachment_links
-    storage = request.registry.attachment_storage
-    with separate_transaction(request):
-        for key in _candidates(request, rules, filename):
-            # Checked before the claim, too: otherwise, concurrent uploads of a common name would
-            # wait for each other at each taken key.
-            if storage.exists(key) or not links.reservations.claim(key):
-                continue
-            # A key in the outbox is not free either: its file is about to be deleted.
-            if not storage.exists(key) and not links.outbox.entries(key):
-                ledger.reserved.append(key)
-                return key
-            links.reservations.release(key)
-    raise KeyTaken()
-
-
-def _candidates(request: Request, rules: CollectionSettings, filename: str) -> Iterator[str]:
-    now = datetime.now(timezone.utc)
-    name = rules.filename_pattern.format(
-        filename=filename,
-        datetime=now.strftime("%Y%m%d%H%M%S"),
-        rid=request.context.uri.record_id,
-    )
-    folder = _folder(request, rules)
-    return (folder + candidate for candidate in names.numbered(names.safe_name(name)))
-
-
-def _folder(request: Request, rules: CollectionSettings) -> str:
-    if rules.folder is None:
-        return ""
-    uri = request.context.uri
-    folder = rules.folder.format(bucket_id=uri.bucket_id, collection_id=uri.collection_id)
-    return folder.strip("/") + "/"

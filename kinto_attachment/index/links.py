@@ -19,7 +19,7 @@ Transactions change the links of several files in the order of their ids, to avo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
@@ -34,20 +34,23 @@ from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
+from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.kinto_types import StorageBackend
-from kinto_attachment.storage import FileStat, FileStorage
+from kinto_attachment.storage import FileStat
+from kinto_attachment.storage.storages import Storages
 
 
 class Links(LinkQueries):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
-    def __init__(self, backend: StorageBackend, storage: FileStorage, page_size: int) -> None:
+    def __init__(self, backend: StorageBackend, storages: Storages, page_size: int) -> None:
         super().__init__(backend, page_size)
         self.outbox = Outbox(backend)
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
         self.locks = FileLocks(backend)
-        self.storage = storage
+        self.used_storages = UsedStorages(backend)
+        self.storages = storages
 
     def confirm_unlinked(self, record: str, key: str) -> bool:
         """Make sure that a file which was stored for a record has no link, and will get none.
@@ -92,18 +95,20 @@ class Links(LinkQueries):
         self.locks.clear(key)
         return count
 
-    def share(self, link: Link, *, is_known: bool = False, is_new: bool | None = None) -> None:
+    def share(
+        self, link: Link, *, known_in: Sequence[str] = (), is_new: bool | None = None
+    ) -> None:
         """Link a file that existed before, such as one whose metadata was copied to a record.
 
-        The index has to know a file with this key and content, unless the caller knows where
-        the file comes from (``is_known``): the existence of a file proves nothing. For
+        The index has to know a file with this key and content, unless the caller knows that it
+        is in one of the storages ``known_in``: the existence of a file proves nothing. For
         ``is_new`` see :meth:`add`.
 
         :raises AttachmentGone: there is no such file, or it has lost its last link.
         """
         self.locks.lock(link.key)
         try:
-            self._share(link, is_known=is_known, is_new=is_new)
+            self._share(link, known_in, is_new=is_new)
         except AttachmentGone:
             self.locks.clear(link.key)
             raise
@@ -114,7 +119,8 @@ class Links(LinkQueries):
         :raises AttachmentGone: it was deleted before the link was written.
         """
         self.locks.lock(link.key)
-        if not self._take_out_of_outbox(link.key, is_known=True) or not self._stat(link):
+        storages = self._take_out_of_outbox(link.key, [link.storage])
+        if not storages or not self._stat(link, link.storage):
             raise AttachmentGone()
         self.locks.clear(link.key)
 
@@ -143,21 +149,21 @@ class Links(LinkQueries):
             self.locks.clear(key)
         return orphans
 
-    def drop(self, links: list[Link]) -> list[str]:
-        """Remove links; returns the keys that have no link any more."""
+    def drop(self, links: list[Link]) -> list[Link]:
+        """Remove links; returns those of files that have no link any more."""
         orphans = []
         links = sorted(links, key=attrgetter("id"))
         for batch in batches(link for link in links if not link.shared):
             gone = self._delete_sole(batch)
-            orphans += [link.key for link in batch if link.id in gone]
+            orphans += [link for link in batch if link.id in gone]
             # It is no longer a sole link: another transaction has shared it since it was read.
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
             if link.shared and self._drop_shared(link):
-                orphans.append(link.key)
+                orphans.append(link)
         return orphans
 
-    def drop_dangling(self, links: list[Link]) -> list[str]:
+    def drop_dangling(self, links: list[Link]) -> list[Link]:
         """The same for links whose record does not point at the file.
 
         Only current ones are dropped: a record may have kept its file since the links were read.
@@ -165,15 +171,19 @@ class Links(LinkQueries):
         orphans = []
         for batch in batches(link for link in links if not link.shared):
             gone = self._delete_sole(batch, Filter("state", "current", COMPARISON.EQ))
-            orphans += [link.key for link in batch if link.id in gone]
+            orphans += [link for link in batch if link.id in gone]
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
             if link.shared and self._drop_shared(link, state="current"):
-                orphans.append(link.key)
+                orphans.append(link)
         return orphans
 
-    def move_orphans_to_outbox(self, keys: Iterable[str]) -> tuple[list[Garbage], set[str]]:
+    def move_orphans_to_outbox(
+        self, keys: Iterable[str], storage: str = ""
+    ) -> tuple[list[Garbage], set[str]]:
         """Put files that seem to have no link in the outbox, if they have none under a lock.
+
+        A link may say that the file is in another storage: then it is not known what this one is.
 
         :returns: the entries of the outbox, and the keys that are in them.
 
@@ -188,9 +198,11 @@ class Links(LinkQueries):
                 orphans.add(key)
             self.locks.clear(key)
             self.reservations.release(key)
-        return self.outbox.add(sorted(orphans)), orphans
+        return self.outbox.add(sorted(orphans), storage=storage), orphans
 
     def _put(self, link: Link, *, is_new: bool | None = None) -> None:
+        if link.storage:
+            self.used_storages.note(link.storage)
         if is_new is None:
             self._rows.put(link.parent, link.id, link.dump())
         elif not self.collections.put_link(link, is_new=is_new):
@@ -208,7 +220,7 @@ class Links(LinkQueries):
         """Drop a sole link that was written again before the file was locked."""
         return self._rows.delete(link.parent, link.version)
 
-    def _share(self, link: Link, *, is_known: bool, is_new: bool | None) -> None:
+    def _share(self, link: Link, known_in: Sequence[str], *, is_new: bool | None) -> None:
         others = self.of_key(link.key)
         if others and not any(other.describes(link.attachment) for other in others):
             raise AttachmentGone()
@@ -216,13 +228,16 @@ class Links(LinkQueries):
         if shared:
             self._put(_one_more(link, shared), is_new=is_new)
             return
-        stat = self._stat(link) if self._take_out_of_outbox(link.key, is_known=is_known) else None
-        if stat is None:
-            raise AttachmentGone()
-        created = link.created or int(stat.modified.timestamp() * 1000)
-        known = replace(link, created=created, attached=link.attached or created)
-        self._put(known, is_new=is_new)
-        self.locks.clear(link.key)
+        for storage in self._take_out_of_outbox(link.key, known_in):
+            stat = self._stat(link, storage)
+            if stat is not None:
+                created = link.created or int(stat.modified.timestamp() * 1000)
+                attached = link.attached or created
+                found = replace(link, storage=storage, created=created, attached=attached)
+                self._put(found, is_new=is_new)
+                self.locks.clear(link.key)
+                return
+        raise AttachmentGone()
 
     def _make_shared(self, link: Link) -> Link | None:
         """Give a link the id of a shared one; None if it was dropped in the meantime."""
@@ -246,30 +261,29 @@ class Links(LinkQueries):
         self.locks.clear(link.key)
         return is_there
 
-    def _stat(self, link: Link) -> FileStat | None:
-        """What the storage has of a file; None unless it is there and has the right size."""
+    def _stat(self, link: Link, storage: str) -> FileStat | None:
+        """What a storage has of a file; None unless it is there and has the right size."""
         try:
-            stat = self.storage.stat(link.key)
+            stat = self.storages[storage].files.stat(link.key)
         except FileNotFound:
             return None
         return stat if stat.size == link.size else None
 
-    def _take_out_of_outbox(self, key: str, *, is_known: bool) -> bool:
+    def _take_out_of_outbox(self, key: str, known_in: Sequence[str]) -> Sequence[str]:
         """Take a file without links out of the outbox.
 
-        :returns: False if the file is being deleted, or nothing is known about it.
+        :returns: the storages that may have it; none if the file is being deleted, or nothing is
+            known about it.
         """
         entries = self.outbox.entries(key)
-        if not entries and not is_known:
-            return False
         for entry in entries:
             # Another transaction deletes the file. Its absence would be noticed later, too.
             if not self.outbox.take(entry):
-                return False
+                return ()
             rest = entry.without(key)
             if rest.keys:
                 self.outbox.put(rest)
-        return True
+        return [entry.storage for entry in entries] or known_in
 
 
 def _one_more(link: Link, others: list[Link]) -> Link:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
@@ -38,6 +38,32 @@ class Garbage:
         return replace(self, id=str(uuid.uuid4()), keys=keys)
 
 
+class File(Protocol):
+    """What is in one of the storages: a link's file, or a new one."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def storage(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of which nothing else is known."""
+
+    storage: str
+    key: str
+
+
+def keys_by_storage(files: Iterable[File]) -> dict[str, list[str]]:
+    """The keys of files, by the names of their storages."""
+    keys: dict[str, list[str]] = {}
+    for file in files:
+        keys.setdefault(file.storage, []).append(file.key)
+    return keys
+
+
 class Outbox:
     """Entries become valid with the commit, and are removed when their files are deleted."""
 
@@ -52,9 +78,20 @@ class Outbox:
             self.put(entry)
         return entries
 
-    def entries(self, key: str = "") -> list[Garbage]:
-        """A page of entries, or the entries that have a given key."""
+    def add_files(self, files: Iterable[File], due: int = 0) -> list[Garbage]:
+        """The same for files of any storages."""
+        return [
+            entry
+            for storage, keys in keys_by_storage(files).items()
+            for entry in self.add(keys, due, storage)
+        ]
+
+    def entries(self, key: str = "", *, storage: str | None = None) -> list[Garbage]:
+        """A page of entries: all, those of a storage, or those that have a given key."""
         filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key else []
+        if storage is not None:
+            named = Filter("storage", storage, COMPARISON.EQ)
+            filters.append(named if storage else Filter("storage", False, COMPARISON.HAS))
         rows = self._rows.list("attachments-garbage:*", *filters)
         return [_load(row) for row in rows]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import transaction
@@ -24,16 +24,18 @@ from kinto_attachment.files.locations import possible_keys
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.lives import Lives
-from kinto_attachment.index.objects import batches, digest_of
+from kinto_attachment.index.objects import batches
 from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
 from kinto_attachment.maintenance.key_layout import key_layout
+from kinto_attachment.maintenance.listing import Listing
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.shards import WHOLE, Shard
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished
+from kinto_attachment.storage.storages import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +64,21 @@ def gc(
     grace: timedelta = timedelta(hours=1),
     dry_run: bool = False,
     shard: Shard = WHOLE,
+    storage: str | None = None,
     progress: Progress = no_progress,
     pause: timedelta = PAUSE,
 ) -> GcReport:
     """Retry failed deletions, delete files without a record, report records without a file.
 
+    ``storage`` is the name of the only storage to look at, as the index has it.
+
     Files and unfinished writes younger than ``grace`` are kept: their request may still be
     running. So are files whose keys are not of the form that the plugin gives to files.
     """
     before = datetime.now(timezone.utc) - grace
-    return _Collector(registry, before, dry_run, shard, progress, pause).run()
+    storages = registry.attachment_storages
+    chosen = list(storages) if storage is None else [storages[storage]]
+    return _Collector(registry, before, dry_run, shard, chosen, progress, pause).run()
 
 
 class _Collector:
@@ -81,12 +88,13 @@ class _Collector:
         before: datetime,
         dry_run: bool,
         shard: Shard,
+        storages: list[Storage],
         progress: Progress,
         pause: timedelta,
     ) -> None:
         self.registry = registry
         self.links = registry.attachment_links
-        self.storage = registry.attachment_storage
+        self.storages = {storage.name: storage for storage in storages}
         self.settings = registry.attachment_settings
         self.before = before
         self.dry_run = dry_run
@@ -94,29 +102,37 @@ class _Collector:
         self.progress = progress
         self.pause = pause
         self.report = GcReport()
-        self.present = array("Q")  # The first 8 bytes of each stored key's hash.
+        self.listings = {
+            storage.name: Listing(storage.files, shard)
+            for storage in storages
+            if isinstance(storage.files, ListsFiles)
+        }
+        # How many links there are in storages that are not configured.
+        self.elsewhere: Counter[str] = Counter()
 
     def run(self) -> GcReport:
-        for step in (
-            self.empty_outbox,
+        steps: list[Callable[[], None]] = [
+            *(partial(self.empty_outbox, name) for name in self.storages),
             self.release_reservations,
-            self.remove_unfinished,
+            *(partial(self.remove_unfinished, storage) for storage in self.storages.values()),
             self.check_links,
-            self.remove_unlinked,
+            *(partial(self.remove_unlinked, name) for name in self.listings),
             self.find_missing,
-        ):
+            self.check_storages,
+        ]
+        for step in steps:
             try:
                 step()
             except AttachmentError as error:
-                self.failed(step.__name__, error)
+                self.failed(_name_of(step), error)
         return self.report
 
-    def empty_outbox(self) -> None:
-        """Delete the files that committed transactions left to be deleted."""
+    def empty_outbox(self, storage: str) -> None:
+        """Delete the files of a storage that committed transactions left to be deleted."""
         done: set[str] = set()
         while True:
             with transaction.manager:
-                waiting = self.links.outbox.entries()
+                waiting = self.links.outbox.entries(storage=storage)
             now = msec_time()
             entries = [entry for entry in waiting if entry.id not in done and entry.due <= now]
             if not entries:
@@ -143,21 +159,25 @@ class _Collector:
             for key in stale if not self.dry_run else ():
                 self.links.reservations.release(key)
 
-    def remove_unfinished(self) -> None:
-        if not isinstance(self.storage, ListsUnfinished):
+    def remove_unfinished(self, storage: Storage) -> None:
+        files = storage.files
+        if not isinstance(files, ListsUnfinished):
             return
-        for remains in self.storage.list_unfinished():
+        for remains in files.list_unfinished():
             if remains.modified < self.before and self.shard.has(remains.id):
                 self.report.unfinished.append(remains.key)
                 self.report.freed += remains.size
                 if not self.dry_run:
-                    self.storage.discard_unfinished(remains)
+                    files.discard_unfinished(remains)
                 self.progress("remains removed", len(self.report.unfinished))
 
     def check_links(self) -> None:
         """Drop links whose record is gone or has another attachment, and delete their files."""
         found: list[Link] = []
         for page in self.shard.pages(self.links):
+            others = [link.storage for link in page]
+            storages = self.registry.attachment_storages
+            self.elsewhere.update(name for name in others if name not in storages)
             with transaction.manager:
                 found += self.dangling(page)
         self.report.dangling += [link.record for link in found]
@@ -165,7 +185,7 @@ class _Collector:
             self.relink(found)
             for batch in batches(found):
                 with transaction.manager:
-                    entries = self.links.outbox.add(self.links.drop_dangling(batch))
+                    entries = self.links.outbox.add_files(self.links.drop_dangling(batch))
                 for entry in entries:
                     self.delete_files_of(entry)
 
@@ -191,7 +211,9 @@ class _Collector:
 
     def dangling(self, links: list[Link]) -> list[Link]:
         # Links of other states may outlive their record.
-        current = [link for link in links if link.state == "current"]
+        current = [
+            link for link in links if link.state == "current" and link.storage in self.storages
+        ]
         found = []
         for batch in batches(current):
             written = records.by_uri(self.registry, [link.record for link in batch])
@@ -210,12 +232,11 @@ class _Collector:
         is_only = all(other.state != "current" or other.key == link.key for other in others)
         return not (is_only and link.describes(record[FIELD]))
 
-    def remove_unlinked(self) -> None:
-        if not isinstance(self.storage, ListsFiles):
-            return
+    def remove_unlinked(self, storage: str) -> None:
+        """Delete files of a storage that no link names, not even as one of another storage."""
         layout = key_layout(self.settings)
         found: list[FileStat] = []
-        for batch in batches(self.listed()):
+        for batch in batches(self.listed(storage)):
             old = [
                 file
                 for file in batch
@@ -226,7 +247,7 @@ class _Collector:
             found += [file for file in old if file.key in unlinked]
         if found and (self.dry_run or self.links_are_written()):
             for batch in batches(found):
-                self.remove(batch)
+                self.remove(storage, batch)
 
     def links_are_written(self) -> bool:
         """Wait for requests that may be linking a file which seemed to have no link.
@@ -246,38 +267,37 @@ class _Collector:
         )
         return False
 
-    def remove(self, files: list[FileStat]) -> None:
+    def remove(self, storage: str, files: list[FileStat]) -> None:
         """Delete files that seem to have no link, after checking that with a lock."""
         unlinked = {file.key for file in files}
         with transaction.manager:
             if self.dry_run:
                 unlinked = self.links.without_links(list(unlinked))
             else:
-                entries, unlinked = self.links.move_orphans_to_outbox(unlinked)
+                entries, unlinked = self.links.move_orphans_to_outbox(unlinked, storage)
         self.report.unlinked += sorted(unlinked)
         self.report.freed += sum(file.size for file in files if file.key in unlinked)
         if not self.dry_run:
             for entry in entries:
                 self.delete_files_of(entry)
 
-    def listed(self) -> Iterator[FileStat]:
-        assert isinstance(self.storage, ListsFiles)  # noqa: S101 - checked by the caller.
-        for file in self.storage.list():
-            if self.shard.has(file.key):
-                self.present.append(int(digest_of(file.key)[:16], 16))
-                self.report.scanned += 1
-                if self.report.scanned % 1000 == 0:
-                    self.progress("files scanned", self.report.scanned)
-                yield file
+    def listed(self, storage: str) -> Iterator[FileStat]:
+        for file in self.listings[storage]:
+            self.report.scanned += 1
+            if self.report.scanned % 1000 == 0:
+                self.progress("files scanned", self.report.scanned)
+            yield file
 
     def find_missing(self) -> None:
-        if not isinstance(self.storage, ListsFiles):
-            return
-        self.present = array("Q", sorted(self.present))
-        for page in self.shard.pages(self.links):
+        complete = {name for name, listing in self.listings.items() if listing.is_complete}
+        for page in self.shard.pages(self.links) if complete else ():
             for link in page:
-                if not self.is_present(link.key) and not self.storage.exists(link.key):
+                if link.storage in complete and not self.is_present(link):
                     self.report_missing(link)
+
+    def is_present(self, link: Link) -> bool:
+        is_listed = link.key in self.listings[link.storage]
+        return is_listed or self.storages[link.storage].files.exists(link.key)
 
     def report_missing(self, link: Link) -> None:
         with transaction.manager:  # It may have been dropped in the meantime.
@@ -285,11 +305,37 @@ class _Collector:
                 self.report.missing.append(link.record)
                 logger.error("The file of %s is missing: %s", link.record, link.key)
 
-    def is_present(self, key: str) -> bool:
-        digest = int(digest_of(key)[:16], 16)
-        position = bisect_left(self.present, digest)
-        return position < len(self.present) and self.present[position] == digest
+    def check_storages(self) -> None:
+        """Report storages that have files but no settings, whose files are left as they are.
+
+        The index notes which storages have files: what is missing there is added, and a storage
+        that is not configured is forgotten when none of its files is left.
+        """
+        used, storages = self.links.used_storages, self.registry.attachment_storages
+        with transaction.manager:
+            noted = {name for name in used.names() if name not in storages}
+            waiting = {name: self.links.outbox.entries(storage=name) for name in noted}
+            for name in sorted(noted | {*self.elsewhere}):
+                if self.elsewhere[name] or waiting.get(name):
+                    self.report_storage(name)
+                    if not self.dry_run:
+                        used.note(name)
+                elif self.shard == WHOLE and not self.dry_run:
+                    used.forget(name)
+
+    def report_storage(self, name: str) -> None:
+        message = f"The storage {name!r} is not configured: its files are left as they are."
+        logger.error("gc: %s", message)
+        self.report.errors.append(message)
 
     def failed(self, what: str, error: Exception) -> None:
         logger.error("gc: %s: %s", what, error, exc_info=error)
         self.report.errors.append(f"{what}: {error}")
+
+
+def _name_of(step: Callable[[], None]) -> str:
+    """The name of a step, and that of the storage that it is about unless it is the default."""
+    if not isinstance(step, partial):
+        return step.__name__
+    storage = getattr(step.args[0], "name", step.args[0])
+    return f"{step.func.__name__} {storage}".strip()

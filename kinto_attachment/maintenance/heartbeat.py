@@ -1,4 +1,4 @@
-"""The heartbeat: writes, reads and deletes a file on the storage."""
+"""The heartbeat: writes, reads and deletes a file on each storage."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 from collections.abc import Callable
 from uuid import uuid4
 
+import transaction
+
 from kinto_attachment.errors import AttachmentError
-from kinto_attachment.kinto_types import Request
-from kinto_attachment.storage import FileStorage
+from kinto_attachment.kinto_types import Registry, Request
+from kinto_attachment.storage.storages import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +19,14 @@ FOLDER = "__heartbeat__"
 CONTENT = b"kinto_attachment"
 
 
-def check(storage: FileStorage, *, readonly: bool) -> Callable[[Request], bool]:
+class Failure(dict[str, object]):
+    """A result that says what fails, where Kinto expects False."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def check(storage: Storage, *, readonly: bool) -> Callable[[Request], bool]:
     """The heartbeat function for Kinto, which calls it in a thread and with a timeout."""
 
     def heartbeat(request: Request) -> bool:
@@ -25,19 +34,35 @@ def check(storage: FileStorage, *, readonly: bool) -> Callable[[Request], bool]:
             return True
         # A random name, since all processes on all machines may do this at the same time.
         key = f"{FOLDER}/{uuid4()}.txt"
+        files = storage.files
         try:
-            storage.write(key, io.BytesIO(CONTENT), "text/plain")
+            files.write(key, io.BytesIO(CONTENT), "text/plain")
             try:
-                reader = storage.open(key)
+                reader = files.open(key)
                 try:
                     same = reader.read(len(CONTENT) + 1) == CONTENT
                 finally:
                     reader.close()
             finally:
-                storage.delete(key)
+                files.delete(key)
         except (AttachmentError, OSError):
-            logger.exception("The attachments' storage failed its heartbeat")
+            logger.exception("The attachments' storage %r failed its heartbeat", storage.title)
             return False
         return same
+
+    return heartbeat
+
+
+def check_storages(registry: Registry) -> Callable[[Request], bool | Failure]:
+    """The heartbeat function that finds storages which have files, but no settings any more."""
+
+    def heartbeat(request: Request) -> bool | Failure:
+        with transaction.manager:
+            used = registry.attachment_links.used_storages.names()
+        missing = sorted(name for name in used if name not in registry.attachment_storages)
+        if not missing:
+            return True
+        logger.error("There are files in storages that are not configured: %s", missing)
+        return Failure(not_configured=missing)
 
     return heartbeat

@@ -9,7 +9,7 @@ from typing import Any
 
 import transaction
 
-from kinto_attachment.errors import FileNotFound
+from kinto_attachment.errors import FileNotFound, StorageNotConfigured
 from kinto_attachment.index.link import Link, original_of
 from kinto_attachment.index.lives import Lives
 from kinto_attachment.index.objects import batches
@@ -63,10 +63,10 @@ class _Completion:
             return sum(self.links.revise(key, completed) for key in stored)
 
     def stored_at(self, link: Link) -> int:
-        """When a file was stored (ms since the epoch); 0 if it is not there."""
+        """When a file was stored (ms since the epoch); 0 if it is not there, or unreachable."""
         try:
-            stat = self.registry.attachment_storage.stat(link.key)
-        except FileNotFound:
+            stat = self.registry.attachment_storages[link.storage].files.stat(link.key)
+        except (FileNotFound, StorageNotConfigured):
             return 0
         return int(stat.modified.timestamp() * 1000)
 

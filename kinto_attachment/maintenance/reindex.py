@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import transaction
 
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.files.locations import own_key
+from kinto_attachment.files.locations import own_files
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.lives import Lives
 from kinto_attachment.kinto_types import Registry
@@ -53,14 +54,13 @@ def _relink(registry: Registry, uri: str, record: dict[str, Any], report: Reinde
     present = links.of_record(uri)
     if any(link.state == "current" and link.describes(attachment) for link in present):
         return
-    key = own_key(registry.attachment_settings, registry.route_prefix, attachment)
-    if key is None:
-        report.foreign.append(uri)
-        return
-    try:
-        life = Lives().of(uri, present)
-        links.share(Link.to(uri, key, attachment, life=life), is_known=True)
-        links.locks.clear(key)  # Records that share a file leave the row for the next of them.
-        report.linked += 1
-    except AttachmentGone:
-        report.missing.append(uri)
+    life = Lives().of(uri, present)
+    files = own_files(registry.attachment_settings, registry.route_prefix, attachment)
+    for storage, key in files:
+        # The one that has the file, where several storages may.
+        with suppress(AttachmentGone):
+            links.share(Link.to(uri, key, attachment, life=life), known_in=[storage])
+            links.locks.clear(key)  # Records that share a file leave the row for the next of them.
+            report.linked += 1
+            return
+    (report.missing if files else report.foreign).append(uri)

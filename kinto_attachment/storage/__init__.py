@@ -157,6 +157,14 @@ class FileStorage:
         """The public URL of a key: ``base_url``, which ends with a slash, and the quoted key."""
         return names.public_url(self.base_url, filename)
 
+    @property
+    def place(self) -> str:
+        """Where the files are, ending with a slash; empty if this cannot be told.
+
+        No two storages of a server may have places of which one begins with the other.
+        """
+        return ""
+
     # The interface of pyramid_storage, built on the core.
 
     def exists(self, filename: str) -> bool:

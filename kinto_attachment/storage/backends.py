@@ -1,7 +1,9 @@
-"""The backend that the settings choose, and its capabilities."""
+"""The backends that the settings choose, and their capabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from itertools import combinations
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -9,31 +11,47 @@ from pyramid_storage.registry import register_file_storage_impl
 
 from kinto_attachment.kinto_types import Configurator
 from kinto_attachment.options import DownloadMode
-from kinto_attachment.settings import Settings, full_name
+from kinto_attachment.settings import Settings, StorageSettings, full_name
 
 from . import CopiesFiles, FileStorage, HasPaths, ListsFiles, SignsUrls
+from .storages import Storage, Storages
 
 
-def register(config: Configurator, settings: Settings) -> FileStorage:
-    """Build the backend and register it as pyramid_storage's file storage."""
-    backend = build(settings)
+def register(config: Configurator, settings: Settings) -> Storages:
+    """Build all storages; the default one becomes pyramid_storage's file storage."""
+    storages = Storages({name: build(own) for name, own in settings.storages.items()})
+    check_places(storages, settings)
     # The name of the request's property: ``request.attachment``.
     config.registry.settings.setdefault("storage.name", "attachment")
-    register_file_storage_impl(config, backend)
-    return backend
+    register_file_storage_impl(config, storages.default.files)
+    return storages
 
 
-def build(settings: Settings) -> FileStorage:
+def build(settings: StorageSettings) -> Storage:
     """:raises ConfigurationError: a class or library cannot be used."""
+    backend = build_backend(settings)
+    advertised = settings["extra.base_url"]
+    return Storage(
+        settings.name,
+        backend,
+        download_mode(backend, settings),
+        base_url=settings["base_url"],
+        advertised_url=(settings["base_url"] if advertised is None else advertised) or "",
+        public=settings["public"],
+        signed_url_ttl=settings["signed_url_ttl"],
+    )
+
+
+def build_backend(settings: StorageSettings) -> FileStorage:
     # Imported when chosen: boto3 and google-cloud-storage are extras.
     if settings.backend == "aws.bucket_name":
         from .s3 import S3Storage
 
-        return S3Storage(**_options(settings, "aws."))
+        return _configured(S3Storage, settings, "aws.")
     if settings.backend == "gcloud.bucket_name":
         from .gcloud import GoogleStorage
 
-        return GoogleStorage(**_options(settings, "gcloud."))
+        return _configured(GoogleStorage, settings, "gcloud.")
     if settings.backend == "backend":
         from .loading import load
 
@@ -45,7 +63,7 @@ def build(settings: Settings) -> FileStorage:
     )
 
 
-def download_mode(backend: FileStorage, settings: Settings) -> DownloadMode:
+def download_mode(backend: FileStorage, settings: StorageSettings) -> DownloadMode:
     """How downloads are sent: as configured, or else by the backend's default.
 
     :raises ConfigurationError: the backend cannot do what is configured.
@@ -59,27 +77,66 @@ def download_mode(backend: FileStorage, settings: Settings) -> DownloadMode:
     ):
         if chosen.mode == mode and not isinstance(backend, capability):
             raise ConfigurationError(
-                f"{full_name('downloads')}: {mode} does not go with this storage, which has no "
-                f"{lacking}."
+                f"{settings.full_name('downloads')}: {mode} does not go with this storage, which "
+                f"has no {lacking}."
             )
     return chosen
 
 
-def capabilities(backend: FileStorage) -> dict[str, bool]:
-    """What the server advertises about the backend, derived from what it implements."""
+def check_places(storages: Iterable[Storage], settings: Settings) -> None:
+    """Refuse storages that have a place in common, as far as backends tell their places.
+
+    A file could be listed, sent or deleted as one of the other storage.
+
+    :raises ConfigurationError: the message names both.
+    """
+    for one, other in combinations(storages, 2):
+        names = [settings.storages[each.name] for each in (one, other)]
+        if _overlap(one.files.place, other.files.place):
+            both = " and ".join(own.full_name(own.backend) for own in names)
+            raise ConfigurationError(f"{both}: each storage needs a place of its own.")
+        if _overlap(one.downloads.prefix, other.downloads.prefix):
+            both = " and ".join(own.full_name("downloads") for own in names)
+            raise ConfigurationError(f"{both}: each storage needs a location of its own.")
+
+
+def capabilities(storages: Storages) -> dict[str, Any]:
+    """What the server advertises about its storages.
+
+    What is said without a name is about the default storage.
+    """
+    described = {storage.title: describe(storage) for storage in storages}
+    return {**described[storages.default.title], "storages": described}
+
+
+def describe(storage: Storage) -> dict[str, Any]:
+    """What is advertised about a storage, derived from what its backend implements."""
     return {
+        "base_url": storage.advertised_url,
         "ranges": True,
-        "signed_urls": isinstance(backend, SignsUrls),
-        "lists_files": isinstance(backend, ListsFiles),
-        "copies_files": isinstance(backend, CopiesFiles),
+        "signed_urls": isinstance(storage.files, SignsUrls),
+        "lists_files": isinstance(storage.files, ListsFiles),
+        "copies_files": isinstance(storage.files, CopiesFiles),
     }
 
 
-def _options(settings: Settings, prefix: str) -> dict[str, Any]:
-    """The backend's own options, as its keyword arguments."""
+def _overlap(one: str, other: str) -> bool:
+    """Whether one place is the other, or is in it; both end with a slash."""
+    return bool(one and other) and (one.startswith(other) or other.startswith(one))
+
+
+def _configured(
+    backend: Callable[..., FileStorage], settings: StorageSettings, prefix: str
+) -> FileStorage:
+    """A backend with its own options, as its keyword arguments."""
     options = {
         name.removeprefix(prefix): value
         for name, value in settings.values.items()
         if name.startswith(prefix) and value is not None
     }
-    return {**options, "base_url": settings["base_url"] or ""}
+    try:
+        return backend(**options, base_url=settings["base_url"] or "")
+    except ConfigurationError as error:
+        # It does not know that it has a name, and names the settings of the default storage.
+        message = str(error).replace(full_name(""), settings.full_name(""))
+        raise ConfigurationError(message) from error

@@ -48,9 +48,10 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
     ``credentials`` is the path of a service account's key file; without it, Google's default
-    credentials are used. Predefined ACLs are sent only if they are set. With
-    ``auto_create_bucket``, the first write creates the bucket if it does not exist. ``timeout``
-    is in seconds, for connecting (default: 5) and for each response (default: 10).
+    credentials are used. Predefined ACLs are sent only if they are set, and so are
+    ``storage_class`` and ``kms_key`` (a Cloud KMS key's full name). With ``auto_create_bucket``,
+    the first write creates the bucket if it does not exist. ``timeout`` is in seconds, for
+    connecting (default: 5) and for each response (default: 10).
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         auto_create_bucket: bool = False,
         auto_create_acl: str | None = None,
         cache_control: str | None = None,
+        storage_class: str | None = None,
+        kms_key: str | None = None,
         uniform_bucket_level_access: bool = False,
         timeout: float | None = None,
     ) -> None:
@@ -80,6 +83,8 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         self.auto_create_bucket = auto_create_bucket
         self.auto_create_acl = predefined("auto_create_acl", auto_create_acl)
         self.cache_control = cache_control
+        self.storage_class = storage_class
+        self.kms_key = kms_key
         self.uniform_bucket_level_access = uniform_bucket_level_access
         self._bucket = GoogleBucket(
             bucket_name,
@@ -95,6 +100,10 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
 
     def get_bucket(self, bucket_name: str | None = None) -> Any:
         return self._bucket.client().bucket(bucket_name or self.bucket_name)
+
+    @property
+    def place(self) -> str:
+        return f"gs://{self.bucket_name}/"
 
     def write(
         self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
@@ -213,8 +222,12 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         self._bucket.close()
 
     def _new(self, key: str, **properties: str | None) -> NewObject:
-        properties = {"cache_control": self.cache_control} | properties
-        return NewObject(self._bucket, key, self.acl, **properties)
+        properties = {
+            "cache_control": self.cache_control,
+            "storage_class": self.storage_class,
+            **properties,
+        }
+        return NewObject(self._bucket, key, self.acl, self.kms_key, **properties)
 
     def _create_bucket(self) -> None:
         if self.auto_create_bucket and not self._created:

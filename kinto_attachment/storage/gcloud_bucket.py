@@ -78,8 +78,8 @@ class GoogleBucket:
         self.client()
         return self._sessions[os.getpid()]
 
-    def blob(self, key: str) -> Any:
-        return self.client().bucket(self.name).blob(key)
+    def blob(self, key: str, **options: Any) -> Any:
+        return self.client().bucket(self.name).blob(key, **options)
 
     def find(self, key: str, *, cleanup: bool = False) -> Any:
         """The blob with its metadata.

@@ -18,7 +18,12 @@ class NewObject:
     """An object that is being created; ``properties`` are attributes of Google's ``Blob``."""
 
     def __init__(
-        self, bucket: GoogleBucket, key: str, acl: str | None, **properties: str | None
+        self,
+        bucket: GoogleBucket,
+        key: str,
+        acl: str | None,
+        kms_key: str | None,
+        **properties: str | None,
     ) -> None:
         self.key = key
         self.size = 0
@@ -26,7 +31,7 @@ class NewObject:
         self._acl = acl
         # Tells this object from one that another request created under the same key.
         self._token = uuid4().hex
-        self._blob = bucket.blob(key)
+        self._blob = bucket.blob(key, kms_key_name=kms_key)
         self._blob.metadata = {"upload": self._token}
         for name, value in properties.items():
             if value:

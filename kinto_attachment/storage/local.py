@@ -77,6 +77,10 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             raise InvalidKey()
         return path
 
+    @property
+    def place(self) -> str:
+        return "file:" + os.path.join(os.path.realpath(self.base_path), "")
+
     def write(
         self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
     ) -> FileStat:

@@ -36,6 +36,11 @@ logger = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 1000  # A limit of S3.
 BINARY = "application/octet-stream"
+# Storage classes of AWS from which objects are read at once; compatible servers have others.
+CLASSES = (
+    *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
+    *("REDUCED_REDUNDANCY", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW"),
+)
 KEPT_HEADERS = ("ContentType", "ContentDisposition", "CacheControl")
 
 
@@ -43,10 +48,11 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
     Without ``access_key``, boto3's default credentials are used. ``acl`` is sent only if it is
-    set, since many buckets refuse any ACL. ``num_retries`` is how often a call is tried at most
-    (default: 3); ``timeout`` is in seconds, for connecting (default: 5) and for each response
-    (default: 10). Files larger than ``part_size`` bytes (at least 5 MiB) are sent in parts of
-    that size: up to five are in memory at a time, and a file can have 10,000.
+    set, since many buckets refuse any ACL, and so are ``storage_class``, ``encryption``
+    (``AES256`` or ``aws:kms``) and ``kms_key_id``. ``num_retries`` is how often a call is tried
+    at most (default: 3); ``timeout`` is in seconds, for connecting (default: 5) and for each
+    response (default: 10). Files larger than ``part_size`` bytes (at least 5 MiB) are sent in
+    parts of that size: up to five are in memory at a time, and a file can have 10,000.
     """
 
     def __init__(
@@ -54,6 +60,9 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         bucket_name: str,
         *,
         acl: str | None = None,
+        storage_class: str | None = None,
+        encryption: str | None = None,
+        kms_key_id: str | None = None,
         base_url: str = "",
         extensions: str = "default",
         access_key: str | None = None,
@@ -73,7 +82,14 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         self.acl = acl
         self.base_url = base_url
         self.extensions = resolve_extensions(extensions)
-        self.cache_control = cache_control
+        # For everything that creates an object: a put, the creation of a multipart upload, a copy.
+        self._created_with = {
+            "ACL": acl,
+            "CacheControl": cache_control,
+            "StorageClass": storage_class,
+            "ServerSideEncryption": encryption,
+            "SSEKMSKeyId": kms_key_id,
+        }
         self._part_size = part_size
         clients = S3Clients(
             access_key=access_key,
@@ -84,6 +100,12 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
             timeout=timeout,
             tries=num_retries,
         )
+        if storage_class and clients.server == "aws" and storage_class not in CLASSES:
+            raise ConfigurationError(
+                f"kinto.attachment.aws.storage_class: {storage_class!r} is not one of "
+                f"{', '.join(CLASSES)}."
+            )
+        self._place = f"s3://{clients.server}/{bucket_name}/"
         self._bucket = S3Bucket(bucket_name, clients)
         self._leftovers: deque[dict[str, Any]] = deque(maxlen=100)
 
@@ -91,6 +113,11 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
     def s3_client(self) -> Any:
         """boto3's client; pyramid_storage calls it by this name."""
         return self._bucket.client()
+
+    @property
+    def place(self) -> str:
+        # Names of buckets are unique on AWS, whatever the region.
+        return self._place
 
     def write(
         self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
@@ -194,7 +221,7 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         self._bucket.close()
 
     def _headers(self, given: dict[str, str | None]) -> dict[str, Any]:
-        headers = {"CacheControl": self.cache_control, "ACL": self.acl} | given
+        headers = {**self._created_with, **given}
         return {name: value for name, value in headers.items() if value}
 
     def _delete_some(self, keys: tuple[str, ...]) -> dict[str, str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from kinto_attachment.errors import AttachmentError, FileNotFound, KeyTaken, StorageUnavailable
 
 from . import CHUNK_SIZE
 from .pieces import Piece
-from .s3_clients import S3Clients
+from .s3_clients import S3Clients, is_of_aws
 from .s3_errors import NO_BUCKET, error_code, translated
 from .wait_budget import within_budget
 
@@ -32,8 +31,7 @@ class S3Bucket:
     @property
     def is_aws(self) -> bool:
         """Whether this is Amazon S3, and not a compatible server."""
-        host = urlsplit(self.client().meta.endpoint_url).hostname or ""
-        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        return is_of_aws(self.client().meta.endpoint_url)
 
     def call(
         self,

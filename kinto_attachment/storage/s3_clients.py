@@ -7,6 +7,7 @@ import threading
 import time
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from boto3.session import Session
 from botocore.config import Config
@@ -68,6 +69,14 @@ class S3Clients:
             if name not in self._clients:
                 self._clients[name] = self._build(cleanup)
             return self._clients[name]
+
+    @property
+    def server(self) -> str:
+        """The server's host and port as configured; ``aws`` is Amazon S3 in any region."""
+        if not self._endpoint_url or is_of_aws(self._endpoint_url):
+            return "aws"
+        parts = urlsplit(self._endpoint_url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
     def close(self) -> None:
         """Close idle connections; later calls open new ones."""
@@ -143,3 +152,8 @@ def stop_trying(
         raise caught_exception
     if response is not None and response[0].status_code >= 500:
         raise ClientError(response[1], operation.name)
+
+
+def is_of_aws(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import requests
+import transaction
 
 from tests.support import invariants, live, load, sampling
+from tests.support.application import move_behind
 from tests.support.faults_plugin import Faults, How, Order, When
 from tests.support.services import S3, PostgreSQL
 
@@ -24,12 +26,16 @@ RECORDS = "/buckets/b/collections/c/records"
 ONE, TWO, THREE = (f"{RECORDS}/{name}" for name in ("one", "two", "three"))
 NAMED = "/buckets/b/collections/named/records/one"
 KEPT = "/buckets/b/collections/kept/records/one"
+# In a collection whose files go to another storage; the second one's came before that was set.
+OTHER = "/buckets/b/collections/other/records/one"
+MOVED = "/buckets/b/collections/other/records/two"
 COPY = "/buckets/b/collections/public/records/copy"
 ALICE = ("alice", "secret")
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
+    "resources.b.other.storage": "other",
 }
 
 
@@ -51,22 +57,30 @@ class Site:
     def start(self, *records: str) -> None:
         """A few collections, and these records, each with a file; TWO has a copy."""
         self.clear()
-        names = [f"/collections/{name}" for name in ("c", "named", "kept", "public")]
+        names = [f"/collections/{name}" for name in ("c", "named", "kept", "public", "other")]
         calls = [{"method": "PUT", "path": f"/buckets/b{name}"} for name in ("", *names)]
         assert self.request("POST", "/batch", json={"requests": calls}).ok
         for record in records:
             assert self.attach(record, b"old").ok
         if TWO in records:
             assert publish(self, TWO).ok
+        if MOVED in records:
+            with transaction.manager:
+                (link,) = self.registry.attachment_links.of_record(MOVED)
+            move_behind(self.registry, link.key, "")
 
     def clear(self) -> None:
         registry = self.registry
         for backend in (registry.storage, registry.permission, registry.cache):
             backend.flush()
-        storage = registry.attachment_storage
-        storage.delete(*[file.key for file in storage.list()])
-        for remains in storage.list_unfinished():
-            storage.discard_unfinished(remains)
+        # Otherwise the first upload of each worker has a step more than the others.
+        with transaction.manager:
+            registry.attachment_links.used_storages.put_back(["other"])
+        for storage in registry.attachment_storages:
+            files = storage.files
+            files.delete(*[file.key for file in files.list()])
+            for remains in files.list_unfinished():
+                files.discard_unfinished(remains)
 
     def steps_of(self, action: Action) -> list[str]:
         self.start(*ACTIONS[action])
@@ -120,6 +134,18 @@ def replace_named(site: Site) -> requests.Response:
 
 def replace_kept(site: Site) -> requests.Response:
     return site.attach(KEPT)
+
+
+def create_in_other_storage(site: Site) -> requests.Response:
+    return site.attach(OTHER)
+
+
+def replace_in_other_storage(site: Site) -> requests.Response:
+    return site.attach(OTHER)
+
+
+def replace_across_storages(site: Site) -> requests.Response:
+    return site.attach(MOVED)
 
 
 def replace_shared(site: Site) -> requests.Response:
@@ -176,25 +202,30 @@ ACTIONS: dict[Action, tuple[str, ...]] = {
     replace_named: (NAMED,),
     replace_kept: (KEPT,),
     replace_shared: (TWO,),
+    create_in_other_storage: (),
+    replace_in_other_storage: (OTHER,),
+    replace_across_storages: (MOVED,),
     publish: (ONE, TWO),
     remove: (ONE,),
     put_without: (ONE,),
     delete_record: (ONE,),
     delete_records: (ONE, TWO),
     delete_collection: (ONE, KEPT),
-    delete_bucket: (ONE, TWO, KEPT),
+    delete_bucket: (ONE, TWO, KEPT, OTHER, MOVED),
     batch: (ONE, TWO, THREE),
-    flush: (ONE, TWO),
+    flush: (ONE, TWO, OTHER),
 }
 # On S3. These two have all steps that differ there: a file is written, one is deleted, or several.
 MAIN_ACTIONS = [replace, delete_bucket]
 if sampling.every_case():
-    MAIN_ACTIONS += [create, remove, batch]
+    MAIN_ACTIONS += [create, replace_across_storages, remove, batch]
 
 
 @contextlib.contextmanager
 def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Iterator[Site]:
+    """A server with this storage, and a folder for the files of one collection."""
     faults = Faults(folder)
+    storage = {**storage, "storages.other.base_path": str(folder / "other")}
     database = postgresql.create_database()
     name = database.split("?")[0].rsplit("/", 1)[1]
     postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # For speed.

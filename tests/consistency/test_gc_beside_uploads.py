@@ -43,7 +43,7 @@ def collect(app: Any, **options: Any) -> Any:
 
 def make_old(app: Any, key: str) -> None:
     """As S3 has it, which dates an object by the beginning of its multipart upload."""
-    path = app.app.registry.attachment_storage.path(key)
+    path = app.app.registry.attachment_storages.default.files.path(key)
     os.utime(path, (time.time() - 7200,) * 2)
 
 

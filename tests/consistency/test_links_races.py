@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,16 +14,19 @@ import transaction
 from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNotFoundError
 
 from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files import keys as new_keys
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.storage.memory import MemoryStorage
 from tests.support import races
+from tests.support.application import replace_backend
 from tests.support.interleavings import Decide, Orders, Stage, at_random
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
 FILE, NEW_FILE = "file.txt", "new.txt"
+PLACES = {FILE: "", NEW_FILE: "other"}  # The storages that have them.
 NAMES = "abcdef"
 
 
@@ -32,13 +36,15 @@ def parent(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def registry(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with races.server(postgresql, tmp_path_factory.mktemp("files")) as app:
+    other = {"storages.other.base_path": str(tmp_path_factory.mktemp("other"))}
+    with races.server(postgresql, tmp_path_factory.mktemp("files"), **other) as app:
         yield on_memory(app.app.registry)
 
 
 def on_memory(registry: Any) -> Any:
     """Quick files, whose deletion and existence are steps all the same."""
-    registry.attachment_storage = registry.attachment_links.storage = MemoryStorage()
+    replace_backend(registry, MemoryStorage())
+    replace_backend(registry, MemoryStorage(), "other")
     return registry
 
 
@@ -55,9 +61,9 @@ class Records:
     def start(self, *names: str) -> None:
         """Records that all point at one file."""
         self.registry.storage.flush()
-        files = self.registry.attachment_storage
-        files.delete(FILE, NEW_FILE)
-        for key in (FILE, NEW_FILE):
+        for key, storage in PLACES.items():
+            files = self.registry.attachment_storages[storage].files
+            files.delete(FILE, NEW_FILE)
             files.write(key, BytesIO(b"content"), "text/plain")
         with transaction.manager:
             for number, name in enumerate(names):
@@ -72,15 +78,16 @@ class Records:
                 self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
             except ObjectNotFoundError:
                 return "nothing"
-            entries = self.links.outbox.add(self.links.drop(self._current(name)))
+            entries = self.links.outbox.add_files(self.links.drop(self._current(name)))
         return self._finish(entries)
 
     def replace(self, name: str) -> Any:
+        """By a file in another storage."""
         with transaction.manager:
             self._write(name, NEW_FILE)
             current = self._current(name)
-            self.links.add(self._link(name, NEW_FILE))
-            entries = self.links.outbox.add(self.links.drop(current))
+            self.links.add(self._link(name, NEW_FILE, "other"))
+            entries = self.links.outbox.add_files(self.links.drop(current))
         return self._finish(entries)
 
     def keep(self, name: str) -> Any:
@@ -116,8 +123,9 @@ class Records:
             if key is not None:
                 self._write(target, key)
                 before = [link for link in self._current(target) if link.key != key]
-                self.links.share(self._link(target, key), is_known=is_known)
-                entries = self.links.outbox.add(self.links.drop(before))
+                known_in = [PLACES[key]] if is_known else []
+                self.links.share(self._link(target, key), known_in=known_in)
+                entries = self.links.outbox.add_files(self.links.drop(before))
         self._finish(entries)
         return "copied"
 
@@ -159,7 +167,7 @@ class Records:
         with transaction.manager:
             dangling = self._current(name)
         with transaction.manager:
-            entries = self.links.outbox.add(self.links.drop_dangling(dangling))
+            entries = self.links.outbox.add_files(self.links.drop_dangling(dangling))
         return self._finish(entries)
 
     def collect(self) -> Any:
@@ -168,24 +176,24 @@ class Records:
             entries, _ = self.links.move_orphans_to_outbox([FILE])
         return self._finish(entries)
 
-    def name_anew(self, name: str) -> Any:
+    def name_anew(self, name: str, storage: str = "") -> Any:
         """What an upload does whose file gets the name of the file, if that is free."""
-        files = self.registry.attachment_storage
+        request: Any = SimpleNamespace(registry=self.registry)
+        target = self.registry.attachment_storages[storage]
         with transaction.manager:
             free = self.links.reservations.claim(FILE)
-            free = free and not files.exists(FILE) and not self.links.outbox.entries(FILE)
+            free = free and new_keys._is_free(request, target, FILE)
         if not free:
             return "taken"
-        files.write(FILE, BytesIO(b"new content"), "text/plain")
+        target.files.write(FILE, BytesIO(b"new content"), "text/plain")
         with transaction.manager:
             self._write(name, FILE)
-            self.links.add(self._link(name, FILE))
+            self.links.add(self._link(name, FILE, storage))
         with transaction.manager:
             self.links.reservations.release(FILE)
         return "named"
 
     def problems(self) -> list[str]:
-        files = self.registry.attachment_storage
         with transaction.manager:
             linked = [link for page in self.links.under() for link in page]
             rows = {
@@ -202,22 +210,30 @@ class Records:
         for record, key in rows.items():
             if key and current.count((record, key)) != 1:
                 found.append(f"{record} has not one link")
-            if key and not files.exists(key):
+            if key and not self._exists(key, linked):
                 found.append(f"{record} has no file")
         for record in {record for record, _ in current} - rows.keys():
             found.append(f"a link of {record}, which is gone, is left")
         for link in linked:
             if not link.shared and keys.count(link.key) > 1:
                 found.append(f"{link} is not alone")
-        if files.exists(FILE) != (FILE in keys):
-            found.append("the file is left" if files.exists(FILE) else "the file is lost")
+        for storage in self.registry.attachment_storages:
+            is_there = storage.files.exists(FILE)
+            if is_there != ((storage.name, FILE) in [(link.storage, link.key) for link in linked]):
+                found.append("the file is left" if is_there else "the file is lost")
+        if len({link.storage for link in linked if link.key == FILE}) > 1:
+            found.append("one name for two files")
         return found
+
+    def _exists(self, key: str, linked: list[Link]) -> bool:
+        storage = next((link.storage for link in linked if link.key == key), "")
+        return bool(self.registry.attachment_storages[storage].files.exists(key))
 
     def _write(self, name: str, key: str | None) -> None:
         self.registry.storage.update("record", parent(name), "r", {"key": key})
 
-    def _link(self, name: str, key: str) -> Link:
-        return Link.to(f"{parent(name)}/records/r", key, {"size": 7})
+    def _link(self, name: str, key: str, storage: str = "") -> Link:
+        return Link.to(f"{parent(name)}/records/r", key, {"size": 7}, storage=storage)
 
     def _current(self, name: str) -> list[Link]:
         return [link for link in self._links_of(name) if link.state == "current"]
@@ -389,13 +405,37 @@ def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
 
 
 @pytest.mark.parametrize("second", [delete("a"), Records.collect], ids=["deletion", "gc"])
+@pytest.mark.parametrize("storage", ["", "other"], ids=["here", "elsewhere"])
 def test_a_name_that_becomes_free_is_given_to_a_file_that_stays(
-    registry: Any, second: Act
+    registry: Any, second: Act, storage: str
 ) -> None:
-    outcomes = meet(
-        registry, "a", [lambda records: records.name_anew("b"), second], Orders(preemptions=1)
-    )
+    def name_anew(records: Records) -> Any:
+        return records.name_anew("b", storage)
+
+    outcomes = meet(registry, "a", [name_anew, second], Orders(preemptions=1))
     assert any(outcome.startswith("taken") for outcome in outcomes)
+
+
+def test_a_name_is_not_given_twice_while_its_file_is_taken_out_of_the_outbox(
+    registry: Any,
+) -> None:
+    """The file, whose deletion failed, is linked again while a new one wants its name."""
+
+    def delete_but_fail(records: Records) -> Any:
+        with transaction.manager:
+            records.registry.storage.delete("record", parent("a"), "r", with_deleted=False)
+            records.links.outbox.add_files(records.links.drop(records._current("a")))
+
+    def start_and_link_again(records: Records) -> Any:
+        with transaction.manager:
+            records._write("c", FILE)
+            records.links.share(records._link("c", FILE), known_in=[""])
+
+    def name_anew(records: Records) -> Any:
+        return records.name_anew("b", "other")
+
+    orders = Orders(preemptions=2, one_in=one_in(2))
+    meet(registry, "a", [name_anew, start_and_link_again], orders, before=delete_but_fail)
 
 
 def test_gc_spares_the_new_file_of_a_name_that_it_saw_unused(registry: Any) -> None:

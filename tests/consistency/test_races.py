@@ -69,6 +69,15 @@ def keeping_app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
         yield app
 
 
+@pytest.fixture(scope="module")
+def changed_app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server whose records have their files in one storage, while new ones go to another."""
+    options = {"storages.other.base_path": str(tmp_path_factory.mktemp("other"))}
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, storage="other", **options) as app:
+        yield app
+
+
 END = 40  # Bytes of a form that come late, after the file.
 
 
@@ -88,6 +97,17 @@ def test_requests_that_meet_lose_no_file_that_is_kept(
     keeping_app: Any, pair: tuple[races.Operation, ...]
 ) -> None:
     assert races.meet(keeping_app, pair, races.some_orders(f"kept {names(pair)}")) > 2
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [(replace, replace), (replace, publish), (replace, delete_record), (replace, batch)],
+    ids=names,
+)
+def test_requests_that_meet_lose_and_leave_no_file_of_two_storages(
+    changed_app: Any, pair: tuple[races.Operation, ...]
+) -> None:
+    assert races.meet(changed_app, pair, races.some_orders(f"across {names(pair)}")) > 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +138,7 @@ def test_gc_does_not_take_what_reindex_links(app: Any, monkeypatch: pytest.Monke
                 )
             told = "\n".join([repr(rebuilt), repr(collected), *stage.trace])
             linked = {link.key for link in invariants.links(registry)}
-            stored = {file.key for file in registry.attachment_storage.list()}
+            stored = {file.key for file in registry.attachment_storages.default.files.list()}
             assert linked == stored, told
             assert rebuilt.linked == 2 * len(stored), told  # Of the record and its copy.
             assert collected.unlinked or stored, told

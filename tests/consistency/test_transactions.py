@@ -412,7 +412,7 @@ def test_what_fails_afterwards_is_logged_and_left_to_gc(
     empty_outbox(app)
     stranded = stored_files(app) - {link_key for _, link_key, _ in stored_links(app)}
     assert len(stranded) == 1
-    app.app.registry.attachment_storage.delete(*stranded)
+    app.app.registry.attachment_storages.default.files.delete(*stranded)
 
 
 @ON_POSTGRESQL
@@ -482,7 +482,7 @@ class TestFailingDeletes:
             attach(app, data="nope", status=400)
         (key,) = stored_files(app)
         assert key in caplog.text
-        app.app.registry.attachment_storage.delete(key)
+        app.app.registry.attachment_storages.default.files.delete(key)
 
     def test_of_a_name_that_is_wanted_again(self, build: Build) -> None:
         """A file that is about to be deleted has its name until it is."""
@@ -524,7 +524,7 @@ def test_deletes_that_a_storage_server_does_not_answer(seaweedfs: S3) -> None:
         assert read(app) == b"new"
         assert len(stored_files(app)) == 1
         clear(app)
-        app.app.registry.attachment_storage.close()
+        app.app.registry.attachment_storages.default.files.close()
 
 
 class Conflicts:

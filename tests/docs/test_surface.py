@@ -58,7 +58,11 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
 
 def metrics() -> set[str]:
     sources = (path.read_text("utf-8") for path in (ROOT / "kinto_attachment").rglob("*.py"))
-    return {name for text in sources for name in re.findall(r'\.count\(\s*"([\w.]+)"', text)}
+    return {
+        name
+        for text in sources
+        for name in re.findall(r'(?:\.count\(|metric_of\([\w.]+,)\s*"([\w.]+\.\w+)"', text)
+    }
 
 
 @pytest.mark.parametrize(

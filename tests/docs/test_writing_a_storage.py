@@ -116,7 +116,7 @@ class TestAServerOnIt:
         attach(app, content=b"new")
         assert read(app) == b"new"
         app.delete(f"{RECORD}/attachment", headers=ALICE)
-        assert app.app.registry.attachment_storage.files == {}
+        assert app.app.registry.attachment_storages.default.files.files == {}
 
     def test_says_that_it_lists_files(self, start: Start) -> None:
         app = start(backend="small_storage.ListingStorage")
@@ -137,7 +137,9 @@ class TestAServerOnIt:
 
     def test_is_answered_for_in_an_outage(self, start: Start) -> None:
         app = start()
-        app.app.registry.attachment_storage.outage = ConnectionRefusedError("played")
+        app.app.registry.attachment_storages.default.files.outage = ConnectionRefusedError(
+            "played"
+        )
         attach(app, status=503)
 
     def test_as_in_production(self, folder: Path) -> None:

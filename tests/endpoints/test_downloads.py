@@ -310,7 +310,7 @@ class TestNotFound:
     def test_a_missing_file_is_logged(self, app: Any, caplog: pytest.LogCaptureFixture) -> None:
         location = attach(app).json["location"]
         (key,) = stored_files(app)
-        app.app.registry.attachment_storage.delete(key)
+        app.app.registry.attachment_storages.default.files.delete(key)
         for url in (URL, location):
             caplog.clear()
             assert get(app, url, status=404).json["errno"] == 110
@@ -415,7 +415,7 @@ class TestLocation:
     def test_of_a_file_that_belongs_to_no_record(self, build: Build) -> None:
         """A file that is being uploaded, or that another program has put there."""
         app = build(public="true")
-        storage = app.app.registry.attachment_storage
+        storage = app.app.registry.attachment_storages.default.files
         storage.save_filename(__file__, extensions=())
         (key,) = stored_files(app)
         get(app, f"/attachments/{key}", status=404)
@@ -540,6 +540,6 @@ class TestRedirected:
 
     def test_not_for_a_missing_file(self, app: Any) -> None:
         attach(app)
-        app.app.registry.attachment_storage.delete(*stored_files(app))
+        app.app.registry.attachment_storages.default.files.delete(*stored_files(app))
         get(app, status=404)
         app.delete(URL, headers=ALICE)

@@ -218,7 +218,7 @@ class TestFilesOfOthers:
 
     @pytest.fixture
     def foreign(self, app: Any) -> Any:
-        storage = app.app.registry.attachment_storage
+        storage = app.app.registry.attachment_storages.default.files
         storage.write("backup.tar", BytesIO(b"secret"), "application/x-tar")
         yield "backup.tar"
         storage.delete("backup.tar")

@@ -269,7 +269,7 @@ class TestKeys:
     @ON_MEMORY
     def test_of_a_missing_file_look_like_that_to_readers_only(self, app: Any) -> None:
         location = attach(app).json["location"]
-        app.app.registry.attachment_storage.delete(*stored_files(app))
+        app.app.registry.attachment_storages.default.files.delete(*stored_files(app))
         app.get(location, headers=ALICE, status=404)
         app.get(location, headers=BOB, status=404)
         app.get(location, headers=ANONYMOUS, status=401)

@@ -31,6 +31,7 @@ from tests.support.application import (
     put,
     put_raw,
     read,
+    replace_backend,
     send,
     sha256,
     stored_content,
@@ -380,19 +381,19 @@ def test_the_body_is_read_in_bounded_pieces_by_one_reader_alone(app: Any) -> Non
     put_raw(app)
     assert app.app.body.taken == len(CONTENT)
     registry = app.app.registry
-    registry.attachment_storage, storage = Careless(registry), registry.attachment_storage
+    storage = replace_backend(registry, Careless(registry))
     try:
         with pytest.raises(AssertionError):
             put_raw(app, status="*")
     finally:
-        registry.attachment_storage = storage
+        replace_backend(registry, storage)
 
 
 class Careless:
     """A storage whose caller's request body is read whole."""
 
     def __init__(self, registry: Any) -> None:
-        self.storage = registry.attachment_storage
+        self.storage = registry.attachment_storages.default.files
 
     def filename_allowed(self, *_: Any) -> bool:
         from pyramid.threadlocal import get_current_request

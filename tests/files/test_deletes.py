@@ -333,7 +333,7 @@ class TestFlush:
         assert not stored_files(app)
 
     def test_deletes_nothing_that_no_record_had(self, app: Any) -> None:
-        storage = app.app.registry.attachment_storage
+        storage = app.app.registry.attachment_storages.default.files
         key = storage.save_filename(__file__, extensions=())
         attach(app)
         app.post("/__flush__", headers=ALICE, status=202)

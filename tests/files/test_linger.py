@@ -133,7 +133,7 @@ class TestReplaced:
         attach(app)
         key = key_of(attach(app, content=b"new").json)
         lingering.pass_the_time(app)
-        storage = app.app.registry.attachment_storage
+        storage = app.app.registry.attachment_storages.default.files
         with mock.patch.object(storage, "delete", side_effect=settling.StorageError()):
             app.get(RECORD, headers=ALICE)
         assert len(stored_files(app)) == 2

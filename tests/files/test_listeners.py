@@ -353,7 +353,7 @@ class TestWithoutIndex:
         reindex(unlinked.app.registry)
 
     def test_point_at_a_file_that_is_gone(self, unlinked: Any) -> None:
-        unlinked.app.registry.attachment_storage.delete(*stored_files(unlinked))
+        unlinked.app.registry.attachment_storages.default.files.delete(*stored_files(unlinked))
         unlinked.patch_json(RECORD, {"data": {"title": "A"}}, headers=ALICE)
         assert not stored_links(unlinked)
         put(unlinked, RECORD, data={})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment.files.locations import is_host, own_key, possible_keys
+from kinto_attachment.files.locations import is_host, own_files, possible_keys
 from kinto_attachment.settings import Settings
 
 CDN = "https://cdn.example.com/files/"
@@ -26,6 +26,14 @@ STRICT = settings(
     http_host="kinto.example.com",
     http_scheme="https",
 )
+
+
+def own_key(settings: Settings, route_prefix: str, attachment: object) -> str | None:
+    """The key of the only file that a location may stand for, with one storage."""
+    files = own_files(settings, route_prefix, attachment)
+    assert len(files) <= 1
+    assert all(storage == "" for storage, _ in files)
+    return files[0][1] if files else None
 
 
 class TestOwnKey:

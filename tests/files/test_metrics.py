@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from kinto_attachment.errors import StorageUnavailable
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
+    BUCKET,
     CONTENT,
     OTHER,
     RECORD,
     attach,
     empty_outbox,
+    put_collection,
     put_raw,
     read,
 )
@@ -60,12 +63,30 @@ def test_uploads_by_result(app: Any) -> None:
     assert found['attachments_uploads_total{result="refused"}'] == 2
 
 
+def test_of_several_storages(build: Build, tmp_path: Path) -> None:
+    cold = {"storages.cold.base_path": str(tmp_path), "resources.b.other.storage": "cold"}
+    app = metered(build, **cold)
+    put_collection(app, f"{BUCKET}/collections/other")
+    record = f"{BUCKET}/collections/other/records/r"
+    attach(app, record)
+    read(app, f"{record}/attachment")
+    with failing_deletes(app, storage="cold"):
+        app.delete(record, headers=ALICE)
+    found = figures(app)
+    assert found["attachments_cold_bytes_in_total"] == len(CONTENT)
+    assert found["attachments_cold_bytes_out_total"] == len(CONTENT)
+    assert found["attachments_cold_delete_failed_total"] == 1
+    assert found['attachments_cold_localstorage_seconds_count{method="write"}'] == 1
+    assert not [name for name in found if re.match("attachments_(bytes|delete|local)", name)]
+    empty_outbox(app)
+
+
 def test_uploads_that_the_storage_fails(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise StorageUnavailable()
 
     with monkeypatch.context() as patch:
-        patch.setattr(app.app.registry.attachment_storage, "write", fail)
+        patch.setattr(app.app.registry.attachment_storages.default.files, "write", fail)
         attach(app, status=503)
     assert figures(app)['attachments_uploads_total{result="failed"}'] == 1
 

@@ -75,7 +75,7 @@ class TestNames:
     ) -> None:
         """Before the name is reserved, another upload has taken it and ended."""
         app = build(randomize="false")
-        exists = app.app.registry.attachment_storage.exists
+        exists = app.app.registry.attachment_storages.default.files.exists
 
         def look_and_be_overtaken(key: str) -> bool:
             found = exists(key)
@@ -86,7 +86,9 @@ class TestNames:
             return bool(found)
 
         overtaken: list[str] = []
-        monkeypatch.setattr(app.app.registry.attachment_storage, "exists", look_and_be_overtaken)
+        monkeypatch.setattr(
+            app.app.registry.attachment_storages.default.files, "exists", look_and_be_overtaken
+        )
         attach(app, status=201)
         assert stored_files(app) == {"notes.txt", "notes-1.txt"}
         assert read(app) == CONTENT

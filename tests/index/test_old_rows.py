@@ -212,7 +212,7 @@ def test_reindex_completes_the_rows(app: Any) -> None:
     assert report.completed == len(invariants.links(app.app.registry))
     assert not report.found
     for link in invariants.links(app.app.registry):
-        stat = app.app.registry.attachment_storage.stat(link.key)
+        stat = app.app.registry.attachment_storages.default.files.stat(link.key)
         assert link.created == link.attached == int(stat.modified.timestamp() * 1000)
     (packed,) = links(app, "packed/r").values()
     assert packed.original == attachment_of(app, record("packed/r"))["original"]
@@ -230,7 +230,7 @@ def test_reindex_completes_the_rows(app: Any) -> None:
 
 def test_reindex_leaves_no_lock_behind(app: Any) -> None:
     """Neither of a file that two records have, nor of one that is missing."""
-    storage, index = app.app.registry.attachment_storage, app.app.registry.storage
+    storage, index = app.app.registry.attachment_storages.default.files, app.app.registry.storage
     (packed,) = links(app, "packed/r").values()
     storage.delete(packed.key)
     with transaction.manager:

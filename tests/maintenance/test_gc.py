@@ -54,7 +54,9 @@ STRAY = "00000000-0000-4000-8000-000000000000.txt"
 
 def store(app: Any, key: str = STRAY, content: bytes = b"stray") -> None:
     """A file that no request knows, as a killed one leaves it."""
-    app.app.registry.attachment_storage.write(key, io.BytesIO(content), "text/plain")
+    app.app.registry.attachment_storages.default.files.write(
+        key, io.BytesIO(content), "text/plain"
+    )
 
 
 def collect(app: Any, grace: timedelta = AT_ONCE, **options: Any) -> GcReport:
@@ -132,7 +134,7 @@ def test_files_with_names_that_the_plugin_does_not_give_are_left_alone(app: Any,
     store(app, key)
     assert not collect(app).found
     assert stored_files(app) == {key}
-    app.app.registry.attachment_storage.delete(key)
+    app.app.registry.attachment_storages.default.files.delete(key)
 
 
 @ON_MEMORY
@@ -154,7 +156,7 @@ def test_names_of_all_collections_are_known(build: Build) -> None:
         store(app, key)
     assert sorted(collect(app).unlinked) == sorted(ours)
     assert stored_files(app) == set(theirs)
-    app.app.registry.attachment_storage.delete(*theirs)
+    app.app.registry.attachment_storages.default.files.delete(*theirs)
 
 
 @ON_DATABASES
@@ -162,7 +164,10 @@ def test_files_that_are_spared_are_not_reported(build: Build) -> None:
     """The name of an old file may by now be that of a new one, which is on its way."""
     app = build(randomize="false")
     store(app, "notes.txt")
-    storage, links = app.app.registry.attachment_storage, app.app.registry.attachment_links
+    storage, links = (
+        app.app.registry.attachment_storages.default.files,
+        app.app.registry.attachment_links,
+    )
     os.utime(storage.path("notes.txt"), (0, 0))
     with transaction.manager:
         assert links.reservations.claim("notes.txt")
@@ -192,7 +197,7 @@ def test_deletions_that_failed_are_finished(app: Any, monkeypatch: pytest.Monkey
         raise StorageUnavailable()
 
     with monkeypatch.context() as patched:
-        patched.setattr(app.app.registry.attachment_storage, "delete", refuse)
+        patched.setattr(app.app.registry.attachment_storages.default.files, "delete", refuse)
         attach(app, content=b"new")
         assert collect(app, dry_run=True).finished == [key]
         failed = collect(app)
@@ -257,7 +262,7 @@ def test_files_stay_when_the_base_url_was_changed(build: Build, before: str | No
 def test_a_file_that_comes_while_gc_looks_is_not_missing(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     attach(app)
     look = storage.list
 
@@ -282,7 +287,7 @@ def test_the_storage_is_not_asked_for_files_that_it_has_listed(
     for number in range(20):
         attach(app, f"{COLLECTION}/records/r{number}")
     asked: list[str] = []
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     with monkeypatch.context() as patched:
         patched.setattr(storage, "exists", lambda key: bool(asked.append(key)) or True)
         for index in range(shards):
@@ -294,7 +299,7 @@ def test_the_storage_is_not_asked_for_files_that_it_has_listed(
 def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
     attach(app)
     attach(app, OTHER)
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     key = key_of(attachment_of(app))
     content = read(app)
     storage.delete(key)
@@ -307,7 +312,7 @@ def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
 # Not on moto, where all multipart uploads have been started in 2010.
 @runs_on("local", "seaweedfs", "gcs")
 def test_remains_of_interrupted_writes_are_removed(app: Any) -> None:
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     if not isinstance(storage, ListsUnfinished):
         pytest.fail("every storage with unfinished writes has to list them")
     start_unfinished(storage)
@@ -353,7 +358,7 @@ def test_shards_share_the_work(app: Any) -> None:
         store(app, key)
     attach(app)
     attach(app, OTHER)
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     storage.delete(key_of(attachment_of(app)))
     reports = [collect(app, shard=Shard.parse(f"{index}/3")) for index in (1, 2, 3)]
     found = [key for report in reports for key in report.unlinked]
@@ -377,7 +382,7 @@ def test_more_links_than_a_page_are_checked(build: Build) -> None:
         attach(app, f"{COLLECTION}/records/r{number}")
     app.app.registry.attachment_links.page_size = 5
     assert not collect(app).found
-    app.app.registry.attachment_storage.delete(
+    app.app.registry.attachment_storages.default.files.delete(
         key_of(attachment_of(app, f"{COLLECTION}/records/r7"))
     )
     assert collect(app).missing == [f"{COLLECTION}/records/r7"]
@@ -389,7 +394,7 @@ def test_an_unreachable_storage_is_an_error_and_nothing_is_deleted(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(app)
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
 
     def refuse(*arguments: Any) -> Any:
         raise StorageUnavailable()
@@ -405,7 +410,7 @@ def test_an_unreachable_storage_is_an_error_and_nothing_is_deleted(
 @ON_MEMORY
 def test_progress_is_told(app: Any) -> None:
     store(app)
-    start_unfinished(app.app.registry.attachment_storage)
+    start_unfinished(app.app.registry.attachment_storages.default.files)
     steps: list[tuple[str, int]] = []
     collect(app, progress=lambda step, count: steps.append((step, count)))
     assert steps == [("remains removed", 1)]
@@ -413,7 +418,7 @@ def test_progress_is_told(app: Any) -> None:
 
 @ON_MEMORY
 def test_progress_is_told_for_every_thousand_files(app: Any) -> None:
-    storage = app.app.registry.attachment_storage
+    storage = app.app.registry.attachment_storages.default.files
     os.makedirs(storage.base_path, exist_ok=True)
     for number in range(1001):  # Not by the storage, which would sync each.
         with open(storage.path(f"{number:04}.txt"), "wb"):

@@ -83,7 +83,7 @@ def test_a_record_that_only_kept_its_file_is_linked_again(build: Build) -> None:
 @ON_DATABASES
 def test_what_cannot_be_matched_is_reported(app: Any) -> None:
     attach(app)
-    app.app.registry.attachment_storage.delete(key_of(attachment_of(app)))
+    app.app.registry.attachment_storages.default.files.delete(key_of(attachment_of(app)))
     foreign = {"id": "other", "attachment": {"location": "https://elsewhere.example/x.txt"}}
     write_behind(app, OTHER, foreign)
     write_behind(app, f"{COLLECTION}/records/odd", {"id": "odd", "attachment": "no object"})

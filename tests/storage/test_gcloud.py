@@ -83,6 +83,29 @@ def test_the_object_has_the_headers_it_is_served_with(gcs: GoogleEmulator, size:
             assert found.cache_control == "max-age=60"
 
 
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_each_way_to_create_an_object_has_its_class_and_key(
+    gcs: GoogleEmulator, size: int
+) -> None:
+    """The emulator has neither classes nor keys: what shows is what is sent to it."""
+    key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+    with google_storage(gcs, storage_class="COLDLINE", kms_key=key) as storage:
+        sent: list[Any] = []
+
+        def note(response: Any, *_: object, **__: object) -> None:
+            sent.append(response.request)
+
+        storage._bucket.session().hooks["response"].append(note)
+        storage.write("a", Source(bytes(size)), BINARY)
+        storage.copy("a", "b")
+    created = [request for request in sent if request.method == "POST"]
+    assert len(created) == 2
+    for request, name in zip(created, ("kmsKeyName", "destinationKmsKeyName"), strict=True):
+        assert parse_qs(urlsplit(request.url).query)[name] == [key]
+        body = request.body if isinstance(request.body, bytes) else request.body.encode()
+        assert b'"storageClass": "COLDLINE"' in body
+
+
 def requests_of(storage: GoogleStorage) -> list[tuple[str, dict[str, list[str]]]]:
     """The method and the query of each request that changes something, from now on."""
     sent: list[tuple[str, dict[str, list[str]]]] = []

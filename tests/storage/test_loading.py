@@ -160,7 +160,7 @@ class TestAServerOnIt:
 
 def test_the_heartbeat_tells_of_an_outage() -> None:
     app = start(MEMORY_STORAGE)
-    app.app.registry.attachment_storage.outage = ConnectionRefusedError("played")
+    app.app.registry.attachment_storages.default.files.outage = ConnectionRefusedError("played")
     assert app.get("/__heartbeat__", status=503).json["attachments"] is False
     attach(app, status=503)
 
@@ -213,13 +213,18 @@ class TestDownloads:
 def test_files_can_be_public() -> None:
     app = start(CoreOnly, base_url="https://cdn.example/files")
     assert attach(app).json["location"].startswith("https://cdn.example/files/")
-    assert app.app.registry.attachment_storage.url("a b") == "https://cdn.example/files/a%20b"
+    assert (
+        app.app.registry.attachment_storages.default.files.url("a b")
+        == "https://cdn.example/files/a%20b"
+    )
 
 
 class TestOptions:
     def options(self, storage: type, **options: Any) -> dict[str, str]:
         given = {f"backend.{name}": value for name, value in options.items()}
-        found: dict[str, str] = start(storage, **given).app.registry.attachment_storage.options
+        found: dict[str, str] = start(
+            storage, **given
+        ).app.registry.attachment_storages.default.files.options
         return found
 
     def test_are_keyword_arguments(self) -> None:
@@ -238,7 +243,7 @@ class TestOptions:
         monkeypatch.setenv("KINTO_ATTACHMENT_BACKEND", here(WithOptions))
         monkeypatch.setenv("KINTO_ATTACHMENT_BACKEND_ADDRESS", "there")
         app = make_app({"backend.retries": "4"}, MEMORY)
-        options = app.app.registry.attachment_storage.options
+        options = app.app.registry.attachment_storages.default.files.options
         assert options == {"address": "there", "retries": "4"}
 
     @pytest.mark.parametrize("given", [{}, {"backend.address": ""}, {"backend.address": " "}])

@@ -65,7 +65,7 @@ def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
                 monkeypatch.setattr(gcloud_bucket, "CLEANUP_BUDGET", TIMEOUT)
                 options = {"gcloud.timeout": str(timeout), **options}
             app = make_app({**storage, "downloads": "proxy", **options}, MEMORY)
-            stack.callback(app.app.registry.attachment_storage.close)
+            stack.callback(app.app.registry.attachment_storages.default.files.close)
             put_collection(app)
             return app, proxy
 
@@ -185,7 +185,7 @@ def test_headers_without_content_are_an_outage_too() -> None:
         write_behind(app, RECORD, {"attachment": attachment})
         unavailable(app.get(URL, headers=ALICE, status=503))
         SilentDownloads.released.set()
-        app.app.registry.attachment_storage.close()
+        app.app.registry.attachment_storages.default.files.close()
         server.shutdown()
 
 

@@ -86,12 +86,68 @@ def test_the_object_has_the_headers_it_is_served_with(server: S3, size: int) -> 
             assert found["CacheControl"] == "max-age=60"
 
 
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize(
+    ("encryption", "key"), [("AES256", None), ("aws:kms", None), ("aws:kms", "alias/files")]
+)
+def test_each_way_to_create_an_object_has_its_class_and_encryption(
+    moto: S3, monkeypatch: pytest.MonkeyPatch, size: int, encryption: str, key: str | None
+) -> None:
+    """In one call, in parts, and as a copy in one call or in parts.
+
+    moto remembers what it was told, and encrypts nothing. That a key may be used shows only AWS.
+    """
+    monkeypatch.setattr(s3_upload, "COPIED_AT_ONCE", 8 * MIB)
+    options = {"storage_class": "STANDARD_IA", "encryption": encryption, "kms_key_id": key}
+    with s3_storage(moto, **options) as storage:
+        with recorded(storage) as requests:
+            storage.write("a", Source(bytes(size)), BINARY)
+            storage.copy("a", "b")
+        for name in ("a", "b"):
+            found = moto.client().head_object(Bucket=storage.bucket_name, Key=name)
+            assert found["ContentLength"] == size
+            assert found["StorageClass"] == "STANDARD_IA"
+            assert found["ServerSideEncryption"] == encryption
+            assert key is None or found["SSEKMSKeyId"].endswith(key)
+    creating = {"PutObject", "CopyObject", "CreateMultipartUpload"}
+    created = [(operation, headers) for operation, headers in requests if operation in creating]
+    # In parts, too: the empty object that claims a name on servers other than AWS's.
+    one_call, parts = {"PutObject", "CopyObject"}, {"PutObject", "CreateMultipartUpload"}
+    assert {operation for operation, _ in created} == (one_call if size == 10 else parts)
+    for _, headers in created:
+        assert headers["x-amz-storage-class"] == "STANDARD_IA"
+        assert headers["x-amz-server-side-encryption"] == encryption
+        assert headers.get("x-amz-server-side-encryption-aws-kms-key-id") == key
+
+
+def test_a_compatible_server_may_have_classes_of_its_own(seaweedfs: S3) -> None:
+    with s3_storage(seaweedfs, storage_class="STANDARD_IA") as storage:
+        storage.write("a", Source(b"content"), BINARY)
+        storage.copy("a", "b")
+        assert contents(storage, "b") == b"content"
+        found = seaweedfs.client().head_object(Bucket=storage.bucket_name, Key="b")
+        assert found["StorageClass"] == "STANDARD_IA"
+    # This one has not.
+    with (
+        s3_storage(seaweedfs, storage_class="FAST") as storage,
+        pytest.raises(StorageUnavailable) as refused,
+    ):
+        storage.write("a", Source(b"content"), BINARY)
+    assert "InvalidStorageClass" in str(refused.value.__cause__)
+    with pytest.raises(ConfigurationError, match="storage_class: 'FAST' is not one of STANDARD"):
+        S3Storage("bucket", storage_class="FAST", region="eu-central-1")
+
+
 @ON_BOTH
 def test_no_header_is_sent_that_is_not_set(storage: S3Storage, server: S3, folder: str) -> None:
     storage.write(folder, Source(b"x"), BINARY)
     found = server.client().head_object(Bucket=storage.bucket_name, Key=folder)
     assert "ContentDisposition" not in found
     assert "CacheControl" not in found
+    with recorded(storage) as requests:
+        storage.write(f"{folder}/large", Source(bytes(LARGE)), BINARY)
+    names = {name for _, headers in requests for name in headers}
+    assert not any("storage-class" in name or "encryption" in name for name in names)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from kinto_attachment import (
 )
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
+from kinto_attachment.index.used_storages import UsedStorages
 
 Headers = dict[str, str]
 
@@ -386,12 +387,18 @@ def sha256(content: bytes) -> str:
 
 
 def stored_files(app: Any) -> set[str]:
-    """The keys of all files in the storage."""
-    return {file.key for file in app.app.registry.attachment_storage.list()}
+    """The keys of all files in all storages."""
+    return {key for _, key in placed_files(app)}
 
 
-def stored_content(app: Any, key: str) -> bytes:
-    reader = app.app.registry.attachment_storage.open(key)
+def placed_files(app: Any) -> set[tuple[str, str]]:
+    """Storage and key of each file."""
+    storages = app.app.registry.attachment_storages
+    return {(storage.name, file.key) for storage in storages for file in storage.files.list()}
+
+
+def stored_content(app: Any, key: str, storage: str = "") -> bytes:
+    reader = app.app.registry.attachment_storages[storage].files.open(key)
     try:
         return b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
     finally:
@@ -409,9 +416,12 @@ def key_of(attachment: Mapping[str, Any], base: str | None = None) -> str:
 
 def stored_links(app: Any) -> set[tuple[str, str, str]]:
     """Record, key and state of each link."""
+    return {(link.record, link.key, link.state) for link in links_of(app)}
+
+
+def links_of(app: Any) -> list[Any]:
     with transaction.manager:
-        pages = list(app.app.registry.attachment_links.under())
-    return {(link.record, link.key, link.state) for page in pages for link in page}
+        return [link for page in app.app.registry.attachment_links.under() for link in page]
 
 
 def outbox(app: Any) -> list[Any]:
@@ -447,16 +457,17 @@ def check_invariant(*apps: Any) -> None:
     """
     for app in apps:
         check_records(app)
-    expected = {key for app in apps for _, key, _ in stored_links(app)}
-    assert stored_files(apps[0]) == expected
-    unfinished = getattr(apps[0].app.registry.attachment_storage, "list_unfinished", list)
-    assert not list(unfinished())
+    expected = {(link.storage, link.key) for app in apps for link in links_of(app)}
+    assert placed_files(apps[0]) == expected
+    for storage in apps[0].app.registry.attachment_storages:
+        unfinished = getattr(storage.files, "list_unfinished", list)
+        assert not list(unfinished())
 
 
 def check_records(app: Any) -> None:
     """Every record's file exists and is what the record says; nothing is left to be done."""
     registry = app.app.registry
-    linked = stored_links(app)
+    linked = links_of(app)
     with transaction.manager:
         names = registry.storage.list_all(
             resource_name="attachment-name", parent_id="attachments-name:*"
@@ -466,10 +477,10 @@ def check_records(app: Any) -> None:
     assert not waiting, f"left in the outbox: {waiting}"
     for uri, record in records(app).items():
         attachment = record.get("attachment")
-        keys = [key for owner, key, state in linked if (owner, state) == (uri, "current")]
-        assert len(keys) == (1 if attachment else 0), f"links of {uri}: {keys}, {attachment}"
+        links = [link for link in linked if (link.record, link.state) == (uri, "current")]
+        assert len(links) == (1 if attachment else 0), f"links of {uri}: {links}, {attachment}"
         if attachment:
-            content = stored_content(app, keys[0])
+            content = stored_content(app, links[0].key, links[0].storage)
             assert sha256(content) == attachment["hash"], uri
             assert len(content) == attachment["size"], uri
 
@@ -479,9 +490,32 @@ def clear(app: Any) -> None:
     registry = app.app.registry
     for backend in (registry.storage, registry.permission, registry.cache):
         backend.flush()
-    registry.attachment_storage.delete(*stored_files(app))
+    registry.attachment_links.used_storages = UsedStorages(registry.storage)
+    for storage, key in placed_files(app):
+        registry.attachment_storages[storage].files.delete(key)
     registry.seen.clear()
     registry.on_event = None
+
+
+def move_behind(registry: Any, key: str, storage: str) -> None:
+    """Have a file in another storage, as if another one had been set when it came."""
+    links, storages = registry.attachment_links, registry.attachment_storages
+    with transaction.manager:
+        found = links.of_key(key)
+        before = storages[found[0].storage].files
+        with contextlib.closing(before.open(key)) as reader:
+            storages[storage].files.write(key, reader, "text/plain")
+        before.delete(key)
+        for link in found:
+            links._put(replace(link, storage=storage))
+
+
+def replace_backend(registry: Any, files: Any, name: str = "") -> Any:
+    """Have a storage keep its files by another backend; returns the one before."""
+    storages = registry.attachment_storages
+    before = storages[name]
+    storages._storages[name] = replace(before, files=files)
+    return before.files
 
 
 def seen(app: Any, *kinds: type) -> list[Any]:

@@ -165,8 +165,9 @@ class Applications:
         return self.known[key]
 
     def close(self, app: Any) -> None:
-        with contextlib.suppress(AttributeError):
-            app.app.registry.attachment_storage.close()
+        for storage in app.app.registry.attachment_storages:
+            with contextlib.suppress(AttributeError):
+                storage.files.close()
 
 
 @pytest.fixture(scope="session")

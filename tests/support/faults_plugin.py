@@ -94,11 +94,12 @@ class _Injector:
         self.count = 0
 
     def wrap(self, registry: Any) -> None:
+        storages = registry.attachment_storages
         for target, calls, label in (
             (registry.storage, OBJECT_CALLS, _object_label),
             (registry.permission, PERMISSION_CALLS, _permission_label),
             (registry.attachment_links.collections, LINK_CALLS, _link_label),
-            (registry.attachment_storage, FILE_CALLS, _file_label),
+            *((storage.files, FILE_CALLS, _file_label) for storage in storages),
         ):
             for name in calls:
                 setattr(target, name, self.step(getattr(target, name), name, label))

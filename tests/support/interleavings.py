@@ -98,10 +98,9 @@ class Stage:
         with contextlib.ExitStack() as stack:
             for name in RECORD_CALLS:
                 stack.enter_context(self._step(self.registry.storage, name, self._record_label))
-            for name in FILE_CALLS:
-                stack.enter_context(
-                    self._step(self.registry.attachment_storage, name, _file_label)
-                )
+            for storage in self.registry.attachment_storages:
+                for name in FILE_CALLS:
+                    stack.enter_context(self._step(storage.files, name, _file_label))
             links = self.registry.attachment_links
             stack.enter_context(self._step(links.collections, "put_link", _link_label))
             commit = transaction.Transaction._commitResources

@@ -66,13 +66,13 @@ class Meanwhile(io.BytesIO):
 
 
 @contextlib.contextmanager
-def failing_deletes(app: Any, *, late: bool = False) -> Iterator[None]:
+def failing_deletes(app: Any, *, late: bool = False, storage: str = "") -> Iterator[None]:
     """A disk that cannot be made to fail like this by the user that tests run as.
 
     ``late``: it fails after the files are gone.
     """
-    storage = app.app.registry.attachment_storage
-    delete = storage.delete
+    files = app.app.registry.attachment_storages[storage].files
+    delete = files.delete
 
     def fail(*keys: str) -> bool:
         if late:
@@ -80,5 +80,5 @@ def failing_deletes(app: Any, *, late: bool = False) -> Iterator[None]:
         raise StorageUnavailable() from OSError(5, "Input/output error")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "delete", fail)
+        patch.setattr(files, "delete", fail)
         yield

@@ -44,7 +44,7 @@ def lost(registry: Any) -> list[str]:
     for uri, record in records(registry).items():
         attachment = record.get(FIELD)
         if attachment is not None:
-            problem = wrong(registry, attachment)
+            problem = wrong(registry, uri, attachment)
             if problem:
                 found.append(f"{uri}: {problem}")
     return found
@@ -52,7 +52,7 @@ def lost(registry: Any) -> list[str]:
 
 def left(registry: Any) -> list[str]:
     """Files, links, and other remains of what is gone; none while no request is under way."""
-    index, storage = registry.attachment_links, registry.attachment_storage
+    index = registry.attachment_links
     found = []
     linked = links(registry)
     with transaction.manager:
@@ -71,10 +71,13 @@ def left(registry: Any) -> list[str]:
     found += [
         f"{link} is not alone" for link in linked if not link.shared and shared[link.key] > 1
     ]
-    stored = {file.key for file in storage.list()}
-    found += [f"stored without a link: {key}" for key in sorted(stored - set(shared))]
-    found += [f"linked but not stored: {key}" for key in sorted(set(shared) - stored)]
-    return found + [f"unfinished: {remains}" for remains in storage.list_unfinished()]
+    for storage in registry.attachment_storages:
+        stored = {file.key for file in storage.files.list()}
+        here = {link.key for link in linked if link.storage == storage.name}
+        found += [f"stored without a link: {key}" for key in sorted(stored - here)]
+        found += [f"linked but not stored: {key}" for key in sorted(here - stored)]
+        found += [f"unfinished: {remains}" for remains in storage.files.list_unfinished()]
+    return found
 
 
 def collect(registry: Any) -> maintenance.Report:
@@ -100,11 +103,14 @@ def key_in(registry: Any, attachment: Any) -> str:
     return key
 
 
-def wrong(registry: Any, attachment: Any) -> str:
-    """What is wrong with the file of an attachment; nothing, it is hoped."""
+def wrong(registry: Any, uri: str, attachment: Any) -> str:
+    """What is wrong with the file of a record's attachment; nothing, it is hoped."""
     key = key_in(registry, attachment)
+    with transaction.manager:
+        present = registry.attachment_links.of_record(uri)
+    storage = next((link.storage for link in present if link.key == key), "")
     try:
-        reader = registry.attachment_storage.open(key)
+        reader = registry.attachment_storages[storage].files.open(key)
     except FileNotFound:
         return f"{key} is missing"
     size, digest = 0, hashlib.sha256()

@@ -72,7 +72,9 @@ def load(app: Any) -> None:
         for object_id, permission, principal in stored["permissions"]:
             registry.permission.add_principal_to_ace(object_id, permission, principal)
     for key, content in stored["files"].items():
-        registry.attachment_storage.write(key, io.BytesIO(base64.b64decode(content)), "text/plain")
+        registry.attachment_storages.default.files.write(
+            key, io.BytesIO(base64.b64decode(content)), "text/plain"
+        )
 
 
 def fill(app: Any) -> None:

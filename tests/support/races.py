@@ -17,7 +17,9 @@ from tests.support.application import (
     attach,
     clear,
     forget_database,
+    key_of,
     make_app,
+    move_behind,
     postgresql_settings,
     put,
     put_collection,
@@ -156,8 +158,10 @@ def start(app: Any) -> None:
     clear(app)
     put_collection(app)
     put(app, PUBLIC)
-    attach(app, content=b"old")
+    key = key_of(attach(app, content=b"old").json)
     publish(app)
+    if len(app.app.registry.attachment_storages) > 1:
+        move_behind(app.app.registry, key, "")
 
 
 def check(app: Any, trace: list[str]) -> None:

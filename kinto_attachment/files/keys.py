@@ -1,0 +1,99 @@
+"""Keys of new files: random ones, or ones made from a client's filename, which are reserved.
+
+A key names one file over all storages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+from kinto_attachment import names
+from kinto_attachment.errors import KeyTaken
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.transactions import separate_transaction
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.settings import CollectionSettings
+from kinto_attachment.storage.storages import Storage
+
+
+def new_key(request: Request, rules: CollectionSettings, storage: Storage, filename: str) -> str:
+    """The key for a new file in a storage.
+
+    :raises KeyTaken: thousands of files have the same name.
+    """
+    if rules.randomize:
+        return _folder(request, rules) + names.random_name(filename)
+    return _reserved_key(request, rules, storage, filename)
+
+
+def _reserved_key(
+    request: Request, rules: CollectionSettings, storage: Storage, filename: str
+) -> str:
+    """Reserve a key made from the client's filename, with ``-1``, ``-2`` … if it is taken.
+
+    The reservation lasts until the end of the request. Concurrent uploads of the same name get
+    different keys: an upload cannot try again with another key, as its body is read only once.
+    """
+    ledger = Ledger.of(request)
+    reservations = request.registry.attachment_links.reservations
+    with separate_transaction(request):
+        for key in _candidates(request, rules, filename):
+            # Checked before the claim, too: otherwise, concurrent uploads of a common name would
+            # wait for each other at each taken key.
+            if _is_taken(request, storage, key) or not reservations.claim(key):
+                continue
+            if _is_free(request, storage, key):
+                ledger.reserved.append(key)
+                return key
+            reservations.release(key)
+    raise KeyTaken()
+
+
+def _is_taken(request: Request, storage: Storage, key: str) -> bool:
+    """Whether there is a file of this key in the storage, or one with a link in another one."""
+    if storage.files.exists(key):
+        return True
+    links = request.registry.attachment_links
+    return _may_be_elsewhere(request) and bool(links.of_key(key))
+
+
+def _is_free(request: Request, storage: Storage, key: str) -> bool:
+    """Whether no file has a key that was claimed, nor will any have it again."""
+    if storage.files.exists(key):
+        return False
+    links = request.registry.attachment_links
+    if not _may_be_elsewhere(request):
+        # A key in the outbox is not free either: its file is about to be deleted.
+        return not links.outbox.entries(key)
+    # A file goes from the links to the outbox, and with the lock it cannot be linked again. So
+    # whoever looks in that order finds it.
+    links.locks.lock(key)
+    is_free = not links.of_key(key) and not links.outbox.entries(key)
+    links.locks.clear(key)
+    return is_free
+
+
+def _may_be_elsewhere(request: Request) -> bool:
+    """Whether another storage may have files, which a single storage cannot tell."""
+    links, storages = request.registry.attachment_links, request.registry.attachment_storages
+    return len(storages) > 1 or not links.used_storages.are_among(storages)
+
+
+def _candidates(request: Request, rules: CollectionSettings, filename: str) -> Iterator[str]:
+    now = datetime.now(timezone.utc)
+    name = rules.filename_pattern.format(
+        filename=filename,
+        datetime=now.strftime("%Y%m%d%H%M%S"),
+        rid=request.context.uri.record_id,
+    )
+    folder = _folder(request, rules)
+    return (folder + candidate for candidate in names.numbered(names.safe_name(name)))
+
+
+def _folder(request: Request, rules: CollectionSettings) -> str:
+    if rules.folder is None:
+        return ""
+    uri = request.context.uri
+    folder = rules.folder.format(bucket_id=uri.bucket_id, collection_id=uri.collection_id)
+    return folder.strip("/") + "/"
