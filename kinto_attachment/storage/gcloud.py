@@ -97,9 +97,15 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         return self._bucket.client().bucket(bucket_name or self.bucket_name)
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
-        new = self._new(check_key(key), content_disposition=disposition)
+        new = self._new(check_key(key), content_disposition=disposition, content_encoding=encoding)
         self._create_bucket()
         try:
             new.send(reader, content_type)
@@ -177,6 +183,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             target,
             content_type=origin.content_type,
             content_disposition=origin.content_disposition,
+            content_encoding=origin.content_encoding,
             cache_control=origin.cache_control,
         )
         try:

@@ -78,7 +78,13 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         return path
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
         return self._store(key, lambda draft: draft.fill(reader))
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 1000  # A limit of S3.
 BINARY = "application/octet-stream"
-KEPT_HEADERS = ("ContentType", "ContentDisposition", "CacheControl")
+KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl")
 
 
 class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
@@ -93,9 +93,21 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         return self._bucket.client()
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
-        headers = self._headers({"ContentType": content_type, "ContentDisposition": disposition})
+        headers = self._headers(
+            {
+                "ContentType": content_type,
+                "ContentDisposition": disposition,
+                "ContentEncoding": encoding,
+            }
+        )
         new = NewObject(self._bucket, check_key(key), headers, self._leftovers)
         new.send(reader, self._part_size)
         self._discard_leftovers()
