@@ -670,6 +670,23 @@ def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
                 file.read(100)
 
 
+def test_a_storage_that_decompresses_is_asked_not_to() -> None:
+    """As Google does for clients that do not say that they take gzip."""
+    packed = gzip.compress(CONTENT)
+
+    def decompress(request: Request) -> Answer:
+        accepted = "gzip" in request.headers.get("Accept-Encoding", "")
+        return ranges_of(packed if accepted else CONTENT)(request)
+
+    record = stored_record(packed)
+    record["attachment"]["encoding"] = "gzip"
+    with stub(decompress) as server:
+        client = AttachmentClient(server.url, "b", "c", retries=0)
+        assert read(client, record) == CONTENT
+        with client.open(record) as file:
+            assert file.read() == CONTENT
+
+
 def test_a_proxy_that_compresses_is_asked_not_to(tmp_path: Path) -> None:
     def compress(request: Request) -> Answer:
         answer = ranges_of(LARGE)(request)

@@ -139,6 +139,10 @@ class TestOtherTypesOfBodies:
         assert error(response) == (INVALID_PARAMETERS, message)
         assert app.app.body.taken == 0
 
+    def test_of_any_length(self, build: Build) -> None:
+        headers = {**ALICE, "Content-Type": "application/json"}
+        build(max_size=10).post(URL, b"x" * 3_000_000, headers=headers, status=415)
+
     def test_are_kinto_s_errno(self, app: Any) -> None:
         headers = {**ALICE, "Content-Type": "text/plain"}
         response = app.post(f"{COLLECTION}/records", b"x", headers=headers, status=415)

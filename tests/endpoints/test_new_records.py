@@ -256,8 +256,9 @@ def test_a_right_that_is_withdrawn_while_the_file_is_stored(app: Any) -> None:
 
 
 @ON_POSTGRESQL
-def test_a_repeated_request_creates_one_record(app: Any) -> None:
+def test_a_repeated_request_creates_one_record(build: Build) -> None:
     """After a conflict, with the id that the file was stored for."""
+    app = build(randomize="false", filename_pattern="{rid}-{filename}")
     failures = [IntegrityError("once"), IntegrityError("twice")]
 
     def fail(event: Any) -> None:
@@ -267,9 +268,10 @@ def test_a_repeated_request_creates_one_record(app: Any) -> None:
     on_event(app, ResourceChanged, fail)
     response = create(app)
     assert not failures
-    assert list(records(app)) == [record_of(response)]
-    assert read(app, f"{record_of(response)}/attachment") == CONTENT
-    check_invariant(app)
+    uri = record_of(response)
+    assert list(records(app)) == [uri]
+    assert stored_files(app) == {f"{uri.rpartition('/')[2]}-notes.txt"}
+    assert read(app, f"{uri}/attachment") == CONTENT
 
 
 @ON_POSTGRESQL
