@@ -20,6 +20,7 @@ from pyramid.tweens import EXCVIEW
 from kinto_attachment import endpoints
 from kinto_attachment.endpoints import (
     attachment,
+    collection_attachments,
     cors,
     openapi,
     record_writes,
@@ -37,6 +38,7 @@ from kinto_attachment.files.events import (
     AttachmentAdded,
     AttachmentEvent,
     AttachmentRead,
+    AttachmentReceiving,
     AttachmentRemoved,
     AttachmentReplaced,
 )
@@ -54,6 +56,7 @@ __all__ = [
     "AttachmentAdded",
     "AttachmentEvent",
     "AttachmentRead",
+    "AttachmentReceiving",
     "AttachmentRemoved",
     "AttachmentReplaced",
     "allow_metadata_changes",
@@ -124,13 +127,15 @@ def add_views(config: Configurator, settings: Settings) -> None:
     methods = ("GET", "HEAD", "OPTIONS")
     writes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
     cors.add_options(config, attachment.ROUTE, (*methods, *writes))
+    creations = ("OPTIONS",) if settings.readonly else ("POST", "OPTIONS")
+    cors.add_options(config, collection_attachments.ROUTE, creations)
     cors.add_options(config, stored_file.ROUTE, methods)
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)
-    for route in (attachment.ROUTE, FILES_ROUTE):
+    for route in (attachment.ROUTE, collection_attachments.ROUTE, FILES_ROUTE):
         add_view(refusals.forbidden_view, context=HTTPForbidden, route_name=route)
     if default_bucket:
         config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)
@@ -203,5 +208,7 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         url=DOCS,
         gzipped=settings["gzipped"],
         max_size=settings["max_size"],
+        min_size=settings["min_size"],
+        content_encodings=sorted(settings["content_encodings"]),
         **backends.capabilities(config.registry.attachment_storages),
     )

@@ -8,6 +8,20 @@ from kinto.core.errors import ERRORS, http_error
 from pyramid.httpexceptions import HTTPException, HTTPPreconditionFailed
 from pyramid_storage.exceptions import FileNotAllowed as StorageFileNotAllowed
 
+# Kinto's numbers for the errors of other code, which only have a status.
+ERRNOS = {
+    400: ERRORS.INVALID_PARAMETERS,
+    401: ERRORS.MISSING_AUTH_TOKEN,
+    403: ERRORS.FORBIDDEN,
+    404: ERRORS.MISSING_RESOURCE,
+    409: ERRORS.CONSTRAINT_VIOLATED,
+    412: ERRORS.MODIFIED_MEANWHILE,
+    413: ERRORS.REQUEST_TOO_LARGE,
+    415: ERRORS.INVALID_PARAMETERS,
+    429: ERRORS.CLIENT_REACHED_CAPACITY,
+    503: ERRORS.BACKEND,
+}
+
 
 class AttachmentError(Exception):
     """Base of all errors of this package; ``str(error)`` is the message for the client.
@@ -40,6 +54,20 @@ class BodyTimeout(AttachmentError):
     message = "The request's body stopped arriving, or arrives too slowly."
 
 
+class UnsupportedType(InvalidBody):
+    """The request's body is of a type, or in an encoding, that the endpoint does not take.
+
+    ``accepted`` are the encodings that it takes, if it is about those (RFC 9110 15.5.16).
+    """
+
+    status = 415
+    message = "The request's body is of a type that this endpoint does not take."
+
+    def __init__(self, message: str = "", *, accepted: str = "") -> None:
+        super().__init__(message)
+        self.accepted = accepted
+
+
 class InvalidForm(AttachmentError):
     """The form was parsed, but its fields are not what the endpoint takes."""
 
@@ -52,6 +80,12 @@ class FileNotAllowed(InvalidForm, StorageFileNotAllowed):  # type: ignore[misc]
     """The file's extension is not among the allowed ones; also pyramid_storage's error."""
 
     message = "body: File extension is not allowed."
+
+
+class TooSmall(InvalidForm):
+    """The file is smaller than the least size."""
+
+    message = "body: File size is below the minimum."
 
 
 class DigestMismatch(InvalidBody):
@@ -127,6 +161,16 @@ class StorageNotConfigured(StorageError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The file is in the storage {name!r}, which is not configured.")
+
+
+def as_json(refusal: HTTPException) -> HTTPException:
+    """An HTTP error of other code, as one of Kinto's JSON errors."""
+    if refusal.status_code < 400 or refusal.content_type == "application/json":
+        return refusal
+    errno = ERRNOS.get(refusal.status_code, ERRORS.UNDEFINED)
+    message = refusal.detail or refusal.explanation or refusal.title
+    response: HTTPException = http_error(refusal, errno=errno, message=message)
+    return response
 
 
 def modified_meanwhile(existing: dict[str, Any] | None) -> HTTPException:

@@ -83,6 +83,8 @@ class Metrics(Protocol):
 class IdGenerator(Protocol):
     """Kinto's generator of the ids of a resource, which also knows which ids are valid."""
 
+    def __call__(self) -> str: ...
+
     def match(self, object_id: str) -> bool: ...
 
 

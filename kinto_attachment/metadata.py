@@ -27,7 +27,11 @@ class Original:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A record's attachment: ``hash`` (SHA-256 in hex) and ``size`` are of the stored bytes."""
+    """A record's attachment: ``hash`` (SHA-256 in hex) and ``size`` are of the stored bytes.
+
+    ``encoding`` is the ``Content-Encoding`` that the bytes are stored in, if they have one. Name
+    and media type are then those of the file without it.
+    """
 
     filename: str
     hash: str
@@ -35,14 +39,13 @@ class Attachment:
     mimetype: str
     size: int
     original: Original | None = None
+    encoding: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         fields = dict(vars(self))
-        if self.original is None:
-            del fields["original"]
-        else:
+        if self.original is not None:
             fields["original"] = dict(vars(self.original))
-        return fields
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def same_json(one: object, other: object) -> bool:

@@ -150,9 +150,9 @@ def mimetypes(value: object) -> Mapping[str, str]:
 
 
 def folder(value: object) -> Pattern:
-    pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id"})
+    pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id", "fan"})
     try:
-        check_key(pattern.format(bucket_id="b", collection_id="c").strip("/"))
+        check_key(pattern.format(bucket_id="b", collection_id="c", fan="00").strip("/"))
     except InvalidKey:
         raise ValueError("should be a relative folder without hidden or empty parts") from None
     return pattern
@@ -176,6 +176,15 @@ def media_types(value: object) -> frozenset[str]:
         if not re.fullmatch(r"[a-z0-9][\w.+-]*/([\w.+-]+|\*)", name):
             raise ValueError(f"{name!r} is neither type/subtype nor type/*")
     return found
+
+
+def encodings(value: object) -> frozenset[str]:
+    """The supported values of ``Content-Encoding``; the empty set by ``none``."""
+    known = {"gzip": frozenset({"gzip"}), "none": frozenset[str]()}
+    try:
+        return known[text(value).lower()]
+    except KeyError:
+        raise ValueError("should be gzip or none") from None
 
 
 @dataclass(frozen=True)
@@ -336,7 +345,7 @@ OPTIONS = (
         "which of several storages gets new files, by its name",
         True,
     ),
-    Option("folder", folder, None, "pattern with `{bucket_id}`, `{collection_id}`", True),
+    Option("folder", folder, None, "pattern with `{bucket_id}`, `{collection_id}`, `{fan}`", True),
     Option("randomize", boolean, True, "store under a random name, keeping the extension", True),
     Option(
         "filename_pattern",
@@ -369,7 +378,15 @@ OPTIONS = (
         True,
         aliases=("max_size_bytes",),
     ),
+    Option("min_size", number, 0, "bytes; smaller files are refused", True),
     Option("gzipped", boolean, False, "compress files on the server", True),
+    Option(
+        "content_encodings",
+        encodings,
+        "none",
+        "Content-Encodings that a PUT may have: `gzip`, or `none`",
+        True,
+    ),
     Option(
         "client_metadata",
         one_of("refuse", "ignore"),

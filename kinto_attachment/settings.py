@@ -47,10 +47,18 @@ class CollectionSettings:
     extensions: frozenset[str]
     mimetypes: Mapping[str, str]
     max_size: int
+    min_size: int
     gzipped: bool
+    content_encodings: frozenset[str]
     client_metadata: str
     delete_on_omission: bool
     inline_types: frozenset[str]
+    # Where options come from that are set for a bucket or a collection: full names, by option.
+    overrides: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def setting(self, option: str) -> str:
+        """The full name of the setting that an option has its value from."""
+        return self.overrides.get(option, full_name(option))
 
 
 @dataclass(frozen=True)
@@ -134,10 +142,13 @@ class Settings:
         rules = {
             option.name: self.values[option.name] for option in OPTIONS if option.per_collection
         }
+        overrides: dict[str, str] = {}
         for resource in (*((name,) for name in names), *((name, collection_id) for name in names)):
-            rules |= self.overrides.get(resource, {})
+            own = self.overrides.get(resource, {})
+            rules |= own
+            overrides |= {name: resource_name(resource, name) for name in own}
         rules["mimetypes"] = rules["mimetypes"] or {}
-        return CollectionSettings(**rules)
+        return CollectionSettings(**rules, overrides=overrides)
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Settings:
@@ -173,6 +184,7 @@ class Settings:
             http_host=settings.get("http_host") or None,
         )
         _check_choices(parsed)
+        _check_sizes(parsed)
         return parsed
 
 
@@ -316,6 +328,22 @@ def _check_choices(settings: Settings) -> None:
             message = f"{full_name(setting)}: there is no storage {name!r} ({', '.join(known)})."
             likely = difflib.get_close_matches(name, known, n=1)
             raise ConfigurationError(message + (f" Did you mean {likely[0]}?" if likely else ""))
+
+
+def _check_sizes(settings: Settings) -> None:
+    for resource in [(), *settings.overrides]:
+        bucket_id, collection_id = (*resource, "", "")[:2]
+        rules = settings.for_collection(bucket_id, collection_id)
+        if 0 < rules.max_size < rules.min_size:
+            raise ConfigurationError(
+                f"{rules.setting('min_size')} is larger than {rules.setting('max_size')}: "
+                "no file could be stored."
+            )
+
+
+def resource_name(resource: tuple[str, ...], name: str) -> str:
+    """The full name of a setting for a bucket or a collection."""
+    return full_name(f"{RESOURCES}{'.'.join((*resource, name))}")
 
 
 def full_name(name: str) -> str:

@@ -27,6 +27,8 @@ def test_says_what_the_server_does(app: Any) -> None:
     assert found["base_url"] == ""
     assert found["gzipped"] is False
     assert found["max_size"] == 0
+    assert found["min_size"] == 0
+    assert found["content_encodings"] == []
 
 
 def test_says_what_the_storage_can_do(app: Any) -> None:
@@ -40,9 +42,19 @@ def test_says_what_the_storage_can_do(app: Any) -> None:
 
 @ON_MEMORY
 def test_says_what_is_set(build: Build) -> None:
-    found = capability(build(gzipped="true", max_size="12", base_url="https://cdn.example.com"))
+    found = capability(
+        build(
+            gzipped="true",
+            max_size="12",
+            min_size="3",
+            content_encodings="gzip",
+            base_url="https://cdn.example.com",
+        )
+    )
     assert found["gzipped"] is True
     assert found["max_size"] == 12
+    assert found["min_size"] == 3
+    assert found["content_encodings"] == ["gzip"]
     assert found["base_url"] == "https://cdn.example.com/"
 
 
@@ -71,6 +83,8 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "base_url",
         "gzipped",
         "max_size",
+        "min_size",
+        "content_encodings",
         "ranges",
         "signed_urls",
         "lists_files",

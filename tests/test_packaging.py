@@ -83,6 +83,9 @@ def test_refusals_have_their_messages_without_docstrings(tmp_path: Path) -> None
         client.put("/buckets/b")
         client.put("/buckets/b/collections/c")
         status, _, answer = client.attach(RECORD, b"MZ", "setup.exe")
-        assert (status, answer["message"]) == (400, "body: File extension is not allowed.")
+        assert (status, answer["message"]) == (
+            400,
+            "body: File extension is not allowed. The setting is kinto.attachment.extensions.",
+        )
         assert client.request("GET", RECORD)[0] == 404
         assert client.attach(RECORD, b"Hello", "hello.txt")[0] == 201

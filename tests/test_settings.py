@@ -143,6 +143,8 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("max_size", "10MB", "whole number"),
         ("max_size", "1.5", "whole number"),
         ("max_size", "-1", "negative"),
+        ("min_size", "-1", "negative"),
+        ("content_encodings", "br", "gzip or none"),
         ("signed_url_ttl", "soon", "whole number"),
         ("linger", "soon", "90s"),
         ("linger", "-1", "90s"),
@@ -530,6 +532,21 @@ class TestResources:
         assert settings.for_collection("b", "c").keep_old_files
         assert not settings.for_collection("b", "d").keep_old_files
 
+    @pytest.mark.parametrize(
+        ("narrow", "wide"),
+        [
+            ({"max_size": "1"}, {"min_size": "2"}),
+            ({"resources.b.c.max_size": "1"}, {"min_size": "2"}),
+            ({"resources.b.c.max_size": "1"}, {"resources.b.min_size": "2"}),
+            ({"resources.b.max_size": "1"}, {"resources.b.c.min_size": "2"}),
+        ],
+    )
+    def test_no_size_is_left(self, narrow: dict[str, str], wide: dict[str, str]) -> None:
+        message = refusal(**narrow, **wide)
+        for name in (*narrow, *wide):
+            assert f"kinto.attachment.{name}" in message
+        parse(**dict.fromkeys(narrow, "0"), **wide)
+
     def test_zero_lifts_a_limit(self) -> None:
         settings = parse(**{"max_size": "1", "resources.b.c.max_size": "0"})
         assert settings.for_collection("b", "c").max_size == 0
@@ -558,7 +575,9 @@ class TestResources:
             "extensions": "any",
             "mimetypes": ".a:a/b",
             "max_size": "7",
+            "min_size": "7",
             "gzipped": "true",
+            "content_encodings": "gzip",
             "client_metadata": "ignore",
             "delete_on_omission": "false",
             "inline_types": "a/b",

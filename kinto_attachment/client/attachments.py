@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -175,9 +176,14 @@ class AttachmentClient:
         >>> client.copy("hello", "hello-again").filename
         'hello.txt'
         """
-        inside = self.content(record).inside
-        with self.open(record) as file:
-            source = Source(file, 0, inside.size, inside.hash)
+        content = self.content(record)
+        inside = content.inside
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self.open(record))
+            if content.layers and content.layers[-1] is None:  # Its size is not known.
+                source = stack.enter_context(Source.of(file))
+            else:
+                source = Source(file, 0, inside.size, inside.hash)
             form = Form(source, inside.filename, inside.mimetype, _fields(data, permissions))
             return self._send(target_id, form, _conditions(safe, None))
 

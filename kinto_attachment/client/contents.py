@@ -17,11 +17,12 @@ class Content:
     """``stored`` is the attachment; ``layers`` are the files that result from decompressing it.
 
     There is a layer if the server compressed the file (``attachment.original``), and one if the
-    client did so before the upload (the record's ``original``), in this order.
+    client did so before the upload (the record's ``original``), in this order. Before them is
+    None if the bytes are stored with a ``Content-Encoding``: the file in it is not described.
     """
 
     stored: Attachment
-    layers: tuple[Original, ...] = ()
+    layers: tuple[Original | None, ...] = ()
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Content:
@@ -30,8 +31,10 @@ class Content:
         if not isinstance(found, Mapping):
             raise NotFoundError(f"The record {record.get('id', '')} has no attachment")
         stored = attachment(found)
-        layers = [stored.original] if stored.original else []
-        packed = layers[-1] if layers else stored
+        layers: list[Original | None] = [None] if stored.encoding else []
+        if stored.original:
+            layers.append(stored.original)
+        packed = stored.original or stored
         # Other clients may replace the file without removing the record's ``original``.
         zipped = packed.mimetype in GZIP_TYPES or packed.filename.endswith(".gz")
         if zipped and isinstance(record.get("original"), Mapping):
@@ -40,8 +43,8 @@ class Content:
 
     @property
     def inside(self) -> Attachment | Original:
-        """The innermost file: the one that the user uploaded."""
-        return self.layers[-1] if self.layers else self.stored
+        """The innermost file that is described: the one that the user uploaded."""
+        return (self.layers and self.layers[-1]) or self.stored
 
 
 def attachment(found: Mapping[str, Any]) -> Attachment:
@@ -57,6 +60,7 @@ def attachment(found: Mapping[str, Any]) -> Attachment:
         mimetype=_text(found, "mimetype"),
         size=_size(found),
         original=original(packed) if isinstance(packed, Mapping) else None,
+        encoding="gzip" if found.get("encoding") == "gzip" else None,
     )
 
 

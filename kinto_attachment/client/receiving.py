@@ -56,7 +56,7 @@ def receive(
         with part.open("a+b") as file, _locked(file):
             _complete(file, content.stored, read_from, progress)
             if content.layers:
-                _unpack_to(file, content.layers, Path(target))
+                _unpack_to(file, content, Path(target))
         if content.layers:
             part.unlink()
         else:
@@ -82,16 +82,16 @@ def _to_open_file(
 ) -> None:
     with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as unpacked:
         _complete(file, content.stored, read_from, progress)
-        whole = _unpack(file, content.layers, unpacked) if content.layers else file
+        whole = _unpack(file, content, unpacked) if content.layers else file
         whole.seek(0)
         shutil.copyfileobj(whole, target, BLOCK)
 
 
-def _unpack_to(file: IO[bytes], layers: tuple[Original, ...], target: Path) -> None:
+def _unpack_to(file: IO[bytes], content: Content, target: Path) -> None:
     unpacked = _beside(Path(file.name))
     try:
         with unpacked.open("xb") as output:
-            _unpack(file, layers, output)
+            _unpack(file, content, output)
         os.replace(unpacked, target)
     finally:
         unpacked.unlink(missing_ok=True)
@@ -142,12 +142,14 @@ def _append(
     return size == stored.size and digest.hexdigest() == stored.hash
 
 
-def _unpack(file: IO[bytes], layers: tuple[Original, ...], output: IO[bytes]) -> IO[bytes]:
-    """Decompress and verify each layer; the innermost is written to ``output``."""
+def _unpack(file: IO[bytes], content: Content, output: IO[bytes]) -> IO[bytes]:
+    """Decompress each layer, and verify those that are described; write the innermost one."""
     file.seek(0)
     chunks: Iterator[bytes] = iter(partial(file.read, BLOCK), b"")
-    for layer in layers:
-        chunks = _verified(gunzip(chunks, layer.filename), layer)
+    for layer in content.layers:
+        chunks = gunzip(chunks, (layer or content.stored).filename)
+        if layer is not None:
+            chunks = _verified(chunks, layer)
     for chunk in chunks:
         output.write(chunk)
     output.flush()

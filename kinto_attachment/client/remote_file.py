@@ -83,8 +83,10 @@ class RemoteReader(BaseReader):
 
     def _open(self) -> requests.Response:
         attachment = self._attachment
-        # A proxy may compress responses; ranges would then be of the compressed form.
-        headers = {"Accept-Encoding": "identity", "If-Match": f'"{attachment.hash}"'}
+        # A proxy may compress responses, and a storage decompress them; ranges would then be of
+        # another form.
+        encoding = attachment.encoding or "identity"
+        headers = {"Accept-Encoding": encoding, "If-Match": f'"{attachment.hash}"'}
         whole = self.position == 0 and self.end == attachment.size
         if not whole:
             headers["Range"] = f"bytes={self.position}-{self.end - 1}"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from kinto.core import Service
 
-from kinto_attachment.endpoints import attachment, stored_file
+from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     """The Cornice services; create them after Kinto has read its settings for CORS."""
     return [
         attachment.service(readonly=readonly, default_bucket=default_bucket),
+        collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
         stored_file.service(),
     ]

@@ -28,8 +28,6 @@ from kinto_attachment.metadata import FIELD
 
 ROUTE = "attachment"
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
-# Used with the default_bucket plugin, which handles /buckets/default, in any order of includes.
-NOT_DEFAULT_PATH = PATH.replace("{bucket_id}", "{bucket_id:(?!default/)[^/]+}")
 
 View = Callable[[Request], Response]
 
@@ -43,7 +41,7 @@ class NoContent(HTTPNoContent):  # type: ignore[misc]
 def service(*, readonly: bool, default_bucket: bool) -> Service:
     attachment = Service(
         name=ROUTE,
-        path=NOT_DEFAULT_PATH if default_bucket else PATH,
+        path=outside_default_bucket(PATH) if default_bucket else PATH,
         description="The file attached to a record",
         factory=RecordContext,
     )
@@ -61,6 +59,11 @@ def service(*, readonly: bool, default_bucket: bool) -> Service:
     for method, view, described in views:
         attachment.add_view(method, view, permission=DYNAMIC, **described)
     return attachment
+
+
+def outside_default_bucket(path: str) -> str:
+    """The path without the default_bucket plugin's, in any order of ``kinto.includes``."""
+    return path.replace("{bucket_id}", "{bucket_id:(?!default/)[^/]+}")
 
 
 def counted(view: View) -> View:
@@ -142,8 +145,8 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     return answer(request, written, attachment.to_json())
 
 
-def answer(request: Request, written: records.Written, attachment: dict[str, Any]) -> Response:
-    response = Response(status=written.status, json=attachment)
+def answer(request: Request, written: records.Written, body: dict[str, Any]) -> Response:
+    response = Response(status=written.status, json=body)
     response.headers["Location"] = f"/{request.registry.route_prefix}{request.context.uri}"
     response.headers["ETag"] = written.etag
     response.headers["Last-Modified"] = written.last_modified

@@ -10,8 +10,9 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.views import raise_404_if_invalid_id
 from pyramid.httpexceptions import HTTPNotFound
 
+from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import IdGenerator, Request
 from kinto_attachment.uris import RecordURI
 
 READS = ("GET", "HEAD")
@@ -31,12 +32,12 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         super().__init__(request)
         self._request = request
         ids = request.matchdict
-        self.uri = RecordURI(ids["bucket_id"], ids["collection_id"], ids["id"])
+        self.uri = RecordURI(ids["bucket_id"], ids["collection_id"], self._record_id())
         # Set by the view of the default bucket, where parents are created with their children.
         self.implicit_parents = getattr(request, "implicit_parents", False)
         check_host(request)
         self._check_ids()
-        self.current_object = self._get("record", self.uri.collection)
+        self.current_object = self._find_record()
         # If the record exists, so does its collection.
         self.collection_exists = self.record is not None or self._find_collection()
         if not self.collection_exists and self._must_exist():
@@ -61,11 +62,20 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         allowed: bool = super().check_permission(principals, bound_perms)
         return allowed
 
+    def _record_id(self) -> str:
+        return str(self._request.matchdict["id"])
+
+    def _find_record(self) -> dict[str, Any] | None:
+        return self._get("record", self.uri.collection)
+
+    def _id_generator(self) -> IdGenerator:
+        generators = self._request.registry.id_generators
+        return generators.get("record", generators[""])
+
     def _check_ids(self) -> None:
         raise_404_if_invalid_id(self._request, "bucket", self.uri.bucket_id)
         raise_404_if_invalid_id(self._request, "collection", self.uri.collection_id)
-        generators = self._request.registry.id_generators
-        if not generators.get("record", generators[""]).match(self.uri.record_id):
+        if not self._id_generator().match(self.uri.record_id):
             raise_invalid(self._request, location="path", description="Invalid object id")
 
     def _must_exist(self) -> bool:
@@ -98,3 +108,15 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
     def _not_found(self, resource_name: str, object_id: str, errno: ERRORS) -> HTTPNotFound:
         details = {"id": object_id, "resource_name": resource_name}
         return http_error(HTTPNotFound(), errno=errno, details=details)
+
+
+class NewRecordContext(RecordContext):
+    """A record that is to be created in a collection, with an id that Kinto's generator makes."""
+
+    def _record_id(self) -> str:
+        ledger = Ledger.of(self._request)
+        ledger.new_id = ledger.new_id or self._id_generator()()
+        return ledger.new_id
+
+    def _find_record(self) -> None:
+        return None

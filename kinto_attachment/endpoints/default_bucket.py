@@ -14,7 +14,10 @@ def is_of_default_bucket(request: Request) -> bool:
     if request.matched_route.name != "default_bucket_collection":
         return False
     parts = request.matchdict.get("subpath", "").split("/")
-    return len(parts) == 5 and parts[0::2] == ["collections", "records", "attachment"]
+    return (len(parts), parts[0::2]) in (
+        (5, ["collections", "records", "attachment"]),
+        (3, ["collections", "attachments"]),
+    )
 
 
 class AttachmentOfDefaultBucket:

@@ -75,6 +75,7 @@ class StoredFile:
     mimetype: str
     hash: str
     stat: FileStat
+    encoding: str = ""
     is_saved: bool = False  # Sent as an attachment, even if the settings allow its type inline.
 
     @classmethod
@@ -92,7 +93,8 @@ class StoredFile:
             str(metadata.get(name) or "") for name in ("filename", "mimetype", "hash")
         )
         # Quoted, since it is sent in a header, and may have been written by other code.
-        return cls(storage, key, filename, mimetype, quote(sha256, safe=""), stat)
+        encoding = "gzip" if metadata.get("encoding") == "gzip" else ""
+        return cls(storage, key, filename, mimetype, quote(sha256, safe=""), stat, encoding)
 
 
 def as_requested(request: Request, file: StoredFile) -> StoredFile:
@@ -130,7 +132,8 @@ def respond(
     # A URL is signed for one method: a HEAD would be refused at the URL for a GET.
     if downloads.mode == "redirect" and request.method == "GET":
         return _redirect(file, headers)
-    if downloads.mode.startswith("x-"):
+    # Apache's mod_xsendfile and nginx drop the encoding, without which the file looks damaged.
+    if downloads.mode.startswith("x-") and not file.encoding:
         return _hand_over(file, headers)
     return _stream(request, file, headers, outcome)
 
@@ -144,6 +147,8 @@ def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
         "Last-Modified": ranges.http_date(file.stat.modified),
         **SECURITY_HEADERS,
     }
+    if file.encoding:
+        headers["Content-Encoding"] = file.encoding
     if re.fullmatch(r"[0-9a-f]{64}", file.hash):
         digest = base64.b64encode(bytes.fromhex(file.hash)).decode()
         headers["Repr-Digest"] = f"sha-256=:{digest}:"
@@ -166,7 +171,7 @@ def _answer(status: int, headers: Mapping[str, str], body: Iterable[bytes] = ())
 
 
 def _refuse(outcome: ranges.Outcome, file: StoredFile, headers: dict[str, str]) -> Response:
-    for name in ("Content-Type", "Content-Disposition", "Repr-Digest"):
+    for name in ("Content-Type", "Content-Encoding", "Content-Disposition", "Repr-Digest"):
         headers.pop(name, None)
     if outcome.status == 304:
         return _answer(304, headers)

@@ -33,6 +33,15 @@ def mapping(name: str, *children: Any) -> Any:
     return colander.SchemaNode(colander.Mapping(), *children, name=name)
 
 
+def of_the_record() -> Any:
+    return mapping(
+        "header",
+        text("Location", "The record"),
+        text("ETag", "The record's new timestamp"),
+        text("Last-Modified", "The same as a date"),
+    )
+
+
 class FileSchema(colander.MappingSchema):  # type: ignore[misc]
     filename = colander.SchemaNode(colander.String())
     hash = colander.SchemaNode(colander.String(), description="SHA-256, hexadecimal")
@@ -41,18 +50,24 @@ class FileSchema(colander.MappingSchema):  # type: ignore[misc]
 
 
 class AttachmentSchema(FileSchema):
+    encoding = text("encoding", "The Content-Encoding of the stored bytes")
     location = colander.SchemaNode(colander.String(), description="URL of the stored file")
     original = FileSchema(missing=colander.drop)
 
 
 class AttachmentResponse(colander.MappingSchema):  # type: ignore[misc]
     body = AttachmentSchema()
-    header = mapping(
-        "header",
-        text("Location", "The record"),
-        text("ETag", "The record's new timestamp"),
-        text("Last-Modified", "The same as a date"),
-    )
+    header = of_the_record()
+
+
+class RecordSchema(colander.MappingSchema):  # type: ignore[misc]
+    data = mapping("data")
+    permissions = mapping("permissions")
+
+
+class RecordResponse(colander.MappingSchema):  # type: ignore[misc]
+    body = RecordSchema()
+    header = of_the_record()
 
 
 class ErrorResponse(colander.MappingSchema):  # type: ignore[misc]
@@ -133,6 +148,7 @@ UPLOADS = {
         e409="There was a concurrent change; retry.",
         e412="The record does not match a precondition.",
         e413="The file is too large.",
+        e415="The body has another media type, or an encoding that is not supported.",
         e507="The file storage is full.",
     ),
     **ACCESS,
@@ -158,10 +174,19 @@ def upload_of_form() -> Arguments:
     return _operation("attach_file", schema, UPLOADS)
 
 
+def upload_for_new_record() -> Arguments:
+    schema = FileRequest(mapping("header", *PRECONDITIONS, *DIGESTS))
+    schema.consumes, schema.parameters = ("multipart/form-data",), FORM_FIELDS
+    responses = {**UPLOADS, "201": RecordResponse(description="The record was created.")}
+    del responses["200"]
+    return _operation("create_record_with_file", schema, responses)
+
+
 def upload_of_body() -> Arguments:
     disposition = text("Content-Disposition", "With the `filename` of the file")
+    encoding = text("Content-Encoding", "`gzip`, where the server allows it")
     schema = FileRequest(
-        mapping("header", disposition, *PRECONDITIONS, *DIGESTS),
+        mapping("header", disposition, encoding, *PRECONDITIONS, *DIGESTS),
         mapping("querystring", text("filename", "Instead of Content-Disposition")),
     )
     schema.consumes, schema.parameters = ("application/octet-stream",), RAW_BODY

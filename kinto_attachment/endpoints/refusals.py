@@ -11,7 +11,7 @@ from pyramid.httpexceptions import HTTPForbidden, status_map
 from pyramid.response import Response
 
 from kinto_attachment.endpoints.downloads import IDENTITY
-from kinto_attachment.errors import AttachmentError, StorageError
+from kinto_attachment.errors import AttachmentError, StorageError, UnsupportedType
 from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.kinto_types import Request
 
@@ -37,6 +37,8 @@ def error_view(error: AttachmentError, request: Request) -> Response:
     )
     if error.status in (409, 503, 507):
         response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
+    if isinstance(error, UnsupportedType) and error.accepted:
+        response.headers["Accept-Encoding"] = error.accepted
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
     if isinstance(error, StorageError):

@@ -15,6 +15,8 @@ from kinto_attachment.files.forms import MAX_FIELD_SIZE, FilePart, read_form
 from kinto_attachment.files.ledger import Ledger, Received
 from kinto_attachment.files.transactions import in_batch, restart_transaction
 from kinto_attachment.files.uploads import IncomingFile, rules_of, store
+from kinto_attachment.http.encodings import encoding_of
+from kinto_attachment.http.multipart import boundary_of
 from kinto_attachment.http.streams import ClaimedDigests, HashingReader
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import Attachment
@@ -50,18 +52,19 @@ class FormArrival:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._content_type = request.headers.get("Content-Type", "")
         # Digests in the headers of the request are those of the whole form.
         self._claims = ClaimedDigests.parse(request.headers)
 
     def check(self) -> None:
-        limit = rules_of(self._request).max_size
-        check_length(self._request, limit, overhead=FORM_OVERHEAD)
+        boundary_of(self._content_type)
+        encoding_of(self._request.headers.get("Content-Encoding", ""), ())
+        check_length(self._request, rules_of(self._request).max_size, overhead=FORM_OVERHEAD)
 
     def receive(self) -> Received:
         body = body_of(self._request)
         hashed = HashingReader(body, self._claims.algorithms)
-        content_type = self._request.headers.get("Content-Type", "")
-        form = read_form(hashed if self._claims else body, content_type, self._store)
+        form = read_form(hashed if self._claims else body, self._content_type, self._store)
         self._claims.check(hashed)
         return Received(form.file, form.data, form.permissions)
 
@@ -71,21 +74,45 @@ class FormArrival:
         return store(self._request, incoming)
 
 
+class NewRecordArrival(FormArrival):
+    """The form of a file for a record whose id Kinto makes."""
+
+    def receive(self) -> Received:
+        received = super().receive()
+        if "id" in (received.data or {}):
+            raise InvalidForm(
+                "data.id in body: the server makes the id; to choose it, upload to the record"
+            )
+        return received
+
+
 class BodyArrival:
     """The request's body is the file."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._encoding = ""
         self._claims = ClaimedDigests.parse(request.headers)
         self._filename = _requested_filename(request)
 
     def check(self) -> None:
-        check_length(self._request, rules_of(self._request).max_size)
+        rules = rules_of(self._request)
+        supported = () if rules.gzipped else rules.content_encodings
+        header = self._request.headers.get("Content-Encoding", "")
+        self._encoding = encoding_of(header, supported)
+        check_length(self._request, rules.max_size, rules.min_size)
 
     def receive(self) -> Received:
         declared_type = self._request.headers.get("Content-Type")
         body = body_of(self._request)
-        incoming = IncomingFile(self._filename, declared_type, body, self._claims)
+        incoming = IncomingFile(
+            self._filename,
+            declared_type,
+            body,
+            self._claims,
+            self._request.content_length,
+            self._encoding,
+        )
         return Received(store(self._request, incoming))
 
 

@@ -158,6 +158,7 @@ class _Changes:
             filename=link.filename,
             mimetype=link.mimetype,
             original=link.original,
+            encoding=link.encoding,
             life=link.life,
         )
         if changed != before:

@@ -1,4 +1,4 @@
-"""The Pyramid events for other plugins, fired after the commit."""
+"""The Pyramid events for other plugins: one before a file is stored, others after the commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kinto_attachment.kinto_types import Request
 
 @dataclass(frozen=True)
 class AttachmentEvent:
-    """Base of all events: a subscriber of it gets each of them.
+    """Base of the events after the commit: a subscriber of it gets each of them.
 
     ``request`` is the one that caused the event, and its transaction has ended; ``record_uri``
     has no API version; ``attachment`` is the attachment object.
@@ -34,6 +34,21 @@ class AttachmentReplaced(AttachmentEvent):
 
 class AttachmentRemoved(AttachmentEvent):
     """A record lost its attachment, which is in the event, or was deleted with it."""
+
+
+@dataclass(frozen=True)
+class AttachmentReceiving:
+    """A file is about to be stored; a subscriber refuses it by raising an HTTP exception.
+
+    The user may write the record, and name and media type are as they will be stored. ``size`` is
+    in bytes, and None if the client has not told it, as in a form.
+    """
+
+    request: Request
+    record_uri: str
+    filename: str
+    mimetype: str
+    size: int | None
 
 
 class AttachmentRead(AttachmentEvent):

@@ -97,13 +97,23 @@ def _check_part(part: MultipartSegment, seen: Collection[str]) -> None:
     if name in seen:
         raise InvalidForm(f"body: {name!r} field should be sent only once.")
     if name not in (FILE_FIELD, *JSON_FIELDS):
+        if part.filename is not None:
+            raise InvalidForm(
+                f"body: the file should be in the field {FILE_FIELD!r}, not {name!r}"
+            )
         raise InvalidForm(f"body: {name!r} not in {JSON_FIELDS}")
-    if name in JSON_FIELDS and part.filename is not None:
+    if name in JSON_FIELDS and part.filename is not None and not _is_json(part):
         raise InvalidForm(f"body: {name!r} field should be passed as form data, not files")
     # RFC 7578 4.7 deprecates it. Ignoring it would store Base64 text instead of the file.
     encoding = part.header("Content-Transfer-Encoding", "binary").strip().lower()
     if encoding not in ("binary", "8bit", "7bit"):
         raise InvalidForm(f"body: {name!r} field has a Content-Transfer-Encoding.")
+
+
+def _is_json(part: MultipartSegment) -> bool:
+    # Pages can only give a field a type by making it a Blob, which gets a filename.
+    content_type: str = part.header("Content-Type", "")
+    return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
 def _file_part(part: MultipartSegment, reader: Reader) -> FilePart:

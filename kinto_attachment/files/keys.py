@@ -5,6 +5,7 @@ A key names one file over all storages.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
@@ -23,7 +24,8 @@ def new_key(request: Request, rules: CollectionSettings, storage: Storage, filen
     :raises KeyTaken: thousands of files have the same name.
     """
     if rules.randomize:
-        return _folder(request, rules) + names.random_name(filename)
+        name = names.random_name(filename)
+        return _folder(request, rules, fan=name[:2]) + name
     return _reserved_key(request, rules, storage, filename)
 
 
@@ -87,13 +89,13 @@ def _candidates(request: Request, rules: CollectionSettings, filename: str) -> I
         datetime=now.strftime("%Y%m%d%H%M%S"),
         rid=request.context.uri.record_id,
     )
-    folder = _folder(request, rules)
+    folder = _folder(request, rules, fan=secrets.token_hex(1))
     return (folder + candidate for candidate in names.numbered(names.safe_name(name)))
 
 
-def _folder(request: Request, rules: CollectionSettings) -> str:
+def _folder(request: Request, rules: CollectionSettings, *, fan: str) -> str:
     if rules.folder is None:
         return ""
     uri = request.context.uri
-    folder = rules.folder.format(bucket_id=uri.bucket_id, collection_id=uri.collection_id)
+    folder = rules.folder.format(bucket_id=uri.bucket_id, collection_id=uri.collection_id, fan=fan)
     return folder.strip("/") + "/"

@@ -72,6 +72,7 @@ class Ledger:
 
     new_files: dict[str, NewFile] = field(default_factory=dict)
     received: Received | None = None  # Set once the body of an upload is read.
+    new_id: str | None = None  # Made for a new record; the same if the request is repeated.
     reserved: list[str] = field(default_factory=list)
     changes: dict[str, RecordChange] = field(default_factory=dict)
     deleted_parents: list[str] = field(default_factory=list)

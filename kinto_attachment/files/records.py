@@ -49,6 +49,7 @@ class Written:
     etag: str
     last_modified: str
     record: dict[str, Any]
+    permissions: dict[str, Any]
 
 
 def write(
@@ -151,4 +152,5 @@ def _ask_kinto(request: Request, uri: str, body: dict[str, Any], *, exists: bool
         etag=response.headers["ETag"],
         last_modified=response.headers["Last-Modified"],
         record=response.json["data"],
+        permissions=response.json["permissions"],
     )

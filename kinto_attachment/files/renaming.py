@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, InvalidForm
+from kinto_attachment.errors import InvalidForm
 from kinto_attachment.files.forms import read_json
-from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.files.uploads import check_extension, rules_of
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.wsgi.bodies import body_of
 
@@ -24,13 +24,8 @@ def rename(request: Request, attachment: dict[str, Any]) -> dict[str, Any]:
     """
     changes = _changes(request)
     if "filename" in changes:
-        filename = names.clean_filename(changes["filename"])
-        rules = rules_of(request)
-        # The rules are those for new files, wherever this one is.
-        storage = request.registry.attachment_storages[rules.storage]
-        if not storage.files.filename_allowed(filename, rules.extensions):
-            raise FileNotAllowed()
-        changes["filename"] = filename
+        changes["filename"] = names.clean_filename(changes["filename"])
+        check_extension(request, rules_of(request), changes["filename"])
     if "mimetype" in changes:
         changes["mimetype"] = names.media_type(changes["mimetype"])
     if not isinstance(attachment.get("original"), dict):

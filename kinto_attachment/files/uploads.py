@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyramid.httpexceptions import HTTPException
+
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed
+from kinto_attachment.errors import FileNotAllowed, as_json
+from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger, NewFile
 from kinto_attachment.files.locations import location_of
+from kinto_attachment.files.transactions import separate_transaction
+from kinto_attachment.http.encodings import GzipChecker
 from kinto_attachment.http.streams import (
     ClaimedDigests,
     GzipReader,
@@ -30,6 +35,8 @@ class IncomingFile:
     declared_type: str | None
     reader: Reader
     claims: ClaimedDigests
+    size: int | None = None  # As far as it is known before the file is read.
+    encoding: str = ""  # The Content-Encoding, which the stored bytes keep.
 
 
 def store(request: Request, incoming: IncomingFile) -> Attachment:
@@ -38,20 +45,24 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
     The file is entered in the request's ledger: it is deleted again unless a record is linked to
     it when the request has ended.
 
-    :raises InvalidForm, FileNotAllowed, TooLarge, DigestMismatch, StorageError: the file
-        does not stay stored.
+    :raises InvalidForm, FileNotAllowed, TooLarge, TooSmall, DigestMismatch, StorageError: the
+        file does not stay stored.
     """
     rules = rules_of(request)
     filename = names.clean_filename(incoming.filename)
     storage = request.registry.attachment_storages[rules.storage]
-    if not storage.files.filename_allowed(filename, rules.extensions):
-        raise FileNotAllowed()
+    check_extension(request, rules, filename)
     mimetype = names.mimetype(filename, incoming.declared_type, rules.mimetypes)
-    limited = LimitedReader(incoming.reader, rules.max_size)
-    sent = HashingReader(limited, incoming.claims.algorithms)
+    _announce(request, filename, mimetype, incoming.size)
+    limited = LimitedReader(incoming.reader, rules.max_size, rules.min_size)
+    reader = GzipChecker(limited) if incoming.encoding else limited
+    sent = HashingReader(reader, incoming.claims.algorithms)
+    encoding = incoming.encoding
     if not rules.gzipped:
-        key = _write(request, rules, storage, filename, mimetype, sent)
-        attachment = _attachment(request, storage, key, filename, mimetype, sent)
+        key = _write(request, rules, storage, filename, mimetype, sent, encoding)
+        attachment = _attachment(
+            request, storage, key, filename, mimetype, sent, encoding=encoding
+        )
     else:
         packed = HashingReader(GzipReader(sent))
         packed_name, packed_type = names.shortened(filename, ".gz"), "application/gzip"
@@ -62,6 +73,21 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
     metrics = request.registry.metrics
     metrics.count(metric_of(storage.name, "attachments.bytes_in"), sent.size)
     return attachment
+
+
+def check_extension(request: Request, rules: CollectionSettings, filename: str) -> None:
+    """Refuse files by their extension; ``b.txt.gz`` is also allowed where ``b.txt`` is.
+
+    :raises FileNotAllowed: neither is allowed.
+    """
+    # The rules are those for new files, wherever a file that is renamed may be.
+    allowed = request.registry.attachment_storages[rules.storage].files.filename_allowed
+    inner = names.inner_name(filename)
+    if allowed(filename, rules.extensions):
+        return
+    if inner is None or not allowed(inner, rules.extensions):
+        setting = rules.setting("extensions")
+        raise FileNotAllowed(f"{FileNotAllowed.message} The setting is {setting}.")
 
 
 def disposition_of(rules: CollectionSettings, filename: str, mimetype: str) -> str:
@@ -79,6 +105,21 @@ def rules_of(request: Request) -> CollectionSettings:
     return resolver.of(request, uri.bucket_id, uri.collection_id)
 
 
+def _announce(request: Request, filename: str, mimetype: str, size: int | None) -> None:
+    """Tell other plugins of a file before any of it is stored.
+
+    What they read or write is a transaction of its own: the body may take hours to arrive.
+
+    :raises HTTPException: one of them refuses the file.
+    """
+    uri = str(request.context.uri)
+    try:
+        with separate_transaction(request):
+            request.registry.notify(AttachmentReceiving(request, uri, filename, mimetype, size))
+    except HTTPException as refusal:
+        raise as_json(refusal) from refusal
+
+
 def _attachment(
     request: Request,
     storage: Storage,
@@ -87,9 +128,13 @@ def _attachment(
     mimetype: str,
     stored: HashingReader,
     original: Original | None = None,
+    *,
+    encoding: str = "",
 ) -> Attachment:
     location = location_of(request, storage, key)
-    attachment = Attachment(filename, stored.sha256, location, mimetype, stored.size, original)
+    attachment = Attachment(
+        filename, stored.sha256, location, mimetype, stored.size, original, encoding or None
+    )
     Ledger.of(request).new_files[key].attachment = attachment.to_json()
     return attachment
 
@@ -101,11 +146,13 @@ def _write(
     filename: str,
     mimetype: str,
     reader: HashingReader,
+    encoding: str = "",
 ) -> str:
     key = new_key(request, rules, storage, filename)
-    storage.files.write(
-        key, reader, mimetype, disposition=disposition_of(rules, filename, mimetype)
-    )
+    headers = {"disposition": disposition_of(rules, filename, mimetype)}
+    if encoding:
+        headers["encoding"] = encoding
+    storage.files.write(key, reader, mimetype, **headers)
     uri = str(request.context.uri)
     Ledger.of(request).new_files[key] = NewFile(key, uri, storage=storage.name)
     return key

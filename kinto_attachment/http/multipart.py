@@ -8,7 +8,7 @@ from typing import Any
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from kinto_attachment.errors import InvalidBody, TooLarge
+from kinto_attachment.errors import InvalidBody, TooLarge, UnsupportedType
 from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader, Reader
 
 MAX_HEADER_SIZE = 8 * 1024
@@ -30,10 +30,11 @@ def parts(
 
     The body is read to its end, unless there is an error.
 
-    :raises InvalidBody: not a well-formed multipart/form-data body.
+    :raises UnsupportedType: not a multipart/form-data body.
+    :raises InvalidBody: not a well-formed one.
     :raises TooLarge: a header exceeds its limit.
     """
-    events = _events(body, _boundary(content_type), chunk_size)
+    events = _events(body, boundary_of(content_type), chunk_size)
     for part in events:
         reader = _PartReader(events)
         yield part, reader
@@ -41,9 +42,14 @@ def parts(
             pass  # The next part comes after what was not read.
 
 
-def _boundary(content_type: str) -> str:
+def boundary_of(content_type: str) -> str:
+    """The boundary of a form, from its ``Content-Type``.
+
+    :raises UnsupportedType: it is not the type of a form.
+    :raises InvalidBody: there is no valid boundary.
+    """
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
-        raise InvalidBody("Content-Type should be multipart/form-data")
+        raise UnsupportedType("Content-Type should be multipart/form-data")
     match = _BOUNDARY.search(content_type)
     if not match:
         raise InvalidBody("Content-Type should be multipart/form-data with a valid boundary")

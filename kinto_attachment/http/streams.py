@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge
+from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge, TooSmall
 
 # gunicorn receives this much at once; of each smaller read, it copies the rest.
 CHUNK_SIZE = 1024 * 1024
@@ -74,19 +74,25 @@ class HashingReader(BaseReader):
 
 
 class LimitedReader(BaseReader):
-    """Raises TooLarge at the first byte above ``limit``; 0 is no limit."""
+    """Raises TooLarge at the first byte above ``limit``, TooSmall at an end below ``least``.
 
-    def __init__(self, reader: Reader, limit: int) -> None:
+    0 is no limit.
+    """
+
+    def __init__(self, reader: Reader, limit: int, least: int = 0) -> None:
         self._reader = reader
         self._limit = limit
+        self._least = least
         self._size = 0
 
     def _read(self, size: int) -> bytes:
-        """:raises TooLarge: also on every later read."""
+        """:raises TooLarge, TooSmall: also on every later read."""
         data = self._reader.read(size)
         self._size += len(data)
         if 0 < self._limit < self._size:
             raise TooLarge(f"body: File size exceeds the limit of {self._limit} bytes.")
+        if not data and self._size < self._least:
+            raise TooSmall(f"body: File size is below the minimum of {self._least} bytes.")
         return data
 
 

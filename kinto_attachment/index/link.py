@@ -26,6 +26,7 @@ class Link:
     then, either users who may read the record may read the file (``lingering``), or nobody may
     (``withdrawn``). In any of these states, the file can be linked again.
 
+    ``encoding`` is the ``Content-Encoding`` of the stored bytes, empty if they have none.
     ``created`` is when the file was stored, ``attached`` when it became the record's current file
     (ms since the epoch; 0: not known, in rows of earlier releases). ``life`` is the id of the life
     of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
@@ -39,6 +40,7 @@ class Link:
     mimetype: str
     size: int
     original: Mapping[str, Any] | None = None
+    encoding: str = ""
     state: State = "current"
     until: int = 0
     created: int = 0
@@ -69,6 +71,7 @@ class Link:
         ``more`` are the other fields of the link.
         """
         described = {name: attachment.get(name, "") for name in REQUIRED}
+        described["encoding"] = attachment.get("encoding") or ""
         return cls(record, key, **described, original=original_of(attachment), **more)
 
     @classmethod
@@ -90,7 +93,8 @@ class Link:
     def attachment(self) -> dict[str, Any]:
         """The attachment object, without its location."""
         described = {name: getattr(self, name) for name in REQUIRED}
-        return described if self.original is None else {**described, "original": self.original}
+        optional = {"original": self.original, "encoding": self.encoding}
+        return described | {name: value for name, value in optional.items() if value}
 
     def is_readable(self, now: int) -> bool:
         """Whether users who may read the record may read the file; ``now`` is in ms."""

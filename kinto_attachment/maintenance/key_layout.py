@@ -8,6 +8,7 @@ from kinto_attachment.files.collection_settings import DEFAULT
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import CollectionSettings, Settings
 
+FAN = "\1"  # Stands for two hexadecimal digits.
 UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -29,7 +30,7 @@ def _layout_of(rules: CollectionSettings) -> str:
     placeholder = "\0"
     folder = ""
     if rules.folder is not None:
-        folder = rules.folder.format(bucket_id=placeholder, collection_id=placeholder)
+        folder = rules.folder.format(bucket_id=placeholder, collection_id=placeholder, fan=FAN)
         folder = folder.strip("/") + "/"
     if rules.randomize:
         return _pattern(folder, placeholder) + UUID + r"(\.[^/.]+)?"
@@ -40,4 +41,5 @@ def _layout_of(rules: CollectionSettings) -> str:
 
 
 def _pattern(text: str, placeholder: str) -> str:
-    return re.escape(text).replace(re.escape(placeholder), "[^/]+")
+    escaped = re.escape(text).replace(re.escape(placeholder), "[^/]+")
+    return escaped.replace(re.escape(FAN), "[0-9a-f]{2}")

@@ -7,6 +7,7 @@ from .dispositions import content_disposition, disposition_filename
 from .filenames import (
     clean_filename,
     extension,
+    inner_name,
     numbered,
     printable,
     random_name,
@@ -25,6 +26,7 @@ __all__ = [
     "content_disposition",
     "disposition_filename",
     "extension",
+    "inner_name",
     "key_from_url",
     "media_type",
     "mimetype",

@@ -65,6 +65,12 @@ def extension(filename: str) -> str:
     return os.path.splitext(last_segment(filename))[1][1:].lower()
 
 
+def inner_name(filename: str) -> str | None:
+    """The name of the file in a compressed one, ``b.txt`` for ``b.txt.gz``; None for others."""
+    inner, dotted = os.path.splitext(last_segment(filename))
+    return inner if dotted.lower() == ".gz" and extension(inner) else None
+
+
 def safe_name(filename: str) -> str:
     """A form of the name that is safe as the last segment of a key, in URLs and in shells.
 

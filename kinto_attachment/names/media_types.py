@@ -13,6 +13,10 @@ from .tokens import TOKEN
 
 MAX_MEDIA_TYPE_LENGTH = 255
 
+# What clients send for a file whose type they do not know: curl, for example, calls every body of
+# ``--data-binary`` a form.
+UNTOLD_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
+
 # The media types of compressed files: the type of their content is not that of the bytes.
 COMPRESSED = {
     "gzip": "application/gzip",
@@ -31,13 +35,13 @@ def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str
     """The media type: the configured one for the extension, else the declared one, else a guess.
 
     ``by_extension`` has keys such as ``.txt``. A declared type that is malformed (RFC 9110 8.3.1)
-    is ignored; its parameters are kept if all of them are well-formed ASCII.
+    is ignored; its parameters are kept if all of them are well-formed ASCII. One of
+    :data:`UNTOLD_TYPES` gives way to the guess, if there is one.
     """
-    return (
-        by_extension.get("." + extension(filename))
-        or _media_type(declared or "")
-        or _guessed_type(filename)
-    )
+    told = _media_type(declared or "")
+    if told is None or told.partition(";")[0] in UNTOLD_TYPES:
+        told = _guessed_type(filename) or told or UNTOLD_TYPES[0]
+    return by_extension.get("." + extension(filename)) or told
 
 
 def media_type(declared: str) -> str:
@@ -62,9 +66,9 @@ def _media_type(declared: str) -> str | None:
     return "; ".join([essence, *parameters])
 
 
-def _guessed_type(filename: str) -> str:
+def _guessed_type(filename: str) -> str | None:
     # The slash keeps a name such as ``data:text/html,`` from being taken for a URL.
     kind, encoding = mimetypes.guess_type("/" + last_segment(filename))
     if encoding:
         kind = COMPRESSED.get(encoding)
-    return kind or "application/octet-stream"
+    return kind

@@ -122,12 +122,19 @@ class FileStorage:
     # The core.
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
         """Store the bytes of ``reader`` under ``key``: all of them, or nothing.
 
-        The file is durable when this returns. ``disposition`` is the ``Content-Disposition``
-        that the storage sends when it serves the file itself.
+        The file is durable when this returns. ``disposition`` and ``encoding`` are the
+        ``Content-Disposition`` and the ``Content-Encoding`` that the storage sends when it serves
+        the file itself. :meth:`open` returns the bytes as they were written.
 
         :raises KeyTaken: there is a file under this key, which stays as it is.
         :raises InvalidKey: see :func:`check_key`.

@@ -106,9 +106,15 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         return f"gs://{self.bucket_name}/"
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
-        new = self._new(check_key(key), content_disposition=disposition)
+        new = self._new(check_key(key), content_disposition=disposition, content_encoding=encoding)
         self._create_bucket()
         try:
             new.send(reader, content_type)
@@ -186,6 +192,7 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             target,
             content_type=origin.content_type,
             content_disposition=origin.content_disposition,
+            content_encoding=origin.content_encoding,
             cache_control=origin.cache_control,
         )
         try:

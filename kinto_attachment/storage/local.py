@@ -82,7 +82,13 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         return "file:" + os.path.join(os.path.realpath(self.base_path), "")
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
         return self._store(key, lambda draft: draft.fill(reader))
 

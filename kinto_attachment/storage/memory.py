@@ -29,7 +29,13 @@ class MemoryStorage(FileStorage):
         self._lock = threading.Lock()
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
         self._reach(key)
         if key in self._files:  # An early check, so that no body is read in vain.

@@ -41,7 +41,7 @@ CLASSES = (
     *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
     *("REDUCED_REDUNDANCY", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW"),
 )
-KEPT_HEADERS = ("ContentType", "ContentDisposition", "CacheControl")
+KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl")
 
 
 class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
@@ -120,9 +120,21 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         return self._place
 
     def write(
-        self, key: str, reader: Reader, content_type: str, *, disposition: str = ""
+        self,
+        key: str,
+        reader: Reader,
+        content_type: str,
+        *,
+        disposition: str = "",
+        encoding: str = "",
     ) -> FileStat:
-        headers = self._headers({"ContentType": content_type, "ContentDisposition": disposition})
+        headers = self._headers(
+            {
+                "ContentType": content_type,
+                "ContentDisposition": disposition,
+                "ContentEncoding": encoding,
+            }
+        )
         new = NewObject(self._bucket, check_key(key), headers, self._leftovers)
         new.send(reader, self._part_size)
         self._discard_leftovers()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kinto_attachment.errors import InvalidBody, TooLarge
+from kinto_attachment.errors import InvalidBody, TooLarge, TooSmall
 from kinto_attachment.kinto_types import Handler, Registry, Request, Response
 from kinto_attachment.wsgi.body_reader import BodyReader
 from kinto_attachment.wsgi.closing import CLOSING
@@ -32,6 +32,8 @@ WAITING_SECONDS = 1.0  # The watchdog looks every second.
 STALL_SECONDS = 0.5
 ANONYMOUS_WAIT = (0.25, 0.1)  # The same two for clients without credentials.
 _turn = threading.Lock()
+
+UPLOADS = ("/attachment", "/attachments")  # How the paths of uploads end.
 
 
 @dataclass
@@ -57,16 +59,21 @@ def _holder_of(request: Request) -> _ReaderHolder:
     return body
 
 
-def check_length(request: Request, max_size: int, overhead: int = 0) -> None:
-    """Refuse a body that is too large by its ``Content-Length``.
+def check_length(request: Request, max_size: int, min_size: int = 0, *, overhead: int = 0) -> None:
+    """Refuse a body that is too large or too small by its ``Content-Length``.
 
     ``overhead`` is how much larger than the file the body may be, in bytes.
 
     :raises TooLarge: ``max_size`` (0: no limit) is exceeded.
+    :raises TooSmall: the body is smaller than ``min_size``.
     """
     length = request.content_length
-    if max_size and length is not None and length > max_size + overhead:
+    if length is None:
+        return
+    if max_size and length > max_size + overhead:
         raise TooLarge(f"body: File size exceeds the limit of {max_size} bytes.")
+    if length < min_size:
+        raise TooSmall(f"body: File size is below the minimum of {min_size} bytes.")
 
 
 def draining_tween(handler: Handler, registry: Registry) -> Handler:
@@ -76,7 +83,7 @@ def draining_tween(handler: Handler, registry: Registry) -> Handler:
     def tween(request: Request) -> Response:
         path = request.environ.get("PATH_INFO", "")
         # Kinto redirects to the path without a trailing slash.
-        if not path.rstrip("/").endswith("/attachment") and not path.startswith(files):
+        if not path.rstrip("/").endswith(UPLOADS) and not path.startswith(files):
             return handler(request)
         _holder_of(request)  # Before a sub-request copies the environment.
         response = handler(request)

@@ -25,10 +25,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(files: Path) -> Iterator[live.Server]:
-    """Records in memory, files in a folder; in the bucket ``gzipped`` it compresses them."""
+    """Records in memory, files in a folder.
+
+    In the bucket ``gzipped``, it compresses files; in ``encoded``, it takes compressed ones.
+    """
     settings = {
         "base_path": str(files),
         "resources.gzipped.gzipped": "true",
+        "resources.encoded.content_encodings": "gzip",
         "resources.named.randomize": "false",
         "resources.small.max_size": "1000",
     }
@@ -43,6 +47,7 @@ def production(postgresql: PostgreSQL, seaweedfs: S3) -> Iterator[live.Server]:
     settings = {
         **seaweedfs.options(seaweedfs.create_bucket()),
         "resources.gzipped.gzipped": "true",
+        "resources.encoded.content_encodings": "gzip",
         "resources.named.randomize": "false",
     }
     try:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import requests
 
 from kinto_attachment.client import (
     AttachmentClient,
@@ -669,6 +670,23 @@ def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
                 file.read(100)
 
 
+def test_a_storage_that_decompresses_is_asked_not_to() -> None:
+    """As Google does for clients that do not say that they take gzip."""
+    packed = gzip.compress(CONTENT)
+
+    def decompress(request: Request) -> Answer:
+        accepted = "gzip" in request.headers.get("Accept-Encoding", "")
+        return ranges_of(packed if accepted else CONTENT)(request)
+
+    record = stored_record(packed)
+    record["attachment"]["encoding"] = "gzip"
+    with stub(decompress) as server:
+        client = AttachmentClient(server.url, "b", "c", retries=0)
+        assert read(client, record) == CONTENT
+        with client.open(record) as file:
+            assert file.read() == CONTENT
+
+
 def test_a_proxy_that_compresses_is_asked_not_to(tmp_path: Path) -> None:
     def compress(request: Request) -> Answer:
         answer = ranges_of(LARGE)(request)
@@ -777,3 +795,30 @@ def test_metadata_that_is_none_is_an_error(change: dict[str, Any]) -> None:
     assert client.stat({"id": "r", "attachment": good}).size == 1
     with pytest.raises(ClientError, match="The attachment has no"):
         client.stat({"id": "r", "attachment": {**good, **change}})
+
+
+def test_files_with_a_content_encoding(
+    server: live.Server, collection: str, tmp_path: Path
+) -> None:
+    """Another client has compressed them, and the record does not describe what is in them."""
+    client = AttachmentClient(server.url, "encoded", collection, AUTH)
+    client.kinto.create_bucket(if_not_exists=True)
+    client.kinto.create_collection(if_not_exists=True)
+    packed = gzip.compress(LARGE, compresslevel=1)
+    url = f"{server.url}/buckets/encoded/collections/{collection}/records/r/attachment"
+    headers = {"Content-Encoding": "gzip"}
+    answer = requests.put(
+        f"{url}?filename=a.bin", packed, auth=("alice", "secret"), headers=headers, timeout=30
+    )
+    assert answer.status_code == 201
+
+    assert client.stat("r").encoding == "gzip"
+    assert client.stat("r").size == len(packed)
+    assert read(client, "r") == LARGE
+    client.download("r", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == LARGE
+    with client.open("r") as file:
+        file.seek(1_000_000)
+        assert file.read(10) == LARGE[1_000_000:1_000_010]
+    copied = client.copy("r", "other")
+    assert (copied.encoding, copied.hash, copied.filename) == (None, sha256(LARGE), "a.bin")

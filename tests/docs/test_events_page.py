@@ -15,6 +15,7 @@ from kinto_attachment import (
     AttachmentAdded,
     AttachmentEvent,
     AttachmentRead,
+    AttachmentReceiving,
     AttachmentRemoved,
     AttachmentReplaced,
 )
@@ -91,6 +92,23 @@ class TestTheLog:
         ]
 
 
+class TestTheNight:
+    @pytest.mark.parametrize("hour", [3, 12])
+    def test_has_no_pictures(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch, hour: int
+    ) -> None:
+        app = start("AttachmentReceiving")
+        plugin = sys.modules["pasted_plugin"]
+        monkeypatch.setattr(plugin, "is_night", lambda: hour < 6)
+        attach(app, DRAFT, filename="a.txt", status=201)
+        answer = attach(app, DRAFT, filename="a.png", status=403 if hour < 6 else 200)
+        if hour < 6:
+            message = "a.png: no pictures between 22 and 6 o'clock."
+            assert answer.json["message"] == message
+            assert attachment_of(app, DRAFT)["filename"] == "a.txt"
+        check_invariant(app)
+
+
 class TestThePublisher:
     @pytest.fixture
     def app(self, start: Start) -> Iterator[Any]:
@@ -138,10 +156,12 @@ class TestThePublisher:
 
 
 def test_the_page_names_the_events_and_their_attributes() -> None:
-    events, attributes = tables(PAGE)
+    events, attributes, of_receiving = tables(PAGE)
     assert [row[0] for row in events[1:]] == [kind.__name__ for kind in KINDS]
     named = {row[0] for row in attributes[1:]}
     assert named == {field.name for kind in KINDS for field in dataclasses.fields(kind)}
+    fields = {field.name for field in dataclasses.fields(AttachmentReceiving)}
+    assert {row[0] for row in of_receiving[1:]} == fields
 
 
 def test_all_events_have_one_base() -> None:

@@ -101,6 +101,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     environ = {
         **os.environ,
         "KINTO_ATTACHMENT_BASE_PATH": str(folder / "stored"),
+        "KINTO_ATTACHMENT_CONTENT_ENCODINGS": "gzip",
         "KINTO_INCLUDES": "kinto.plugins.default_bucket kinto_attachment readme_plugin",
         "PYTHONPATH": str(folder),
         "PYTHONUNBUFFERED": "1",
@@ -131,6 +132,19 @@ def uploads_form(session: Session, output: str) -> None:
 def uploads_bytes(session: Session, output: str) -> None:
     is_hello(json.loads(output), session, "raw")
     assert session.attachment("raw")["mimetype"] == "text/plain"
+
+
+def creates_a_record(session: Session, output: str) -> None:
+    data = json.loads(output)["data"]
+    is_hello(data["attachment"], session, data["id"])
+    assert data["title"] == "Hello"
+
+
+def uploads_packed(session: Session, output: str) -> None:
+    attachment = json.loads(output)
+    assert attachment == session.attachment("packed")
+    assert (attachment["encoding"], attachment["filename"]) == ("gzip", "hello.txt")
+    assert session.content("packed") == HELLO
 
 
 def uploads_with_httpie(session: Session, output: str) -> None:
@@ -176,6 +190,8 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     "docs/api.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,
         "-T hello.txt": uploads_bytes,
+        "/docs/attachments": creates_a_record,
+        "gzip -c hello.txt": uploads_packed,
         "If-None-Match: *": is_refused,
         "-o copy.txt": downloads,
         "-X DELETE": deletes,

@@ -8,7 +8,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV2SpecValidator
 
 from tests.support.backends import ON_MEMORY, Build
-from tests.support.description import ATTACHMENT, FILE, described, only_ours
+from tests.support.description import ATTACHMENT, ATTACHMENTS, FILE, described, only_ours
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def paths(description: Any) -> Any:
 def ours(paths: Any) -> list[Any]:
     """Our operations."""
     methods = [(ATTACHMENT, name) for name in ("get", "post", "put", "delete")]
-    return [paths[path][method] for path, method in [*methods, (FILE, "get")]]
+    others = [(ATTACHMENTS, "post"), (FILE, "get")]
+    return [paths[path][method] for path, method in [*methods, *others]]
 
 
 def parameters(operation: Any) -> dict[str, tuple[str, bool]]:
@@ -58,8 +59,9 @@ def test_is_valid(description: Any) -> None:
 
 
 @ON_MEMORY
-def test_describes_the_form(paths: Any) -> None:
-    post = paths[ATTACHMENT]["post"]
+@pytest.mark.parametrize("path", [ATTACHMENT, ATTACHMENTS])
+def test_describes_the_form(paths: Any, path: str) -> None:
+    post = paths[path]["post"]
     assert post["consumes"] == ["multipart/form-data"]
     found = parameters(post)
     assert found["attachment"] == ("formData", True)
@@ -125,8 +127,10 @@ def test_names_the_answers(paths: Any) -> None:
     """All of them: there is no "default"."""
     access = {"400", "401", "403", "404", "412", "503"}
     for method in ("post", "put"):
-        uploads = {"200", "201", "408", "409", "413", "507"}
+        uploads = {"200", "201", "408", "409", "413", "415", "507"}
         assert set(paths[ATTACHMENT][method]["responses"]) == access | uploads
+    created = access | uploads - {"200"}
+    assert set(paths[ATTACHMENTS]["post"]["responses"]) == created
     assert set(paths[ATTACHMENT]["delete"]["responses"]) == access | {"204", "409"}
     for operation in (paths[ATTACHMENT]["get"], paths[FILE]["get"]):
         downloads = {"200", "206", "302", "304", "416"}
@@ -153,6 +157,7 @@ def test_of_a_readonly_server_has_what_it_does(
     paths = described(build({"readonly": "true"}), monkeypatch)["paths"]
     assert "get" in paths[ATTACHMENT]
     assert not {"post", "put", "delete"} & set(paths[ATTACHMENT])
+    assert "post" not in paths.get(ATTACHMENTS, {})
 
 
 @ON_MEMORY

@@ -38,14 +38,15 @@ from tests.support.application import (
     sha256,
 )
 from tests.support.backends import ON_MEMORY, Build
-from tests.support.description import ATTACHMENT, FILE, described, only_ours
+from tests.support.description import ATTACHMENT, ATTACHMENTS, FILE, described, only_ours
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "40"))
 
 # The answers that the requests of the table have to get to see.
 REACHED = {
-    ("POST", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412},
-    ("PUT", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412},
+    ("POST", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412, 415},
+    ("POST", ATTACHMENTS): {201, 400, 401, 403, 404, 412, 415},
+    ("PUT", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412, 415},
     ("DELETE", ATTACHMENT): {204, 400, 401, 403, 404, 412},
     ("GET", ATTACHMENT): {200, 206, 304, 400, 401, 403, 404, 412, 416},
     ("GET", FILE): {200, 206, 304, 404, 412, 416},
@@ -180,7 +181,10 @@ class Server:
         """Send the request, and look at the answer."""
         if changes.place:
             key = self.key if changes.place["bucket_id"] == "b" else "gone.txt"
-            case.path_parameters = {"key": key} if case.path == FILE else changes.place
+            place = {"key": key} if case.path == FILE else dict(changes.place)
+            if case.path == ATTACHMENTS:
+                del place["id"]
+            case.path_parameters = place
         if changes.filename is not None and case.method == "PUT":
             case.query = {"filename": changes.filename}
         if changes.form is not None and isinstance(case.body, dict):
@@ -225,7 +229,7 @@ CHECKS = [
 
 
 OPERATIONS = pytest.mark.parametrize(
-    ("method", "path"), REACHED, ids=["form", "put", "delete", "get", "get-file"]
+    ("method", "path"), REACHED, ids=["form", "new", "put", "delete", "get", "get-file"]
 )
 
 

@@ -310,7 +310,10 @@ class TestRefusals:
             ([('name="attachment"; filename=""', b"x")], "body: Filename is required."),
             ([("name=\"attachment\"; filename*=UTF-8''", b"x")], "body: Filename is required."),
             ([('name="x"', b"y")], "body: 'x' not in ('data', 'permissions')"),
-            ([('name="x"; filename="y"', b"")], "body: 'x' not in ('data', 'permissions')"),
+            (
+                [('name="x"; filename="y"', b"")],
+                "body: the file should be in the field 'attachment', not 'x'",
+            ),
             ([('name="Data"', b"{}")], "body: 'Data' not in ('data', 'permissions')"),
             ([('name="\0\x1b"', b"y")], r"body: '\x00\x1b' not in ('data', 'permissions')"),
             ([('filename="a.txt"', b"x")], "body: A form field has no name."),

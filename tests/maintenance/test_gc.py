@@ -159,6 +159,19 @@ def test_names_of_all_collections_are_known(build: Build) -> None:
     app.app.registry.attachment_storages.default.files.delete(*theirs)
 
 
+@ON_MEMORY
+def test_names_in_a_fan_of_folders_are_known(build: Build) -> None:
+    app = build(folder="files/{fan}")
+    attach(app)
+    ours = [f"files/{fan}/{STRAY}" for fan in ("00", "9f", "ff")]
+    theirs = [f"files/{fan}/{STRAY}" for fan in ("0", "xy", "FF", "000")]
+    for key in ours + theirs:
+        store(app, key)
+    assert sorted(collect(app).unlinked) == ours
+    assert read(app)
+    app.app.registry.attachment_storages.default.files.delete(*theirs)
+
+
 @ON_DATABASES
 def test_files_that_are_spared_are_not_reported(build: Build) -> None:
     """The name of an old file may by now be that of a new one, which is on its way."""

@@ -143,7 +143,8 @@ def test_reindex_completes_many_rows_in_little_memory(
     count = MANY // 10 // sampling.one_in(SOME_IN // 5)
     fill(postgresql, database, count)
     registry = app.app.registry
-    registry.attachment_storage = registry.attachment_links.storage = FullStorage()
+    storages = Storages({"": replace(registry.attachment_storages.default, files=FullStorage())})
+    registry.attachment_storages = registry.attachment_links.storages = storages
     tracemalloc.start()
     report = reindex(registry)
     _, peak = tracemalloc.get_traced_memory()

@@ -21,7 +21,7 @@ class TestMimetype:
             ('text/plain;charset="utf-8" ;x=y;', 'text/plain; charset="utf-8"; x=y'),
             (r'text/plain; a="x\"; y"', r'text/plain; a="x\"; y"'),
             ("application/vnd.oasis.opendocument.text", "application/vnd.oasis.opendocument.text"),
-            ("application/octet-stream", "application/octet-stream"),
+            ("application/octet-stream", "application/json"),
             (" image/svg+xml ", "image/svg+xml"),
             ("text/plain; charset", "text/plain"),
             ('text/plain; a="open', "text/plain"),

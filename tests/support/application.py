@@ -30,6 +30,7 @@ from kinto.core.storage.postgresql import client as postgresql_client
 from kinto_attachment import (
     AttachmentAdded,
     AttachmentRead,
+    AttachmentReceiving,
     AttachmentRemoved,
     AttachmentReplaced,
 )
@@ -129,7 +130,13 @@ def includeme(config: Any) -> None:
 
     for kind in (ResourceChanged, AfterResourceChanged):
         config.add_subscriber(remember, kind)
-    for kind in (AttachmentAdded, AttachmentReplaced, AttachmentRemoved, AttachmentRead):
+    for kind in (
+        AttachmentReceiving,
+        AttachmentAdded,
+        AttachmentReplaced,
+        AttachmentRemoved,
+        AttachmentRead,
+    ):
         config.add_subscriber(remember, kind)
 
 
@@ -172,7 +179,7 @@ class GuardedBodies:
         self.body = GuardedBody(None)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if not environ["PATH_INFO"].endswith("/attachment"):
+        if not environ["PATH_INFO"].endswith(("/attachment", "/attachments")):
             answer: Iterable[bytes] = self.app(environ, start_response)
             return answer
         body = self.body = environ["wsgi.input"] = GuardedBody(environ["wsgi.input"])
@@ -302,9 +309,15 @@ def attach(
 def post_form(
     app: Any, *parts: Part, record: str = RECORD, headers: Headers = ALICE, status: Any = None
 ) -> Any:
+    return post_form_to(app, f"{record}/attachment", *parts, headers=headers, status=status)
+
+
+def post_form_to(
+    app: Any, url: str, *parts: Part, headers: Headers = ALICE, status: Any = None
+) -> Any:
     body, content_type = form(*parts)
     headers = {"Content-Type": content_type, **headers}
-    return app.post(f"{record}/attachment", body, headers=headers, status=status)
+    return app.post(url, body, headers=headers, status=status)
 
 
 def put_raw(

@@ -9,6 +9,7 @@ from kinto.core.cornice import service
 from kinto.core.views.openapi import openapi_view
 
 ATTACHMENT = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+ATTACHMENTS = "/buckets/{bucket_id}/collections/{collection_id}/attachments"
 FILE = "/attachments/{key}"
 
 
@@ -23,5 +24,5 @@ def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def only_ours(description: Any) -> Any:
     """The description without Kinto's own paths."""
-    paths = {path: description["paths"][path] for path in (ATTACHMENT, FILE)}
+    paths = {path: description["paths"][path] for path in (ATTACHMENT, ATTACHMENTS, FILE)}
     return {**description, "paths": paths}

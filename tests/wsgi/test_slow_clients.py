@@ -35,6 +35,7 @@ SOON = 10.0  # Seconds: less than a server that refuses would wait for a body, o
 DRIPPING = 25.0  # Seconds that clients drip at least, if nobody stops them.
 URL = f"{RECORD}/attachment?filename=a.bin"
 DEFAULT_URL = f"{DEFAULT}/attachment?filename=a.bin"
+NEW_URL = f"{RECORD.rpartition('/records/')[0]}/attachments"
 LENGTH = f"Content-Length: {MIB}"
 CHUNKED = "Transfer-Encoding: chunked"
 
@@ -141,7 +142,10 @@ REFUSALS = {
     "default bucket": (412, "PUT", DEFAULT_URL, [LENGTH, 'If-Match: "1"'], ALICE),
     "too large": (413, "PUT", URL, [f"Content-Length: {17 * MIB}"], ALICE),
     "no name": (400, "PUT", URL.partition("?")[0], [LENGTH], ALICE),
-    "no form": (400, "POST", URL, [LENGTH, "Content-Type: text/plain"], ALICE),
+    "no form": (415, "POST", URL, [LENGTH, "Content-Type: text/plain"], ALICE),
+    "new record, nobody": (401, "POST", NEW_URL, [LENGTH, FORM], None),
+    "new record, a stranger": (403, "POST", NEW_URL, [CHUNKED, FORM], BOB),
+    "encoding": (415, "PUT", URL, [LENGTH, "Content-Encoding: gzip"], ALICE),
     "no such record": (404, "DELETE", URL.replace("/r/", "/ghost/"), [LENGTH], ALICE),
 }
 
@@ -284,15 +288,16 @@ def test_a_crowd_that_drips_into_refused_uploads_does_not_hold_up_others(
 # Uploads that are accepted.
 
 
-KINDS = ("bytes", "form", "chunks", "default bucket")
+KINDS = ("bytes", "form", "chunks", "default bucket", "new record")
 
 
 def upload_begins(connection: Connection, kind: str) -> None:
     body, content_type = form(Part("attachment", bytes(2 * MIB), "a.bin"))
     url = DEFAULT_URL if kind == "default bucket" else URL
-    if kind == "form":
+    if kind in ("form", "new record"):
         length = f"Content-Length: {len(body)}"
-        connection.head("POST", URL, length, f"Content-Type: {content_type}")
+        url = URL if kind == "form" else NEW_URL
+        connection.head("POST", url, length, f"Content-Type: {content_type}")
     elif kind == "chunks":
         connection.head("PUT", url, CHUNKED)
         body = b"200000\r\n" + bytes(2 * MIB)

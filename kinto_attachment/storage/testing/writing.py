@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import threading
 from contextlib import closing
@@ -91,6 +92,15 @@ class WritingTests(StorageTests):
         disposition = "attachment; filename*=UTF-8''r%C3%A9sum%C3%A9.txt"
         storage.write(f"{folder}/a", Source(b"x"), BINARY, disposition=disposition)
         assert contents(storage, f"{folder}/a") == b"x"
+
+    def test_an_encoding_can_be_given(self, storage: Any, folder: str) -> None:
+        """It is only for those to whom the storage itself serves the file."""
+        content = gzip.compress(b"x" * 100_000)
+        storage.write(f"{folder}/a", Source(content), "text/plain", encoding="gzip")
+        assert storage.stat(f"{folder}/a").size == len(content)
+        assert contents(storage, f"{folder}/a") == content
+        with closing(storage.open(f"{folder}/a", 10, 20)) as reader:
+            assert reader.read(MIB) == content[10:20]
 
     @pytest.mark.parametrize("size", [10, 9 * MIB])
     def test_one_of_two_racing_writers_wins(self, storage: Any, folder: str, size: int) -> None:
