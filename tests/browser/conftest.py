@@ -27,11 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+# For the log of a server: a page does not see what its service worker sends.
+LOG = {"GUNICORN_CMD_ARGS": "--access-logfile - --access-logformat 'seen %(m)s %(U)s %(s)s'"}
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
     """Kinto with private files."""
     folder = tmp_path_factory.mktemp("private")
-    with live.kinto({"base_path": str(folder)}, threads=16) as server:
+    with live.kinto({"base_path": str(folder)}, threads=16, environ=LOG) as server:
         yield server
 
 
@@ -41,5 +45,5 @@ def public_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Ser
     folder = tmp_path_factory.mktemp("public")
     shown = "text/html image/svg+xml application/pdf image/png audio/x-wav audio/wav video/webm"
     settings = {"base_path": str(folder), "public": "true", "inline_types": shown}
-    with live.kinto(settings, threads=16) as server:
+    with live.kinto(settings, threads=16, environ=LOG) as server:
         yield server

@@ -231,7 +231,7 @@ def has_viewer(page: Any, url: str) -> None:
     deadline = time.monotonic() + TIMEOUT / 1000
     while not (
         any(frame.url.startswith("chrome-extension://") for frame in page.frames)
-        and page.frames[-1].url == url
+        and page.frames[-1].url.startswith(url)
     ):
         assert time.monotonic() < deadline, page.frames
         page.wait_for_timeout(20)
