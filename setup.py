@@ -36,6 +36,8 @@ DEV = [
 ]
 # Only for "make mutants", since it installs much.
 MUTANTS = ["cosmic-ray>=8.4"]
+# Only for "make tests-browser", since it contains a Node of its own (165 MB).
+BROWSER = ["playwright>=1.50"]
 
 setup(
     name="kinto-attachment",
@@ -67,6 +69,7 @@ setup(
         "gcloud": GCLOUD,
         "client": CLIENT,
         "mutants": MUTANTS,
+        "browser": BROWSER,
         "dev": [*S3, *GCLOUD, *CLIENT, *DEV],
     },
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},

@@ -199,8 +199,10 @@ def _redirect(file: StoredFile, headers: dict[str, str]) -> Response:
     kind = headers["Content-Disposition"].partition(";")[0]
     url = backend.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
     answer = {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"}
-    if "Vary" in headers:
-        answer["Vary"] = headers["Vary"]
+    # Pages that embed only what allows it look at redirects, too (Fetch Standard, "HTTP fetch").
+    for name in ("Vary", "Cross-Origin-Resource-Policy"):
+        if name in headers:
+            answer[name] = headers[name]
     return _answer(302, answer)
 
 

@@ -65,6 +65,13 @@ def metrics() -> set[str]:
     }
 
 
+def javascript() -> set[str]:
+    """The classes of the module, and the methods of its client."""
+    text = (ROOT / "js" / "kinto-attachment.js").read_text("utf-8")
+    names = re.findall(r"^export \w+ (\w+)|^  (?:async )?([a-z]\w*)\(.* \{$", text, re.M)
+    return {name for pair in names for name in pair if name} - {"constructor"}
+
+
 @pytest.mark.parametrize(
     ("table", "surface"),
     [
@@ -72,9 +79,10 @@ def metrics() -> set[str]:
         ("Commands", commands()),
         ("Python", set(kinto_attachment.__all__)),
         ("Client", set(client.__all__)),
+        ("JavaScript", javascript()),
         ("Metrics", metrics()),
     ],
-    ids=["settings", "commands", "python", "client", "metrics"],
+    ids=["settings", "commands", "python", "client", "javascript", "metrics"],
 )
 def test_the_table_has_what_the_code_has(table: str, surface: set[str]) -> None:
     assert surface

@@ -1,7 +1,8 @@
 """What the tests share: helpers, servers and stubs. The tests themselves are beside this folder.
 
 The folders of ``tests`` mirror those of ``kinto_attachment``. ``consistency`` has the tests of
-races, commits, transactions and faults, and ``docs`` those of the documents.
+races, commits, transactions and faults, ``docs`` those of the documents, ``js`` those of the
+JavaScript module in Node, and ``browser`` those that need Chromium.
 
 Five modules to know first:
 
@@ -33,6 +34,8 @@ clients                                   ``connections`` (byte by byte), ``inte
 samples of large products                 ``sampling``
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
+pages                                     ``browser`` (Chromium, origins, files that it shows),
+                                          ``kinto_attachment.ts``
 storages                                  ``objects``, ``gcs_emulator``
 names                                     ``filenames`` (that are easily treated wrong)
 documents                                 ``documents``, ``description`` (of the API)

@@ -1,0 +1,141 @@
+/** Attaches files to Kinto records, from pages and from Node 20 or later. */
+
+export type JSONObject = { [name: string]: unknown };
+
+/** What Kinto keeps of a file, in the attribute `attachment` of its record. */
+export interface Attachment {
+  filename: string;
+  /** SHA-256 of the stored bytes, in hexadecimal. */
+  hash: string;
+  location: string;
+  mimetype: string;
+  /** In bytes. */
+  size: number;
+  /** What was sent, where the server has compressed it. */
+  original?: { filename: string; hash: string; mimetype: string; size: number };
+}
+
+/** The principals that have each permission, as in Kinto. */
+export interface Permissions {
+  read?: string[];
+  write?: string[];
+}
+
+type HeaderFields = Record<string, string>;
+
+export interface ClientOptions {
+  /**
+   * Headers of each request, such as `Authorization`; or a function that returns them and is
+   * called before each request, for tokens that expire.
+   */
+  headers?: HeaderFields | (() => HeaderFields | Promise<HeaderFields>);
+  /** How often a request is repeated, where that is safe. The default is 2. */
+  retries?: number;
+  /**
+   * Seconds before the first repetition, unless the server sends `Retry-After`. Each later pause
+   * is twice as long. The default is 1.
+   */
+  pause?: number;
+}
+
+interface Common {
+  /** Cancels: what was called is rejected with the signal's `reason`. */
+  signal?: AbortSignal;
+}
+
+interface FileOptions extends Common {
+  /** The file's name. The default is that of a `File`; anything else needs one. */
+  filename?: string;
+  /** The file's media type. The default is that of the `File` or `Blob`. */
+  type?: string;
+  /** Attributes of the record, beside `attachment`. Others keep their values. */
+  data?: JSONObject;
+  permissions?: Permissions;
+  /**
+   * Is called with the number of bytes sent so far, and the size of the file. Where there is no
+   * `XMLHttpRequest` (Node, workers of services), it is called once, at the end.
+   */
+  onProgress?: (sent: number, total: number) => void;
+}
+
+export interface RecordUpload extends FileOptions {
+  /** The URI of a record, `/buckets/b/collections/c/records/r`. It need not exist. */
+  record: string;
+  collection?: undefined;
+  /** Fails (412) unless this is the record's `last_modified`; `"*"`: unless it exists. */
+  ifMatch?: number | "*";
+  /** `"*"`: fails (412) if the record exists. */
+  ifNoneMatch?: "*";
+}
+
+export interface CollectionUpload extends FileOptions {
+  /** The URI of a collection, `/buckets/b/collections/c`. A new record is created in it. */
+  collection: string;
+  record?: undefined;
+  ifMatch?: undefined;
+  ifNoneMatch?: undefined;
+}
+
+export type UploadOptions = RecordUpload | CollectionUpload;
+
+export interface Uploaded {
+  /** The URI of the record, with the real name of a default bucket. */
+  record: string;
+  attachment: Attachment;
+  /** The record's `last_modified`. */
+  lastModified: number;
+  /** Whether the record is new. */
+  created: boolean;
+}
+
+export interface RemoveOptions extends Common {
+  /** Fails (412) unless this is the record's `last_modified`. */
+  ifMatch?: number | "*";
+}
+
+export interface URLOptions {
+  /** `attachment` has browsers save the file. */
+  disposition?: "inline" | "attachment";
+  /** Another name for the file. */
+  filename?: string;
+}
+
+export class AttachmentClient {
+  /** @param server The URL of Kinto with its version, `https://kinto.example.com/v1`. */
+  constructor(server: string, options?: ClientOptions);
+
+  /**
+   * Attach a file to a record, which is created if it does not exist, or to a new record of a
+   * collection.
+   *
+   * @throws {AttachmentError} The server refuses, or cannot be reached.
+   * @throws {TypeError} The call makes no sense; nothing has been sent.
+   */
+  upload(
+    file: Blob | ArrayBuffer | ArrayBufferView<ArrayBuffer>,
+    options: UploadOptions,
+  ): Promise<Uploaded>;
+
+  /**
+   * Delete the file of a record, and keep the record. Nothing happens if it has no file.
+   *
+   * @throws {AttachmentError} The server refuses, or cannot be reached.
+   */
+  remove(record: string, options?: RemoveOptions): Promise<void>;
+
+  /** The URL of a record's current file. A private file needs `Authorization` there. */
+  url(record: string, options?: URLOptions): string;
+}
+
+/** The server refuses a request, or cannot be reached. */
+export class AttachmentError extends Error {
+  /** The status of the response; 0 if there was none. */
+  readonly status: number;
+  /** Kinto's error, where the response is one: https://docs.kinto-storage.org, "Error responses". */
+  readonly code?: number;
+  readonly errno?: number;
+  readonly error?: string;
+  readonly details?: unknown;
+  /** Seconds after which to try again, if the server said so. */
+  readonly retryAfter?: number;
+}

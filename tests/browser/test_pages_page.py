@@ -1,0 +1,286 @@
+"""The JavaScript in docs/pages.rst does what that page says, in Chromium."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import live
+from tests.support.browser import (
+    BLANK,
+    PDF,
+    Pages,
+    fetch,
+    has_viewer,
+    png,
+    serve_pages,
+    show,
+    until,
+    upload,
+    wav,
+)
+from tests.support.documents import code_blocks
+
+PAGE = "docs/pages.rst"
+ADDRESS = "http://127.0.0.1:8888/v1"
+ELEMENTS = """<input type=file id=input><progress id=bar></progress>
+<button id=cancel>Cancel</button><p id=message></p><script type=module src=/upload.js></script>"""
+EXAMPLES = {
+    "/upload.js": "input.onchange",
+    "/show.js": "function show(",
+    "/sw.js": "clients.claim",
+    "/register.js": "serviceWorker.register",
+    "/gallery.js": "function fill(",
+    "/offline.js": "function keepFiles(",
+    "/again.js": "function replace(",
+}
+
+
+def paste(site: Pages, server: live.Server) -> None:
+    """Put all examples on a site, with the server's address."""
+    blocks = code_blocks(PAGE, "javascript")
+    assert len(blocks) == len(EXAMPLES)
+    for path, part in EXAMPLES.items():
+        (block,) = [block for block in blocks if part in block]
+        site.add(path, block.replace(ADDRESS, server.url))
+    site.add("/upload.html", BLANK + ELEMENTS)
+
+
+@pytest.fixture
+def site(server: live.Server) -> Iterator[Pages]:
+    with serve_pages() as site:
+        paste(site, server)
+        yield site
+
+
+@pytest.fixture
+def reader(context: Any, site: Pages) -> Any:
+    """A page of that site."""
+    page = context.new_page()
+    page.goto(f"{site.origin}/page.html")
+    return page
+
+
+def record(server: live.Server, path: str) -> Any:
+    with live.Client(server) as alice:
+        uri = f"/buckets/default/collections/{path.replace('/', '/records/')}"
+        return alice.request("GET", uri)[2]["data"]
+
+
+def test_upload(reader: Any, site: Pages, server: live.Server, tmp_path: Path) -> None:
+    (tmp_path / "тест.txt").write_bytes(b"Hello!\n")
+    reader.goto(f"{site.origin}/upload.html")
+    reader.set_input_files("#input", tmp_path / "тест.txt")
+    until(reader, "message.textContent === 'тест.txt has 7 bytes.' && bar.value === 1")
+    assert record(server, "docs/hello")["title"] == "A greeting"
+
+
+def test_upload_is_cancelled(
+    reader: Any, site: Pages, server: live.Server, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"Hello!\n")
+    reader.goto(f"{site.origin}/upload.html")
+    reader.click("#cancel")
+    reader.set_input_files("#input", tmp_path / "a.txt")
+    until(reader, "message.textContent === 'Cancelled'")
+
+
+def test_show_a_picture(reader: Any, server: live.Server) -> None:
+    attachment = upload(server, "docs/picture", png(width=6), "a.png")
+    assert show(reader, attachment["location"]) == 0
+    shown = reader.evaluate(
+        """
+        async (attachment) => {
+          const { show } = await import("/show.js");
+          const image = document.body.appendChild(new Image());
+          await show(image, attachment);
+          await image.decode();
+          return image.naturalWidth;
+        }
+        """,
+        attachment,
+    )
+    assert shown == 6
+
+
+def test_show_a_pdf(reader: Any, server: live.Server) -> None:
+    attachment = upload(server, "docs/paper", PDF, "a.pdf")
+    reader.evaluate(
+        """
+        async (attachment) => {
+          const { show } = await import("/show.js");
+          await show(document.body.appendChild(document.createElement("iframe")), attachment);
+        }
+        """,
+        attachment,
+    )
+    has_viewer(reader, "blob:")
+
+
+def test_the_service_worker_shows_pictures(reader: Any, server: live.Server) -> None:
+    attachment = upload(server, "docs/worked", png(width=7), "a.png")
+    reader.evaluate("import('/register.js')")
+    for url in (attachment["location"], attachment["url"]):
+        assert show(reader, url) == 7
+    # What the page itself sends is as before.
+    assert fetch(reader, attachment["url"], headers={"Authorization": "Basic eDp5"})["status"] in (
+        403,
+        404,
+    )
+    reader.evaluate("caches.delete('credentials')")
+    assert fetch(reader, attachment["url"], cache="no-store")["status"] == 401
+
+
+def test_the_service_worker_lets_users_seek(reader: Any, server: live.Server) -> None:
+    attachment = upload(server, "docs/song", wav(seconds=600), "a.wav")
+    reader.evaluate("import('/register.js')")
+    seeked = reader.evaluate(
+        """
+        (url) => new Promise((resolve, reject) => {
+          const media = document.body.appendChild(document.createElement("video"));
+          media.onerror = () => reject(new Error(media.error.message));
+          media.onseeked = () => {
+            const { currentTime, readyState, buffered } = media;
+            const part = (_, n) => buffered.end(n) - buffered.start(n);
+            const seconds = Array.from(Array(buffered.length), part);
+            resolve([currentTime, readyState >= 2, seconds.reduce((a, b) => a + b)]);
+          };
+          media.onloadedmetadata = () => { media.currentTime = 500; };
+          media.preload = "metadata";
+          media.src = url;
+        })
+        """,
+        attachment["location"],
+    )
+    position, can_play, loaded = seeked
+    assert (position, can_play) == (500, True)
+    assert loaded < 300  # Of 600 seconds.
+
+
+PICTURES = 500
+FILLED = f"""
+async () => {{
+  const {{ fill }} = await import("/gallery.js");
+  document.body.style.width = "600px";
+  await fill(document.body);
+  for (const image of document.images) image.loading = "eager";
+  await Promise.all(Array.from(document.images, (image) => image.decode()));
+  return document.images.length === {PICTURES};
+}}
+"""
+
+
+class Visits:
+    """How often which method had which status, of requests for pictures."""
+
+    def __init__(self, server: live.Server) -> None:
+        self.server = server
+        self.before = self._all()
+
+    def next(self, **expected: int) -> None:
+        """What has been asked for since the last call."""
+        deadline = time.monotonic() + 10
+        while (new := self._all() - self.before) != expected:
+            # The server writes to its log after it has answered.
+            assert time.monotonic() < deadline, new
+            time.sleep(0.05)
+        self.before += new
+
+    def _all(self) -> Counter[str]:
+        lines = re.findall(r"^seen (\w+) \S+\.png (\d+)$", self.server.log(), re.M)
+        return Counter(f"{method}_{status}" for method, status in lines)
+
+
+def test_a_gallery_of_private_pictures(
+    context: Any, reader: Any, site: Pages, server: live.Server
+) -> None:
+    fill_collection(server)
+    reader.evaluate("import('/register.js')")
+    visits = Visits(server)
+    assert reader.evaluate(FILLED)
+    visits.next(OPTIONS_200=PICTURES, GET_200=PICTURES)
+    second = context.new_page()
+    second.goto(f"{site.origin}/page.html")
+    assert second.evaluate(FILLED)
+    visits.next(GET_304=PICTURES)
+
+
+def test_a_gallery_of_public_pictures(context: Any, public_server: live.Server) -> None:
+    fill_collection(public_server)
+    visits = Visits(public_server)
+    with serve_pages() as site:
+        paste(site, public_server)
+        for expected in ({"GET_200": PICTURES}, {}):
+            page = context.new_page()
+            page.goto(f"{site.origin}/page.html")
+            assert page.evaluate(FILLED)
+            visits.next(**expected)
+
+
+def fill_collection(server: live.Server) -> None:
+    for number in range(PICTURES):
+        upload(server, f"photos/p{number}", png(width=2, grey=number % 256), "a.png")
+
+
+def test_files_offline(context: Any, reader: Any, site: Pages, server: live.Server) -> None:
+    first = upload(server, "offline/one", b"first", "a.txt")
+    upload(server, "offline/two", b"first", "b.txt")
+    reader.add_script_tag(url="/kinto.js")
+    reader.evaluate(
+        """
+        async (remote) => {
+          const { keepFiles, openFile } = await import("/offline.js");
+          const headers = { Authorization: `Basic ${btoa("alice:secret")}` };
+          const kinto = new Kinto.default({ remote, headers, bucket: "default" });
+          const collection = kinto.collection("offline");
+          window.sync = async () => {
+            const { ok } = await collection.sync();
+            const { data } = await collection.list();
+            await keepFiles(data);
+            return ok && (await (await caches.open("files")).keys()).length;
+          };
+          window.read = async (id) => {
+            const { data } = await collection.get(id);
+            return (await openFile(data.attachment))?.text();
+          };
+        }
+        """,
+        server.url,
+    )
+    assert reader.evaluate("sync()") == 1  # Both records have the same content.
+    context.set_offline(True)
+    assert reader.evaluate("read('two')") == "first"
+    assert "Failed to fetch" in fetch(reader, first["location"])
+    context.set_offline(False)
+    upload(server, "offline/one", b"second", "a.txt")
+    assert reader.evaluate("sync()") == 2
+    with live.Client(server) as alice:
+        alice.request("DELETE", "/buckets/default/collections/offline/records/two")
+    assert reader.evaluate("sync()") == 1
+    context.set_offline(True)
+    assert reader.evaluate("read('one')") == "second"
+
+
+def test_uploads_again(reader: Any, server: live.Server) -> None:
+    statuses = reader.evaluate(
+        """
+        async () => {
+          const { add, replace } = await import("/again.js");
+          const id = crypto.randomUUID();
+          const file = new File(["Hello!\\n"], "a.txt", { type: "text/plain" });
+          const made = await add(file, id);
+          const again = await add(file, id).catch((error) => error);
+          const old = { id, last_modified: made.lastModified };
+          const replaced = await replace(file, old);
+          const late = await replace(file, old).catch((error) => error);
+          return [made.created, again.status, replaced.created, late.status];
+        }
+        """
+    )
+    assert statuses == [True, 412, False, 412]

@@ -1,0 +1,451 @@
+"""The JavaScript module in Node, against a live server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT, live
+from tests.support.application import ALICE, sha256
+from tests.support.faults import Answer, FaultProxy, answering
+
+MODULE = ROOT / "js" / "kinto-attachment.js"
+COLLECTION = "/buckets/b/collections/c"
+RECORD = f"{COLLECTION}/records/r"
+CONTENT = b"Hello!\n"
+
+# What each program begins with; it returns what it has to show.
+PROGRAM = """
+import {{ AttachmentClient, AttachmentError }} from {module};
+const [server, headers] = JSON.parse(process.argv[1]);
+const client = new AttachmentClient(server, {{ headers, pause: 0.01 }});
+const file = new File(["Hello!\\n"], "hello.txt", {{ type: "text/plain" }});
+const record = "{record}";
+const collection = "{collection}";
+const failure = (promise) => promise.then(
+  (value) => {{ throw new Error(`No failure: ${{JSON.stringify(value)}}`); }},
+  (error) => ({{ ...error, name: error.name, message: error.message }}),
+);
+console.log(JSON.stringify(await (async () => {{
+{code}
+}})() ?? null));
+"""
+
+
+def javascript(url: str, code: str) -> Any:
+    program = PROGRAM.format(
+        module=json.dumps(MODULE.as_uri()), record=RECORD, collection=COLLECTION, code=code
+    )
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", program, json.dumps([url, ALICE])],
+        env={**os.environ, "NODE_NO_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
+    folder = tmp_path_factory.mktemp("files")
+    with live.kinto({"base_path": str(folder), "extensions": "txt+bin"}) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: live.Server) -> Iterator[live.Server]:
+    """An empty collection."""
+    with live.Client(running) as alice:
+        alice.put("/buckets/b")
+        alice.put(COLLECTION)
+        yield running
+        alice.request("DELETE", "/buckets/b")
+
+
+@pytest.fixture
+def proxy(server: live.Server) -> Iterator[FaultProxy]:
+    with FaultProxy(server.address) as proxy:
+        yield proxy
+
+
+def stored(server: live.Server) -> list[Any]:
+    with live.Client(server) as alice:
+        return alice.request("GET", f"{COLLECTION}/records")[2]["data"]
+
+
+def content(server: live.Server, record: str = RECORD) -> bytes:
+    with live.Client(server) as alice:
+        return alice.request("GET", f"{record}/attachment")[2]
+
+
+class TestUpload:
+    def test_of_a_record(self, server: live.Server) -> None:
+        result = javascript(
+            server.url,
+            """
+            const permissions = { read: ["system.Everyone"] };
+            return client.upload(file, { record, data: { title: "A" }, permissions });
+            """,
+        )
+        (made,) = stored(server)
+        assert result == {
+            "record": RECORD,
+            "attachment": made["attachment"],
+            "lastModified": made["last_modified"],
+            "created": True,
+        }
+        assert (made["title"], made["attachment"]["hash"]) == ("A", sha256(CONTENT))
+        assert (made["attachment"]["filename"], made["attachment"]["mimetype"]) == (
+            "hello.txt",
+            "text/plain",
+        )
+        assert content(server) == CONTENT
+
+    def test_again_replaces(self, server: live.Server) -> None:
+        first, second = javascript(
+            server.url,
+            """
+            const first = await client.upload(file, { record });
+            const changed = new Blob(["new"], { type: "text/plain" });
+            const { lastModified } = first;
+            return [first, await client.upload(changed, { record, filename: "n.txt",
+                                                          ifMatch: lastModified })];
+            """,
+        )
+        assert (first["created"], second["created"]) == (True, False)
+        assert second["lastModified"] > first["lastModified"]
+        assert content(server) == b"new"
+
+    def test_names(self, server: live.Server) -> None:
+        names = ["тест 日本.txt", "a'b&c=d+e.txt", 'say "hi".txt', "100%.txt", "🎉.txt"]
+        code = f"""
+            const made = [];
+            for (const filename of {json.dumps(names)}) {{
+              const {{ attachment }} = await client.upload(file, {{ record, filename }});
+              made.push(attachment.filename);
+            }}
+            return made;
+            """
+        assert javascript(server.url, code) == names
+
+    def test_kinds_of_files(self, server: live.Server) -> None:
+        made = javascript(
+            server.url,
+            """
+            const bytes = new Uint8Array([1, 2, 255]);
+            const larger = new Uint8Array([0, 0, 1, 2, 255, 0]);
+            const files = [new Blob([bytes]), bytes.buffer, larger.subarray(2, 5),
+                           new DataView(bytes.buffer)];
+            const options = { record, filename: "a.bin", type: "a/b" };
+            const made = [];
+            for (const each of files) made.push((await client.upload(each, options)).attachment);
+            return made;
+            """,
+        )
+        assert [(each["mimetype"], each["hash"]) for each in made] == [
+            ("a/b", sha256(b"\x01\x02\xff"))
+        ] * 4
+
+    def test_tells_its_end(self, server: live.Server) -> None:
+        code = """
+            const told = [];
+            await client.upload(file, { record, onProgress: (...sizes) => told.push(sizes) });
+            return told;
+            """
+        assert javascript(server.url, code) == [[7, 7]]
+
+    def test_asks_for_headers_each_time(self, server: live.Server) -> None:
+        code = """
+            let asked = 0;
+            const fresh = async () => (asked++, headers);
+            const other = new AttachmentClient(`${server}/`, { headers: fresh });
+            await other.upload(file, { record });
+            await other.remove(record);
+            return asked;
+            """
+        assert javascript(server.url, code) == 2
+
+    def test_calls_that_make_no_sense(self, server: live.Server) -> None:
+        messages = {
+            "client.upload(file, {})": "record or collection",
+            "client.upload(file, { record, collection })": "record or collection",
+            "client.upload(file, { record: 'r' })": "record should be",
+            "client.upload(file, { record: record + '?a' })": "record should be",
+            "client.upload(file, { collection: record })": "collection should be",
+            "client.upload(file, { collection, ifMatch: 1 })": "for a record",
+            "client.upload(new Blob([]), { record })": "name",
+            "client.upload('text', { record, filename: 'a' })": "should be a Blob",
+            "client.remove(collection)": "record should be",
+        }
+        calls = ", ".join(f"await failure({call})" for call in messages)
+        errors = javascript(server.url, f"return [{calls}];")
+        for error, message in zip(errors, messages.values(), strict=True):
+            assert error["name"] == "TypeError"
+            assert message in error["message"]
+        assert stored(server) == []
+
+
+class TestRefusals:
+    def test_are_kinto_s_errors(self, server: live.Server) -> None:
+        code = "return failure(client.upload(file, { record, filename: 'a.exe' }));"
+        error = javascript(server.url, code)
+        assert (error["name"], error["status"], error["code"]) == ("AttachmentError", 400, 400)
+        assert (error["errno"], error["error"]) == (109, "Bad Request")
+        assert "extension" in error["message"]
+
+    def test_of_preconditions_show_the_record(self, server: live.Server) -> None:
+        first, *errors = javascript(
+            server.url,
+            """
+            const first = await client.upload(file, { record });
+            return [first,
+                    await failure(client.upload(file, { record, ifNoneMatch: "*" })),
+                    await failure(client.upload(file, { record, ifMatch: 42 })),
+                    await failure(client.remove(record, { ifMatch: 42 }))];
+            """,
+        )
+        assert [error["status"] for error in errors] == [412, 412, 412]
+        for error in errors:
+            assert error["details"]["existing"]["attachment"] == first["attachment"]
+        assert content(server) == CONTENT
+
+    def test_of_a_proxy(self) -> None:
+        with answering(Answer(413, b"<html>")) as (url, seen):
+            error = javascript(url, "return failure(client.upload(file, { record }));")
+        assert (error["status"], error["message"]) == (413, "The server answered 413")
+        assert "errno" not in error
+        assert len(seen) == 1
+
+
+class TestRemove:
+    def test_keeps_the_record(self, server: live.Server) -> None:
+        javascript(
+            server.url,
+            """
+            const { lastModified } = await client.upload(file, { record, data: { title: "A" } });
+            await client.remove(record, { ifMatch: lastModified });
+            await client.remove(record);
+            """,
+        )
+        (left,) = stored(server)
+        assert (left["title"], left["attachment"]) == ("A", None)
+
+
+class TestURL:
+    def test_names_the_file(self, server: live.Server) -> None:
+        plain, saved = javascript(
+            server.url,
+            """
+            await client.upload(file, { record });
+            const options = { disposition: "attachment", filename: "ä & b.txt" };
+            const url = client.url(record, options);
+            const response = await fetch(url, { headers });
+            return [client.url(record), response.headers.get("Content-Disposition")];
+            """,
+        )
+        assert plain == f"{server.url}{RECORD}/attachment"
+        assert saved.startswith("attachment;")
+        assert "%C3%A4%20&%20b.txt" in saved
+
+
+class TestCancelling:
+    def test_before_and_while_it_is_sent(self, server: live.Server, proxy: FaultProxy) -> None:
+        proxy.hang(sent=10_000)
+        errors = javascript(
+            f"{proxy.url}/v1",
+            """
+            const large = new Uint8Array(1_000_000);
+            const options = { record, filename: "a.bin" };
+            const signal = AbortSignal.timeout(200);
+            return [
+              await failure(client.upload(large, { ...options, signal: AbortSignal.abort() })),
+              await failure(client.upload(large, { ...options, signal })),
+            ];
+            """,
+        )
+        assert [error["name"] for error in errors] == ["AbortError", "TimeoutError"]
+        assert stored(server) == []
+
+    def test_while_it_waits(self) -> None:
+        busy = Answer(503, b'{"code": 503, "errno": 201}', {"Retry-After": "30"})
+        with answering(busy) as (url, seen):
+            error = javascript(
+                url,
+                "const signal = AbortSignal.timeout(300);"
+                "return failure(client.upload(file, { record, signal }));",
+            )
+        assert error["name"] == "TimeoutError"
+        assert len(seen) == 1
+
+
+class TestRetries:
+    """Attempts whose answer is lost: the server does its work, and the client hears nothing."""
+
+    def lose_an_answer(self, proxy: FaultProxy, code: str) -> Any:
+        proxy.cut(received=0, once=True)
+        result = javascript(f"{proxy.url}/v1", code)
+        assert proxy.connections >= 2
+        return result
+
+    def test_a_lost_answer_makes_no_second_file(
+        self, server: live.Server, proxy: FaultProxy
+    ) -> None:
+        code = 'return client.upload(file, { record, ifNoneMatch: "*", data: { a: [1, {}] } });'
+        result = self.lose_an_answer(proxy, code)
+        (made,) = stored(server)
+        assert result["created"] is True
+        assert result["lastModified"] == made["last_modified"]
+        assert result["attachment"] == made["attachment"]
+        assert made["a"] == [1, {}]
+
+    def test_a_lost_answer_of_a_replacement(self, server: live.Server, proxy: FaultProxy) -> None:
+        setup = "return client.upload(file, { record });"
+        before = javascript(server.url, setup)["lastModified"]
+        code = f"""return client.upload(new Blob(["new"]), {{
+                     record, filename: "n.txt", ifMatch: {before} }});"""
+        result = self.lose_an_answer(proxy, code)
+        (made,) = stored(server)
+        assert result["lastModified"] == made["last_modified"] > before
+        assert content(server) == b"new"
+
+    def test_without_preconditions(self, server: live.Server, proxy: FaultProxy) -> None:
+        result = self.lose_an_answer(proxy, "return client.upload(file, { record });")
+        (made,) = stored(server)
+        assert result["attachment"] == made["attachment"]
+
+    def test_a_lost_answer_of_a_removal(self, server: live.Server, proxy: FaultProxy) -> None:
+        setup = "return client.upload(file, { record });"
+        before = javascript(server.url, setup)["lastModified"]
+        self.lose_an_answer(proxy, f"return client.remove(record, {{ ifMatch: {before} }});")
+        assert stored(server)[0]["attachment"] is None
+
+    @pytest.mark.parametrize(
+        "other",
+        ['new Blob(["Other!\\n"])', 'new Blob(["longer"])'],
+        ids=["of the same size", "of another"],
+    )
+    def test_what_somebody_else_wrote_is_not_ours(
+        self, server: live.Server, proxy: FaultProxy, other: str
+    ) -> None:
+        proxy.cut(sent=0, once=True)  # It never arrives; somebody else is faster.
+        error = javascript(
+            f"{proxy.url}/v1",
+            f"""
+            const direct = new AttachmentClient({json.dumps(server.url)}, {{ headers }});
+            let attempts = 0;
+            const slow = async () => {{
+              if (attempts++ === 1) await direct.upload({other}, {{ record, filename: "o.txt" }});
+              return headers;
+            }};
+            const mine = new AttachmentClient(server, {{ headers: slow, pause: 0.01 }});
+            return failure(mine.upload(file, {{ record, ifNoneMatch: "*" }}));
+            """,
+        )
+        assert error["status"] == 412
+        assert content(server) != CONTENT
+
+    def test_an_upload_to_a_collection_is_not_sent_again(self) -> None:
+        """Another attempt would make another record, if the first one has arrived."""
+        with answering(Answer(502, b"<html>")) as (url, seen):
+            error = javascript(url, "return failure(client.upload(file, { collection }));")
+        assert error["status"] == 502
+        assert seen == [f"POST {COLLECTION}/attachments"]
+
+    def test_a_refusal_that_stored_nothing_is_sent_again(self) -> None:
+        busy = Answer(503, b'{"code": 503, "errno": 201}', {"Retry-After": "0"})
+        with answering(busy) as (url, seen):
+            error = javascript(url, "return failure(client.upload(file, { collection }));")
+        assert (error["errno"], error["retryAfter"]) == (201, 0)
+        assert len(seen) == 3
+
+    def test_nobody_waits_for_hours(self) -> None:
+        busy = Answer(503, b'{"code": 503, "errno": 201}', {"Retry-After": "3600"})
+        with answering(busy) as (url, seen):
+            error = javascript(url, "return failure(client.upload(file, { record }));")
+        assert (error["retryAfter"], len(seen)) == (3600, 1)
+
+    def test_a_server_that_is_not_there(self, proxy: FaultProxy) -> None:
+        proxy.refuse()
+        error = javascript(
+            proxy.url,
+            """
+            const once = new AttachmentClient(server, { retries: 0 });
+            return failure(once.upload(file, { record }));
+            """,
+        )
+        assert (error["name"], error["status"]) == ("AttachmentError", 0)
+        assert error["message"] == "The server cannot be reached"
+
+
+def test_the_contract_of_uploads_to_a_collection() -> None:
+    """The answer of ``POST C/attachments``: the record, as Kinto's ``POST C/records``."""
+    attachment = {"filename": "hello.txt", "hash": "0", "location": "x", "size": 7}
+    record = {"id": "new", "last_modified": 5, "attachment": attachment}
+    body = json.dumps({"data": record, "permissions": {}}).encode()
+    headers = {"Location": f"/v1{COLLECTION}/records/new", "ETag": '"5"'}
+    with answering(Answer(201, body, headers)) as (url, seen):
+        result = javascript(url, "return client.upload(file, { collection });")
+    assert result == {
+        "record": f"{COLLECTION}/records/new",
+        "attachment": attachment,
+        "lastModified": 5,
+        "created": True,
+    }
+    assert seen == [f"POST {COLLECTION}/attachments"]
+
+
+class TestPackage:
+    def test_installs_from_a_path(self, tmp_path: Path) -> None:
+        (tmp_path / "package.json").write_text("{}")
+        options = ("--offline", "--no-audit", "--no-fund", "--no-update-notifier")
+        self.run("npm", "install", *options, str(ROOT / "js"), cwd=tmp_path)
+        code = (
+            'import("kinto-attachment").then((module) => console.log(Object.keys(module).join()))'
+        )
+        assert self.run("node", "-e", code, cwd=tmp_path) == "AttachmentClient,AttachmentError\n"
+
+    def test_has_the_version_of_the_plugin(self) -> None:
+        package = json.loads((ROOT / "js" / "package.json").read_text("utf-8"))
+        assert f'version="{package["version"]}"' in (ROOT / "setup.py").read_text("utf-8")
+
+    def test_the_types_are_those_of_the_module(self, tmp_path: Path) -> None:
+        """Each line of the program that is marked has to be refused, and no other one."""
+        (tmp_path / "node_modules").mkdir()
+        (tmp_path / "node_modules" / "kinto-attachment").symlink_to(ROOT / "js")
+        (tmp_path / "package.json").write_text('{"type": "module"}')
+        program = (ROOT / "tests" / "support" / "kinto_attachment.ts").read_text("utf-8")
+        (tmp_path / "program.ts").write_text(program)
+        options = (
+            "--strict",
+            "--target",
+            "es2022",
+            "--module",
+            "nodenext",
+            "--outDir",
+            "out",
+            "--lib",
+            "es2022,dom",
+        )
+        compiler = ROOT / "node_modules" / ".bin" / "tsc"
+        self.run(str(compiler), *options, "--lib", "es2022,dom", "program.ts", cwd=tmp_path)
+        shown = self.run("node", "out/program.js", cwd=tmp_path)
+        assert (
+            json.loads(shown)
+            == "https://kinto.example.com/v1/buckets/b/collections/c/records/r/attachment"
+        )
+
+    def run(self, *command: str, cwd: Path) -> str:
+        environ = {**os.environ, "NODE_NO_WARNINGS": "1"}
+        done = subprocess.run(
+            command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout

@@ -1,0 +1,256 @@
+"""Chromium, and pages of several origins for it to open.
+
+``pages`` is one origin, ``other_pages`` another one. Both are of one site, so that they share the
+browser's cache. ``page`` is a page of ``pages``, in a profile of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import struct
+import threading
+import time
+import wave
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT, live
+from tests.support.faults import HOST
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+BLANK = "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>A page</title>"
+KINTO_JS = ROOT / "node_modules" / "kinto" / "dist" / "kinto.min.js"
+MODULE = ROOT / "js" / "kinto-attachment.js"
+TIMEOUT = 20_000  # Milliseconds, for whatever a page does.
+
+
+@dataclass
+class Pages:
+    """What one origin has, by path; anything may be added while a browser is there."""
+
+    origin: str
+    files: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
+
+    def add(self, path: str, content: str | bytes, **headers: str) -> str:
+        """The URL of a file; ``Service_Worker_Allowed`` is a header."""
+        kind = {"js": "text/javascript", "html": "text/html"}[path.rpartition(".")[2]]
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = content.encode() if isinstance(content, str) else content
+        self.files[path] = data, {"Content-Type": kind, **named}
+        return f"{self.origin}{path}"
+
+
+@contextlib.contextmanager
+def serve_pages() -> Iterator[Pages]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            found = pages.files.get(self.path)
+            content, headers = found or (b"", {})
+            self.send_response(200 if found else 404)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    server.daemon_threads = True
+    pages = Pages(f"http://{HOST}:{server.server_port}")
+    pages.add("/page.html", BLANK)
+    pages.add("/kinto-attachment.js", MODULE.read_bytes())
+    if KINTO_JS.is_file():
+        pages.add("/kinto.js", KINTO_JS.read_bytes())
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield pages
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def program() -> str:
+    """:raises RuntimeError: there is no Chromium; ``make tests-browser`` does not come here."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if found is None:
+        raise RuntimeError("These tests need Chromium.")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    # Of the extra "browser", which "make tests" does without.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # A container has no namespaces for Chromium's sandbox; all pages are the tests' own.
+        browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session", name="pages")
+def pages_fixture() -> Iterator[Pages]:
+    with serve_pages() as pages:
+        yield pages
+
+
+@pytest.fixture(scope="session")
+def other_pages() -> Iterator[Pages]:
+    with serve_pages() as pages:
+        yield pages
+
+
+@pytest.fixture
+def context(chromium: Any) -> Iterator[Any]:
+    """A profile of its own: cache, service workers, storage."""
+    context = chromium.new_context()
+    context.set_default_timeout(TIMEOUT)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: Any, pages: Pages) -> Any:
+    page = context.new_page()
+    page.goto(f"{pages.origin}/page.html")
+    return page
+
+
+@dataclass
+class Traffic:
+    """The answers that came over the network, not out of the browser's cache."""
+
+    answers: list[tuple[str, int]] = field(default_factory=list)
+
+    def statuses(self, start: str) -> list[int]:
+        return [status for url, status in self.answers if url.startswith(start)]
+
+
+def watch(page: Any) -> Traffic:
+    """What a page gets from now on. ``page.on`` tells 200 of what was only revalidated."""
+    traffic = Traffic()
+    urls: dict[str, str] = {}
+    session = page.context.new_cdp_session(page)
+    session.on(
+        "Network.requestWillBeSent",
+        lambda event: urls.update({event["requestId"]: event["request"]["url"]}),
+    )
+    session.on(
+        "Network.responseReceivedExtraInfo",
+        lambda event: traffic.answers.append(
+            (urls.get(event["requestId"], ""), event["statusCode"])
+        ),
+    )
+    session.send("Network.enable")
+    return traffic
+
+
+# Files that a browser understands.
+
+
+def png(width: int = 1, height: int = 1, grey: int = 0) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = (b"\0" + bytes([grey]) * width) * height
+    end = chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + end
+    )
+
+
+def wav(seconds: int, rate: int = 44_100) -> bytes:
+    """Silence: 88,200 bytes for each second."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, rate, 0, "NONE", ""))
+        writer.writeframes(bytes(2 * rate * seconds))
+    return file.getvalue()
+
+
+PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]>>endobj\n"
+    b"trailer<</Root 1 0 R>>\n"
+)
+
+
+# What pages do, as functions of JavaScript.
+
+IMAGE = """
+(address) => new Promise((resolve) => {
+  const image = new Image();
+  image.onload = () => resolve(image.naturalWidth);
+  image.onerror = () => resolve(0);
+  image.src = address;
+  document.body.append(image);
+})
+"""
+"""The width of the picture at an address; 0 if it is not shown."""
+
+FETCH = """
+([address, options]) => fetch(address, options).then(
+  async (response) => ({
+    status: response.status,
+    headers: Object.fromEntries(response.headers),
+    text: await response.text(),
+  }),
+  (error) => String(error),
+)
+"""
+"""What a script can read of a response, or the error."""
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition in JavaScript; in pages, too, that may run no scripts themselves."""
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
+
+
+def has_viewer(page: Any, url: str) -> None:
+    """Wait for Chromium's PDF viewer, which is an extension with a frame for the file."""
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not (
+        any(frame.url.startswith("chrome-extension://") for frame in page.frames)
+        and page.frames[-1].url.startswith(url)
+    ):
+        assert time.monotonic() < deadline, page.frames
+        page.wait_for_timeout(20)
+
+
+def show(page: Any, url: str) -> int:
+    return int(page.evaluate(IMAGE, url))
+
+
+def fetch(page: Any, url: str, **options: Any) -> Any:
+    return page.evaluate(FETCH, [url, options])
+
+
+def upload(
+    server: live.Server, path: str, content: bytes, filename: str, **headers: str
+) -> dict[str, Any]:
+    """The attachment of a record of the default bucket, of which ``path`` is the end."""
+    record = f"/buckets/default/collections/{path.replace('/', '/records/')}"
+    with live.Client(server) as alice:
+        status, _, attachment = alice.attach(record, content, filename, **headers)
+    assert status in (200, 201), attachment
+    return {**attachment, "url": f"{server.url}{record}/attachment"}
