@@ -10,6 +10,7 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import sqlalchemy
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.storage import FileStat
 from kinto_attachment.storage.memory import MemoryStorage
+from kinto_attachment.storage.storages import Storages
 from tests.support import sampling
 from tests.support.application import (
     ALICE,
