@@ -130,7 +130,7 @@ def respond(
     # A URL is signed for one method: a HEAD would be refused at the URL for a GET.
     if downloads.mode == "redirect" and request.method == "GET":
         return _redirect(file, headers)
-    if downloads.mode.startswith("x-"):
+    if downloads.mode.startswith("x-") and not _only_kinto_can(request, downloads):
         return _hand_over(file, headers)
     return _stream(request, file, headers, outcome)
 
@@ -208,6 +208,15 @@ def _hand_over(file: StoredFile, headers: dict[str, str]) -> Response:
     else:
         headers["X-Accel-Redirect"] = public_url(downloads.prefix, file.key)
     return _answer(200, headers)
+
+
+def _only_kinto_can(request: Request, download_mode: DownloadMode) -> bool:
+    """Whether the web server in front would refuse what Kinto has just accepted.
+
+    nginx compares ``If-Match`` once more, with an ETag that it makes of the file's size and time,
+    or with none (``etag off``), and before ``add_header`` sets ours: the answer is always a 412.
+    """
+    return download_mode.mode == "x-accel-redirect" and "If-Match" in request.headers
 
 
 def _header_of_path(path: str) -> str:
