@@ -6,13 +6,10 @@ All links are created and dropped here, for uploads as well as for any other wri
 from __future__ import annotations
 
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import transaction
 from kinto.core.errors import ERRORS, http_error
-from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPPreconditionFailed
 
@@ -20,6 +17,11 @@ from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
 from kinto_attachment.files.link_steps import LinkSteps
 from kinto_attachment.files.locations import own_files, possible_keys
+from kinto_attachment.files.stored_records import (
+    committed_record,
+    delete_records_below,
+    stored_record,
+)
 from kinto_attachment.index.link import ENDING, Link
 from kinto_attachment.index.lives import Lives, current_life
 from kinto_attachment.kinto_types import Registry
@@ -57,7 +59,7 @@ class _Changes:
 
     def write(self) -> None:
         for uri in self.deleted_parents:
-            _delete_records_below(self.registry, uri)
+            delete_records_below(self.registry, uri)
         present = self.present_links()
         for change in self.changes:
             self.plan(change, present.get(change.record, []))
@@ -108,7 +110,7 @@ class _Changes:
         if change.times == 1 and not below:
             return
         change.times += 1
-        record = _stored_record(self.registry, change.record)
+        record = stored_record(self.registry, change.record)
         change.deleted = record is None
         change.new = (record or {}).get(FIELD)
         change.let_go |= change.new is None or below
@@ -255,14 +257,7 @@ class _Changes:
 
     def committed_attachment(self, change: RecordChange) -> Any:
         """The committed attachment of a record, which this request is overwriting."""
-
-        def read() -> Any:
-            with transaction.manager:
-                return (_stored_record(self.registry, change.record) or {}).get(FIELD)
-
-        # In another thread, since Kinto has one transaction and one connection per thread.
-        with ThreadPoolExecutor(max_workers=1) as other:
-            return other.submit(read).result()
+        return (committed_record(self.registry, change.record) or {}).get(FIELD)
 
     def possible_keys(self, attachment: object) -> set[str]:
         return possible_keys(self.settings, self.registry.route_prefix, attachment)
@@ -285,41 +280,3 @@ class _Changes:
                     gone.ended = "collection"
                     self.retire(link, gone)
             self.steps.write()
-
-
-def _stored_record(registry: Registry, uri: str) -> dict[str, Any] | None:
-    parsed = RecordURI.parse(uri)
-    try:
-        record: dict[str, Any] = registry.storage.get(
-            "record", parsed.collection, parsed.record_id
-        )
-    except ObjectNotFoundError:
-        return None
-    return record
-
-
-def _delete_records_below(registry: Registry, uri: str) -> None:
-    """Delete all records: Kinto deletes only as many as one query returns, and sees no new ones.
-
-    The others would reappear, without their files, in a new bucket or collection of that name.
-    """
-    links = registry.attachment_links
-    if "/collections/" in uri:
-        links.collections.wait_for_new_records(uri)
-    count = sum(
-        _delete_all_records(registry, parent_id, links.page_size)
-        for parent_id in (uri, f"{uri}/*")
-    )
-    if count:
-        registry.permission.delete_object_permissions(f"{uri}/*")
-
-
-def _delete_all_records(registry: Registry, parent_id: str, at_once: int) -> int:
-    count = 0
-    while True:
-        deleted = registry.storage.delete_all(
-            resource_name="record", parent_id=parent_id, with_deleted=False
-        )
-        count += len(deleted)
-        if len(deleted) < at_once:
-            return count

@@ -29,6 +29,8 @@ consistency                               ``invariants`` (what is lost or left),
                                           meet), ``faults_plugin`` (failures inside a server),
                                           ``load`` (many clients)
 other plugins                             ``publishing``, ``signing``
+earlier releases                          ``old_rows`` (a database that one wrote)
+files that linger                         ``lingering``
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
                                           happens during a request)
 samples of large products                 ``sampling``
