@@ -386,13 +386,24 @@ class TestKeepOldFiles:
 
 
 @ON_POSTGRESQL
-def test_a_new_record_lets_go_of_no_file_that_an_earlier_one_kept(build: Build) -> None:
-    keeping = build(keep_old_files="true")
-    key = key_of(attach(keeping).json)
-    delete_record(keeping)
-    app = build()
-    put(app, RECORD)
-    assert stored_files(app) == {key}
+class TestKeptBefore:
+    """Files that were kept stay when old files are not kept any more."""
+
+    def test_by_a_record_that_is_replaced(self, build: Build) -> None:
+        keeping = build(keep_old_files="true")
+        kept = key_of(attach(keeping).json)
+        attach(keeping)
+        app = build()
+        new = key_of(attach(app).json)
+        assert stored_files(app) == {kept, new}
+
+    def test_by_an_earlier_record_of_the_same_id(self, build: Build) -> None:
+        keeping = build(keep_old_files="true")
+        kept = key_of(attach(keeping).json)
+        delete_record(keeping)
+        app = build()
+        put(app, RECORD)
+        assert stored_files(app) == {kept}
 
 
 class TestBatch:

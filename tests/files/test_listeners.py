@@ -396,6 +396,16 @@ class TestEventsOfPlugins:
         assert read(app, f"{copy}/attachment") == CONTENT
 
 
+@ON_MEMORY
+def test_an_unrelated_change_adds_no_link_to_a_wrong_one(app: Any) -> None:
+    """Such as a backup of the records leaves; reindex repairs it."""
+    key = key_of(attach(app).json)
+    other = attach(app, OTHER).json
+    write_behind(app, RECORD, {"attachment": other})
+    app.patch_json(RECORD, {"data": {"title": "x"}}, headers=ALICE)
+    assert {(RECORD, key, "current"), (OTHER, key_of(other), "current")} == stored_links(app)
+
+
 @ON_POSTGRESQL
 class TestFlagsOfPlugins:
     """A plugin that is included before ours, and copies what clients write."""
