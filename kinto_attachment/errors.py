@@ -139,6 +139,11 @@ class StorageError(AttachmentError):
     errno = ERRORS.BACKEND
     message = "The file storage failed."
 
+    @property
+    def reason(self) -> str:
+        """The message with what caused it, in one line: for operators, not for clients."""
+        return str(self) if self.__cause__ is None else f"{self} ({cause(self.__cause__)})"
+
 
 class StorageUnavailable(StorageError):
     """The file storage does not answer, or refuses the call."""
@@ -171,6 +176,19 @@ def as_json(refusal: HTTPException) -> HTTPException:
     message = refusal.detail or refusal.explanation or refusal.title
     response: HTTPException = http_error(refusal, errno=errno, message=message)
     return response
+
+
+def cause(error: BaseException) -> str:
+    """The name of an error and the first line of its message, for a log."""
+    if isinstance(error, StorageError):
+        return error.reason
+    if isinstance(error, AttachmentError) and error.__cause__ is not None:
+        return cause(error.__cause__)
+    # Kinto's BackendError wraps SQLAlchemy's error, and that one the database's own.
+    inner = getattr(error, "original", None) or error
+    inner = getattr(inner, "orig", None) or inner
+    lines = str(inner).strip().splitlines()
+    return ": ".join([type(inner).__name__, *lines[:1]])
 
 
 def modified_meanwhile(existing: dict[str, Any] | None) -> HTTPException:

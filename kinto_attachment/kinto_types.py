@@ -63,6 +63,10 @@ class StorageBackend(Protocol):
         limit: int | None = None,
     ) -> list[KintoObject]: ...
 
+    def count_all(
+        self, resource_name: str, parent_id: str, filters: list[Filter] | None = None
+    ) -> int: ...
+
 
 class PermissionBackend(Protocol):
     """Kinto's storage of permissions (``kinto.core.permission.PermissionBase``)."""
@@ -183,6 +187,8 @@ class Request(Protocol):
     def current_service(self) -> Named | None: ...
 
     def has_permission(self, permission: str, context: object) -> object: ...
+
+    def log_context(self, **values: object) -> dict[str, object]: ...
 
     def route_url(self, route_name: str, **parts: str) -> str: ...
 

@@ -42,5 +42,6 @@ def error_view(error: AttachmentError, request: Request) -> Response:
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
     if isinstance(error, StorageError):
-        logger.error("The attachments' storage failed: %s", error, exc_info=error)
+        # The reason is also in the message: not every formatter prints tracebacks.
+        logger.error("The attachments' storage failed: %s", error.reason, exc_info=error)
     return reapply_cors(request, response)

@@ -8,7 +8,7 @@ import transaction
 from kinto.core.storage.exceptions import BackendError, ObjectNotFoundError
 from kinto.core.utils import msec_time
 
-from kinto_attachment.errors import StorageError
+from kinto_attachment.errors import StorageError, cause
 from kinto_attachment.files.ledger import Ledger, NewFile
 from kinto_attachment.index.outbox import Garbage, Outbox, keys_by_storage
 from kinto_attachment.kinto_types import Registry
@@ -30,8 +30,9 @@ def settle(registry: Registry, ledger: Ledger) -> None:
     for step in (_undo, _delete_garbage, _delete_lingering, _release_reservations, _notify):
         try:
             step(registry, ledger)
-        except Exception:
-            logger.exception("Could not settle the attachments of a request: %s", step.__name__)
+        except Exception as error:
+            message = "Could not settle the attachments of a request: %s: %s"
+            logger.exception(message, step.__name__, cause(error))
             registry.metrics.count("attachments.settle_failed")
 
 
@@ -114,8 +115,8 @@ def _delete_lingering(registry: Registry, ledger: Ledger) -> None:
 def _try_to_delete(registry: Registry, entry: Garbage) -> None:
     try:
         delete_garbage(registry, entry)
-    except (StorageError, BackendError):
-        _report_failed_delete(registry, entry.storage, entry.keys)
+    except (StorageError, BackendError) as error:
+        _report_failed_delete(registry, entry.storage, entry.keys, error)
 
 
 def _release_reservations(registry: Registry, ledger: Ledger) -> None:
@@ -129,18 +130,21 @@ def _notify(registry: Registry, ledger: Ledger) -> None:
     for event in ledger.events:
         try:
             registry.notify(event)
-        except Exception:
-            logger.exception("A subscriber of %s failed", type(event).__name__)
+        except Exception as error:
+            logger.exception("A subscriber of %s failed: %s", type(event).__name__, cause(error))
 
 
 def _delete(registry: Registry, storage: str, keys: list[str]) -> None:
     try:
         registry.attachment_storages[storage].files.delete(*keys)
-    except StorageError:
-        _report_failed_delete(registry, storage, keys)
+    except StorageError as error:
+        _report_failed_delete(registry, storage, keys, error)
 
 
-def _report_failed_delete(registry: Registry, storage: str, keys: list[str]) -> None:
+def _report_failed_delete(
+    registry: Registry, storage: str, keys: list[str], error: Exception
+) -> None:
     shown = ", ".join(keys[:10]) + (" …" if len(keys) > 10 else "")
-    logger.exception("Could not delete stored files; gc will try again: %s", shown)
+    message = "Could not delete stored files; gc will try again: %s: %s"
+    logger.exception(message, shown, cause(error))
     registry.metrics.count(metric_of(storage, "attachments.delete_failed"), len(keys))

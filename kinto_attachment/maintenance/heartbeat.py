@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import transaction
 
-from kinto_attachment.errors import AttachmentError
+from kinto_attachment.errors import AttachmentError, cause
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.storage.storages import Storage
 
@@ -45,8 +45,9 @@ def check(storage: Storage, *, readonly: bool) -> Callable[[Request], bool]:
                     reader.close()
             finally:
                 files.delete(key)
-        except (AttachmentError, OSError):
-            logger.exception("The attachments' storage %r failed its heartbeat", storage.title)
+        except (AttachmentError, OSError) as error:
+            message = "The attachments' storage %r failed its heartbeat: %s"
+            logger.exception(message, storage.title, cause(error))
             return False
         return same
 

@@ -253,7 +253,8 @@ def abort(bucket: S3Bucket, target: dict[str, Any]) -> bool:
     """Remove the parts of an upload; False if that failed."""
     try:
         bucket.call("abort_multipart_upload", cleanup=True, tolerating=["NoSuchUpload"], **target)
-    except StorageError:
-        logger.warning("An unfinished upload stays on S3: %s", target, exc_info=True)
+    except StorageError as error:
+        message = "An unfinished upload stays on S3: %s: %s"
+        logger.warning(message, target, error.reason, exc_info=True)
         return False
     return True
