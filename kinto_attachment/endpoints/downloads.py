@@ -132,8 +132,7 @@ def respond(
     # A URL is signed for one method: a HEAD would be refused at the URL for a GET.
     if downloads.mode == "redirect" and request.method == "GET":
         return _redirect(file, headers)
-    # Apache's mod_xsendfile and nginx drop the encoding, without which the file looks damaged.
-    if downloads.mode.startswith("x-") and not file.encoding:
+    if downloads.mode.startswith("x-") and not _only_kinto_can(request, file):
         return _hand_over(file, headers)
     return _stream(request, file, headers, outcome)
 
@@ -215,6 +214,18 @@ def _hand_over(file: StoredFile, headers: dict[str, str]) -> Response:
     else:
         headers["X-Accel-Redirect"] = public_url(downloads.prefix, file.key)
     return _answer(200, headers)
+
+
+def _only_kinto_can(request: Request, file: StoredFile) -> bool:
+    """Whether the web server in front would send something else than Kinto.
+
+    Apache's mod_xsendfile and nginx drop the encoding, without which the file looks damaged.
+
+    nginx compares ``If-Match`` once more, with an ETag that it makes of the file's size and time,
+    or with none (``etag off``), and before ``add_header`` sets ours: the answer is always a 412.
+    """
+    is_nginx = file.storage.downloads.mode == "x-accel-redirect"
+    return bool(file.encoding) or (is_nginx and "If-Match" in request.headers)
 
 
 def _header_of_path(path: str) -> str:

@@ -185,14 +185,17 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         parent = os.path.dirname(folder)
         self._make_folder(parent)
         hidden = folder == self._unfinished
+        mode = 0o777 if self.file_mode is None else folder_mode(self.file_mode)
         try:
-            os.mkdir(folder, 0o700 if hidden else 0o777)
+            os.mkdir(folder, 0o700 if hidden else mode)
         except FileExistsError:
             return
         if self.file_mode is not None and not hidden:
             # Keep the inherited set-group-ID bit, which may give a web server's group access.
-            inherited = os.stat(folder).st_mode & 0o7000
-            os.chmod(folder, inherited | folder_mode(self.file_mode))
+            # chmod drops it for users who are not in that group: if possible, do without.
+            found = stat.S_IMODE(os.stat(folder).st_mode)
+            if found & 0o777 != mode:
+                os.chmod(folder, found & 0o7000 | mode)
         self._sync_folder(parent)
 
     def _sync_folder(self, folder: str) -> None:

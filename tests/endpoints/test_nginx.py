@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import grp
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +21,13 @@ from pathlib import Path
 import pytest
 import requests
 
+from kinto_attachment.client import AttachmentClient
 from kinto_attachment.endpoints.downloads import SECURITY_HEADERS
 from kinto_attachment.names import disposition_filename
 from tests.support import live
 from tests.support.documents import code_blocks
 from tests.support.faults import HOST
+from tests.support.scripts import Script
 from tests.support.services import S3, _free_port, _stopping, _wait
 
 pytestmark = pytest.mark.nginx
@@ -80,7 +86,10 @@ def site(
     server: str,
     settings: Mapping[str, str],
     kinto_settings: Mapping[str, str] | None = None,
+    *,
+    user: str = "root",
 ) -> Iterator[Site]:
+    """Run nginx under a user, if root runs the tests, and Kinto behind it."""
     files = folder / "files"
     port = _free_port()
     url = f"http://{HOST}:{port}"
@@ -92,8 +101,8 @@ def site(
         server = server.replace("listen 80;", f"listen {HOST}:{port};")
         server = server.replace("127.0.0.1:8000", f"{HOST}:{kinto.port}")
         server = server.replace("/var/lib/kinto/attachments/", f"{files}/")
-        # As root, nginx would read as another user, who may not look into a temporary folder.
-        user = "user root;" if os.geteuid() == 0 else ""
+        # Unless root starts it, nginx has no other user.
+        user = f"user {user};" if os.geteuid() == 0 else ""
         config = CONFIG.format(folder=folder, server=server, user=user)
         (folder / "nginx.conf").write_text(config)
         program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
@@ -144,6 +153,85 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("public")
     with site(folder, server, {"base_url": "@URL@/files/"}) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("streaming")
+    server, _ = nginx_blocks()
+    with site(folder, server, {"downloads": "stream"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxying(moto: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("proxying")
+    settings = {**moto.options(moto.create_bucket()), "downloads": "proxy"}
+    server, _ = nginx_blocks()
+    with site(folder, server, settings) as running:
+        yield running
+
+
+MODES = ["protected", "streaming", "proxying", "redirecting"]
+
+
+@pytest.mark.parametrize("how", MODES)
+def test_the_commands_work_behind_nginx(
+    request: pytest.FixtureRequest, how: str, tmp_path: Path
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    contents = {"a.txt": b"content", "empty.txt": b"", "large.txt": CONTENT}
+    (tmp_path / "sent").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "sent" / name).write_bytes(content)
+    options = (f"{served.url}/v1", "default", "commands", tmp_path / "tmp")
+    uploaded = Script("upload.py", *options).call("-r", "--json", tmp_path / "sent")
+    assert (uploaded.code, uploaded.results()) == (0, dict.fromkeys(contents, "uploaded"))
+    arrived = tmp_path / "arrived"
+    done = Script("download.py", *options).call("--json", "--folder", arrived)
+    assert (done.code, done.results()) == (0, dict.fromkeys(contents, "downloaded")), done.lines
+    assert {path.name: path.read_bytes() for path in arrived.glob("*.txt")} == contents
+
+
+@pytest.mark.parametrize("how", MODES)
+def test_a_python_client_reads_parts_behind_nginx(
+    request: pytest.FixtureRequest, how: str
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    client = AttachmentClient(f"{served.url}/v1", "default", "docs", AUTH)
+    with client.open("a") as file:
+        file.seek(-10, os.SEEK_END)
+        assert file.read() == CONTENT[-10:]
+        file.seek(1_000_000)
+        assert file.read(5) == CONTENT[1_000_000:1_000_005]
+
+
+@pytest.mark.parametrize("how", ["protected", "streaming", "proxying"])
+@pytest.mark.parametrize("where", ["record", "location"])
+def test_a_client_gets_the_file_that_it_expects(
+    request: pytest.FixtureRequest, how: str, where: str
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    url = "" if where == "record" else served.attachment["location"]
+    tag = f'"{SHA256.hexdigest()}"'
+    for expected in (tag, f'"other", {tag}', "*"):
+        answer = served.get(url, If_Match=expected)
+        assert (answer.status_code, answer.content) == (200, CONTENT)
+        assert answer.headers["ETag"] == tag
+        part = served.get(url, If_Match=expected, Range="bytes=10-19")
+        assert (part.status_code, part.content) == (206, CONTENT[10:20])
+        both = served.get(url, If_Match=expected, Range="bytes=-5", If_Range=tag)
+        assert (both.status_code, both.content) == (206, CONTENT[-5:])
+    assert served.get(url, If_Match=expected, If_None_Match=tag).status_code == 304
+    assert served.get(url, If_Match='"another"').status_code == 412
+    answer = requests.head(
+        url or f"{served.record}/attachment", auth=AUTH, headers={"If-Match": tag}, timeout=30
+    )
+    assert (answer.status_code, answer.headers["Content-Length"]) == (200, str(len(CONTENT)))
+    modified = answer.headers["Last-Modified"]
+    assert served.get(url, If_Unmodified_Since=modified).status_code == 200
+    early = "Mon, 01 Jan 2001 00:00:00 GMT"
+    assert served.get(url, If_Unmodified_Since=early).status_code == 412
 
 
 def test_a_download_is_sent_by_nginx_with_what_kinto_says_of_it(protected: Site) -> None:
@@ -242,6 +330,37 @@ def test_permissions_hold_whatever_sends_the_file(protected: Site) -> None:
     assert requests.get(location, auth=("mallory", "x"), timeout=30).status_code == 404
     key = location.rpartition("/")[2]
     assert protected.get(f"{protected.url}/protected/{key}").status_code == 404
+
+
+def test_a_web_server_of_another_user_reads_the_files_by_their_group() -> None:
+    """As docs/storage.rst says: a group, its bit on the folder, and ``file_mode``."""
+    (text,) = [text for text in code_blocks("docs/storage.rst", "ini") if "file_mode" in text]
+    settings = dict(re.findall(r"kinto\.attachment\.(\w+) = (\S+)", text))
+    server, _ = nginx_blocks()
+    (settings["downloads"],) = re.findall(r"kinto\.attachment\.downloads = (\S+)", server)
+    del settings["base_path"]  # ``site`` has one of its own.
+    settings["resources.default.docs.folder"] = "{bucket_id}/{collection_id}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        (folder / "files").mkdir()
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(folder / "files", 0, nobody.pw_gid)
+            user = f"nobody {grp.getgrgid(nobody.pw_gid).gr_name}"
+        else:
+            user = ""
+        (folder / "files").chmod(0o2750)
+        with site(folder, server, settings, user=user) as served:
+            answer = served.get()
+            assert (answer.status_code, answer.content) == (200, CONTENT)
+            (stored,) = (folder / "files").rglob("*.html")
+            assert stored.parent.parent.parent == folder / "files", "in folders of the plugin's"
+            for path, mode in ((stored, 0o640), (stored.parent, 0o2750)):
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+            stored.chmod(0o600)
+            broken = served.get()
+            assert broken.status_code == (403 if os.geteuid() == 0 else 200)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -409,6 +410,25 @@ class TestDiskErrors:
                 file.read(1)
 
 
+SOMEBODY = 54321  # A user id that nobody has.
+
+
+def as_somebody(action: Callable[[], object]) -> None:
+    """Do something in a process of another user, if root runs the tests."""
+    child = os.fork()
+    if not child:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(SOMEBODY)
+                os.setuid(SOMEBODY)
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 class TestPermissions:
     @pytest.fixture(autouse=True)
     def umask(self) -> Iterator[None]:
@@ -436,6 +456,23 @@ class TestPermissions:
         base.chmod(0o2750)
         put(LocalStorage(str(base), file_mode=0o640), "a/b")
         assert self.mode(base / "a") == 0o2750
+
+    def test_folders_keep_the_group_of_others(self, tmp_path: Path) -> None:
+        """Also if the server's user is not in the group, such as that of a web server."""
+        os.umask(0o022)
+        with tempfile.TemporaryDirectory() as name:
+            os.chmod(name, 0o711)
+            base = Path(name, "files")
+            base.mkdir()
+            if os.geteuid() == 0:  # Only root may give a folder away.
+                os.chown(base, SOMEBODY, SOMEBODY + 1)
+            base.chmod(0o2750)
+            as_somebody(lambda: put(LocalStorage(str(base), file_mode=0o640), "a/b/c"))
+            for folder in (base / "a", base / "a/b"):
+                assert self.mode(folder) == 0o2750
+                assert folder.stat().st_gid == base.stat().st_gid
+            assert self.mode(base / "a/b/c") == 0o640
+            assert (base / "a/b/c").stat().st_gid == base.stat().st_gid
 
     def test_drafts_are_nobody_elses(self, base: Path) -> None:
         put(LocalStorage(str(base), file_mode=0o666), "a")
