@@ -5,29 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import traceback
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import wraps
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kinto_attachment.kinto_types import Registry
-    from kinto_attachment.maintenance.reports import Report
+    from kinto_attachment.maintenance.reports import Progress, Report
+    from kinto_attachment.maintenance.shards import Shard
 
-CLEAN, FOUND, ERROR = 0, 1, 2
-SHOWN = 20  # Findings of one kind that are printed; `--json` prints all of them.
+    Work = Callable[[Registry, argparse.Namespace, Progress], tuple[Report, int]]
+
+CLIENT_COMMANDS = {
+    "upload": "upload files as a client of a server",
+    "download": "download files as a client of a server",
+    "delete": "delete the files of records as a client of a server",
+    "create-account": "create an account of Kinto's accounts plugin",
+}
+CLEAN, FOUND, ERROR, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="kinto-attachment", description=__doc__)
+    parser.add_argument("--version", action="version", version=version("kinto-attachment"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_gc(commands)
     add_reindex(commands)
-    for name in ("upload", "download"):
-        add_transfer(commands, name, chosen=name in argv[:1])
+    for name, summary in CLIENT_COMMANDS.items():
+        add_client_command(commands, name, summary, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
     code: int = arguments.run(arguments)
     return code
@@ -40,7 +51,8 @@ def add_gc(commands: Any) -> None:
         description="Complete deletions that failed, delete files that belong to no record and "
         "the remains of interrupted uploads, and report records whose file is missing. It can "
         "run while the server is running.",
-        epilog="Exit code: 0 success; 1 a --dry-run found something; 2 an error.",
+        epilog="Exit code: 0 all is well; 1 records whose file is missing, or a --dry-run found "
+        "something; 2 an error, and a file that could not be deleted is one.",
     )
     add_server_options(parser)
     parser.add_argument(
@@ -53,7 +65,11 @@ def add_gc(commands: Any) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="report without deleting anything")
     parser.add_argument(
-        "--shard", default="1/1", metavar="I/N", help="process part I of N, to run in parallel"
+        "--shard",
+        type=shard,
+        default="1/1",
+        metavar="I/N",
+        help="process part I of N, to run in parallel (default: %(default)s)",
     )
     parser.add_argument(
         "--storage", metavar="NAME", help="look at one of several storages only (or `default`)"
@@ -67,28 +83,36 @@ def add_reindex(commands: Any) -> None:
         help="rebuild the index of files from the records",
         description="Link every record to its file. Use it for records written by another plugin "
         "or after restoring a backup, and before gc, which deletes files without a link.",
-        epilog="Exit code: 0 all records were matched; 1 some were not; 2 an error.",
+        epilog="Exit code: 0 all records were matched; 1 some were not, or their file is missing; "
+        "2 an error.",
     )
     add_server_options(parser)
     parser.set_defaults(run=run_reindex)
 
 
-def add_transfer(commands: Any, name: str, *, chosen: bool) -> None:
+def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
     """Add a command of the client. Its libraries may be missing, unless it is ``chosen``."""
-    parser = commands.add_parser(name, help=f"{name} files as a client of a server")
+    parser = commands.add_parser(name, help=summary)
     if not chosen:
         return
+    function = name.replace("-", "_")
     try:
-        module = import_module(f"kinto_attachment.client.{name}_command")
+        module = import_module(f"kinto_attachment.client.{function}_command")
     except ModuleNotFoundError as error:
         parser.error(f'{error}; pip install "kinto-attachment[client]"')
-    getattr(module, f"add_{name}_arguments")(parser)
-    parser.set_defaults(run=getattr(module, name))
+    getattr(module, f"add_{function}_arguments")(parser)
+    parser.set_defaults(run=getattr(module, function))
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ini", required=True, metavar="FILE", help="Kinto's configuration file")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as a JSON object")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing if all is well, and no progress"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="print tracebacks and everybody's log"
+    )
 
 
 def duration(text: str) -> timedelta:
@@ -102,88 +126,86 @@ def duration(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 
 
-def run_gc(arguments: argparse.Namespace) -> int:
-    from kinto_attachment.maintenance.gc import gc
+def shard(text: str) -> Shard:
+    """A part of the work, such as 1/4."""
     from kinto_attachment.maintenance.shards import Shard
-    from kinto_attachment.options import storage
 
     try:
-        shard = Shard.parse(arguments.shard)
+        return Shard.parse(text)
     except ValueError as error:
-        print(f"--shard {error}", file=sys.stderr)
-        return ERROR
-    registry = bootstrap(arguments.ini)
-    names = [each.title for each in registry.attachment_storages]
-    if arguments.storage not in (None, *names):
-        print(f"--storage should be one of {', '.join(names)}", file=sys.stderr)
-        return ERROR
-    with Meter() as meter:
-        report = gc(
-            registry,
-            grace=arguments.grace,
-            dry_run=arguments.dry_run,
-            shard=shard,
-            storage=None if arguments.storage is None else storage(arguments.storage),
-            progress=meter.show,
-        )
-    show(report, as_json=arguments.json)
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+
+def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
+    """A command that works on the server's data: with its reports, errors and exit codes.
+
+    ``work`` returns a report, and the exit code for it.
+    """
+
+    @wraps(work)
+    def run(arguments: argparse.Namespace) -> int:
+        from kinto_attachment.maintenance import application, console
+
+        try:
+            registry = application.open_application(arguments.ini)
+            with (
+                console.logging_to_stderr(quiet=arguments.quiet, debug=arguments.debug),
+                console.Meter(quiet=arguments.quiet) as meter,
+            ):
+                report, code = work(registry, arguments, meter.show)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        # An uncaught exception would end Python with 1, which says that something was found.
+        except Exception as error:  # noqa: BLE001
+            return failed(arguments, error, application.reason(error))
+        if arguments.json or code != CLEAN or not arguments.quiet:
+            console.show(report, as_json=arguments.json)
+        return code
+
+    return run
+
+
+def failed(arguments: argparse.Namespace, error: Exception, reason: str) -> int:
+    """Say in one line why a command could not do its work; with ``--debug``, also where."""
+    if arguments.debug:
+        traceback.print_exception(error)
+    if arguments.json:
+        print(json.dumps({"errors": [reason]}))
+    print(f"kinto-attachment {arguments.command}: {reason}", file=sys.stderr)
+    return ERROR
+
+
+@on_server
+def run_gc(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.application import chosen_storage
+    from kinto_attachment.maintenance.gc import gc
+
+    storage = chosen_storage(registry, arguments.storage)
+    report = gc(
+        registry,
+        grace=arguments.grace,
+        dry_run=arguments.dry_run,
+        shard=arguments.shard,
+        storage=storage,
+        progress=progress,
+    )
     if report.errors:
-        return ERROR
-    return FOUND if arguments.dry_run and report.found else CLEAN
+        return report, ERROR
+    found = report.missing or (arguments.dry_run and report.found)
+    return report, FOUND if found else CLEAN
 
 
-def run_reindex(arguments: argparse.Namespace) -> int:
+@on_server
+def run_reindex(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
     from kinto_attachment.maintenance.reindex import reindex
 
-    with Meter() as meter:
-        report = reindex(bootstrap(arguments.ini), progress=meter.show)
-    show(report, as_json=arguments.json)
-    return FOUND if report.found else CLEAN
-
-
-def bootstrap(ini: str) -> Registry:
-    """The registry of the application that a Kinto configuration file describes."""
-    from pyramid.paster import bootstrap as bootstrap_application
-
-    # With ``command``, Kinto skips checks that only a server needs.
-    registry: Registry = bootstrap_application(ini, options={"command": "kinto-attachment"})[
-        "registry"
-    ]
-    return registry
-
-
-def show(report: Report, *, as_json: bool) -> None:
-    findings = asdict(report)
-    if as_json:
-        print(json.dumps(findings))
-        return
-    for name, value in findings.items():
-        print(f"{name}: {len(value) if isinstance(value, list) else value}")
-        for item in value[:SHOWN] if isinstance(value, list) else ():
-            print(f"  {item}")
-        if isinstance(value, list) and len(value) > SHOWN:
-            print(f"  … and {len(value) - SHOWN} more")
-
-
-class Meter:
-    """Shows progress on stderr: on a terminal in one line that changes, else in many lines."""
-
-    def __init__(self) -> None:
-        self.stream = sys.stderr
-        self.on_terminal = self.stream.isatty()
-
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self.on_terminal:
-            print("\r\033[K", end="", file=self.stream, flush=True)
-
-    def show(self, step: str, count: int) -> None:
-        if self.on_terminal:
-            print(f"\r\033[K{step}: {count:,}", end="", file=self.stream, flush=True)
-        elif count % 10_000 == 0:
-            print(f"{step}: {count:,}", file=self.stream, flush=True)
+    report = reindex(registry, progress=progress)
+    return report, FOUND if report.found else CLEAN
 
 
 if __name__ == "__main__":

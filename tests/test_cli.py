@@ -17,6 +17,7 @@ import pytest
 from pyramid.threadlocal import manager
 
 from kinto_attachment import cli
+from kinto_attachment.maintenance.console import Meter, show
 
 STRAY = "00000000-0000-4000-8000-000000000000.txt"
 
@@ -110,19 +111,6 @@ def test_the_grace_period_is_an_hour_unless_told(ini: Path, files: Path, run: Ru
     assert "unlinked: 1" in run("gc", "--ini", ini, "--dry-run", "--grace", "45m").stdout
 
 
-def test_a_failing_storage_is_an_error(ini: Path, files: Path, run: Run) -> None:
-    settings = ini.read_text().replace(
-        f"base_path = {files}",
-        "aws.bucket_name = b\nkinto.attachment.aws.access_key = k\n"
-        "kinto.attachment.aws.secret_key = s\nkinto.attachment.aws.num_retries = 1\n"
-        "kinto.attachment.aws.endpoint_url = http://127.0.0.1:9",  # Nobody listens there.
-    )
-    ini.write_text(settings)
-    done = run("gc", "--ini", ini)
-    assert done.returncode == 2
-    assert "errors: 2" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -180,10 +168,10 @@ def test_progress_is_one_line_on_a_terminal(
     primary, secondary = pty.openpty()
     with os.fdopen(secondary, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with cli.Meter() as meter:
+        with Meter() as meter:
             meter.show("files scanned", 1_000)
-            meter.show("files scanned", 12_345)
-        expected = "\r\x1b[Kfiles scanned: 1,000\r\x1b[Kfiles scanned: 12,345\r\x1b[K"
+            meter.show("files scanned", 12_345, 20_000)
+        expected = "\r\x1b[Kfiles scanned: 1,000\r\x1b[Kfiles scanned: 12,345 of 20,000\r\x1b[K"
         shown = ""
         while len(shown) < len(expected):
             shown += os.read(primary, 1000).decode()
@@ -192,16 +180,18 @@ def test_progress_is_one_line_on_a_terminal(
 
 
 def test_progress_is_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    with cli.Meter() as meter:
+    with Meter() as meter:
         meter.show("files scanned", 1_000)
-        meter.show("files scanned", 20_000)
-    assert capsys.readouterr().err == "files scanned: 20,000\n"
+        meter.show("files scanned", 20_000, 30_000)
+        meter.show("files scanned", 40_000, 30_000)  # More than when they were counted.
+    expected = "files scanned: 20,000 of 30,000\nfiles scanned: 40,000 of 40,000\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     from kinto_attachment.maintenance.gc import GcReport
 
-    cli.show(GcReport(unlinked=[f"key-{number}" for number in range(25)]), as_json=False)
+    show(GcReport(unlinked=[f"key-{number}" for number in range(25)]), as_json=False)
     shown = capsys.readouterr().out
     assert "  key-19\n  … and 5 more\n" in shown
     assert "key-20" not in shown

@@ -5,36 +5,76 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from kinto_http.cli_utils import add_parser_options
 
+from kinto_attachment.client import environment
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.outcomes import JsonReport, Report
 from kinto_attachment.client.retries import Retries
 
 EXIT_CODES = """\
-Exit code: 0 success; 1 some files failed; 2 invalid options; 130 interrupted.
+Exit code: 0 success; 1 some files failed; 2 an error, such as invalid options or no server; 130
+interrupted.
+"""
+ENVIRONMENT = """\
+Environment: KINTO_SERVER and KINTO_AUTH replace --server and --auth. Other users of the machine
+can see command lines: prefer KINTO_AUTH or --auth-file. HTTP_PROXY, HTTPS_PROXY, NO_PROXY and
+REQUESTS_CA_BUNDLE are respected.
 """
 
 DEFAULT_SERVER = "http://127.0.0.1:8888/v1"
+# Of buckets and collections, as Kinto has it.
+OBJECT_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Adds the default to the help of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        # The default of ``auth`` is a secret; those of flags are no news.
+        shown = action.nargs != 0 and action.dest != "auth" and action.default is not None
+        if shown and action.option_strings and "(default:" not in text:
+            text += " (default: %(default)s)"
+        return text
+
+
+def add_connection(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
+    """Add the options of all commands to a parser, which may be a subparser."""
+    parser.formatter_class = HelpFormatter
+    parser.description = description
+    parser.epilog = f"{EXIT_CODES}\n{ENVIRONMENT}\nExamples:\n{examples}"
+    add_parser_options(
+        parser,
+        default_server=environment.server() or DEFAULT_SERVER,
+        default_auth=environment.auth(),
+        default_retry=5,
+        include_bucket=False,
+        include_collection=False,
+    )
+    parser.add_argument(
+        "--auth-file", metavar="FILE", help="read what --auth takes from the first line of a file"
+    )
+    parser.add_argument(
+        "--ca-bundle",
+        metavar="FILE",
+        help="certificates to trust, for a server with one of a private authority",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
-    """Add the options of both commands to a parser, which may be a subparser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = description
-    parser.epilog = f"{EXIT_CODES}\nExamples:\n{examples}"
-    add_parser_options(
-        parser,
-        default_server=DEFAULT_SERVER,
-        default_bucket="default",
-        default_retry=5,
-        include_collection=False,
+    """Add the options of the commands for the files of a collection."""
+    add_connection(parser, description, examples)
+    parser.add_argument("-b", "--bucket", type=_object_id, default="default", help="Bucket name.")
+    parser.add_argument(
+        "-c", "--collection", type=_object_id, required=True, help="Collection name."
     )
-    parser.add_argument("-c", "--collection", required=True, help="Collection name.")
     parser.add_argument(
         "-j", "--jobs", type=_count, default=1, metavar="N", help="transfer N files at a time"
     )
@@ -49,9 +89,20 @@ def client_of(arguments: argparse.Namespace, stop: Stop) -> AttachmentClient:
         arguments.server,
         arguments.bucket,
         arguments.collection,
-        arguments.auth,
+        auth_of(arguments),
         retries=retries,
+        ca_bundle=arguments.ca_bundle,
     )
+
+
+def auth_of(arguments: argparse.Namespace) -> Any:
+    """The credentials: from the command line, a file, or the environment, in this order.
+
+    :raises ValueError, OSError: the file cannot be read, or has none.
+    """
+    if arguments.auth_file is not None and arguments.auth in (None, environment.auth()):
+        return environment.auth_of(arguments.auth_file)
+    return arguments.auth
 
 
 @contextlib.contextmanager
@@ -92,6 +143,15 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._report.note(record.getMessage())
+
+
+def _object_id(text: str) -> str:
+    if not OBJECT_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should have letters, digits, - and _ only, and begin with one of the first "
+            "two"
+        )
+    return text
 
 
 def _count(text: str) -> int:

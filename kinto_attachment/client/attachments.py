@@ -11,7 +11,7 @@ import kinto_http
 from kinto_http.utils import quote
 
 from kinto_attachment import names
-from kinto_attachment.client import contents, receiving
+from kinto_attachment.client import contents, environment, receiving
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ConflictError, MismatchError, NotFoundError
 from kinto_attachment.client.forms import Form, Progress
@@ -35,7 +35,8 @@ class AttachmentClient:
     ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,
     ``"Bearer token"``, or an auth object of requests. ``retries`` is how often a request is
     retried if the connection breaks or the server is busy. ``kinto`` is a kinto-http client with
-    the same session, for everything that is not about files.
+    the same session, for everything that is not about files. ``ca_bundle`` is a file with the
+    certificates to trust, for servers with one of a private authority.
 
     >>> client = AttachmentClient(server_url, "default", "docs", auth=("alice", "secret"))
     >>> attachment = client.upload("hello", io.BytesIO(b"Hello!"), filename="hello.txt")
@@ -54,10 +55,26 @@ class AttachmentClient:
         *,
         retries: int | Retries = 5,
         timeout: float = TIMEOUT,
+        ca_bundle: str | None = None,
     ) -> None:
-        policy = Retries(retries) if isinstance(retries, int) else retries
-        self.session = Session(server_url, auth, retries=policy, timeout=timeout)
+        policy = Retries.of(retries)
+        self.session = Session(
+            server_url, auth, retries=policy, timeout=timeout, ca_bundle=ca_bundle
+        )
         self.kinto = kinto_http.Client(session=self.session, bucket=bucket, collection=collection)
+
+    @classmethod
+    def from_env(cls, bucket: str, collection: str, **options: Any) -> AttachmentClient:
+        """A client of the server ``KINTO_SERVER`` with the credentials ``KINTO_AUTH``.
+
+        Without ``KINTO_AUTH``, requests are anonymous. ``options`` are those of the class.
+
+        :raises ValueError: ``KINTO_SERVER`` is not set.
+        """
+        server = environment.server()
+        if server is None:
+            raise ValueError(f"{environment.SERVER} is not set")
+        return cls(server, bucket, collection, environment.auth(), **options)
 
     def upload(
         self,

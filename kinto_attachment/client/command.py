@@ -16,7 +16,7 @@ from kinto_attachment.client.errors import ClientError
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.outcomes import Outcome, Report
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, ERROR, INTERRUPTED = 0, 1, 2, 130
 
 Job = Callable[[], Outcome]
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, make: CommandFactory) -> int:
         return INTERRUPTED
     except (ClientError, OSError, ValueError) as error:
         print(reason(error), file=sys.stderr)
-        return FAILED
+        return ERROR
     return FAILED if report.counts["failed"] else DONE
 
 

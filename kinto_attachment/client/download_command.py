@@ -27,7 +27,8 @@ Download the files of a collection's records into a folder, and keep it up to da
 
 A file with the right hash is skipped, and one with another hash is replaced. The next run only
 requests records that changed since then and those that failed, and resumes interrupted
-downloads. Compressed files are decompressed. Files of deleted records are kept.
+downloads. Compressed files are decompressed. Files of deleted records are kept. Files that
+`upload -r` sent from folders come into folders of the same names.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs -f docs/
@@ -127,15 +128,19 @@ class Download:
             content = Content.of(record)
         except ClientError as error:
             return partial(command.failure, record["id"], str(error), record["id"])
-        path = self._folder.place(record["id"], content.inside.filename)
+        path = self._folder.place(record["id"], content.inside.filename, record.get("path"))
         self._report.expect(content.stored.size)
         work = partial(self._download, record, content, path)
-        return command.job(path.name, record["id"], work)
+        return command.job(self._name(path), record["id"], work)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._folder.path).as_posix()
 
     def _download(self, record: dict[str, Any], content: Content, path: Path) -> Outcome:
         inside = content.inside
-        outcome = partial(Outcome, path.name, record=record["id"])
-        with self._report.transfer(path.name, content.stored.size) as transfer:
+        name = self._name(path)
+        outcome = partial(Outcome, name, record=record["id"])
+        with self._report.transfer(name, content.stored.size) as transfer:
             if _is_there(path, inside):
                 why = "already there"
                 return outcome(result="skipped", size=inside.size, hash=inside.hash, why=why)
@@ -144,6 +149,7 @@ class Download:
                 self._stop.check()
                 transfer.progress(done, total)
 
+            path.parent.mkdir(parents=True, exist_ok=True)
             part = self._folder.partial_file(record["id"], content.stored.hash)
             try:
                 stored = self._client.download(record, path, progress, partial_file=part)

@@ -61,18 +61,20 @@ class Folder:
             for record_id, name in sync.files.items()
         }
 
-    def place(self, record_id: str, filename: str) -> Path:
+    def place(self, record_id: str, filename: str, path: Any = None) -> Path:
         """The path for a record's file: the one of the last run, and of no other record.
 
-        It is directly in this folder, whatever the filename.
+        It is directly in this folder, whatever the filename, or in the folders below it that
+        ``path`` names, if it ends with the filename.
         """
         owner = (self._collection, record_id)
         before = self.sync.files.get(record_id)
-        if before is not None and before in islice(_candidates(filename, record_id), 3):
+        folders = local_folders(path, filename)
+        if before is not None and before in islice(_candidates(filename, record_id, folders), 3):
             return self.path / before
         name = next(
             name
-            for name in _candidates(filename, record_id)
+            for name in _candidates(filename, record_id, folders)
             if self._owners.get(_folded(name), owner) == owner
         )
         if before is not None:
@@ -112,14 +114,27 @@ def _load(path: Path, source: str) -> dict[str, Sync]:
         raise ValueError(f"{path} cannot be read; delete it to check all files again") from error
 
 
-def _candidates(filename: str, record_id: str) -> Iterator[str]:
+def _candidates(filename: str, record_id: str, folders: str) -> Iterator[str]:
     name = local_name(filename)
-    yield name
+    yield folders + name
     stem, dotted = os.path.splitext(name)
     label = record_id if len(record_id) <= MAX_ID else _short(record_id)
     for number in count():
         suffix = f"-{label}-{number}{dotted}" if number else f"-{label}{dotted}"
-        yield names.truncated(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
+        yield folders + names.truncated(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix
+
+
+def local_folders(path: Any, filename: str) -> str:
+    """The folders of a path such as ``upload -r`` writes, with a slash at the end; or nothing.
+
+    A server may send any path: what is none, or leads elsewhere, is as if there were none.
+    """
+    if not isinstance(path, str):
+        return ""
+    *folders, last = path.split("/")
+    if last != filename or any(part.strip() in ("", ".", "..") for part in folders):
+        return ""
+    return "".join(f"{local_name(part)}/" for part in folders)
 
 
 def local_name(filename: str) -> str:

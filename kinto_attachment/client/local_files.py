@@ -53,6 +53,10 @@ def _in_folder(root: Path) -> Iterator[LocalFile]:
 
 def _look(path: Path, name: str) -> LocalFile:
     try:
+        str(path).encode()
+    except UnicodeEncodeError:  # The server would have another name, and the record another id.
+        return LocalFile(path, name, problem="The name is not UTF-8: rename it")
+    try:
         return LocalFile(path, name, path.stat().st_size)
     except OSError as error:
         return LocalFile(path, name, problem=str(error.strerror))

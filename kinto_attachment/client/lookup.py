@@ -13,7 +13,7 @@ from typing import Any
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.names import printable
 
-FIELDS = "attachment,original"
+FIELDS = "attachment,original,path"
 # The attributes that may have the filename: as sent, or before client or server compressed it.
 NAMES = ("attachment.filename", "original.filename", "attachment.original.filename")
 MAX_QUERY = 2000  # Characters of a list in a URL; servers take URLs of 4,000 and more.
@@ -42,7 +42,10 @@ def by_id(client: AttachmentClient, ids: Iterable[str]) -> dict[str, Found]:
 
 
 def by_name(client: AttachmentClient, names: Iterable[str]) -> dict[str, Found]:
-    """For each filename, the record whose attachment has it; the last changed, if several."""
+    """For each filename, the record whose attachment has it; the last changed, if several.
+
+    Records of files in folders, which ``upload -r`` makes, belong to their paths only.
+    """
     by_text = {json.dumps(name, ensure_ascii=False): name for name in names}
     # Kinto splits lists at all commas, also at those in quotes.
     single = [text for text in by_text if "," in text]
@@ -53,7 +56,7 @@ def by_name(client: AttachmentClient, names: Iterable[str]) -> dict[str, Found]:
         for query in queries:
             for record in client.records(**query, _fields=FIELDS):
                 name = _value(record, field)
-                if json.dumps(name, ensure_ascii=False) in by_text:
+                if json.dumps(name, ensure_ascii=False) in by_text and not record.get("path"):
                     found.setdefault(name, record)
     return found
 

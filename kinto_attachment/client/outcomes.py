@@ -12,7 +12,7 @@ from typing import Literal
 
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 
-Result = Literal["uploaded", "downloaded", "skipped", "failed"]
+Result = Literal["uploaded", "downloaded", "deleted", "skipped", "failed"]
 
 
 @dataclass(frozen=True)

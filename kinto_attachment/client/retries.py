@@ -29,6 +29,21 @@ class Retries:
     pause: float | None = None
     sleep: Callable[[float], object] = time.sleep
 
+    @classmethod
+    def of(cls, retries: int | Retries) -> Retries:
+        """A number of retries, or the whole policy.
+
+        :raises TypeError: it is neither, such as a ``Retry`` of urllib3.
+        """
+        if isinstance(retries, Retries):
+            return retries
+        if isinstance(retries, int):
+            return cls(retries)
+        kind = f"{type(retries).__module__}.{type(retries).__qualname__}"
+        raise TypeError(
+            f"retries should be a number or a kinto_attachment.client.Retries, not {kind}"
+        )
+
     def delay(self, attempt: int, headers: Mapping[str, str] | None = None) -> float | None:
         """Seconds to wait after the ``attempt``-th failure (from 1), or None to give up.
 

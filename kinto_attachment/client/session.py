@@ -16,9 +16,10 @@ from kinto_http.constants import USER_AGENT
 from kinto_http.exceptions import BackoffException, KintoException
 from kinto_http.session import Session as KintoSession
 from kinto_http.utils import urljoin as endpoint_url
-from requests.exceptions import ChunkedEncodingError, SSLError
+from requests.exceptions import ChunkedEncodingError, ProxyError, SSLError
 
 from kinto_attachment.client.errors import ClientError, UnavailableError, refusal
+from kinto_attachment.client.proxies import proxy_of
 from kinto_attachment.client.retries import RETRIED_STATUSES, Retries
 
 logger = logging.getLogger("kinto_attachment.client")
@@ -43,7 +44,8 @@ class Session(KintoSession):  # type: ignore[misc]
 
     In addition to kinto-http's session, it retries after broken connections, with growing pauses;
     it waits for ``Backoff`` instead of raising an error; it retries uploads from their start; and
-    it can stream responses. Errors are those of :mod:`kinto_attachment.client.errors`.
+    it can stream responses. ``ca_bundle`` is a file of certificates to trust. Errors are those of
+    :mod:`kinto_attachment.client.errors`.
     """
 
     def __init__(
@@ -54,15 +56,19 @@ class Session(KintoSession):  # type: ignore[misc]
         retries: Retries | None = None,
         timeout: float = TIMEOUT,
         headers: Mapping[str, str] | None = None,
+        ca_bundle: str | None = None,
     ) -> None:
         # kinto-http's client converts all forms of ``auth``.
         known = kinto_http.Client(server_url=server_url, auth=auth).session.auth
         super().__init__(server_url, auth=known, timeout=timeout, headers=dict(headers or {}))
         self.retries = retries or Retries()
+        self.ca_bundle = ca_bundle
         self._threads = threading.local()  # Threads must not share sessions of requests.
 
     def request(self, method: str, endpoint: str, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Send a request with JSON; returns the response's JSON and headers."""
+
+        kwargs.setdefault("verify", self.ca_bundle)
 
         def attempt() -> tuple[Any, Any]:
             answer: tuple[Any, Any] = super(Session, self).request(
@@ -132,6 +138,7 @@ class Session(KintoSession):  # type: ignore[misc]
             auth=_no_credentials if offsite else self.auth,
             timeout=self.timeout,
             allow_redirects=offsite,
+            verify=self.ca_bundle,  # None: the bundle of the environment, or of requests.
             stream=stream,
         )
         if re.fullmatch(r"[0-9]{1,5}", pause := response.headers.get("Backoff", "")):
@@ -174,9 +181,10 @@ class Session(KintoSession):  # type: ignore[misc]
         # An invalid certificate stays invalid.
         again = isinstance(error, CONNECTION_ERRORS) and not isinstance(error, SSLError)
         delay = self.retries.delay(number) if again and repeatable else None
-        return UnavailableError(
-            f"{self.server_url}: {_innermost_reason(error)}", attempts=number
-        ), delay
+        where = str(self.server_url)
+        if isinstance(error, ProxyError):
+            where += f", by the proxy {proxy_of(where)}"
+        return UnavailableError(f"{where}: {_innermost_reason(error)}", attempts=number), delay
 
     def pause(self, seconds: float, why: str) -> None:
         """Wait before a retry."""

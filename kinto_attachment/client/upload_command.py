@@ -178,7 +178,7 @@ class Upload:
         name = lookup.sent_name(file.name)
         mimetype = self._arguments.mimetype or names.mimetype(name, None, {})
         with contextlib.ExitStack() as stack:
-            data: dict[str, Any] = {}
+            data: dict[str, Any] = {"path": file.name} if file.nested else {}
             if self._arguments.gzip:
                 original = Original(name, source.sha256, mimetype, source.size)
                 data["original"] = asdict(original)

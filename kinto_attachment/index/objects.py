@@ -90,6 +90,9 @@ class Objects:
         )
         return found
 
+    def count(self, parent_id: str) -> int:
+        return self._backend.count_all(resource_name=self._resource_name, parent_id=parent_id)
+
 
 def random_timestamp() -> int:
     """A random timestamp, so that concurrent transactions do not conflict.

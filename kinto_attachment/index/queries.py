@@ -56,6 +56,10 @@ class LinkQueries:
         rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
         return [link for link in map(Link.load, rows) if link.key == key]
 
+    def count(self) -> int:
+        """How many links there are, of any record and in any state."""
+        return self._rows.count(ANY)
+
     def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
         """All links of records whose URI starts with ``prefix``, a page at a time.
 

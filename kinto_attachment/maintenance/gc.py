@@ -29,6 +29,7 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.application import reason
 from kinto_attachment.maintenance.key_layout import key_layout
 from kinto_attachment.maintenance.listing import Listing
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
@@ -139,18 +140,24 @@ class _Collector:
                 return
             for entry in entries:
                 done.add(entry.id)
-                if self.shard.has(entry.id):
+                if self.shard.has(entry.id) and self.delete_files_of(entry):
                     self.report.finished += entry.keys
-                    self.delete_files_of(entry)
                     self.progress("deletions finished", len(self.report.finished))
 
-    def delete_files_of(self, entry: Garbage) -> None:
+    def delete_files_of(self, entry: Garbage) -> bool:
+        """Delete what an entry of the outbox names; False if that failed, which is reported.
+
+        The entry is then still there, for the next run.
+        """
         if self.dry_run:
-            return
+            return True
         try:
             delete_garbage(self.registry, entry)
         except StorageError as error:
-            self.failed(", ".join(entry.keys[:3]), error)
+            more = f" and {len(entry.keys) - 3:,} more" if len(entry.keys) > 3 else ""
+            self.failed(f"not deleted: {', '.join(entry.keys[:3])}{more}", error)
+            return False
+        return True
 
     def release_reservations(self) -> None:
         """Release reservations of keys by requests that died."""
@@ -165,10 +172,14 @@ class _Collector:
             return
         for remains in files.list_unfinished():
             if remains.modified < self.before and self.shard.has(remains.id):
+                try:
+                    if not self.dry_run:
+                        files.discard_unfinished(remains)
+                except StorageError as error:
+                    self.failed(f"not deleted: remains of {remains.key}", error)
+                    continue
                 self.report.unfinished.append(remains.key)
                 self.report.freed += remains.size
-                if not self.dry_run:
-                    files.discard_unfinished(remains)
                 self.progress("remains removed", len(self.report.unfinished))
 
     def check_links(self) -> None:
@@ -270,22 +281,25 @@ class _Collector:
     def remove(self, storage: str, files: list[FileStat]) -> None:
         """Delete files that seem to have no link, after checking that with a lock."""
         unlinked = {file.key for file in files}
+        entries: list[Garbage] = []
         with transaction.manager:
             if self.dry_run:
                 unlinked = self.links.without_links(list(unlinked))
             else:
                 entries, unlinked = self.links.move_orphans_to_outbox(unlinked, storage)
+        for entry in entries:
+            if not self.delete_files_of(entry):
+                unlinked -= set(entry.keys)
         self.report.unlinked += sorted(unlinked)
         self.report.freed += sum(file.size for file in files if file.key in unlinked)
-        if not self.dry_run:
-            for entry in entries:
-                self.delete_files_of(entry)
 
     def listed(self, storage: str) -> Iterator[FileStat]:
+        with transaction.manager:
+            total = self.links.count() // self.shard.count
         for file in self.listings[storage]:
             self.report.scanned += 1
             if self.report.scanned % 1000 == 0:
-                self.progress("files scanned", self.report.scanned)
+                self.progress("files scanned", self.report.scanned, total)
             yield file
 
     def find_missing(self) -> None:
@@ -329,8 +343,8 @@ class _Collector:
         self.report.errors.append(message)
 
     def failed(self, what: str, error: Exception) -> None:
-        logger.error("gc: %s: %s", what, error, exc_info=error)
-        self.report.errors.append(f"{what}: {error}")
+        logger.error("gc: %s: %s", what, reason(error), exc_info=error)
+        self.report.errors.append(f"{what}: {reason(error)}")
 
 
 def _name_of(step: Callable[[], None]) -> str:

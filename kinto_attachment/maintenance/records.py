@@ -16,6 +16,7 @@ from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.metadata import FIELD
 
 RECORDS_AT_ONCE = 200
+HAS_ATTACHMENT = (Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPARISON.NOT))
 
 
 def collections(registry: Registry) -> Iterator[str]:
@@ -37,8 +38,7 @@ def with_attachment(
 
     ``more`` are further filters.
     """
-    filters = [Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPARISON.NOT), *more]
-    records = _all(registry, "record", collection, filters=filters)
+    records = _all(registry, "record", collection, filters=[*HAS_ATTACHMENT, *more])
     while True:
         with transaction.manager:
             page = list(islice(records, RECORDS_AT_ONCE))
@@ -63,6 +63,15 @@ def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | N
             )
             found |= {f"{collection}/records/{row['id']}": row for row in rows}
     return found
+
+
+def count_with_attachment(registry: Registry) -> int:
+    """How many records of all collections have an attachment."""
+    with transaction.manager:
+        count: int = registry.storage.count_all(
+            resource_name="record", parent_id="/buckets/*", filters=[*HAS_ATTACHMENT]
+        )
+    return count
 
 
 def _all(

@@ -37,12 +37,13 @@ def reindex(registry: Registry, *, progress: Progress = no_progress) -> ReindexR
     Then complete the links that earlier releases wrote.
     """
     report = ReindexReport()
+    total = records.count_with_attachment(registry)
     for collection in records.collections(registry):
         for page in records.with_attachment(registry, collection):
             with transaction.manager:
                 for record in page:
                     _relink(registry, f"{collection}/records/{record['id']}", record, report)
-            progress("records checked", report.records)
+            progress("records checked", report.records, total)
     report.completed = complete(registry, partial(progress, "links completed"))
     return report
 

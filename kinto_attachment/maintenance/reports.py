@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-
-Progress = Callable[[str, int], None]
-"""Called during the work with the name of a step, and how many items it has processed."""
+from typing import Protocol
 
 
-def no_progress(step: str, count: int) -> None:
+class Progress(Protocol):
+    """Called during the work."""
+
+    def __call__(self, step: str, count: int, total: int | None = None, /) -> None:
+        """The name of a step, how many items it has processed, and of about how many."""
+        ...
+
+
+def no_progress(step: str, count: int, total: int | None = None) -> None:
     """For callers that do not show the progress."""
 
 

@@ -306,7 +306,7 @@ def test_a_timestamp_alone_will_do_as_last_sync(
     }
     (out / ".last_sync").write_text("{]")
     done = local_download.call("-f", out)
-    assert done.code == 1
+    assert done.code == 2
     assert ".last_sync cannot be read" in done.err
 
 
@@ -420,7 +420,7 @@ def test_nobody_is_told_what_he_may_not_read(
     put(client, "r", b"x", "f.txt")
     script = Script.of("download.py", embedded, "c", tmp_path / "tmp", bucket=bucket)
     done = script.call("--auth", "bob:secret", "-f", tmp_path / "out")
-    assert done.code == 1
+    assert done.code == 2
     assert "403" in done.err
 
 
@@ -520,3 +520,60 @@ def test_ctrl_c_in_a_terminal(
     assert done.code == 130
     assert "Traceback" not in done.out
     assert list(out.glob("*.bin")) == []
+
+
+def test_what_was_sent_from_folders_comes_into_folders(
+    embedded: live.Server, collection: str, local: AttachmentClient, tmp_path: Path
+) -> None:
+    paths = ["x.txt", "a/x.txt", "a/b/x.txt", "c/é.txt"]
+    for path in paths:
+        (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / path).write_text(path)
+    up = Script.of("upload.py", embedded, collection, tmp_path / "tmp")
+    down = Script.of("download.py", embedded, collection, tmp_path / "tmp")
+    assert up.call("-r", "--gzip", tmp_path / "in").code == 0
+    assert down.call("-f", tmp_path / "out").code == 0
+    arrived = {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_text()
+        for path in (tmp_path / "out").rglob("*.txt")
+    }
+    assert arrived == {path: path for path in paths}
+    assert up.call("-r", "--json", tmp_path / "in").summary["skipped"] == 4
+    again = down.call("--json", "-f", tmp_path / "out", "--since", 0)
+    assert again.summary["skipped"] == 4
+    # A file of the same name that is in no folder has a record of its own.
+    (tmp_path / "é.txt").write_text("another")
+    assert up.call("--json", tmp_path / "é.txt").summary["uploaded"] == 1
+    assert len(list(local.records())) == 5
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../f.txt", "/f.txt", "a/../../f.txt", "a//f.txt", "a/./f.txt", "a/g.txt", 5, "a/f.txt/"],
+)
+def test_a_path_that_is_none_leads_nowhere(tmp_path: Path, path: object) -> None:
+    record = {"id": "r", "attachment": attachment_of(b"content"), "path": path}
+
+    def answer(request: Request) -> Answer:
+        is_file = request.path.endswith("/attachment")
+        return Answer(200, b"content") if is_file else listing([record])
+
+    with stub(answer) as server:
+        script = Script("download.py", server.url, "b", "c", tmp_path)
+        assert script.call("-f", tmp_path / "out" / "in").code == 0
+    found = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert found == {"f.txt", ".last_sync"}
+    assert (tmp_path / "out" / "in" / "f.txt").read_bytes() == b"content"
+
+
+def test_folders_are_not_hidden(tmp_path: Path) -> None:
+    record = {"id": "r", "attachment": attachment_of(b"content"), "path": ".ssh/\x1b[31m/f.txt"}
+
+    def answer(request: Request) -> Answer:
+        is_file = request.path.endswith("/attachment")
+        return Answer(200, b"content") if is_file else listing([record])
+
+    with stub(answer) as server:
+        script = Script("download.py", server.url, "b", "c", tmp_path)
+        assert script.call("-f", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "_.ssh" / "[31m" / "f.txt").read_bytes() == b"content"

@@ -13,7 +13,6 @@ import pytest
 
 import kinto_attachment
 from kinto_attachment import cli, client
-from kinto_attachment.client import download_command, upload_command
 from kinto_attachment.options import OPTIONS
 from tests.support import ROOT, documents
 from tests.support.backends import ON_MEMORY, Build
@@ -51,8 +50,8 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     subparsers: Any = argparse.ArgumentParser().add_subparsers()
     cli.add_gc(subparsers)
     cli.add_reindex(subparsers)
-    upload_command.add_upload_arguments(subparsers.add_parser("upload"))
-    download_command.add_download_arguments(subparsers.add_parser("download"))
+    for name in cli.CLIENT_COMMANDS:
+        cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()
 
 

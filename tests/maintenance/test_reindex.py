@@ -105,9 +105,9 @@ def test_more_records_than_a_page_are_read(app: Any) -> None:
     attachment = attachment_of(app)
     for number in range(450):
         write_behind(app, f"{COLLECTION}/records/r{number}", {"attachment": attachment})
-    told: list[int] = []
-    report = reindex(app.app.registry, progress=lambda step, count: told.append(count))
+    told: list[tuple[int, int]] = []
+    report = reindex(app.app.registry, progress=lambda _, *counts: told.append(counts))
     assert (report.records, report.linked) == (451, 450)
-    assert told[-1] == 451
+    assert told[-1] == (451, 451)
     app.delete(COLLECTION, headers=ALICE)
     assert not stored_files(app)

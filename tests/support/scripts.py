@@ -16,13 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kinto_attachment.client import download_command, upload_command
+from kinto_attachment.client import (
+    create_account_command,
+    delete_command,
+    download_command,
+    upload_command,
+)
 from tests.support import ROOT, live
 from tests.support.faults import HOST, FaultProxy
 
 AUTH = ("alice", "secret")
 TIMEOUT = 120  # Seconds.
-MAINS = {"upload.py": upload_command.main, "download.py": download_command.main}
+MAINS = {
+    "upload.py": upload_command.main,
+    "download.py": download_command.main,
+    "delete.py": delete_command.main,
+    "create_account.py": create_account_command.main,
+}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,8 +28,10 @@ class Stub:
 
 
 @contextlib.contextmanager
-def stub(answer: Callable[[Request], Answer]) -> Iterator[Stub]:
-    """A server whose answers are made by a function."""
+def stub(
+    answer: Callable[[Request], Answer], context: ssl.SSLContext | None = None
+) -> Iterator[Stub]:
+    """A server whose answers are made by a function; with a ``context``, of HTTPS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,6 +59,8 @@ def stub(answer: Callable[[Request], Answer]) -> Iterator[Stub]:
             pass  # Clients that close early are part of the plan.
 
     with Server((HOST, 0), Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         found = Stub(f"http://{HOST}:{server.server_address[1]}/v1")
         thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

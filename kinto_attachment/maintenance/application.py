@@ -1,0 +1,116 @@
+"""Kinto's application for a command: opened from its configuration file, and checked."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from uuid import uuid4
+
+import transaction
+from kinto.core.storage.exceptions import BackendError
+
+from kinto_attachment.errors import AttachmentError, StorageError, cause
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.storage.storages import Storage
+
+NOT_INCLUDED = "{ini}: kinto_attachment is not in kinto.includes"
+NOT_MIGRATED = "The database has no tables of Kinto: run kinto migrate --ini {ini}"
+OLDER = "The tables of the database are of an earlier Kinto: run kinto migrate --ini {ini}"
+
+
+class CommandError(Exception):
+    """A command cannot do its work; the message is one line for the operator."""
+
+
+def open_application(ini: str) -> Registry:
+    """The registry of the application that a Kinto configuration file describes.
+
+    :raises CommandError: the file cannot be used, or the database cannot.
+    """
+    registry = _bootstrap(ini)
+    if not hasattr(registry, "attachment_storages"):
+        raise CommandError(NOT_INCLUDED.format(ini=ini))
+    _check_database(registry, ini)
+    return registry
+
+
+def chosen_storage(registry: Registry, title: str | None) -> str | None:
+    """The name in the index of the only storage to look at; None for all.
+
+    :raises CommandError: there is none of this title, or none of those to look at answers: a
+        command would else fail once for each file.
+    """
+    storages = {storage.title: storage for storage in registry.attachment_storages}
+    if title is None:
+        _check(storages.values())
+        return None
+    if title not in storages:
+        raise CommandError(f"--storage should be one of {', '.join(storages)}")
+    _check([storages[title]])
+    return storages[title].name
+
+
+def _check(storages: Iterable[Storage]) -> None:
+    failed: CommandError | None = None
+    for storage in storages:
+        try:
+            storage.files.exists(f"{uuid4()}")
+        except StorageError as error:
+            failed = CommandError(f"The storage {storage.title!r}: {error.reason}")
+            failed.__cause__ = error
+        else:
+            return  # What the others lack is reported, and the work goes on.
+    if failed is not None:
+        raise failed
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, CommandError):
+        return str(error)
+    if isinstance(error, AttachmentError) and not isinstance(error, StorageError):
+        return first_line(error)
+    return cause(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's name if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(": ") if lines else type(error).__name__
+
+
+def _bootstrap(ini: str) -> Registry:
+    # Slow to import.
+    from pyramid.paster import bootstrap
+
+    path = ini.partition("#")[0]
+    if not Path(path).is_file():
+        raise CommandError(f"{path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of servers: that HTTPS is not enabled, and the like.
+            # With ``command``, Kinto skips checks that only a server needs.
+            found = bootstrap(ini, options={"command": "kinto-attachment"})
+    # Kinto, Pyramid and the plugins raise any kind of error for a setting that they do not like.
+    except Exception as error:
+        raise CommandError(f"{path}: {first_line(error)}") from error
+    registry: Registry = found["registry"]
+    return registry
+
+
+def _check_database(registry: Registry, ini: str) -> None:
+    storage = registry.storage
+    # Only backends with tables have versions of them.
+    installed = getattr(storage, "get_installed_version", None)
+    try:
+        with transaction.manager:
+            if installed is None:
+                storage.list_all(resource_name="bucket", parent_id="", limit=1)
+                return
+            version = installed()
+    except BackendError as error:
+        raise CommandError(f"The database: {reason(error)}") from error
+    if version is None:
+        raise CommandError(NOT_MIGRATED.format(ini=ini))
+    if version < getattr(storage, "schema_version", 0):
+        raise CommandError(OLDER.format(ini=ini))

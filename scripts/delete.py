@@ -1,0 +1,13 @@
+#!/usr/bin/env python3
+"""Delete the files of Kinto records: ``kinto-attachment delete``."""
+
+import sys
+import warnings
+
+# Pyramid imports it, which users of the script can do nothing about.
+warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+
+from kinto_attachment.client.delete_command import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())
