@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8888
 STORAGE ?= local
+# The folder of a build of kinto-admin, for "make serve".
+ADMIN ?=
 # More arguments for pytest: make tests ARGS="tests/names -x", or ARGS=--last-failed
 ARGS ?=
 # The lowest coverage that "make tests-all" takes, in per cent.
@@ -33,8 +35,8 @@ help: ## List the targets
 
 dev: $(VENV)/.dev node_modules/.installed ## Install everything for development into .venv
 
-serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888 (PORT=, STORAGE=local)
-	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE)
+serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888 (PORT=, STORAGE=local, ADMIN=)
+	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE) $(if $(ADMIN),--admin $(ADMIN))
 
 s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to try things out
 	@echo 'An S3 server is running. Ctrl-C stops it. Settings for Kinto:'

@@ -22,6 +22,8 @@ WELCOME = """
   Kinto with attachments is running on {url}
   Files are {files}. Records are in memory. Ctrl-C stops it.
 
+  In a browser: {link}
+
   Attach a file from another terminal:
 
     curl -u alice:secret -F attachment=@{example} {record}/attachment
@@ -30,23 +32,36 @@ WELCOME = """
 
     curl -u alice:secret {record}
     curl -u alice:secret -L {record}/attachment
+
+  A browser can open the location in the answer, too.
 """
+INCLUDES = "kinto.plugins.default_bucket kinto.plugins.admin kinto_attachment"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
     parser.add_argument("--port", type=int, default=8888)
     parser.add_argument("--storage", choices=STORAGES, default="local")
+    parser.add_argument("--admin", type=Path, help="the folder of a build of kinto-admin")
     options = parser.parse_args()
     check_port(options.port)
     with storage(options.storage) as (files, environ):
         url = f"http://127.0.0.1:{options.port}/v1"
         record = f"{url}/buckets/default/collections/docs/records/first"
         example = ROOT / "README.rst"
-        print(WELCOME.format(url=url, files=files, record=record, example=example), flush=True)
+        link = f"{url}/admin/" if options.admin else f"{url}/"
+        shown = {"url": url, "link": link, "files": files, "record": record, "example": example}
+        print(WELCOME.format(**shown), flush=True)
         # The locations of files start with this address.
         name = {"KINTO_HTTP_HOST": f"127.0.0.1:{options.port}"}
-        return run(options.port, {**name, **environ})
+        return run(options.port, {**name, **admin(options.admin), **environ})
+
+
+def admin(build: Path | None) -> dict[str, str]:
+    """The environment variables with which Kinto serves a build of kinto-admin."""
+    if build is None:
+        return {}
+    return {"KINTO_INCLUDES": INCLUDES, "KINTO_ADMIN_ASSETS_PATH": str(build.resolve())}
 
 
 def check_port(port: int) -> None:

@@ -244,6 +244,17 @@ def test_version(run: Run) -> None:
     assert done.out.strip()[0].isdigit()
 
 
+def test_the_metrics_of_a_running_server_are_left_alone(site: Site) -> None:
+    counts = site.folder / "counter_1.db"
+    counts.write_bytes(b"counts")
+    ini = site.configure(includes="kinto.plugins.prometheus kinto_attachment")
+    command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--quiet", "--ini", str(ini)]
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(site.folder)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert counts.exists()
+
+
 @pytest.mark.postgresql
 def test_a_missing_file_is_something_found(
     run: Run, postgresql: PostgreSQL, tmp_path: Path

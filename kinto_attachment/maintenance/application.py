@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from uuid import uuid4
@@ -86,6 +87,8 @@ def _bootstrap(ini: str) -> Registry:
     path = ini.partition("#")[0]
     if not Path(path).is_file():
         raise CommandError(f"{path}: there is no such file")
+    # The plugin for Prometheus empties this folder, which may be that of a running server.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of servers: that HTTPS is not enabled, and the like.

@@ -71,10 +71,24 @@ def run(test: doctest.DocTest) -> None:
 
 def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     (tmp_path / "report.csv").write_text("a;b\n")
-    commands = [text for text in code_blocks("docs/client.rst", "shell") if "--server" in text]
-    assert len(commands) == 2
+    server = "http://127.0.0.1:8888/v1"
+    commands = [text for text in code_blocks("docs/client.rst", "shell") if server in text]
+    commands = [text for text in commands if "kinto-attachment" in text]
+    assert len(commands) == 4
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for text in commands:
-        here = text.replace("http://127.0.0.1:8888/v1", embedded.url)
+        here = text.replace(server, embedded.url)
         subprocess.run(["sh", "-c", here], cwd=tmp_path, env=environ, check=True)
     assert (tmp_path / "docs" / "report.csv").read_text() == "a;b\n"
+
+
+def test_a_client_from_the_environment(
+    embedded: live.Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = [text for text in code_blocks("docs/client.rst", "python") if "from_env" in text]
+    monkeypatch.setenv("KINTO_SERVER", embedded.url)
+    monkeypatch.setenv("KINTO_AUTH", ":".join(AUTH))
+    client = AttachmentClient.from_env("default", "docs")
+    client.upload("from-env", io.BytesIO(b"content"), filename="env.txt")
+    exec(compile(code, "docs/client.rst", "exec"), {})
+    assert "from-env env.txt" in capsys.readouterr().err

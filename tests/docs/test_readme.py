@@ -202,7 +202,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     },
 }
 # Not for a shell that runs tests; see test_documents.py and client/test_examples.py.
-ELSEWHERE = ("make ", "pip install", "kinto-attachment upload", "kinto-attachment download")
+ELSEWHERE = ("make ", "pip install", "kinto-attachment ", "export KINTO_SERVER=", "KINTO_AUTH=")
 
 
 @pytest.mark.curl
@@ -269,6 +269,54 @@ def test_the_event_example_works(session: Session) -> None:
     )
 
 
+def test_a_browser_opens_what_is_printed(session: Session) -> None:
+    (link,) = re.findall(r"In a browser: (\S+)", session.log.read_text())
+    page = requests.get(link, headers={"Accept": "text/html"}, timeout=10, allow_redirects=False)
+    assert page.status_code == 200
+    url = f"http://{session.address}/v1/buckets/default/collections/docs/records/seen/attachment"
+    files = {"attachment": ("hello.txt", HELLO)}
+    answer = requests.post(url, files=files, auth=AUTH, timeout=10)
+    assert "In a browser" in session.log.read_text()
+    # A link or a picture in a page has no credentials.
+    assert requests.get(answer.json()["location"], timeout=10).content == HELLO
+
+
+def test_kinto_admin_gets_what_it_asks_for(session: Session) -> None:
+    server = f"http://{session.address}/v1"
+    origin = {"Origin": "http://localhost:3000"}
+    capabilities = requests.get(f"{server}/", headers=origin, timeout=10).json()["capabilities"]
+    assert {"attachments", "permissions_endpoint"} <= set(capabilities)
+    asked = {"Access-Control-Request-Method": "GET"}
+    asked["Access-Control-Request-Headers"] = "authorization,content-type"
+    url = f"{server}/permissions"
+    assert requests.options(url, headers={**origin, **asked}, timeout=10).status_code == 200
+    wanted = {"exclude_resource_name": "record,group"}
+    answer = requests.get(url, params=wanted, headers=origin, auth=AUTH, timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] in ("*", origin["Origin"])
+
+
+@pytest.mark.curl
+def test_a_collection_says_that_it_has_files(session: Session) -> None:
+    url = f"http://{session.address}/v1/buckets/default/collections/docs"
+    requests.put(url, json={}, auth=AUTH, timeout=10).raise_for_status()
+    (command,) = [c for c in code_blocks("docs/admin.rst", "shell") if c.startswith("curl")]
+    answer = json.loads(session.run("bash", "-c", session.pasted(command)))
+    assert answer["data"]["attachment"] == {"enabled": True, "required": False}
+
+
+def test_make_serve_serves_a_build_of_kinto_admin(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<p>The built page.</p>")
+    (tmp_path / "VERSION").write_text("1.0")
+    port = _free_port()
+    environ = {**os.environ, "KINTO_ATTACHMENT_BASE_PATH": str(tmp_path / "stored")}
+    command = [sys.executable, "-m", "config.serve", "--port", str(port), "--admin", str(tmp_path)]
+    log = tmp_path / "log"
+    with running(command, f"http://{HOST}:{port}/v1/", log, cwd=ROOT, env=environ):
+        (link,) = re.findall(r"In a browser: (\S+)", log.read_text())
+        assert requests.get(link, timeout=10).text == "<p>The built page.</p>"
+
+
 @pytest.fixture
 def kinto_ini(tmp_path: Path) -> Path:
     """A configuration under the name that the documents give it."""
@@ -278,18 +326,23 @@ def kinto_ini(tmp_path: Path) -> Path:
 
 
 def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
-    (command,) = [c for c in code_blocks(PRODUCTION, "shell") if c.startswith("gunicorn")]
+    (command,) = [c for c in code_blocks(PRODUCTION, "shell") if c.startswith("KINTO_INI=")]
     address = f"{HOST}:{_free_port()}"
     url = f"http://{address}/v1/__heartbeat__"
-    shell = ["bash", "-c", f"exec {BIN}/{command.replace('127.0.0.1:8000', address)}"]
-    with running(shell, url, kinto_ini.with_name("log"), cwd=kinto_ini.parent):
+    command = command.replace("127.0.0.1:8000", address)
+    shell = ["bash", "-c", command.replace(" gunicorn", f" exec {BIN}/gunicorn", 1)]
+    log = kinto_ini.with_name("log")
+    with running(shell, url, log, cwd=kinto_ini.parent):
         assert requests.get(url, timeout=10).json()["attachments"] is True
+        text = log.read_text()
+    assert re.search(r"GET .*/v1/__heartbeat__", text), "the logging of the file"
+    assert "Could not find config file" not in text
 
 
 def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
     text = (ROOT / PRODUCTION).read_text()
-    commands = re.findall(r"kinto-attachment \w+ --ini kinto\.ini", text)
-    assert len(commands) == 2
+    commands = set(re.findall(r"kinto-attachment \w+(?: --\S+)* --ini kinto\.ini", text))
+    assert len(commands) == 3
     for command in commands:
         shell = ["bash", "-c", f"exec {BIN}/{command}"]
         subprocess.run(shell, cwd=kinto_ini.parent, check=True, timeout=START_TIMEOUT)
