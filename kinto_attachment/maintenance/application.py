@@ -97,6 +97,7 @@ def _bootstrap(ini: str) -> Registry:
     # Kinto, Pyramid and the plugins raise any kind of error for a setting that they do not like.
     except Exception as error:
         raise CommandError(f"{path}: {first_line(error)}") from error
+    found["closer"]()  # Ends the request that Pyramid has made, which a command does not need.
     registry: Registry = found["registry"]
     return registry
 
