@@ -23,7 +23,6 @@ from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.http import ranges
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.names import clean_filename, content_disposition, public_url
-from kinto_attachment.options import DownloadMode
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import (
     CHUNK_SIZE,
