@@ -608,13 +608,13 @@ class CopiesToHostileKeys(LetsHostileKeysThrough):
 # Listing, copying, cleaning up.
 
 
-@breaks("test_a_listing_is_complete")
+@breaks("test_thousands_are_deleted_at_once")
 class ListsOnePage(MemoryStorage):
     def list(self, prefix: str = "") -> Iterator[FileStat]:
         return itertools.islice(super().list(prefix), 1000)
 
 
-@breaks("test_a_listing_is_complete")
+@breaks("test_thousands_are_deleted_at_once")
 class ListsTheLastOfAPageTwice(MemoryStorage):
     def list(self, prefix: str = "") -> Iterator[FileStat]:
         for number, found in enumerate(super().list(prefix), start=1):

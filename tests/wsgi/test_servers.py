@@ -273,7 +273,7 @@ def test_a_connection_stays_usable_after_errors(connection: Connection, files: F
     for method, target, lines, user, body, status in (
         ("PUT", path, [], None, bytes(MIB // 16), 401),
         ("PUT", path, [], BOB, bytes(MIB), 403),
-        ("POST", path, ["Content-Type: text/plain"], ALICE, bytes(MIB), 400),
+        ("POST", path, ["Content-Type: text/plain"], ALICE, bytes(MIB), 415),
         ("POST", path, [form_type], ALICE, b"x" * MIB, 400),
         ("PUT", path, ['If-Match: "1"'], ALICE, bytes(MIB), 412),
         ("PUT", f"{RECORD}/attachment", [], ALICE, bytes(MIB), 400),
