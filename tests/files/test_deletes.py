@@ -402,11 +402,20 @@ class TestKeptBefore:
         kept = key_of(attach(keeping).json)
         delete_record(keeping)
         app = build()
-        put(app, RECORD)
+        batch(app, request("PUT", RECORD), request("PATCH", RECORD, body={"data": {"n": 1}}))
         assert stored_files(app) == {kept}
 
 
 class TestBatch:
+    @ON_DATABASES
+    def test_keeps_what_it_uploads_and_deletes(self, build: Build) -> None:
+        app = build(keep_old_files="true", extensions="any")
+        put(app, RECORD)
+        upload = request("PUT", f"{URL}?filename=a.json", body={"a": 1})
+        answers = batch(app, upload, request("DELETE", URL))
+        assert [answer["status"] for answer in answers] == [200, 204]
+        assert {state for _, _, state in stored_links(app)} == {"kept"}
+
     def test_deletes_an_attachment(self, app: Any) -> None:
         attach(app)
         answers = batch(app, request("DELETE", URL))

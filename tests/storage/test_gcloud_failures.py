@@ -10,6 +10,7 @@ from itertools import product
 import pytest
 
 from kinto_attachment.errors import FileNotFound, KeyTaken, StorageFull, StorageUnavailable
+from kinto_attachment.storage import gcloud_bucket
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from tests.support.faults import Answer, FaultProxy, answering
@@ -53,6 +54,16 @@ def test_a_server_that_refuses_is_given_up(
     proxy.refuse()
     with google_storage(gcs, "bucket", last_try=0.5) as storage, unavailable():
         calls(storage)[method]()
+
+
+def test_a_slow_answer_is_waited_for(
+    storage: GoogleStorage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only calls that clean up are given up sooner."""
+    monkeypatch.setattr(gcloud_bucket, "CLEANUP_TIMEOUT", 0.05)
+    storage.write("a", Source(b"x"), BINARY)
+    proxy.slow(4_000)
+    assert storage.stat("a").size == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
