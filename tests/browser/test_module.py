@@ -98,7 +98,7 @@ class TestEachWay:
     ) -> None:
         record = f"{RECORD}/lost-{'xhr' if '=>' in progress else 'fetch'}"
         url = f"{proxy.url}/v1{record}/attachment"
-        assert fetch(ready, url, method="POST", headers=ALICE)["status"] == 400  # The preflight.
+        assert fetch(ready, url, method="POST", headers=ALICE)["status"] == 415  # The preflight.
         proxy.cut(received=0, once=True)
         made = ready.evaluate(
             f"""

@@ -124,6 +124,43 @@ class TestUpload:
         assert second["lastModified"] > first["lastModified"]
         assert content(server) == b"new"
 
+    def test_of_a_collection(self, server: live.Server) -> None:
+        result = javascript(
+            server.url,
+            """
+            const options = { collection, data: { title: "A" } };
+            const made = await client.upload(file, options);
+            await client.upload(file, options);
+            return made;
+            """,
+        )
+        records = {f"{COLLECTION}/records/{each['id']}": each for each in stored(server)}
+        assert len(records) == 2
+        made = records[result["record"]]
+        assert made["title"] == "A"
+        assert result == {
+            "record": result["record"],
+            "attachment": made["attachment"],
+            "lastModified": made["last_modified"],
+            "created": True,
+        }
+        assert content(server, result["record"]) == CONTENT
+
+    def test_of_a_default_bucket(self, server: live.Server) -> None:
+        """Its real name is told, whichever way the record was made."""
+        uris = javascript(
+            server.url,
+            """
+            const collection = "/buckets/default/collections/c";
+            const made = await client.upload(file, { collection });
+            const again = await client.upload(file, { record: `${collection}/records/r` });
+            return [made.record, again.record];
+            """,
+        )
+        for uri in uris:
+            assert "/default/" not in uri
+            assert content(server, uri) == CONTENT
+
     def test_names(self, server: live.Server) -> None:
         names = ["тест 日本.txt", "a'b&c=d+e.txt", 'say "hi".txt', "100%.txt", "🎉.txt"]
         code = f"""
@@ -383,23 +420,6 @@ class TestRetries:
         )
         assert (error["name"], error["status"]) == ("AttachmentError", 0)
         assert error["message"] == "The server cannot be reached"
-
-
-def test_the_contract_of_uploads_to_a_collection() -> None:
-    """The answer of ``POST C/attachments``: the record, as Kinto's ``POST C/records``."""
-    attachment = {"filename": "hello.txt", "hash": "0", "location": "x", "size": 7}
-    record = {"id": "new", "last_modified": 5, "attachment": attachment}
-    body = json.dumps({"data": record, "permissions": {}}).encode()
-    headers = {"Location": f"/v1{COLLECTION}/records/new", "ETag": '"5"'}
-    with answering(Answer(201, body, headers)) as (url, seen):
-        result = javascript(url, "return client.upload(file, { collection });")
-    assert result == {
-        "record": f"{COLLECTION}/records/new",
-        "attachment": attachment,
-        "lastModified": 5,
-        "created": True,
-    }
-    assert seen == [f"POST {COLLECTION}/attachments"]
 
 
 class TestPackage:
