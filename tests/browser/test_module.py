@@ -77,12 +77,12 @@ class TestEachWay:
         until(ready, "window.failure === 'AbortError'")
 
     def test_is_refused_before_the_body(
-        self, ready: Any, proxy: FaultProxy, progress: str
+        self, ready: Any, server: live.Server, progress: str
     ) -> None:
         refused = ready.evaluate(
             f"""
             async (record) => {{
-              const stranger = new AttachmentClient("{proxy.url}/v1", {{ retries: 0 }});
+              const stranger = new AttachmentClient("{server.url}", {{ retries: 0 }});
               const file = new File([new Uint8Array(20 * 1024 * 1024)], "a.bin");
               const options = {{ record, onProgress: {progress} }};
               const error = await stranger.upload(file, options).catch((error) => error);

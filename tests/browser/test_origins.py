@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import live
 from tests.support.application import ALICE
-from tests.support.browser import Pages, fetch, png, show, upload, watch
+from tests.support.browser import Pages, Traffic, fetch, png, show, upload
 
 PNG = png(width=3)
 
@@ -22,26 +22,26 @@ def location(public_server: live.Server, request: pytest.FixtureRequest) -> str:
 
 
 def test_a_script_reads_the_file_that_a_picture_has_shown(page: Any, location: str) -> None:
-    traffic = watch(page)
+    traffic = Traffic(page)
     assert show(page, location) == 3
     answer = fetch(page, location)
     assert answer["status"] == 200
     assert answer["headers"]["etag"]
-    assert traffic.statuses(location) == [200]  # The second time, it came from the cache.
+    traffic.are(location, 200)  # The second time, it came from the cache.
 
 
 def test_a_picture_shows_the_file_that_a_script_has_read(page: Any, location: str) -> None:
-    traffic = watch(page)
+    traffic = Traffic(page)
     assert fetch(page, location)["status"] == 200
     assert show(page, location) == 3
-    assert traffic.statuses(location) == [200]
+    traffic.are(location, 200)
 
 
 def test_a_script_revalidates_and_reads_parts(page: Any, location: str) -> None:
-    traffic = watch(page)
+    traffic = Traffic(page)
     assert show(page, location) == 3
     assert fetch(page, location, cache="no-cache")["status"] == 200
-    assert traffic.statuses(location) == [200, 304]
+    traffic.are(location, 200, 304)
     part = fetch(page, location, headers={"Range": "bytes=1-3"}, cache="no-store")
     assert (part["status"], part["text"]) == (206, "PNG")
     assert part["headers"]["content-range"] == f"bytes 1-3/{len(PNG)}"

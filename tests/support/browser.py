@@ -130,33 +130,37 @@ def page(context: Any, pages: Pages) -> Any:
     return page
 
 
-@dataclass
 class Traffic:
-    """The answers that came over the network, not out of the browser's cache."""
+    """The answers that came over the network, not out of the browser's cache.
 
-    answers: list[tuple[str, int]] = field(default_factory=list)
+    ``page.on`` tells 200 of what was only revalidated.
+    """
 
-    def statuses(self, start: str) -> list[int]:
-        return [status for url, status in self.answers if url.startswith(start)]
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._urls: dict[str, str] = {}
+        self._answers: list[tuple[str, int]] = []
+        session = page.context.new_cdp_session(page)
+        session.on("Network.requestWillBeSent", self._on_request)
+        session.on("Network.responseReceivedExtraInfo", self._on_answer)
+        session.send("Network.enable")
 
+    def are(self, start: str, *expected: int) -> None:
+        """Check the statuses of the answers for URLs that start so."""
+        deadline = time.monotonic() + TIMEOUT / 1000
+        while (statuses := self._statuses(start)) != list(expected):
+            # The browser tells of them later than the page, and in any order.
+            assert time.monotonic() < deadline, statuses
+            self._page.wait_for_timeout(20)
 
-def watch(page: Any) -> Traffic:
-    """What a page gets from now on. ``page.on`` tells 200 of what was only revalidated."""
-    traffic = Traffic()
-    urls: dict[str, str] = {}
-    session = page.context.new_cdp_session(page)
-    session.on(
-        "Network.requestWillBeSent",
-        lambda event: urls.update({event["requestId"]: event["request"]["url"]}),
-    )
-    session.on(
-        "Network.responseReceivedExtraInfo",
-        lambda event: traffic.answers.append(
-            (urls.get(event["requestId"], ""), event["statusCode"])
-        ),
-    )
-    session.send("Network.enable")
-    return traffic
+    def _statuses(self, start: str) -> list[int]:
+        return [status for id, status in self._answers if self._urls.get(id, "").startswith(start)]
+
+    def _on_request(self, event: Any) -> None:
+        self._urls[event["requestId"]] = event["request"]["url"]
+
+    def _on_answer(self, event: Any) -> None:
+        self._answers.append((event["requestId"], event["statusCode"]))
 
 
 # Files that a browser understands.
