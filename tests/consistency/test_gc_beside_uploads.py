@@ -53,13 +53,13 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
     reports = []
     add = Links.add
 
-    def look_first(links: Links, link: Any) -> None:
+    def look_first(links: Links, link: Any, **more: Any) -> None:
         make_old(app, link.key)
         looking = threading.Thread(target=lambda: reports.append(collect(app)))
         looking.start()
         threads.append(looking)
         seen.wait(10)
-        add(links, link)
+        add(links, link, **more)
 
     threads: list[threading.Thread] = []
     seen = threading.Event()
@@ -88,11 +88,11 @@ def test_a_process_that_is_stopped_before_it_writes_the_link(
     monkeypatch.setattr(link_steps, "UNCHECKED_SECONDS", 0.2)
     add = Links.add
 
-    def stop(links: Links, link: Any) -> None:
+    def stop(links: Links, link: Any, **more: Any) -> None:
         report = collect(app, grace=AT_ONCE, pause=timedelta(0))
         assert report.unlinked == [link.key]
         threading.Event().wait(0.2)
-        add(links, link)
+        add(links, link, **more)
 
     with (
         mock.patch.object(Links, "add", stop),
