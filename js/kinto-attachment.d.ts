@@ -11,6 +11,8 @@ export interface Attachment {
   mimetype: string;
   /** In bytes. */
   size: number;
+  /** The `Content-Encoding` of the stored bytes, if they were sent with one. */
+  encoding?: "gzip";
   /** What was sent, where the server has compressed it. */
   original?: { filename: string; hash: string; mimetype: string; size: number };
 }

@@ -132,6 +132,12 @@ class AttachmentGone(AttachmentError):
     message = "The attachment's file was deleted meanwhile, please retry."
 
 
+class AttachmentChanged(AttachmentGone):
+    """The record has another attachment than the request has read; it can be sent again."""
+
+    message = "The attachment was changed meanwhile, please retry."
+
+
 class StorageError(AttachmentError):
     """Base of the failures of a file storage."""
 

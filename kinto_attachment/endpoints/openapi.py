@@ -213,8 +213,10 @@ def renaming() -> Arguments:
         "200": AttachmentResponse(description="The record was updated."),
         **errors(
             e400="The request, the name or the record is not valid.",
-            e409="Another request came between, retry.",
-            e412="The record is not as expected.",
+            e408="The body did not arrive in time.",
+            e409="There was a concurrent change; retry.",
+            e412="The record does not match a precondition.",
+            e413="The body is too large.",
         ),
         **ACCESS,
         **STORAGE,

@@ -13,7 +13,7 @@ from kinto.core.errors import ERRORS, http_error
 from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPPreconditionFailed
 
-from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.errors import AttachmentChanged, AttachmentGone
 from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
 from kinto_attachment.files.link_steps import LinkSteps
 from kinto_attachment.files.locations import own_files, possible_keys
@@ -91,6 +91,7 @@ class _Changes:
             self.check_unchanged(change, current, life)
             return
         self.check_precondition(change, current)
+        self.check_renamed(change, current)
         if change.new is None and change.old is not None and not (change.deleted or current):
             self.check_collection(change)
         key = self.plan_file(change, current, life) if change.new is not None else None
@@ -217,6 +218,21 @@ class _Changes:
                 message="Resource was modified meanwhile",
             )
 
+    def check_renamed(self, change: RecordChange, current: list[Link]) -> None:
+        """Refuse to rename a file that was replaced or removed in the meantime.
+
+        If it was kept, or lingers, the record would get it back, and lose the newer one.
+
+        :raises AttachmentChanged: the record has another attachment, or none.
+        """
+        before = self.ledger.renamed.get(change.record)
+        if before is None or change.times > 1 or self.matches_index(before, current):
+            return
+        # The record may be from before the index. A memory backend has the new name already.
+        committed = self.committed_attachment(change)
+        if not (same_json(committed, before) or same_json(committed, change.new)):
+            raise AttachmentChanged()
+
     def check_collection(self, change: RecordChange) -> None:
         """Refuse to bring a record back, without its attachment, whose collection was deleted.
 
@@ -237,7 +253,7 @@ class _Changes:
             return
         # Record and index differ, but the record may be from before the index.
         if not same_json(self.committed_attachment(change), change.new):
-            raise AttachmentGone("The attachment was changed meanwhile, please retry.")
+            raise AttachmentChanged()
         if change.new is not None and not current:
             key = self.key_of_other(change.new, current)
             if key is not None:

@@ -76,9 +76,10 @@ class Ledger:
     reserved: list[str] = field(default_factory=list)
     changes: dict[str, RecordChange] = field(default_factory=dict)
     deleted_parents: list[str] = field(default_factory=list)
-    linking: set[str] = field(
-        default_factory=set
-    )  # Keys of new files that get a link in this transaction.
+    # Keys of new files that get a link in this transaction.
+    linking: set[str] = field(default_factory=set)
+    # The attachments that are renamed, as the request has read them, by record.
+    renamed: dict[str, Any] = field(default_factory=dict)
     # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)

@@ -151,32 +151,14 @@ class Links(LinkQueries):
 
     def drop(self, links: list[Link]) -> list[Link]:
         """Remove links; returns those of files that have no link any more."""
-        orphans = []
-        links = sorted(links, key=attrgetter("id"))
-        for batch in batches(link for link in links if not link.shared):
-            gone = self._delete_sole(batch)
-            orphans += [link for link in batch if link.id in gone]
-            # It is no longer a sole link: another transaction has shared it since it was read.
-            links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
-        for link in links:
-            if link.shared and self._drop_shared(link):
-                orphans.append(link)
-        return orphans
+        return self._drop(links)
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
         """The same for links whose record does not point at the file.
 
         Only current ones are dropped: a record may have kept its file since the links were read.
         """
-        orphans = []
-        for batch in batches(link for link in links if not link.shared):
-            gone = self._delete_sole(batch, Filter("state", "current", COMPARISON.EQ))
-            orphans += [link for link in batch if link.id in gone]
-            links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
-        for link in links:
-            if link.shared and self._drop_shared(link, state="current"):
-                orphans.append(link)
-        return orphans
+        return self._drop(links, "current")
 
     def move_orphans_to_outbox(
         self, keys: Iterable[str], storage: str = ""
@@ -207,6 +189,21 @@ class Links(LinkQueries):
             self._rows.put(link.parent, link.id, link.dump())
         elif not self.collections.put_link(link, is_new=is_new):
             raise AttachmentGone("The collection was deleted meanwhile.")
+
+    def _drop(self, links: list[Link], state: State | None = None) -> list[Link]:
+        """Remove links, of one state only if there is a ``state``."""
+        orphans = []
+        in_state = [] if state is None else [Filter("state", state, COMPARISON.EQ)]
+        links = sorted(links, key=attrgetter("id"))
+        for batch in batches(link for link in links if not link.shared):
+            gone = self._delete_sole(batch, *in_state)
+            orphans += [link for link in batch if link.id in gone]
+            # It is no longer a sole link: another transaction has shared it since it was read.
+            links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
+        for link in links:
+            if link.shared and self._drop_shared(link, state):
+                orphans.append(link)
+        return orphans
 
     def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
         """Delete sole links in one query; returns the ids of those that existed."""
@@ -248,18 +245,22 @@ class Links(LinkQueries):
             self._put(link)
         return link
 
-    def _drop_shared(self, link: Link, state: str = "") -> bool:
+    def _drop_shared(self, link: Link, state: State | None) -> bool:
         """Drop one of several links, if it is in this state; True if it was the last one."""
         self.locks.lock(link.key)
-        if state and link.record not in [
-            other.record for other in self.of_key(link.key) if other.state == state
-        ]:
-            return False
-        is_there = self._rows.delete(link.parent, link.id) or self._drop_revised(link)
+        is_dropped = self._is_in(link, state) and (
+            self._rows.delete(link.parent, link.id) or self._drop_revised(link)
+        )
         if self.of_key(link.key):
             return False
         self.locks.clear(link.key)
-        return is_there
+        return is_dropped
+
+    def _is_in(self, link: Link, state: State | None) -> bool:
+        """Whether the record's link to the file is in a state by now; in any if that is None."""
+        return state is None or any(
+            other.record == link.record and other.state == state for other in self.of_key(link.key)
+        )
 
     def _stat(self, link: Link, storage: str) -> FileStat | None:
         """What a storage has of a file; None unless it is there and has the right size."""

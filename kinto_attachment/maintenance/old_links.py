@@ -63,7 +63,10 @@ class _Completion:
             return sum(self.links.revise(key, completed) for key in stored)
 
     def stored_at(self, link: Link) -> int:
-        """When a file was stored (ms since the epoch); 0 if it is not there, or unreachable."""
+        """When a file was stored (ms since the epoch); 0 if that is not known.
+
+        :raises StorageError: the storage is configured, and does not answer.
+        """
         try:
             stat = self.registry.attachment_storages[link.storage].files.stat(link.key)
         except (FileNotFound, StorageNotConfigured):
