@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from kinto_attachment.terminal import accept_any_character, printable
+
 if TYPE_CHECKING:
     from kinto_attachment.kinto_types import Registry
     from kinto_attachment.maintenance.reports import Progress, Report
@@ -146,6 +148,7 @@ def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
         from kinto_attachment.maintenance import application, console
 
+        accept_any_character()
         try:
             registry = application.open_application(arguments.ini)
             with (
@@ -172,7 +175,7 @@ def failed(arguments: argparse.Namespace, error: Exception, reason: str) -> int:
         traceback.print_exception(error)
     if arguments.json:
         print(json.dumps({"errors": [reason]}))
-    print(f"kinto-attachment {arguments.command}: {reason}", file=sys.stderr)
+    print(f"kinto-attachment {arguments.command}: {printable(reason)}", file=sys.stderr)
     return ERROR
 
 

@@ -238,6 +238,26 @@ def test_quiet_tells_what_was_found(site: Site, run: Run) -> None:
     assert STRAY in done.out
 
 
+def test_names_that_the_terminal_does_not_have(site: Site) -> None:
+    """Their letters are replaced; the exit code and ``--json`` tell what was found as ever."""
+    ini = site.configure(**{"attachment.randomize": "false"})
+    names = ["\u65e5\u672c.txt", "\x9b31mred.txt", *(f"{n}.txt" for n in range(20))]
+    for name in names:
+        os.utime(site.stray().rename(site.files / name), (1, 1))
+    command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--dry-run", "--ini", str(ini)]
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done, as_json = (
+        subprocess.run([*command, *more], env=environ, capture_output=True, timeout=120)
+        for more in ([], ["--json"])
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"unlinked: 22\n" in done.stdout
+    assert b" and 2 more\n" in done.stdout
+    assert b"\x9b" not in done.stdout
+    assert as_json.returncode == 1
+    assert sorted(json.loads(as_json.stdout)["unlinked"]) == sorted(names)
+
+
 def test_version(run: Run) -> None:
     done = run("--version")
     assert (done.code, done.err) == (0, "")

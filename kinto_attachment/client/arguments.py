@@ -17,6 +17,7 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.outcomes import JsonReport, Report
 from kinto_attachment.client.retries import Retries
+from kinto_attachment.terminal import accept_any_character
 
 EXIT_CODES = """\
 Exit code: 0 success; 1 some files failed; 2 an error, such as invalid options or no server; 130
@@ -108,11 +109,7 @@ def auth_of(arguments: argparse.Namespace) -> Any:
 @contextlib.contextmanager
 def reporting(arguments: argparse.Namespace) -> Iterator[Report]:
     """The report for the options and the kind of terminal; log messages go there, too."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(
-            stream, "reconfigure"
-        ):  # Names may have characters that the terminal cannot show.
-            stream.reconfigure(errors="replace")
+    accept_any_character()
     report = _report(arguments)
     handler = _LogHandler(report)
     logger = logging.getLogger("kinto_attachment.client")

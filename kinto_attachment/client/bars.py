@@ -17,7 +17,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from kinto_attachment.client.outcomes import Report, Transfer, printable
+from kinto_attachment.client.outcomes import Report, Transfer
+from kinto_attachment.terminal import printable
 
 NAME_WIDTH = 30
 PAUSE = 0.05  # Seconds between updates of a bar.

@@ -15,6 +15,7 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.errors import ClientError
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.outcomes import Outcome, Report
+from kinto_attachment.terminal import printable
 
 DONE, FAILED, ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace, make: CommandFactory) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except (ClientError, OSError, ValueError) as error:
-        print(reason(error), file=sys.stderr)
+        print(printable(reason(error)), file=sys.stderr)
         return ERROR
     return FAILED if report.counts["failed"] else DONE
 

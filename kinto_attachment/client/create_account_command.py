@@ -13,6 +13,7 @@ from kinto_attachment.client.arguments import add_connection, auth_of
 from kinto_attachment.client.errors import ClientError, ConflictError, NotAllowedError
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import Session
+from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
 Create the account that the credentials are of, with their password. The server needs
@@ -35,7 +36,7 @@ def create_account(arguments: argparse.Namespace) -> int:
         user, password = _credentials(auth_of(arguments))
         _create(arguments, user, password)
     except (ClientError, OSError, ValueError) as error:
-        print(command.reason(error), file=sys.stderr)
+        print(printable(command.reason(error)), file=sys.stderr)
         return command.ERROR
     print(json.dumps({"account": user}))
     return command.DONE

@@ -23,7 +23,7 @@ PARTIAL = ".partial"
 STALE = 7 * 24 * 3600  # Seconds, after which the files of interrupted downloads are deleted.
 
 MAX_NAME_BYTES = 255  # Linux and others: NAME_MAX.
-MAX_ID = 40  # Characters; longer ids are replaced by a hash in names.
+MAX_ID = 40  # Characters; longer ids, and those that are no names, are replaced by a hash.
 NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
 
 
@@ -118,7 +118,9 @@ def _candidates(filename: str, record_id: str, folders: str) -> Iterator[str]:
     name = local_name(filename)
     yield folders + name
     stem, dotted = os.path.splitext(name)
-    label = record_id if len(record_id) <= MAX_ID else _short(record_id)
+    # A server may send any id, such as one with slashes.
+    is_name = len(record_id) <= MAX_ID and local_name(record_id) == record_id
+    label = record_id if is_name else _short(record_id)
     for number in count():
         suffix = f"-{label}-{number}{dotted}" if number else f"-{label}{dotted}"
         yield folders + names.truncated(stem, MAX_NAME_BYTES - len(suffix.encode())) + suffix

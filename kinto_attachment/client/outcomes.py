@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Literal
 
-REPLACED = "\N{REPLACEMENT CHARACTER}"
+from kinto_attachment.terminal import printable
 
 Result = Literal["uploaded", "downloaded", "deleted", "skipped", "failed"]
 
@@ -115,11 +115,6 @@ class JsonReport(Report):
     def summarize(self) -> None:
         summary = {**self.counts, "sent": self.sent, "seconds": round(self.seconds(), 3)}
         print(json.dumps({"summary": summary}), flush=True)
-
-
-def printable(text: str) -> str:
-    """The text without control sequences for terminals, which a filename may contain."""
-    return "".join(c if c.isprintable() else REPLACED for c in text)
 
 
 def readable(size: float) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from kinto_attachment.maintenance.reports import Report
+from kinto_attachment.terminal import printable
 
 SHOWN = 20  # Findings of one kind that are printed; `--json` prints all of them.
 EVERY = 10_000  # Items between two lines of progress, where the line cannot be rewritten.
@@ -23,7 +24,7 @@ def show(report: Report, *, as_json: bool) -> None:
     for name, value in findings.items():
         print(f"{name}: {len(value) if isinstance(value, list) else value}")
         for item in value[:SHOWN] if isinstance(value, list) else ():
-            print(f"  {item}")
+            print(f"  {printable(item)}")
         if isinstance(value, list) and len(value) > SHOWN:
             print(f"  … and {len(value) - SHOWN} more")
 
@@ -84,4 +85,4 @@ def logging_to_stderr(*, quiet: bool, debug: bool) -> Iterator[None]:
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname}: {record.getMessage()}".replace("\n", " ")
+        return printable(f"{record.levelname}: {record.getMessage()}".replace("\n", " "))

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -228,6 +229,43 @@ def test_names_of_a_hostile_server(tmp_path: Path) -> None:
         [*stored(out), ".last_sync"]
     )
     json.loads((out / ".last_sync").read_text())
+
+
+def test_ids_of_a_hostile_server(tmp_path: Path) -> None:
+    """An id is added to the name if several records have one filename."""
+    ids = ["r", "/../../escaped", "..", "a/b", "c\\d", "\x1b[31m"]
+    records: list[dict[str, object]] = [
+        {"id": record_id, "last_modified": n, "attachment": attachment_of(b"hostile")}
+        for n, record_id in enumerate(ids)
+    ]
+
+    def answer(request: Request) -> Answer:
+        is_file = request.path.endswith("/attachment")
+        return Answer(200, b"hostile") if is_file else listing(records)
+
+    out = tmp_path / "a" / "b" / "c"
+    with stub(answer) as server:
+        script = Script("download.py", server.url, "b", "c", tmp_path)
+        done = script.call("--json", "-f", out)
+    assert (done.code, done.summary["downloaded"]) == (0, len(ids))
+    assert len(stored(out)) == len(ids)
+    assert all(re.fullmatch(r"f(-[0-9a-f]{32})?\.txt", name) for name in stored(out))
+    found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {*stored(out), ".last_sync"}
+
+
+def test_what_a_hostile_server_says_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> None:
+    said = json.dumps({"error": "No\x1b[2J", "message": "\x1b]0;title\x07\r\x9b31m\u202e"})
+
+    def answer(request: Request) -> Answer:
+        return Answer(400, said.encode())
+
+    with stub(answer) as server:
+        done = Script("download.py", server.url, "b", "c", tmp_path).call("-f", tmp_path / "out")
+    assert (done.code, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert line.isprintable()
+    assert line.startswith("400 No\N{REPLACEMENT CHARACTER}[2J: ")
 
 
 def test_records_of_one_filename_have_a_file_each(
