@@ -13,6 +13,8 @@ export interface Attachment {
   size: number;
   /** What was sent, where the server has compressed it. */
   original?: { filename: string; hash: string; mimetype: string; size: number };
+  /** How the stored bytes are encoded, where they were sent with `Content-Encoding`. */
+  encoding?: "gzip";
 }
 
 /** The principals that have each permission, as in Kinto. */
