@@ -1,8 +1,14 @@
 // Attaches files to Kinto records, from pages and from Node 20 or later. The interface is
 // described in kinto-attachment.d.ts.
 
-const RECORD = /^\/buckets\/[^/?#]+\/collections\/[^/?#]+\/records\/[^/?#]+$/;
-const COLLECTION = /^\/buckets\/[^/?#]+\/collections\/[^/?#]+$/;
+const RECORD = {
+  pattern: /^\/buckets\/[^/?#]+\/collections\/[^/?#]+\/records\/[^/?#]+$/,
+  example: "/buckets/b/collections/c/records/r",
+};
+const COLLECTION = {
+  pattern: /^\/buckets\/[^/?#]+\/collections\/[^/?#]+$/,
+  example: "/buckets/b/collections/c",
+};
 
 const TRY_AGAIN = [409, 429, 503]; // Of Kinto's errors: nothing was stored.
 const NO_ANSWER = [502, 503, 504]; // Of a proxy in front: Kinto may have stored the file.
@@ -199,8 +205,8 @@ function planned(file, options = {}) {
   return { ...options, blob, filename };
 }
 
-function checkURI(name, uri, pattern) {
-  if (!pattern.test(uri)) throw new TypeError(`${name} should be like ${pattern.source}: ${uri}`);
+function checkURI(name, uri, { pattern, example }) {
+  if (!pattern.test(uri)) throw new TypeError(`${name} should be like ${example}: ${uri}`);
 }
 
 function blobOf(file, type) {

@@ -10,7 +10,12 @@ from urllib.parse import quote
 
 from kinto_attachment.client import command
 from kinto_attachment.client.arguments import add_connection, auth_of
-from kinto_attachment.client.errors import ClientError, ConflictError, NotAllowedError
+from kinto_attachment.client.errors import (
+    ClientError,
+    ConflictError,
+    NotAllowedError,
+    NotFoundError,
+)
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import Session
 from kinto_attachment.terminal import printable
@@ -66,6 +71,8 @@ def _create(arguments: argparse.Namespace, user: str, password: str) -> None:
         )
     except ConflictError as error:
         raise ValueError(f"There is an account {user} already") from error
+    except NotFoundError as error:
+        raise ValueError(f"{error} (does this server have kinto.plugins.accounts?)") from error
     except NotAllowedError as error:
         raise ValueError(f"{error} (may everybody create accounts on this server?)") from error
 

@@ -11,6 +11,7 @@ from kinto_attachment.client import command
 from kinto_attachment.client.arguments import add_options
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.command import Job
+from kinto_attachment.client.folder import local_folders
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.outcomes import Outcome, Report
 
@@ -71,8 +72,13 @@ class Delete:
         yield from (record["id"] for record in found if record.get("attachment") is not None)
 
     def _delete(self, record: str) -> Outcome:
-        attachment = self._client.stat(record)
-        outcome = partial(Outcome, attachment.filename, record=record, size=attachment.size)
+        found = self._client.kinto.get_record(id=record)["data"]
+        content = self._client.content(found)
+        attachment = content.stored
+        # Files in several folders may have the same filename.
+        folders = local_folders(found.get("path"), content.inside.filename)
+        name = folders + attachment.filename
+        outcome = partial(Outcome, name, record=record, size=attachment.size)
         if self._arguments.dry_run:
             return outcome(result="skipped", hash=attachment.hash, why="would be deleted")
         self._client.remove(record)

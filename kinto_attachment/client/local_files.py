@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinto_attachment.client.folder import PARTIAL, STATE
+
 
 @dataclass(frozen=True)
 class LocalFile:
@@ -40,8 +42,9 @@ def find(paths: Iterable[str], *, recursive: bool) -> Iterator[LocalFile]:
 def _in_folder(root: Path) -> Iterator[LocalFile]:
     problems: list[OSError] = []
     for folder, folders, names in os.walk(root, onerror=problems.append):
-        folders.sort()
-        for name in sorted(names):
+        # What the download command keeps for itself is none of the user's files.
+        folders[:] = sorted(name for name in folders if name != PARTIAL)
+        for name in sorted(name for name in names if name != STATE):
             path = Path(folder, name)
             file = _look(path, path.relative_to(root).as_posix())
             if file.problem or path.is_file():  # No pipes, no sockets.

@@ -220,3 +220,11 @@ def test_create_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert "There is an account carol already" in capsys.readouterr().err
     assert create([*options, "Bearer token"]) == 2
     assert "user:password" in capsys.readouterr().err
+
+
+def test_create_account_on_a_server_without_accounts(
+    embedded: live.Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--server", embedded.url, "--retry", "0", "--auth", "carol:secret"]
+    assert MAINS["create_account.py"](options) == 2
+    assert "kinto.plugins.accounts" in capsys.readouterr().err

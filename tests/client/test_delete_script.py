@@ -46,6 +46,21 @@ def test_all(delete: Script, filled: AttachmentClient) -> None:
     assert "nothing to do" in delete.call("--all").out
 
 
+def test_files_in_folders_are_reported_with_their_folders(
+    delete: Script, local: AttachmentClient
+) -> None:
+    for name in ("a", "b"):
+        data = {"path": f"{name}/x.txt"}
+        local.upload(name, io.BytesIO(b"content"), data, filename="x.txt")
+    local.upload("c", io.BytesIO(b"content"), {"path": "../x.txt"}, filename="x.txt")
+    done = delete.call("--json", "--all", "--dry-run")
+    assert {line["file"] for line in done.lines if "file" in line} == {
+        "a/x.txt",
+        "b/x.txt",
+        "x.txt",
+    }
+
+
 def test_one_that_is_not_there(delete: Script, filled: AttachmentClient) -> None:
     done = delete.call("--json", "nobody", "a")
     assert done.code == 1

@@ -246,6 +246,16 @@ def test_folders_and_their_folders(
     assert "4 skipped" in here.stdout
 
 
+def test_what_download_keeps_for_itself_is_not_uploaded(
+    local_upload: Script, local: AttachmentClient, folder: Path
+) -> None:
+    (folder / "sub" / ".partial").mkdir(parents=True)
+    for path in ("x.txt", "sub/.last_sync", "sub/y.txt", "sub/.partial/z.part"):
+        (folder / path).write_text(path)
+    assert local_upload.call("--json", "-r", folder).summary["uploaded"] == 2
+    assert set(records(local)) == {"x.txt", "y.txt"}
+
+
 def test_two_files_of_one_name_do_not_share_a_record(
     local_upload: Script, local: AttachmentClient, folder: Path
 ) -> None:

@@ -101,7 +101,6 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     environ = {
         **os.environ,
         "KINTO_ATTACHMENT_BASE_PATH": str(folder / "stored"),
-        "KINTO_ATTACHMENT_CONTENT_ENCODINGS": "gzip",
         "KINTO_INCLUDES": "kinto.plugins.default_bucket kinto_attachment readme_plugin",
         "PYTHONPATH": str(folder),
         "PYTHONUNBUFFERED": "1",

@@ -214,7 +214,9 @@ class TestUpload:
         messages = {
             "client.upload(file, {})": "record or collection",
             "client.upload(file, { record, collection })": "record or collection",
-            "client.upload(file, { record: 'r' })": "record should be",
+            "client.upload(file, { record: 'r' })": (
+                "record should be like /buckets/b/collections/c/records/r: r"
+            ),
             "client.upload(file, { record: record + '?a' })": "record should be",
             "client.upload(file, { collection: record })": "collection should be",
             "client.upload(file, { collection, ifMatch: 1 })": "for a record",
