@@ -23,7 +23,7 @@ from kinto_attachment.files.locations import find_own_file
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
 
 ROUTE = "attachment"
@@ -116,7 +116,7 @@ def delete_attachment(request: Request) -> Response:
 def patch_attachment(request: Request) -> Response:
     """Give the file another name or media type, without another upload."""
     attachment = request.context.existing_record().get(FIELD)
-    if attachment is None:
+    if not isinstance(attachment, dict):
         raise FileNotFound("The record has no attachment.")
     check_preconditions(request)
     renamed = rename(request, attachment)
@@ -179,6 +179,12 @@ def timestamp_header(request: Request, name: str) -> str:
     return str(value.strip('"'))
 
 
+def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether the index knows the file, and not as the one that the metadata describe."""
+    links = registry.attachment_links.of_key(key)
+    return bool(links) and not any(link.describes(metadata) for link in links)
+
+
 def current_file(
     request: Request, record_uri: str, metadata: Any
 ) -> tuple[str, str, Mapping[str, Any]]:
@@ -195,6 +201,6 @@ def current_file(
                 return link.storage, link.key, described
         # A record from before the index.
         found = find_own_file(registry, metadata)
-        if found is not None:
+        if found is not None and not is_known_otherwise(registry, found[1], metadata):
             return *found, metadata
     raise FileNotFound("The record has no attachment.")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kinto.core.authorization import DYNAMIC
+from kinto.core.errors import raise_invalid
 from kinto.core.utils import json
 
 from kinto_attachment.files import guard
@@ -88,9 +89,15 @@ def write(request: Request, body: RecordBody, attachment: Any) -> None:
     """Have Kinto write another attachment.
 
     By the body and not by a sub-request, which would authorize the user and read the record again.
+
+    :raises HTTPBadRequest: the request's charset is none for JSON.
     """
     body.store(attachment)
-    request.body = json.dumps(body.json).encode(request.charset)
+    try:
+        request.body = json.dumps(body.json).encode(request.charset)
+    except UnicodeError:  # Python's `idna` is one for host names.
+        description = f"The charset {request.charset} cannot encode JSON."
+        raise_invalid(request, location="header", name="Content-Type", description=description)
 
 
 def rules_of_collection(request: Request) -> CollectionSettings:

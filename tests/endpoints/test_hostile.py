@@ -13,14 +13,17 @@ from tests.support.application import (
     ALICE,
     CONTENT,
     DEFAULT,
+    OTHER,
     RECORD,
     Part,
     attach,
     attachment_of,
     describe_behind,
+    error,
     form,
     key_of,
     post_form,
+    put,
     put_raw,
     read,
     send,
@@ -315,6 +318,30 @@ class TestResponses:
         assert response.body == CONTENT
         assert "X-Evil" not in response.headers
         write_behind(app, RECORD, {"attachment": attachment})
+
+    @ON_MEMORY
+    @pytest.mark.parametrize("value", ["text", 5, True, [], ["a"]])
+    def test_are_no_attachment_if_they_are_no_object(self, app: Any, value: Any) -> None:
+        put(app, RECORD)
+        write_behind(app, RECORD, {"attachment": value})
+        app.get(URL, headers=ALICE, status=404)
+        renamed = {"data": {"filename": "b.txt"}}
+        assert error(app.patch_json(URL, renamed, headers=ALICE, status=404))[0] == 110
+        app.delete(URL, headers=ALICE, status=204)
+        assert attachment_of(app) is None
+
+    @ON_DATABASES
+    def test_lead_to_no_file_that_is_known_as_another_one(self, app: Any) -> None:
+        """As records may, which clients wrote before the plugin was installed."""
+        secret = attach(app, OTHER, content=b"secret").json
+        for forged in ({}, {"hash": None}, {"hash": "0" * 64}, {"hash": [secret["hash"]]}):
+            known = {"location": secret["location"], "size": secret["size"]}
+            write_behind(app, RECORD, {"attachment": {**known, **forged}})
+            app.get(URL, headers=ALICE, status=404)
+            app.head(URL, headers=ALICE, status=404)
+        write_behind(app, RECORD, {"attachment": secret})
+        assert read(app, URL) == b"secret", "as a copy from before the index"
+        write_behind(app, RECORD, {})
 
     @ON_MEMORY
     def test_errors_are_never_html(self, app: Any) -> None:

@@ -258,6 +258,29 @@ class TestPatches:
         assert answer.status_code in (200, 400)
         assert "attachment" not in app.get(RECORD, headers=ALICE).json["data"]
 
+    @pytest.mark.parametrize("charset", ["UTF-8", "latin-1", "utf-16", "utf-7"])
+    def test_of_any_charset_are_ignored(self, build: Build, charset: str) -> None:
+        app = build(**OFFLINE)
+        attachment = attach(app).json
+        body = json.dumps({"data": {"attachment": FORGED, "title": "\u65e5\u672c"}})
+        for kind in ("application/json", MERGE_PATCH):
+            headers = {**ALICE, "Content-Type": f"{kind}; charset={charset}"}
+            answer = app.patch(RECORD, body.encode(charset), headers=headers, status=200)
+            data = answer.json["data"]
+            assert (data["attachment"], data["title"]) == (attachment, "\u65e5\u672c")
+
+    def test_of_no_charset_for_json_are_refused(self, build: Build) -> None:
+        app = build(**OFFLINE)
+        attachment = attach(app).json
+        headers = {**ALICE, "Content-Type": "application/json; charset=idna"}
+        body = json.dumps({"data": {"attachment": FORGED}})
+        answer = app.patch(RECORD, body, headers=headers, status="*")
+        assert answer.status_code == 200, "as if it had none"
+        answer = app.put(RECORD, body, headers=headers, status=400)
+        errno, message = error(answer)
+        assert (errno, "idna" in message) == (107, True)
+        assert attachment_of(app) == attachment
+
     @pytest.mark.parametrize("attachment", [{"a": 1}, {"a": {"b": 1}}, FORGED])
     def test_that_merge_an_object_into_null(self, build: Build, attachment: Any) -> None:
         body = {"data": {"attachment": attachment}}
