@@ -171,6 +171,12 @@ def is_refused(session: Session, output: str) -> None:
     assert json.loads(output)["code"] == 412
 
 
+def renames(session: Session, output: str) -> None:
+    assert json.loads(output) == session.attachment("raw")
+    assert session.attachment("raw")["filename"] == "greeting.txt"
+    assert session.content("raw") == HELLO
+
+
 def deletes(session: Session, output: str) -> None:
     assert output == ""
     assert session.attachment("raw") is None
@@ -193,6 +199,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "gzip -c hello.txt": uploads_packed,
         "If-None-Match: *": is_refused,
         "-o copy.txt": downloads,
+        "-X PATCH": renames,
         "-X DELETE": deletes,
     },
     "docs/client.rst": {
