@@ -150,12 +150,11 @@ def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
 
         accept_any_character()
         try:
-            registry = application.open_application(arguments.ini)
-            with (
-                console.logging_to_stderr(quiet=arguments.quiet, debug=arguments.debug),
-                console.Meter(quiet=arguments.quiet) as meter,
-            ):
-                report, code = work(registry, arguments, meter.show)
+            # Kinto logs the errors of its database in full, also while it is opened.
+            with console.logging_to_stderr(quiet=arguments.quiet, debug=arguments.debug):
+                registry = application.open_application(arguments.ini)
+                with console.Meter(quiet=arguments.quiet) as meter:
+                    report, code = work(registry, arguments, meter.show)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED

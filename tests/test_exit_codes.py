@@ -178,6 +178,14 @@ def test_a_database_of_an_earlier_kinto(site: Site, run: Run, postgresql: Postgr
     postgresql.drop_database(url)
 
 
+def test_an_error_of_a_process_is_one_line(site: Site) -> None:
+    """In the tests' own process, pytest takes what Python would write to stderr."""
+    ini = site.configure(**POSTGRESQL)
+    command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--ini", str(ini)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert_error(Done(done.returncode, done.stdout, done.stderr), "gc", "Connection refused")
+
+
 def test_with_json_an_error_is_an_object_too(site: Site, run: Run) -> None:
     done = run("gc", "--json", "--ini", site.configure(includes=None))
     assert done.code == 2
