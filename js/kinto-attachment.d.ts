@@ -15,8 +15,6 @@ export interface Attachment {
   encoding?: "gzip";
   /** What was sent, where the server has compressed it. */
   original?: { filename: string; hash: string; mimetype: string; size: number };
-  /** How the stored bytes are encoded, where they were sent with `Content-Encoding`. */
-  encoding?: "gzip";
 }
 
 /** The principals that have each permission, as in Kinto. */

@@ -120,10 +120,10 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 def duration(text: str) -> timedelta:
     """A duration as in the settings."""
     # Imported only here: a client does not have the libraries of a server.
-    from kinto_attachment import options
+    from kinto_attachment import parsers
 
     try:
-        return timedelta(seconds=options.duration(text))
+        return timedelta(seconds=parsers.duration(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.options import OPTIONS, DownloadMode, Option, base_url
+from kinto_attachment.options import OPTIONS, Option
+from kinto_attachment.parsers import DownloadMode, base_url
 from kinto_attachment.settings import Settings
 from tests.support import application
 

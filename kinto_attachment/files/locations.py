@@ -18,8 +18,9 @@ from kinto.core.errors import raise_invalid
 from kinto_attachment import names
 from kinto_attachment.errors import FileNotFound, InvalidKey
 from kinto_attachment.kinto_types import Registry, Request
-from kinto_attachment.settings import Settings, StorageSettings
+from kinto_attachment.settings import Settings
 from kinto_attachment.storage.storages import Storage
+from kinto_attachment.storage_settings import StorageSettings
 
 FILES_ROUTE = "attachment-file"
 

@@ -10,8 +10,10 @@ from pyramid.exceptions import ConfigurationError
 from pyramid_storage.registry import register_file_storage_impl
 
 from kinto_attachment.kinto_types import Configurator
-from kinto_attachment.options import DownloadMode
-from kinto_attachment.settings import Settings, StorageSettings, full_name
+from kinto_attachment.parsers import DownloadMode
+from kinto_attachment.setting_values import full_name
+from kinto_attachment.settings import Settings
+from kinto_attachment.storage_settings import StorageSettings
 
 from . import CopiesFiles, FileStorage, HasPaths, ListsFiles, SignsUrls
 from .storages import Storage, Storages

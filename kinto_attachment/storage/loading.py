@@ -9,7 +9,7 @@ from importlib import import_module
 
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.settings import StorageSettings
+from kinto_attachment.storage_settings import StorageSettings
 
 from . import FileStorage
 

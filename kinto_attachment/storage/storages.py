@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kinto_attachment.errors import StorageNotConfigured
-from kinto_attachment.options import DEFAULT_STORAGE, DownloadMode
+from kinto_attachment.parsers import DEFAULT_STORAGE, DownloadMode
 
 from . import FileStorage
 

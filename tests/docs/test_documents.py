@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from kinto_attachment.options import BACKENDS, OPTIONS
-from kinto_attachment.settings import PREFIX, Settings
+from kinto_attachment.setting_values import PREFIX
+from kinto_attachment.settings import Settings
 from tests.support import ROOT, documents
 
 DOCUMENTS = sorted(

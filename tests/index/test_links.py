@@ -18,7 +18,7 @@ from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance.gc import gc
-from kinto_attachment.options import DownloadMode
+from kinto_attachment.parsers import DownloadMode
 from kinto_attachment.storage.memory import MemoryStorage
 from kinto_attachment.storage.storages import Storage, Storages
 from tests.support.application import (
