@@ -1,5 +1,7 @@
 """Python client for the attachments of Kinto records: ``kinto-attachment[client]``.
 
+It talks HTTP only. This room may use the names and what is below them.
+
 >>> from kinto_attachment.client import AttachmentClient, FileStore
 """
 

@@ -30,7 +30,8 @@ class Link:
     ``created`` is when the file was stored, ``attached`` when it became the record's current file
     (ms since the epoch; 0: not known, in rows of earlier releases). ``life`` is the id of the life
     of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
-    of the file's storage (empty: the default one), ``hold`` what forbids to delete the file.
+    of the file's storage (empty: the default one), ``hold`` is carried along,
+    and set and checked by nothing yet.
     """
 
     record: str

@@ -3,6 +3,8 @@
 The core methods mean the same on every backend; ``testing.StorageContract`` tests that meaning.
 Everything else that a backend may support is a capability: a small protocol, which callers check
 for with ``isinstance``. Each capability has a contract of its own.
+
+This room may use the settings and what is below them, but not Kinto's database.
 """
 
 from __future__ import annotations
