@@ -46,6 +46,7 @@ from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.index.links import Links
+from kinto_attachment.index.site import Site
 from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
@@ -92,6 +93,7 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         registry.attachment_storages,
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
     )
+    registry.attachment_site = Site(registry.storage, registry.attachment_storages)
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
     registry.attachment_collection_settings = CollectionSettingsResolver(
         settings, registry, default_bucket=has_default_bucket(config)

@@ -124,6 +124,12 @@ class KeyTaken(AttachmentError):
     message = "A file is stored under this key already."
 
 
+class NotThisSite(AttachmentError):
+    """Database and storage do not belong together; the message tells an operator what to do."""
+
+    message = "The database and the storage do not belong together."
+
+
 class AttachmentGone(AttachmentError):
     """The file to be linked was deleted by another request; the request can be sent again."""
 

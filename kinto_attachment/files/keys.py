@@ -24,7 +24,7 @@ def new_key(request: Request, rules: CollectionSettings, storage: Storage, filen
     :raises KeyTaken: thousands of files have the same name.
     """
     if rules.randomize:
-        name = names.random_name(filename)
+        name = request.registry.attachment_site.random_name(storage, filename)
         return _folder(request, rules, fan=name[:2]) + name
     return _reserved_key(request, rules, storage, filename)
 

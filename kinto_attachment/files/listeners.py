@@ -109,14 +109,16 @@ def before_flush(event: RequestEvent) -> None:
         files = {StoredFile(link.storage, link.key) for page in links.under() for link in page}
         entries = links.outbox.entries()
         files.update(StoredFile(entry.storage, key) for entry in entries for key in entry.keys)
-        request.bound_data[FLUSHED] = files, links.used_storages.names()
+        site_rows = request.registry.attachment_site.rows()
+        request.bound_data[FLUSHED] = files, links.used_storages.names(), site_rows
 
 
 def on_server_flushed(event: RequestEvent) -> None:
     request = event.request
-    files, used_storages = request.bound_data.pop(FLUSHED, ((), ()))
+    files, used_storages, site_rows = request.bound_data.pop(FLUSHED, ((), (), ()))
     discard(request.registry, Ledger.of(request), files)
     request.registry.attachment_links.used_storages.put_back(used_storages)
+    request.registry.attachment_site.put_back(site_rows)
 
 
 def _collect(event: ResourceEvent, impacted: Impacted, record_id: str, old: Any) -> RecordChange:

@@ -58,6 +58,13 @@ class Objects:
             return False
         return True
 
+    def get(self, parent_id: str, object_id: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self._backend.get(self._resource_name, parent_id, object_id)
+        except ObjectNotFoundError:
+            return None
+        return found
+
     def delete(self, parent_id: str, object_id: str) -> bool:
         """Delete an object; False if there was none. Of two transactions, only one deletes it."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os.path
 import re
 import unicodedata
@@ -16,6 +17,11 @@ MAX_FILENAME_BYTES = 255
 MAX_SAFE_NAME_BYTES = 200  # Leaves room for a number or a prefix, within the 255 of file systems.
 MAX_EXTENSION_BYTES = 32  # Longer ones are not taken for extensions.
 MAX_NUMBER = 10_000
+
+RANDOM_NAME = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(\.[^/]+)?"
+)
+RANDOM_LENGTH = 28  # Characters before the last eight digits.
 
 _INVISIBLE_MARKS = re.compile(r"[\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 # Embeddings, overrides and isolates (UAX 9): with these, ``gnp.exe`` is shown as ``exe.png``.
@@ -89,9 +95,24 @@ def safe_name(filename: str) -> str:
     return (stem or "file") + dotted
 
 
-def random_name(filename: str) -> str:
-    """A random name (UUID 4) with the file's extension in lower case."""
-    return str(uuid4()) + os.path.splitext(safe_name(filename))[1].lower()
+def random_name(filename: str, owner: str = "") -> str:
+    """A random name (UUID 4) with the file's extension in lower case.
+
+    The last eight digits follow from the others and the ``owner``, who recognizes the name as his
+    own. 90 bits are random.
+    """
+    head = str(uuid4())[:RANDOM_LENGTH]
+    return head + _seal(head, owner) + os.path.splitext(safe_name(filename))[1].lower()
+
+
+def is_name_of(owner: str, name: str) -> bool:
+    """Whether a name was made by :func:`random_name` for this owner.
+
+    One in four billion random names of others passes for it.
+    """
+    return bool(RANDOM_NAME.fullmatch(name)) and name[RANDOM_LENGTH:36] == _seal(
+        name[:RANDOM_LENGTH], owner
+    )
 
 
 def numbered(name: str) -> Iterator[str]:
@@ -104,6 +125,10 @@ def numbered(name: str) -> Iterator[str]:
 
 def last_segment(path: str) -> str:
     return re.split(r"[/\\]", path)[-1].strip()
+
+
+def _seal(head: str, owner: str) -> str:
+    return hmac.digest(owner.encode(), head.encode(), "sha256").hex()[:8]
 
 
 def _safe_characters(text: str) -> str:

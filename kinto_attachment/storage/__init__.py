@@ -51,6 +51,9 @@ class Unfinished:
     key: str
     size: int
     modified: datetime
+    # Whether it is in a place that only this plugin writes to, and not in one with the uploads of
+    # other programs.
+    is_private: bool = False
 
 
 @runtime_checkable
@@ -96,13 +99,35 @@ class ListsUnfinished(Protocol):
 
 
 @runtime_checkable
+class KeepsSite(Protocol):
+    """A small object that tells which site the storage belongs to.
+
+    It is not one of the files: no key leads to it, and it is neither listed nor served.
+    """
+
+    def read_site(self) -> bytes | None:
+        """Its content; None if there is none."""
+        ...
+
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        """Write all of it or nothing. Unless ``replace``, an object that is there stays.
+
+        :returns: False if there was one that stays.
+        """
+        ...
+
+
+@runtime_checkable
 class HasPaths(Protocol):
     def path(self, filename: str) -> str:
         """The absolute path of the file on this machine."""
         ...
 
 
-CAPABILITIES = (SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, HasPaths)
+CAPABILITIES = (SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, KeepsSite, HasPaths)
+
+# Where the object of KeepsSite is. check_key refuses this key, so that nobody can name it.
+SITE_KEY = ".kinto-attachment/site"
 
 
 @implementer(IFileStorage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -20,7 +20,7 @@ from kinto_attachment.errors import (
     StorageUnavailable,
 )
 
-from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from . import SITE_KEY, ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
 from .wait_budget import CONNECT_TIMEOUT, READ_TIMEOUT
 
 try:
@@ -41,6 +41,7 @@ except (ImportError, RuntimeError) as error:  # The latter is pyramid_storage's.
 logger = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 100  # What Google advises.
+JSON = "application/json"
 LISTED = "items(name,size,timeCreated,contentType),nextPageToken"
 
 
@@ -209,6 +210,38 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
         pass
+
+    def read_site(self) -> bytes | None:
+        try:
+            with translated():
+                response = self._bucket.retry(get)(self._bucket, SITE_KEY, {})
+        except FileNotFound:
+            if self.auto_create_bucket and not self._created:
+                return None
+            self._bucket.check()
+            return None
+        with closing(Download(response)) as body:
+            return body.read()
+
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        self._create_bucket()
+        if replace:
+            with translated():
+                self._bucket.blob(SITE_KEY, kms_key_name=self.kms_key).upload_from_string(
+                    content, content_type=JSON, checksum="crc32c", retry=self._bucket.retry
+                )
+            return True
+        # Without an ACL: this is not a file, which clients read.
+        new = NewObject(self._bucket, SITE_KEY, None, self.kms_key)
+        try:
+            new.send(io.BytesIO(content), JSON)
+        except (KeyTaken, StorageUnavailable) as error:
+            if new.exists_whole():
+                return True
+            if isinstance(error, KeyTaken):
+                return False
+            raise
+        return True
 
     def signed_url(
         self, key: str, expires: int, filename: str, disposition: str, content_type: str

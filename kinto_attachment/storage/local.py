@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import socket
@@ -16,7 +17,7 @@ from pyramid_storage.local import LocalFileStorage
 from kinto_attachment import names
 from kinto_attachment.errors import FileNotFound, InvalidKey, KeyTaken
 
-from . import FileStat, FileStorage, Reader, Unfinished, check_key
+from . import SITE_KEY, FileStat, FileStorage, Reader, Unfinished, check_key
 from .disk import (
     ABSENT,
     OCCUPIED,
@@ -60,6 +61,8 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
         self.file_mode = file_mode
         self.durable = durable
         self._unfinished = os.path.join(self.base_path, UNFINISHED_FOLDER)
+        self._site = os.path.join(self.base_path, *SITE_KEY.split("/"))
+        self._private = (self._unfinished, os.path.dirname(self._site))
 
     def path(self, filename: str) -> str:
         """The absolute path of a key.
@@ -133,11 +136,35 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             found = stat_entry(entry)
             if found is not None:
                 key = entry.name.partition(":")[2].replace("\\", "/")
-                yield Unfinished(entry.name, key, found.st_size, modified(found))
+                yield Unfinished(entry.name, key, found.st_size, modified(found), is_private=True)
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
         with translated():
             unlink(os.path.join(self._unfinished, os.path.basename(unfinished.id)))
+
+    def read_site(self) -> bytes | None:
+        with translated():
+            try:
+                with open(self._site, "rb") as file:
+                    return file.read()
+            except ABSENT:
+                return None
+
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        put = os.replace if replace else rename_to_free
+        folder = os.path.dirname(self._site)
+        with translated():
+            path = self._draft_path(SITE_KEY)
+            with self._in_folder(self._unfinished, lambda: Draft(path)) as draft:
+                draft.fill(io.BytesIO(content))
+                # Not the mode of files: no web server needs it.
+                draft.sync_and_close(None, durable=self.durable)
+                try:
+                    self._in_folder(folder, lambda: put(path, self._site))
+                except FileExistsError:
+                    return False
+                self._sync_folder(folder)
+        return True
 
     def _store(self, key: str, fill: Callable[[Draft], None]) -> FileStat:
         path = self.path(key)
@@ -184,7 +211,7 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             return
         parent = os.path.dirname(folder)
         self._make_folder(parent)
-        hidden = folder == self._unfinished
+        hidden = folder in self._private
         mode = 0o777 if self.file_mode is None else folder_mode(self.file_mode)
         try:
             os.mkdir(folder, 0o700 if hidden else mode)

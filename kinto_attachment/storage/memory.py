@@ -26,6 +26,7 @@ class MemoryStorage(FileStorage):
         self.extensions = resolve_extensions(extensions)
         self.outage: Exception | None = None
         self._files: dict[str, tuple[FileStat, bytes]] = {}
+        self._site: bytes | None = None
         self._lock = threading.Lock()
 
     def write(
@@ -72,6 +73,18 @@ class MemoryStorage(FileStorage):
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
         self._reach()
+
+    def read_site(self) -> bytes | None:
+        self._reach()
+        return self._site
+
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        self._reach()
+        with self._lock:
+            if self._site is not None and not replace:
+                return False
+            self._site = content
+        return True
 
     def _reach(self, *keys: str) -> None:
         for key in keys:

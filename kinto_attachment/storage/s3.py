@@ -7,7 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,10 +17,10 @@ from pyramid_storage.extensions import resolve_extensions
 from pyramid_storage.s3 import S3FileStorage
 
 from kinto_attachment import names
-from kinto_attachment.errors import InvalidKey, KeyTaken, StorageUnavailable
+from kinto_attachment.errors import FileNotFound, InvalidKey, KeyTaken, StorageUnavailable
 
-from . import ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
-from .pieces import PIECE_SIZE
+from . import SITE_KEY, ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from .pieces import PIECE_SIZE, Piece
 
 try:
     from .s3_bucket import S3Bucket
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 1000  # A limit of S3.
 BINARY = "application/octet-stream"
+JSON = "application/json"
+ENCRYPTION = ("ServerSideEncryption", "SSEKMSKeyId")
 # Storage classes of AWS from which objects are read at once; compatible servers have others.
 CLASSES = (
     *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
@@ -211,6 +213,30 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
             Key=unfinished.key,
             UploadId=unfinished.id,
         )
+
+    def read_site(self) -> bytes | None:
+        try:
+            answer = self._bucket.call("get_object", Key=SITE_KEY)
+        except FileNotFound:
+            return None
+        with closing(Download(answer["Body"])) as body:
+            return body.read()
+
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        # No ACL, and no storage class that can hardly be read: those are for files.
+        encryption = {name: self._created_with[name] for name in ENCRYPTION}
+        headers: dict[str, Any] = {name: value for name, value in encryption.items() if value}
+        headers["ContentType"] = JSON
+        if replace:
+            self._bucket.call("put_object", Key=SITE_KEY, Body=content, **headers)
+            return True
+        piece = Piece()
+        piece.fill(io.BytesIO(content))
+        try:
+            self._bucket.create(SITE_KEY, piece, **headers)
+        except KeyTaken:
+            return False
+        return True
 
     def signed_url(
         self, key: str, expires: int, filename: str, disposition: str, content_type: str

@@ -29,11 +29,12 @@ from kinto_attachment.errors import (
     StorageUnavailable,
 )
 from kinto_attachment.names import content_disposition
-from kinto_attachment.storage import CHUNK_SIZE, FileStat, Reader, Unfinished, check_key
+from kinto_attachment.storage import CHUNK_SIZE, SITE_KEY, FileStat, Reader, Unfinished, check_key
 from kinto_attachment.storage.memory import MemoryStorage
 from kinto_attachment.storage.testing import (
     CopiesFilesContract,
     HasPathsContract,
+    KeepsSiteContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
@@ -45,6 +46,7 @@ class WholeContract(
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
+    KeepsSiteContract,
     SignsUrlsContract,
     HasPathsContract,
 ):
@@ -707,6 +709,33 @@ class InsistsOnWhatItDiscards(MemoryStorage):
 # Signed URLs.
 
 
+@breaks("test_the_site_is_kept_as_it_was_written")
+class AppendsToTheSite(MemoryStorage):
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        before = self._site or b""
+        return super().write_site(before + content if replace else content, replace=replace)
+
+
+@breaks("test_the_site_is_replaced_only_on_purpose")
+class ReplacesTheSite(MemoryStorage):
+    def write_site(self, content: bytes, *, replace: bool) -> bool:
+        return super().write_site(content, replace=True)
+
+
+@breaks("test_the_site_is_none_of_the_files")
+class ListsTheSite(MemoryStorage):
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        yield from super().list(prefix)
+        if self._site is not None and SITE_KEY.startswith(prefix):
+            yield FileStat(SITE_KEY, len(self._site), datetime.now(timezone.utc))
+
+
+@breaks("test_an_outage_is_told_by_the_site")
+class KnowsNoSiteInAnOutage(MemoryStorage):
+    def read_site(self) -> bytes | None:
+        return self._site
+
+
 class SignsWrongly(Complete):
     """What is asked for is not what is signed."""
 
@@ -823,6 +852,7 @@ class CoreOnly(MemoryStorage):
     """What is not there is ``None``, as for any protocol of Python's."""
 
     list = copy = list_unfinished = discard_unfinished = None  # type: ignore[assignment]
+    read_site = write_site = None  # type: ignore[assignment]
 
 
 class FailsInSilence(MemoryStorage):

@@ -19,6 +19,7 @@ from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, Source, in_threads, keys
 from kinto_attachment.storage.testing import (
     CopiesFilesContract,
+    KeepsSiteContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
@@ -51,7 +52,11 @@ def folder() -> str:
 
 
 class TestGoogleStorage(
-    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, SignsUrlsContract
+    ListsFilesContract,
+    CopiesFilesContract,
+    ListsUnfinishedContract,
+    KeepsSiteContract,
+    SignsUrlsContract,
 ):
     @pytest.fixture
     def storage(self, signing_storage: GoogleStorage) -> GoogleStorage:

@@ -31,6 +31,7 @@ from kinto_attachment.storage.samples import MIB, Source, contents, keys
 from kinto_attachment.storage.testing import (
     CopiesFilesContract,
     HasPathsContract,
+    KeepsSiteContract,
     ListsFilesContract,
     ListsUnfinishedContract,
 )
@@ -69,7 +70,11 @@ def everything(base: Path) -> list[str]:
 
 
 class TestLocalStorage(
-    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, HasPathsContract
+    ListsFilesContract,
+    CopiesFilesContract,
+    ListsUnfinishedContract,
+    KeepsSiteContract,
+    HasPathsContract,
 ):
     @pytest.fixture
     def storage(self, storage: LocalStorage) -> LocalStorage:
@@ -83,7 +88,11 @@ class TestLocalStorage(
 
 
 class TestWithoutHardLinks(
-    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, HasPathsContract
+    ListsFilesContract,
+    CopiesFilesContract,
+    ListsUnfinishedContract,
+    KeepsSiteContract,
+    HasPathsContract,
 ):
     """The contract on what FAT and some network file systems can do."""
 

@@ -6,12 +6,15 @@ from kinto_attachment.storage import CopiesFiles, HasPaths, ListsFiles, ListsUnf
 from kinto_attachment.storage.memory import MemoryStorage
 from kinto_attachment.storage.testing import (
     CopiesFilesContract,
+    KeepsSiteContract,
     ListsFilesContract,
     ListsUnfinishedContract,
 )
 
 
-class TestMemoryStorage(ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract):
+class TestMemoryStorage(
+    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, KeepsSiteContract
+):
     @pytest.fixture
     def storage(self) -> MemoryStorage:
         return MemoryStorage(base_url="https://cdn.example/files/")

@@ -20,6 +20,7 @@ from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from kinto_attachment.storage.testing import (
     CopiesFilesContract,
+    KeepsSiteContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
@@ -56,7 +57,11 @@ def folder() -> str:
 
 @ON_BOTH
 class TestS3Storage(
-    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, SignsUrlsContract
+    ListsFilesContract,
+    CopiesFilesContract,
+    ListsUnfinishedContract,
+    KeepsSiteContract,
+    SignsUrlsContract,
 ):
     @pytest.fixture
     def storage(self, storage: S3Storage) -> S3Storage:

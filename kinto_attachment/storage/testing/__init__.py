@@ -26,6 +26,7 @@ for _module in ("base", "writing", "reading", "keys", "core", "capabilities"):
 from .capabilities import (  # noqa: E402
     CopiesFilesContract,
     HasPathsContract,
+    KeepsSiteContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
@@ -35,6 +36,7 @@ from .core import StorageContract  # noqa: E402
 __all__ = [
     "CopiesFilesContract",
     "HasPathsContract",
+    "KeepsSiteContract",
     "ListsFilesContract",
     "ListsUnfinishedContract",
     "SignsUrlsContract",

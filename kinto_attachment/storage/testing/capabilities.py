@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -15,8 +16,10 @@ import pytest
 
 from kinto_attachment.errors import FileNotFound, InvalidKey, KeyTaken
 from kinto_attachment.storage import (
+    SITE_KEY,
     CopiesFiles,
     HasPaths,
+    KeepsSite,
     ListsFiles,
     ListsUnfinished,
     SignsUrls,
@@ -124,6 +127,42 @@ class ListsUnfinishedContract(StorageContract):
         self.assert_tells_of_an_outage(
             "list_unfinished", lambda: list(broken_storage.list_unfinished())
         )
+
+
+class KeepsSiteContract(StorageContract):
+    """A storage has one such object, and its tests may share a storage: so they begin with it."""
+
+    capability = KeepsSite
+
+    def test_the_site_is_kept_as_it_was_written(self, storage: Any) -> None:
+        for content in (b'{"site": "a"}', b"", os.urandom(3000)):
+            assert storage.write_site(content, replace=True) is True
+            assert storage.read_site() == content
+
+    def test_the_site_is_replaced_only_on_purpose(self, storage: Any) -> None:
+        storage.write_site(b"first", replace=True)
+        assert storage.write_site(b"second", replace=False) is False
+        assert storage.read_site() == b"first"
+
+    def test_the_site_is_none_of_the_files(self, storage: Any, folder: str) -> None:
+        storage.write_site(b"site", replace=True)
+        storage.write(f"{folder}/a", Source(b"a"), BINARY)
+        for key in (SITE_KEY, SITE_KEY.partition("/")[0]):
+            for call in (storage.stat, storage.open, storage.delete):
+                with pytest.raises(InvalidKey):
+                    call(key)
+        if isinstance(storage, ListsFiles):
+            assert not [key for key in keys(storage, "") if key.startswith(".")]
+            assert not keys(storage, SITE_KEY)
+        self.assert_nothing_unfinished(storage, SITE_KEY)
+        storage.delete(f"{folder}/a")
+        assert storage.read_site() == b"site"
+
+    def test_an_outage_is_told_by_the_site(self, broken_storage: Any) -> None:
+        self.assert_tells_of_an_outage("read_site", broken_storage.read_site)
+        for replace in (True, False):
+            write = partial(broken_storage.write_site, b"", replace=replace)
+            self.assert_tells_of_an_outage("write_site", write)
 
 
 class SignsUrlsContract(StorageContract):

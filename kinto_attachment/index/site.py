@@ -1,0 +1,316 @@
+"""The site: which database and which storages belong together.
+
+The database has a random id, and each storage an object with the same id (see
+:class:`~kinto_attachment.storage.KeepsSite`). Commands that delete files refuse unless they match.
+
+The row of the id also tells which database it was written in, so that a copy of the database is
+known for one. A clone of the disk cannot be told so. Therefore each gc commits a random *mark* to
+the database and then writes it into the object: a database that does not know the object's mark
+is not the one that used the storage last.
+
+The names of new files are sealed with the id: only names of this site can be those of garbage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import transaction
+from kinto.core.storage import Sort
+from kinto.core.storage.memory import MemoryBasedStorage
+from kinto.core.utils import msec_time
+
+from kinto_attachment import names
+from kinto_attachment.errors import NotThisSite, StorageError
+from kinto_attachment.index.database import Database
+from kinto_attachment.index.objects import Objects
+from kinto_attachment.storage import KeepsSite, ListsFiles
+from kinto_attachment.storage.storages import Storage, Storages
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PARENT, SITE = "attachments-site", "site"
+MARKS = "attachments-mark"
+# Marks stay as long as a gc may need to write its own into a storage, with many of them at once.
+MARKS_KEPT = 100
+MARKS_KEPT_MS = 24 * 60 * 60 * 1000
+ATTEMPTS = 3  # To look at a storage, each by an upload, when the storage fails.
+HEARTBEATS = "__heartbeat__/"
+COMMENT = "Tells kinto-attachment which database these files belong to. Do not copy or delete it."
+
+CLAIM = "run `kinto-attachment reindex --claim`"
+MEMORY = (
+    "Kinto's storage backend is in memory, which only the server's process knows: a command "
+    "cannot tell which files have a record. Set kinto.storage_backend to the database."
+)
+NO_ROW = (
+    "The database has no site id, so no file was ever uploaded through it, or only by an earlier "
+    "release. If it is the right one, " + CLAIM + " (or `kinto-attachment adopt`, for files of "
+    "the kinto-attachment on PyPI); otherwise correct kinto.storage_url."
+)
+COPY = (
+    "This database is a copy of the one that the files belong to, or was restored or moved. If "
+    "it has taken the place of that one, " + CLAIM + ", and restart the servers; otherwise give "
+    "this server a storage of its own."
+)
+CANNOT = (
+    "The storage {title} cannot tell which database its files belong to: {kind} lacks the methods "
+    "of KeepsSite, see docs/writing-a-storage.rst."
+)
+NOBODY = (
+    "The storage {title} has no site id: it has files from before, or another folder or bucket "
+    "is set or mounted than the one that was used. If it is the right one, " + CLAIM + " (or "
+    "`kinto-attachment adopt`, for files of the kinto-attachment on PyPI)."
+)
+OTHER = (
+    "The storage {title} belongs to another database. Correct the settings of the storage or of "
+    "the database; if this database has taken the place of the other one, " + CLAIM + ", and "
+    "restart the servers."
+)
+UNKNOWN_MARK = (
+    "The storage {title} was last used by another copy of this database. If this one is to go on, "
+    + CLAIM
+    + ", and restart the servers; otherwise give this server a storage of its own."
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The row of a site: its id, and which database it was written in."""
+
+    id: str
+    database: str
+
+
+class Site:
+    """What a process knows of its site; its methods open transactions of their own."""
+
+    def __init__(self, backend: Any, storages: Storages) -> None:
+        self.storages = storages
+        self._rows = Objects(backend, "attachment-site")
+        self._marks = Objects(backend, "attachment-mark")
+        self._database = Database(backend)
+        self._lock = threading.Lock()
+        self._owner = ""  # Of new names.
+        self._attempts: dict[str, int] = {}  # Storages that an upload has looked at.
+        self.is_in_memory = isinstance(backend, MemoryBasedStorage)
+
+    # For requests.
+
+    def random_name(self, storage: Storage, filename: str) -> str:
+        """A name for a new file in a storage: random, and known as this site's."""
+        self.look_at(storage)
+        return names.random_name(filename, self._owner)
+
+    def look_at(self, storage: Storage) -> None:
+        """Before the first upload of this process to a storage: take it if it is empty."""
+        if self._attempts.get(storage.name, 0) >= ATTEMPTS:
+            return
+        # Other uploads have to wait: with their files, the storage would no longer be empty.
+        with self._lock:
+            attempts = self._attempts.get(storage.name, 0)
+            if attempts < ATTEMPTS:
+                done = self._look_at(storage)
+                self._attempts[storage.name] = ATTEMPTS if done else attempts + 1
+
+    def forget(self) -> None:
+        """Look at everything again."""
+        with self._lock:
+            self._attempts.clear()
+
+    # For commands.
+
+    def owns(self, name: str, owner: str) -> bool:
+        """Whether this plugin gave a file its name, the last segment of its key."""
+        return names.is_name_of(owner, name)
+
+    def check(self, storages: Iterable[Storage]) -> str:
+        """Make sure that database and storages belong together; returns the site's id.
+
+        :raises NotThisSite: they do not; the message says what to do.
+        :raises StorageError: a storage does not answer.
+        """
+        with transaction.manager:
+            identity, database = self._identity(), self._database.identity()
+        if identity is None:
+            raise NotThisSite(MEMORY if self.is_in_memory else NO_ROW)
+        if identity.database != database:
+            raise NotThisSite(COPY)
+        for storage in storages:
+            self._check_object(storage, identity)
+        return identity.id
+
+    def is_new(self, storages: Iterable[Storage]) -> bool:
+        """Whether neither the database nor one of the storages has been used yet."""
+        with transaction.manager:
+            identity = self._identity()
+        return identity is None and all(
+            isinstance(each.files, ListsFiles) and _is_empty(each.files) for each in storages
+        )
+
+    def mark(self, storages: Iterable[Storage]) -> None:
+        """Leave a new mark in the database and in storages that belong to it."""
+        with transaction.manager:
+            identity = self._identity()
+            mark = self._new_mark()
+        if identity is not None:
+            for storage in storages:
+                _write(storage, identity.id, mark)
+
+    def claim(self) -> str:
+        """Have all storages belong to this database from now on; returns the site's id.
+
+        Unless they did so already, the site gets a new id. So no file that was there before can
+        be taken for garbage of this site, nor one that another database stores from now on.
+
+        :raises NotThisSite: a storage has no place for the id, or the database is in memory.
+        """
+        if self.is_in_memory:
+            raise NotThisSite(MEMORY)
+        objects = {storage.name: _read(storage) for storage in self.storages}
+        with transaction.manager:
+            identity = self._identity()
+            database = self._database.identity()
+            is_known = identity is not None and identity.database == database
+            if not is_known or not all(
+                found is None or self._is_own(found, identity) for found in objects.values()
+            ):
+                identity = Identity(secrets.token_hex(16), database)
+                self._put(identity)
+            mark = self._new_mark()
+        assert identity is not None  # noqa: S101
+        for storage in self.storages:
+            _write(storage, identity.id, mark)
+        self.forget()
+        return identity.id
+
+    # For a flush, in its transaction.
+
+    def rows(self) -> list[tuple[Objects, str, dict[str, Any]]]:
+        """The rows of the site and its marks."""
+        site = [(self._rows, PARENT, row) for row in self._rows.list(PARENT)]
+        return site + [(self._marks, MARKS, row) for row in self._latest_marks()]
+
+    def put_back(self, rows: Iterable[tuple[Objects, str, dict[str, Any]]]) -> None:
+        """Write rows that a flush has deleted."""
+        for objects, parent, row in rows:
+            objects.put(parent, row["id"], row)
+
+    def _look_at(self, storage: Storage) -> bool:
+        """False if the storage failed; then the next upload tries again."""
+        # In another thread, since the request's transaction is not to be committed yet.
+        identity, database = _elsewhere(self._establish)
+        if identity.database != database:
+            # Names that nobody takes for garbage: neither this database nor the original.
+            self._owner = secrets.token_hex(16)
+            logger.error("Attachments: %s", COPY)
+            return True
+        self._owner = identity.id
+        try:
+            self._take_if_empty(storage, identity)
+        except StorageError as error:
+            logger.warning("Could not see who owns the storage %s: %s", storage.title, error)
+            return False
+        return True
+
+    def _establish(self) -> tuple[Identity, str]:
+        """The identity of the site, which is committed, and that of the database."""
+        while True:
+            with transaction.manager:
+                identity, database = self._identity(), self._database.identity()
+                if identity is not None:
+                    return identity, database
+                row = {"site": secrets.token_hex(16), "database": database}
+                # If another process is faster, its row is read in the next turn.
+                self._rows.create(PARENT, SITE, row)
+
+    def _take_if_empty(self, storage: Storage, identity: Identity) -> None:
+        files = storage.files
+        if not isinstance(files, KeepsSite):
+            return
+        found = _read(storage)
+        if found is None and isinstance(files, ListsFiles) and _is_empty(files):
+            if _write(storage, identity.id, "", replace=False):
+                return
+            found = _read(storage)
+        if found is None:
+            logger.warning("Attachments: %s", NOBODY.format(title=storage.title))
+        elif found.get("site") != identity.id:
+            logger.warning("Attachments: %s", OTHER.format(title=storage.title))
+
+    def _check_object(self, storage: Storage, identity: Identity) -> None:
+        found = _read(storage)
+        if found is None:
+            raise NotThisSite(NOBODY.format(title=storage.title))
+        if found.get("site") != identity.id:
+            raise NotThisSite(OTHER.format(title=storage.title))
+        with transaction.manager:
+            is_own = self._is_own(found, identity)
+        if not is_own:
+            raise NotThisSite(UNKNOWN_MARK.format(title=storage.title))
+
+    def _is_own(self, found: dict[str, Any], identity: Identity | None) -> bool:
+        """Whether an object has the site's id, and a mark that the database knows."""
+        mark = str(found.get("mark", ""))
+        if identity is None or found.get("site") != identity.id:
+            return False
+        return not mark or self._marks.get(MARKS, mark) is not None
+
+    def _identity(self) -> Identity | None:
+        row = self._rows.get(PARENT, SITE)
+        return None if row is None else Identity(row["site"], row["database"])
+
+    def _put(self, identity: Identity) -> None:
+        self._rows.put(PARENT, SITE, {"site": identity.id, "database": identity.database})
+
+    def _new_mark(self) -> str:
+        mark = secrets.token_hex(16)
+        self._marks.put(MARKS, mark, {"at": msec_time()})
+        for old in self._latest_marks()[MARKS_KEPT:]:
+            if old["at"] < msec_time() - MARKS_KEPT_MS:
+                self._marks.delete(MARKS, old["id"])
+        return mark
+
+    def _latest_marks(self) -> list[dict[str, Any]]:
+        return self._marks.list(MARKS, sorting=[Sort("at", -1)])
+
+
+def _read(storage: Storage) -> dict[str, Any] | None:
+    """What the object of a storage says; nothing known if it says nothing that we wrote."""
+    files = storage.files
+    if not isinstance(files, KeepsSite):
+        raise NotThisSite(CANNOT.format(title=storage.title, kind=type(files).__name__))
+    content = files.read_site()
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(storage: Storage, site: str, mark: str, *, replace: bool = True) -> bool:
+    assert isinstance(storage.files, KeepsSite)  # noqa: S101 - _read has checked it.
+    content = json.dumps({"site": site, "mark": mark, "comment": COMMENT}).encode()
+    return storage.files.write_site(content, replace=replace)
+
+
+def _is_empty(files: ListsFiles) -> bool:
+    # Load balancers may call the heartbeat before the first upload.
+    return all(file.key.startswith(HEARTBEATS) for file in files.list())
+
+
+def _elsewhere(function: Callable[[], T]) -> T:
+    """Call a function in another thread, which has a transaction and a connection of its own."""
+    with ThreadPoolExecutor(max_workers=1) as other:
+        return other.submit(function).result()
