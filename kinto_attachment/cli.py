@@ -65,7 +65,21 @@ def add_gc(commands: Any) -> None:
         help="skip files that are younger: 90s, 30m, 1h, 7d (default: 1h); choose more than the "
         "longest upload takes",
     )
+    parser.add_argument(
+        "--orphan-age",
+        type=duration,
+        default=timedelta(days=1),
+        metavar="TIME",
+        help="delete files that an earlier run found to have no record, and which have had none "
+        "for so long (default: 1d); younger ones are noted",
+    )
     parser.add_argument("--dry-run", action="store_true", help="report without deleting anything")
+    parser.add_argument(
+        "--really",
+        action="store_true",
+        help="delete even more than a tenth of all files, and while there are records whose files "
+        "are elsewhere",
+    )
     parser.add_argument(
         "--shard",
         type=shard,
@@ -89,6 +103,12 @@ def add_reindex(commands: Any) -> None:
         "2 an error.",
     )
     add_server_options(parser)
+    parser.add_argument(
+        "--claim",
+        action="store_true",
+        help="then have the storages belong to this database, so that gc works with it, and no "
+        "longer with another one",
+    )
     parser.set_defaults(run=run_reindex)
 
 
@@ -189,6 +209,8 @@ def run_gc(
     report = gc(
         registry,
         grace=arguments.grace,
+        orphan_age=arguments.orphan_age,
+        really=arguments.really,
         dry_run=arguments.dry_run,
         shard=arguments.shard,
         storage=storage,
@@ -206,7 +228,7 @@ def run_reindex(
 ) -> tuple[Report, int]:
     from kinto_attachment.maintenance.reindex import reindex
 
-    report = reindex(registry, progress=progress)
+    report = reindex(registry, claim=arguments.claim, progress=progress)
     return report, FOUND if report.found else CLEAN
 
 

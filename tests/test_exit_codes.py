@@ -17,11 +17,12 @@ import pytest
 
 from kinto_attachment import cli
 from tests.support import live
+from tests.support.owned import STRAY
 from tests.support.services import PostgreSQL
 
-STRAY = "00000000-0000-4000-8000-000000000000.txt"
 RECORD = "/buckets/b/collections/c/records/r"
 COMMANDS = ["gc", "reindex"]
+GC = ("gc", "--orphan-age", "0", "--ini")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Site:
     def configure(self, **settings: str | None) -> Path:
         """Write the ini file; a setting that is None is left out."""
         lines = {
-            "kinto.includes": "kinto_attachment",
+            "kinto.includes": "kinto_attachment tests.support.owned",
             "kinto.userid_hmac_secret": "secret",
             "kinto.attachment.base_path": str(self.files),
             **{f"kinto.{name}": value for name, value in settings.items()},
@@ -174,7 +175,7 @@ def test_a_database_of_an_earlier_kinto(site: Site, run: Run, postgresql: Postgr
     older = "UPDATE metadata SET value = '19' WHERE name = 'storage_schema_version'"
     postgresql.execute(older, database=name)
     ini = site.configure(**{**POSTGRESQL, "storage_url": url})
-    assert_error(run("gc", "--ini", ini), "gc", "earlier Kinto")
+    assert_error(run("gc", "--orphan-age", "0", "--ini", ini), "gc", "earlier Kinto")
     postgresql.drop_database(url)
 
 
@@ -207,7 +208,11 @@ def test_an_error_that_nobody_thought_of_is_not_something_found(
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr("kinto_attachment.maintenance.gc.gc", fail)
-    assert_error(run("gc", "--ini", site.ini), "gc", "ZeroDivisionError: division by zero")
+    assert_error(
+        run(*GC, site.ini),
+        "gc",
+        "ZeroDivisionError: division by zero",
+    )
 
 
 def test_a_file_that_cannot_be_deleted_is_an_error(
@@ -215,7 +220,7 @@ def test_a_file_that_cannot_be_deleted_is_an_error(
 ) -> None:
     stray = site.stray()
     monkeypatch.setattr(os, "unlink", refuse)  # Permissions do not stop root.
-    done = run("gc", "--ini", site.ini, "--json")
+    done = run(*GC, site.ini, "--json")
     monkeypatch.undo()
     assert done.code == 2
     report = json.loads(done.out)
@@ -234,14 +239,14 @@ def refuse(path: str, *_: object, **__: object) -> None:
 
 def test_quiet_says_nothing_if_all_is_well(site: Site, run: Run) -> None:
     stray = site.stray()
-    assert run("gc", "--quiet", "--ini", site.ini) == Done(0, "", "")
+    assert run("gc", "--orphan-age", "0", "--quiet", "--ini", site.ini) == Done(0, "", "")
     assert not stray.exists()
     assert run("reindex", "--quiet", "--ini", site.ini) == Done(0, "", "")
 
 
 def test_quiet_tells_what_was_found(site: Site, run: Run) -> None:
     site.stray()
-    done = run("gc", "--quiet", "--dry-run", "--ini", site.ini)
+    done = run("gc", "--orphan-age", "0", "--quiet", "--dry-run", "--ini", site.ini)
     assert (done.code, done.err) == (1, "")
     assert STRAY in done.out
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 
 from kinto_attachment import names
 from kinto_attachment.errors import KeyTaken
 from kinto_attachment.files.ledger import Ledger
-from kinto_attachment.files.transactions import separate_transaction
+from kinto_attachment.files.transactions import in_batch, separate_transaction
+from kinto_attachment.index.elsewhere import commit_elsewhere
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage.storages import Storage
@@ -37,18 +39,28 @@ def _reserved_key(
     The reservation lasts until the end of the request. Concurrent uploads of the same name get
     different keys: an upload cannot try again with another key, as its body is read only once.
     """
-    ledger = Ledger.of(request)
+    request.registry.attachment_site.look_at(storage)
+    # It is committed before the file is stored, since it tells gc whose file it is.
+    reserve = partial(_reserve, request, rules, storage, filename)
+    if in_batch(request):
+        key = commit_elsewhere(reserve)
+    else:
+        with separate_transaction(request):
+            key = reserve()
+    Ledger.of(request).reserved.append(key)
+    return key
+
+
+def _reserve(request: Request, rules: CollectionSettings, storage: Storage, filename: str) -> str:
     reservations = request.registry.attachment_links.reservations
-    with separate_transaction(request):
-        for key in _candidates(request, rules, filename):
-            # Checked before the claim, too: otherwise, concurrent uploads of a common name would
-            # wait for each other at each taken key.
-            if _is_taken(request, storage, key) or not reservations.claim(key):
-                continue
-            if _is_free(request, storage, key):
-                ledger.reserved.append(key)
-                return key
-            reservations.release(key)
+    for key in _candidates(request, rules, filename):
+        # Checked before the claim, too: otherwise, concurrent uploads of a common name would
+        # wait for each other at each taken key.
+        if _is_taken(request, storage, key) or not reservations.claim(key):
+            continue
+        if _is_free(request, storage, key):
+            return key
+        reservations.release(key)
     raise KeyTaken()
 
 

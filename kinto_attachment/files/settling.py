@@ -36,10 +36,11 @@ def settle(registry: Registry, ledger: Ledger) -> None:
             registry.metrics.count("attachments.settle_failed")
 
 
-def delete_garbage(registry: Registry, entry: Garbage) -> bool:
+def delete_garbage(registry: Registry, entry: Garbage) -> list[str] | None:
     """Delete the files of an outbox entry, then the entry.
 
-    :returns: False if another process has done so.
+    :returns: the keys of these files, without those that were linked again; None if another
+        process has taken the entry.
     :raises StorageError: the entry is still there, and maybe the files; it also waits if its
         storage is not configured.
     """
@@ -48,7 +49,7 @@ def delete_garbage(registry: Registry, entry: Garbage) -> bool:
     files = registry.attachment_storages[entry.storage].files
     with transaction.manager:
         if not outbox.take(entry):
-            return False
+            return None
         # Files that lingered may have been linked again.
         keys = links.end_lingering(entry.keys) if entry.due else entry.keys
         try:
@@ -58,7 +59,7 @@ def delete_garbage(registry: Registry, entry: Garbage) -> bool:
             # A database restores the entry by rolling back; a memory backend needs this.
             outbox.put(entry)
             raise
-    return True
+    return keys
 
 
 def _undo(registry: Registry, ledger: Ledger) -> None:
@@ -66,12 +67,16 @@ def _undo(registry: Registry, ledger: Ledger) -> None:
     unlinked = [file for key, file in ledger.new_files.items() if key not in ledger.linked]
     if not unlinked:
         return
+    # Their names stay reserved if this fails: that is how gc knows them.
+    ledger.left.update(file.key for file in unlinked)
     with transaction.manager:
         # A memory backend does not roll back, and after a lost connection the database may still
         # commit.
         lost = [file for file in unlinked if not _is_in_use(registry, ledger, file)]
+    ledger.left.intersection_update(file.key for file in lost)
     for storage, keys in keys_by_storage(lost).items():
-        _delete(registry, storage, keys)
+        if _delete(registry, storage, keys):
+            ledger.left.difference_update(keys)
 
 
 def _is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:
@@ -120,9 +125,10 @@ def _try_to_delete(registry: Registry, entry: Garbage) -> None:
 
 
 def _release_reservations(registry: Registry, ledger: Ledger) -> None:
-    if ledger.reserved:
+    released = [key for key in ledger.reserved if key not in ledger.left]
+    if released:
         with transaction.manager:
-            for key in ledger.reserved:
+            for key in released:
                 registry.attachment_links.reservations.release(key)
 
 
@@ -134,11 +140,13 @@ def _notify(registry: Registry, ledger: Ledger) -> None:
             logger.exception("A subscriber of %s failed: %s", type(event).__name__, cause(error))
 
 
-def _delete(registry: Registry, storage: str, keys: list[str]) -> None:
+def _delete(registry: Registry, storage: str, keys: list[str]) -> bool:
     try:
         registry.attachment_storages[storage].files.delete(*keys)
     except StorageError as error:
         _report_failed_delete(registry, storage, keys, error)
+        return False
+    return True
 
 
 def _report_failed_delete(

@@ -19,7 +19,7 @@ Transactions change the links of several files in the order of their ids, to avo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
@@ -31,6 +31,7 @@ from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
 from kinto_attachment.index.objects import batches, digest_of
+from kinto_attachment.index.orphans import OrphanNotes
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
@@ -49,6 +50,7 @@ class Links(LinkQueries):
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
         self.locks = FileLocks(backend)
+        self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)
         self.storages = storages
 
@@ -161,7 +163,7 @@ class Links(LinkQueries):
         return self._drop(links, "current")
 
     def move_orphans_to_outbox(
-        self, keys: Iterable[str], storage: str = ""
+        self, keys: Iterable[str], storage: str = "", *, abandoned: Container[str] = ()
     ) -> tuple[list[Garbage], set[str]]:
         """Put files that seem to have no link in the outbox, if they have none under a lock.
 
@@ -169,11 +171,12 @@ class Links(LinkQueries):
 
         :returns: the entries of the outbox, and the keys that are in them.
 
-        Keys that are reserved are left out: they may be those of newer files by now.
+        Keys that are reserved are left out: they may be those of newer files by now. The
+        reservations of ``abandoned`` keys are those of the files themselves, and end.
         """
         orphans = set()
         for key in sorted(keys, key=digest_of):
-            if not self.reservations.claim(key):
+            if key not in abandoned and not self.reservations.claim(key):
                 continue
             self.locks.lock(key)
             if not self.of_key(key) and not self.outbox.entries(key):

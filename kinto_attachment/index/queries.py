@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.lives import current_life
-from kinto_attachment.index.objects import Objects, batches, digest_of
+from kinto_attachment.index.objects import BATCH, Objects, batches, digest_of
 from kinto_attachment.kinto_types import StorageBackend
 
 DIGEST_LENGTH = 64
@@ -56,6 +56,12 @@ class LinkQueries:
         rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
         return [link for link in map(Link.load, rows) if link.key == key]
 
+    def are_in(self, storage: str) -> bool:
+        """Whether there are links to files of a storage."""
+        named = Filter("storage", storage, COMPARISON.EQ)
+        other = Filter("storage", False, COMPARISON.HAS)
+        return bool(self._rows.list(ANY, named if storage else other, limit=1))
+
     def count(self) -> int:
         """How many links there are, of any record and in any state."""
         return self._rows.count(ANY)
@@ -93,6 +99,15 @@ class LinkQueries:
         ):
             last = rows[-1]["record"]
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+
+    def linked_records(self, keys: Iterable[str]) -> set[str]:
+        """The records that have one of these files as their current one."""
+        linked: set[str] = set()
+        for batch in batches({digest_of(key) for key in keys}, BATCH // 2):
+            both = [*batch, *(f"{digest}-shared" for digest in batch)]
+            rows = self._rows.list(ANY, Filter("id", both, COMPARISON.IN))
+            linked.update(row["record"] for row in rows if row["state"] == "current")
+        return linked
 
     def without_links(self, keys: list[str]) -> set[str]:
         """The keys among ``keys`` that have no link."""

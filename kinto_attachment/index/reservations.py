@@ -23,6 +23,9 @@ class Reservations:
     def release(self, key: str) -> None:
         self._rows.delete(_parent(key), CLAIM)
 
+    def has(self, key: str) -> bool:
+        return self._rows.get(_parent(key), CLAIM) is not None
+
     def before(self, timestamp: int) -> list[str]:
         """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned."""
         rows = self._rows.list("attachments-name:*")

@@ -17,10 +17,9 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import transaction
 from kinto.core.storage import Sort
@@ -30,13 +29,12 @@ from kinto.core.utils import msec_time
 from kinto_attachment import names
 from kinto_attachment.errors import NotThisSite, StorageError
 from kinto_attachment.index.database import Database
+from kinto_attachment.index.elsewhere import commit_elsewhere
 from kinto_attachment.index.objects import Objects
 from kinto_attachment.storage import KeepsSite, ListsFiles
 from kinto_attachment.storage.storages import Storage, Storages
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 PARENT, SITE = "attachments-site", "site"
 MARKS = "attachments-mark"
@@ -129,10 +127,6 @@ class Site:
 
     # For commands.
 
-    def owns(self, name: str, owner: str) -> bool:
-        """Whether this plugin gave a file its name, the last segment of its key."""
-        return names.is_name_of(owner, name)
-
     def check(self, storages: Iterable[Storage]) -> str:
         """Make sure that database and storages belong together; returns the site's id.
 
@@ -149,13 +143,10 @@ class Site:
             self._check_object(storage, identity)
         return identity.id
 
-    def is_new(self, storages: Iterable[Storage]) -> bool:
-        """Whether neither the database nor one of the storages has been used yet."""
-        with transaction.manager:
-            identity = self._identity()
-        return identity is None and all(
-            isinstance(each.files, ListsFiles) and _is_empty(each.files) for each in storages
-        )
+    def is_free(self, storage: Storage) -> bool:
+        """Whether a storage has no files, and belongs to nobody."""
+        files = storage.files
+        return isinstance(files, ListsFiles) and _read(storage) is None and _is_empty(files)
 
     def mark(self, storages: Iterable[Storage]) -> None:
         """Leave a new mark in the database and in storages that belong to it."""
@@ -207,8 +198,9 @@ class Site:
 
     def _look_at(self, storage: Storage) -> bool:
         """False if the storage failed; then the next upload tries again."""
-        # In another thread, since the request's transaction is not to be committed yet.
-        identity, database = _elsewhere(self._establish)
+        identity = None
+        while identity is None:
+            identity, database = commit_elsewhere(self._establish)
         if identity.database != database:
             # Names that nobody takes for garbage: neither this database nor the original.
             self._owner = secrets.token_hex(16)
@@ -222,16 +214,17 @@ class Site:
             return False
         return True
 
-    def _establish(self) -> tuple[Identity, str]:
-        """The identity of the site, which is committed, and that of the database."""
-        while True:
-            with transaction.manager:
-                identity, database = self._identity(), self._database.identity()
-                if identity is not None:
-                    return identity, database
-                row = {"site": secrets.token_hex(16), "database": database}
-                # If another process is faster, its row is read in the next turn.
-                self._rows.create(PARENT, SITE, row)
+    def _establish(self) -> tuple[Identity | None, str]:
+        """The identity of the site and that of the database.
+
+        Neither, if another process is just writing the row.
+        """
+        identity, database = self._identity(), self._database.identity()
+        if identity is None:
+            identity = Identity(secrets.token_hex(16), database)
+            if not self._rows.create(PARENT, SITE, _row(identity)):
+                identity = None
+        return identity, database
 
     def _take_if_empty(self, storage: Storage, identity: Identity) -> None:
         files = storage.files
@@ -270,7 +263,7 @@ class Site:
         return None if row is None else Identity(row["site"], row["database"])
 
     def _put(self, identity: Identity) -> None:
-        self._rows.put(PARENT, SITE, {"site": identity.id, "database": identity.database})
+        self._rows.put(PARENT, SITE, _row(identity))
 
     def _new_mark(self) -> str:
         mark = secrets.token_hex(16)
@@ -282,6 +275,10 @@ class Site:
 
     def _latest_marks(self) -> list[dict[str, Any]]:
         return self._marks.list(MARKS, sorting=[Sort("at", -1)])
+
+
+def _row(identity: Identity) -> dict[str, Any]:
+    return {"site": identity.id, "database": identity.database}
 
 
 def _read(storage: Storage) -> dict[str, Any] | None:
@@ -308,9 +305,3 @@ def _write(storage: Storage, site: str, mark: str, *, replace: bool = True) -> b
 def _is_empty(files: ListsFiles) -> bool:
     # Load balancers may call the heartbeat before the first upload.
     return all(file.key.startswith(HEARTBEATS) for file in files.list())
-
-
-def _elsewhere(function: Callable[[], T]) -> T:
-    """Call a function in another thread, which has a transaction and a connection of its own."""
-    with ThreadPoolExecutor(max_workers=1) as other:
-        return other.submit(function).result()

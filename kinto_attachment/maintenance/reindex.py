@@ -29,12 +29,18 @@ class ReindexReport(Report):
     completed: int = 0
     foreign: list[str] = field(default_factory=list)  # Their location is not one of this server.
     missing: list[str] = field(default_factory=list)  # Their file does not exist.
+    claimed: int = 0  # Storages that belong to this database from now on.
 
 
-def reindex(registry: Registry, *, progress: Progress = no_progress) -> ReindexReport:
+def reindex(
+    registry: Registry, *, claim: bool = False, progress: Progress = no_progress
+) -> ReindexReport:
     """Link every record that has an attachment to its file, unless there is a link.
 
-    Then complete the links that earlier releases wrote.
+    Then complete the links that earlier releases wrote. With ``claim``, the storages belong to
+    this database afterwards.
+
+    :raises NotThisSite: the storages or the database cannot be claimed.
     """
     report = ReindexReport()
     total = records.count_with_attachment(registry)
@@ -45,6 +51,9 @@ def reindex(registry: Registry, *, progress: Progress = no_progress) -> ReindexR
                     _relink(registry, f"{collection}/records/{record['id']}", record, report)
             progress("records checked", report.records, total)
     report.completed = complete(registry, partial(progress, "links completed"))
+    if claim:
+        registry.attachment_site.claim()
+        report.claimed = len(registry.attachment_storages)
     return report
 
 

@@ -5,6 +5,7 @@ Everything here works on strings alone, and may be used by all rooms above.
 
 from .dispositions import content_disposition, disposition_filename
 from .filenames import (
+    RANDOM_NAME,
     clean_filename,
     extension,
     inner_name,
@@ -21,6 +22,7 @@ from .media_types import media_type, mimetype
 from .patterns import Pattern
 
 __all__ = [
+    "RANDOM_NAME",
     "Pattern",
     "check_key",
     "clean_filename",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import time
@@ -18,7 +19,6 @@ from kinto_attachment.files import changes, link_steps
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.gc import gc
-from kinto_attachment.maintenance.reindex import reindex
 from tests.support.application import (
     ALICE,
     CONTENT,
@@ -32,6 +32,7 @@ from tests.support.application import (
     stored_links,
 )
 from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.owned import STRAY
 
 AT_ONCE = timedelta(seconds=-1)
 
@@ -89,7 +90,7 @@ def test_a_process_that_is_stopped_before_it_writes_the_link(
     add = Links.add
 
     def stop(links: Links, link: Any, **more: Any) -> None:
-        report = collect(app, grace=AT_ONCE, pause=timedelta(0))
+        report = collect(app, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
         assert report.unlinked == [link.key]
         threading.Event().wait(0.2)
         add(links, link, **more)
@@ -114,7 +115,7 @@ def test_a_request_that_waits_between_link_and_commit(app: Any) -> None:
         write(registry, ledger)
         if not threads:
             run = lambda: reports.append(  # noqa: E731
-                gc(registry, grace=AT_ONCE, pause=timedelta(0))
+                gc(registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
             )
             threads.append(threading.Thread(target=run))
             threads[0].start()
@@ -136,18 +137,15 @@ def test_a_transaction_that_does_not_end(
 ) -> None:
     """Files without links stay until a later run, and the report says why."""
     monkeypatch.setattr(gc_module, "MAX_WAIT", 0.0)
-    key = key_of(attach(app).json)
-    links = app.app.registry.attachment_links
-    with transaction.manager:
-        links.drop(links.of_record(RECORD))
+    app.app.registry.attachment_storages.default.files.write(STRAY, io.BytesIO(b"x"), "text/plain")
     with transaction.manager:
         app.app.registry.storage.update("record", "/elsewhere", "r", {"busy": True})
-        report = collect(app, grace=AT_ONCE, pause=timedelta(0))
-    assert stored_files(app) == {key}
+        report = collect(app, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
+    assert stored_files(app) == {STRAY}
     assert "does not end" in report.errors[0]
     with transaction.manager:
         app.app.registry.storage.delete("record", "/elsewhere", "r", with_deleted=False)
-    reindex(app.app.registry)
+    app.app.registry.attachment_storages.default.files.delete(STRAY)
 
 
 @ON_DATABASES
@@ -162,7 +160,7 @@ def test_a_sole_link_of_the_wrong_record_is_put_right(build: Build) -> None:
         links.drop([link])
     with transaction.manager:
         links.add(replace(link, record=OTHER))
-    report = gc(app.app.registry, grace=AT_ONCE, pause=timedelta(0))
+    report = gc(app.app.registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
     assert report.dangling == [OTHER]
     assert stored_links(app) == {(RECORD, key, "current")}
     assert read(app) == CONTENT

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kinto_attachment.files import collection_settings
-from kinto_attachment.maintenance.key_layout import key_layout
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -186,7 +185,6 @@ class TestOptions:
             for url in (f"{real(app)}/attachment", attachment["location"]):
                 answer = app.head(url, headers=BOB)
                 assert answer.headers["Content-Disposition"].startswith("inline")
-            assert key_layout(app.app.registry.attachment_settings).fullmatch(key_of(attachment))
 
     def test_gzipped(self, build: Build) -> None:
         app = build(**{"resources.default.c.gzipped": "true"})

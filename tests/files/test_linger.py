@@ -36,7 +36,9 @@ SOURCE = f"{BUCKET}/collections/source/records/r"
 
 
 def collect(app: Any) -> Any:
-    report = gc(app.app.registry, grace=timedelta(seconds=-1), pause=timedelta(0))
+    report = gc(
+        app.app.registry, grace=timedelta(seconds=-1), orphan_age=timedelta(0), pause=timedelta(0)
+    )
     assert not report.errors
     return report
 

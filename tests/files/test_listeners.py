@@ -388,7 +388,12 @@ class TestEventsOfPlugins:
             app.post_json("/publish", {"copies": {RECORD: copy}, "ids_of": told}, status="*")
         write_behind(app, copy, {"attachment": attachment})
         for _ in range(2):
-            gc(app.app.registry, grace=timedelta(seconds=-1), pause=timedelta(0))
+            gc(
+                app.app.registry,
+                grace=timedelta(seconds=-1),
+                orphan_age=timedelta(0),
+                pause=timedelta(0),
+            )
             assert stored_files(app) == {key}
             reindex(app.app.registry)
         assert (copy, key, "current") in stored_links(app)

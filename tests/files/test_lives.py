@@ -165,7 +165,9 @@ def assert_unreadable(app: Any, keys: set[str], content: bytes | None) -> None:
 
 
 def collect(app: Any) -> None:
-    report = gc(app.app.registry, grace=timedelta(seconds=-1), pause=timedelta(0))
+    report = gc(
+        app.app.registry, grace=timedelta(seconds=-1), orphan_age=timedelta(0), pause=timedelta(0)
+    )
     assert not report.errors + report.unlinked + report.dangling
 
 

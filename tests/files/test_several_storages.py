@@ -48,6 +48,7 @@ from tests.support.application import (
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.interruptions import failing_deletes
+from tests.support.owned import STRAY, own
 
 URL = f"{RECORD}/attachment"
 BACKEND = 201  # Kinto's errno.
@@ -101,7 +102,13 @@ def statements(app: Any, action: Callable[[], object]) -> int:
 
 def collect(app: Any, **options: Any) -> GcReport:
     """Run gc as if everything were old."""
-    return gc(app.app.registry, grace=timedelta(seconds=-1), pause=timedelta(0), **options)
+    return gc(
+        app.app.registry,
+        grace=timedelta(seconds=-1),
+        orphan_age=timedelta(0),
+        pause=timedelta(0),
+        **options,
+    )
 
 
 @ON_DATABASES
@@ -506,7 +513,6 @@ class TestForgedLocations:
 
 @ON_DATABASES
 class TestMaintenance:
-    STRAY = "00000000-0000-4000-8000-000000000000.txt"
     CLOSED = f"{BUCKET}/collections/closed/records/r"
 
     def start(self, several: Start, **options: str) -> Any:
@@ -521,10 +527,10 @@ class TestMaintenance:
         attach(app, self.CLOSED)
         before = placed_files(app)
         for name in ("", "cold"):
-            store(app, name, self.STRAY)
-        assert collect(app, storage=storage).unlinked == [self.STRAY]
-        assert placed_files(app) - before == {("" if storage else "cold", self.STRAY)}
-        assert collect(app).unlinked == [self.STRAY]
+            store(app, name, STRAY)
+        assert collect(app, storage=storage).unlinked == [STRAY]
+        assert placed_files(app) - before == {("" if storage else "cold", STRAY)}
+        assert collect(app).unlinked == [STRAY]
         assert placed_files(app) == before
         assert not collect(app).found
 
@@ -537,7 +543,9 @@ class TestMaintenance:
         assert placed_files(app) == {("", key), ("cold", key)}
         app.delete(self.CLOSED, headers=ALICE)
         assert placed_files(app) == {("", key)}
-        assert collect(app).unlinked == [key]
+        # This one has a name of which nobody knows that the plugin gave it.
+        assert not collect(app).found
+        app.app.registry.attachment_storages.default.files.delete(key)
 
     def test_gc_misses_a_file_only_where_its_link_says_it_is(self, several: Start) -> None:
         app = self.start(several)
@@ -556,7 +564,7 @@ class TestMaintenance:
         self, several: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         app = self.start(several)
-        store(app, "cold", self.STRAY)
+        store(app, "cold", STRAY)
 
         def fail(*_: object) -> Iterator[Any]:
             raise StorageUnavailable()
@@ -565,8 +573,8 @@ class TestMaintenance:
         with monkeypatch.context() as patch:
             patch.setattr(default, "list", fail)
             report = collect(app)
-        assert [error.partition(":")[0] for error in report.errors] == ["remove_unlinked"]
-        assert report.unlinked == [self.STRAY]
+        assert [error.partition(":")[0] for error in report.errors] == ["find_unlinked"]
+        assert report.unlinked == [STRAY]
 
     @pytest.mark.parametrize(
         "urls",
@@ -675,6 +683,7 @@ class TestNotConfigured:
             if cold:
                 storage["storages.cold.base_path"] = folder
             app = make_app(storage, postgresql_settings(postgresql_url))
+            own(app.app.registry)
             started.append(app)
             return app
 

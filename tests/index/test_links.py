@@ -39,6 +39,7 @@ from tests.support.application import (
     stored_links,
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+from tests.support.owned import STRAY
 
 pytestmark = EVERYWHERE
 
@@ -280,11 +281,13 @@ class TestLocks:
 
     def test_of_a_file_that_gc_takes(self, build: Build) -> None:
         app = build()
-        stray = "00000000-0000-4000-8000-000000000000.txt"
+        stray = STRAY
         app.app.registry.attachment_storages.default.files.write(
             stray, BytesIO(b"x"), "text/plain"
         )
-        assert gc(app.app.registry, grace=AT_ONCE, pause=timedelta(0)).unlinked == [stray]
+        assert gc(
+            app.app.registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0)
+        ).unlinked == [stray]
         assert not locks(app)
 
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import transaction
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.link import Link
+from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.maintenance.gc import GcReport, _Collector, gc
-from kinto_attachment.maintenance.key_layout import key_layout
 from kinto_attachment.maintenance.shards import Shard
-from kinto_attachment.settings import Settings
 from kinto_attachment.storage import ListsUnfinished
 from tests.support.application import (
     ALICE,
@@ -29,6 +29,7 @@ from tests.support.application import (
     attachment_of,
     key_of,
     outbox,
+    put,
     put_collection,
     read,
     sha256,
@@ -44,12 +45,13 @@ from tests.support.backends import (
     Build,
     runs_on,
 )
+from tests.support.interruptions import failing_deletes
+from tests.support.owned import STRAY, stray
 
 pytestmark = EVERYWHERE
 
 # Clocks differ, and those of object stores have no fractions of seconds.
 AT_ONCE = timedelta(seconds=-5)
-STRAY = "00000000-0000-4000-8000-000000000000.txt"
 
 
 def store(app: Any, key: str = STRAY, content: bytes = b"stray") -> None:
@@ -60,7 +62,8 @@ def store(app: Any, key: str = STRAY, content: bytes = b"stray") -> None:
 
 
 def collect(app: Any, grace: timedelta = AT_ONCE, **options: Any) -> GcReport:
-    return gc(app.app.registry, grace=grace, pause=timedelta(0), **options)
+    options = {"orphan_age": timedelta(0), "pause": timedelta(0), **options}
+    return gc(app.app.registry, grace=grace, **options)
 
 
 def test_a_clean_server_has_nothing_to_collect(app: Any) -> None:
@@ -128,75 +131,73 @@ def test_young_files_are_left_alone(app: Any) -> None:
 
 @ON_MEMORY
 @pytest.mark.parametrize(
-    "key", ["notes.txt", f"folder/{STRAY}", "00000000.txt", f"{STRAY}/other.txt"]
+    "key",
+    [
+        *("notes.txt", "index.html", "backup.tar", f"{STRAY}/other.txt", f"x{STRAY}"),
+        # As other programs name files, this plugin for another site included.
+        *("00000000-0000-4000-8000-000000000000.txt", f"folder/{uuid4()}.txt"),
+        f"__heartbeat__/{uuid4()}.txt",
+    ],
 )
-def test_files_with_names_that_the_plugin_does_not_give_are_left_alone(app: Any, key: str) -> None:
+@pytest.mark.parametrize("randomize", ["true", "false"])
+def test_files_of_others_are_left_alone(build: Build, key: str, randomize: str) -> None:
+    app = build(randomize=randomize)
     store(app, key)
-    assert not collect(app).found
+    assert not collect(app, really=True).found
     assert stored_files(app) == {key}
     app.app.registry.attachment_storages.default.files.delete(key)
 
 
 @ON_MEMORY
-def test_names_of_all_collections_are_known(build: Build) -> None:
-    app = build(
-        {
-            "attachment.resources.b.folder": "files/{bucket_id}",
-            "attachment.resources.b.c.randomize": "false",
-            "attachment.resources.b.c.filename_pattern": "{rid}_{filename}",
-            "attachment.resources.b.d.randomize": "false",
-            "attachment.resources.b.d.filename_pattern": "{rid}-final",
-            "attachment.folder": "{collection_id}",
-        }
-    )
-    ours = [f"files/b/{STRAY}", "files/b/r_notes.txt", "files/b/r_notes-3.txt", f"other/{STRAY}"]
-    ours += ["files/b/r-final", "files/b/r-final-3"]
-    theirs = ["files/notes.txt", "notes.txt", f"a/b/c/{STRAY}", STRAY]
-    for key in ours + theirs:
+def test_names_that_the_plugin_gave_are_known_in_any_folder(build: Build) -> None:
+    app = build({"attachment.folder": "{collection_id}"})
+    registry = app.app.registry
+    uploaded = registry.attachment_site.random_name(registry.attachment_storages.default, "a.TXT")
+    keys = [STRAY, f"earlier/folder/{stray(1)}", f"c/{uploaded}"]
+    for key in keys:
         store(app, key)
-    assert sorted(collect(app).unlinked) == sorted(ours)
-    assert stored_files(app) == set(theirs)
-    app.app.registry.attachment_storages.default.files.delete(*theirs)
-
-
-@ON_MEMORY
-def test_names_in_a_fan_of_folders_are_known(build: Build) -> None:
-    app = build(folder="files/{fan}")
-    attach(app)
-    ours = [f"files/{fan}/{STRAY}" for fan in ("00", "9f", "ff")]
-    theirs = [f"files/{fan}/{STRAY}" for fan in ("0", "xy", "FF", "000")]
-    for key in ours + theirs:
-        store(app, key)
-    assert sorted(collect(app).unlinked) == ours
-    assert read(app)
-    app.app.registry.attachment_storages.default.files.delete(*theirs)
+    assert sorted(collect(app).unlinked) == sorted(keys)
+    assert not stored_files(app)
 
 
 @ON_DATABASES
-def test_files_that_are_spared_are_not_reported(build: Build) -> None:
+def test_reserved_names_of_requests_that_died_tell_whose_files_they_are(build: Build) -> None:
     """The name of an old file may by now be that of a new one, which is on its way."""
     app = build(randomize="false")
-    store(app, "notes.txt")
-    storage, links = (
-        app.app.registry.attachment_storages.default.files,
-        app.app.registry.attachment_links,
-    )
-    os.utime(storage.path("notes.txt"), (0, 0))
+    for key in ("notes.txt", "index.html"):
+        store(app, key)
+        os.utime(app.app.registry.attachment_storages.default.files.path(key), (0, 0))
+    links = app.app.registry.attachment_links
     with transaction.manager:
         assert links.reservations.claim("notes.txt")
     report = collect(app, grace=timedelta(hours=1))
     assert (report.unlinked, report.freed) == ([], 0)
-    assert stored_files(app) == {"notes.txt"}
+    assert collect(app, orphan_age=timedelta(days=1)).orphaned
     with transaction.manager:
-        links.reservations.release("notes.txt")
-    report = collect(app, grace=timedelta(hours=1))
+        assert links.reservations.has("notes.txt"), "without it, nobody knows whose file it is"
+    report = collect(app)
     assert (report.unlinked, report.freed) == (["notes.txt"], len(b"stray"))
+    assert stored_files(app) == {"index.html"}
+    with transaction.manager:
+        assert not links.reservations.has("notes.txt")
+    app.app.registry.attachment_storages.default.files.delete("index.html")
+
+
+@ON_DATABASES
+def test_a_file_that_an_upload_could_not_delete_is_known_by_its_name(build: Build) -> None:
+    app = build(randomize="false")
+    put(app, COLLECTION, data={"schema": {"type": "object", "required": ["title"]}})
+    with failing_deletes(app):
+        attach(app, status=400)
+    assert stored_files(app) == {"notes.txt"}
+    assert collect(app).unlinked == ["notes.txt"]
+    assert not stored_files(app)
 
 
 @ON_MEMORY
 def test_files_of_heartbeats_that_died_are_deleted(app: Any) -> None:
     key = f"__heartbeat__/{STRAY}"
-    store(app, key)
+    store(app, key, heartbeat.CONTENT)
     assert collect(app).unlinked == [key]
     assert not stored_files(app)
 
@@ -366,7 +367,7 @@ def test_names_reserved_by_requests_that_died_are_freed(build: Build) -> None:
 
 @ON_DATABASES
 def test_shards_share_the_work(app: Any) -> None:
-    keys = {f"00000000-0000-4000-8000-{number:012}.txt" for number in range(40)}
+    keys = {stray(number) for number in range(40)}
     for key in keys:
         store(app, key)
     attach(app)
@@ -440,14 +441,6 @@ def test_progress_is_told_for_every_thousand_files(app: Any) -> None:
     collect(app, dry_run=True, progress=lambda *step: steps.append(step))
     assert steps == [("files scanned", 1000, 0)]  # As many files as there are links, usually.
     storage.delete(*stored_files(app))
-
-
-def test_the_layout_of_the_default_settings_is_random_names() -> None:
-    ours = key_layout(Settings.parse({"attachment.base_path": "/x"}))
-    assert ours.fullmatch(STRAY)
-    assert ours.fullmatch(STRAY.removesuffix(".txt"))
-    assert not ours.fullmatch("notes.txt")
-    assert not ours.fullmatch(f"folder/{STRAY}")
 
 
 @ON_MEMORY

@@ -143,10 +143,15 @@ def includeme(config: Any) -> None:
 def forget_database(url: str) -> None:
     """Let go of the connections that Kinto keeps per URL."""
     for clients in postgresql_client._CLIENTS.values():
-        for known in [known for known in clients if known.split("/")[-1] == url.split("/")[-1]]:
+        for known in [known for known in clients if database_name(known) == database_name(url)]:
             session_factory = clients.pop(known).session_factory
             session_factory.remove()
             session_factory.session_factory.kw["bind"].dispose()
+
+
+def database_name(url: str) -> str:
+    # What follows may be quoted or not.
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def reconnect(app: Any) -> None:
@@ -445,7 +450,7 @@ def outbox(app: Any) -> list[Any]:
 def empty_outbox(app: Any) -> None:
     """Delete what a failing storage left to be deleted, as gc does."""
     for entry in outbox(app):
-        assert delete_garbage(app.app.registry, entry)
+        assert delete_garbage(app.app.registry, entry) is not None
 
 
 def records(app: Any) -> dict[str, dict[str, Any]]:

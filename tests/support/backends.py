@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import application, sampling
+from tests.support import application, owned, sampling
 from tests.support.services import S3, GoogleEmulator, PostgreSQL
 
 # Storage and database: the names of the fixtures with their settings.
@@ -194,6 +194,7 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
         if app not in used:
             used.append(app)
             if not (settings or {}).get("readonly"):
+                owned.own(app.app.registry)
                 application.put_collection(app)
         return app
 

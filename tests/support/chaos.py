@@ -112,7 +112,7 @@ def gc_under_load(options: Options) -> Iterator[str]:
         def collect() -> None:
             while not stop.is_set():
                 try:
-                    reports.append(maintenance.gc(registry, grace=GRACE))
+                    reports.append(maintenance.gc(registry, grace=GRACE, orphan_age=GRACE))
                 except Exception as error:  # noqa: BLE001 - reported below.
                     failures.append(error)
 

@@ -82,7 +82,7 @@ def left(registry: Any) -> list[str]:
 
 def collect(registry: Any) -> maintenance.Report:
     """Run gc as if all that is there were old."""
-    report = maintenance.gc(registry, grace=AT_ONCE, pause=timedelta(0))
+    report = maintenance.gc(registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
     assert not report.errors, report.errors
     return report
 

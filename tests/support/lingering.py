@@ -31,6 +31,8 @@ def pass_the_time(app: Any) -> None:
 def end(app: Any) -> None:
     """Have the files deleted, and forget them."""
     pass_the_time(app)
-    report = gc(app.app.registry, grace=timedelta(seconds=-1), pause=timedelta(0))
+    report = gc(
+        app.app.registry, grace=timedelta(seconds=-1), orphan_age=timedelta(0), pause=timedelta(0)
+    )
     assert not report.errors
     app.app.registry.attachment_lingering.clear()

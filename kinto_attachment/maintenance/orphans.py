@@ -1,0 +1,54 @@
+"""The orphans that a gc sees: noted when they are new, due when they have been so for long."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import transaction
+
+from kinto_attachment.index.orphans import Digest, OrphanNotes, short_digest
+
+
+class Orphans:
+    """The orphans of one storage in one shard."""
+
+    def __init__(
+        self, notes: OrphanNotes, storage: str, prefixes: Iterable[str], now: int, age: int
+    ) -> None:
+        """``now`` is in ms since the epoch, ``age`` in ms."""
+        self._notes = notes
+        self._storage = storage
+        self._now = now
+        self._age = age
+        with transaction.manager:
+            self._before = notes.read(storage, prefixes)
+        self._seen: dict[Digest, int] = {}
+
+    def see(self, key: str) -> int:
+        """Note an orphan; returns since when it is one."""
+        digest = short_digest(key)
+        return self._seen.setdefault(digest, self._before.get(digest, self._now))
+
+    def is_due(self, since: int) -> bool:
+        return since + self._age <= self._now
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget files that were deleted."""
+        for key in keys:
+            self._seen.pop(short_digest(key), None)
+
+    def save(self) -> None:
+        """Replace the notes of the run before by what this one has seen."""
+        before, seen = _by_prefix(self._before), _by_prefix(self._seen)
+        for prefix in sorted({*before, *seen}):
+            if before.get(prefix) != seen.get(prefix):
+                with transaction.manager:
+                    self._notes.write(self._storage, prefix, seen.get(prefix, {}))
+
+
+def _by_prefix(orphans: dict[Digest, int]) -> dict[str, dict[Digest, int]]:
+    prefixes: dict[str, dict[Digest, int]] = defaultdict(dict)
+    for digest, since in orphans.items():
+        prefixes[digest[:2]][digest] = since
+    return prefixes

@@ -1,0 +1,50 @@
+"""Storages that belong to the database of a test, as after an upload, and what is left in them.
+
+As a plugin of Kinto, for commands whose database is in memory, and so begins without a site.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import transaction
+from kinto.core.storage.exceptions import BackendError
+from pyramid.events import ApplicationCreated
+
+from kinto_attachment.errors import StorageError
+from kinto_attachment.index import site
+from kinto_attachment.names import filenames
+from kinto_attachment.storage import KeepsSite
+
+OWNER = "0123456789abcdef0123456789abcdef"
+
+
+def includeme(config: Any) -> None:
+    config.add_subscriber(on_created, ApplicationCreated)
+
+
+def on_created(event: Any) -> None:
+    with contextlib.suppress(BackendError, StorageError):
+        own(event.app.registry)
+
+
+def own(registry: Any) -> None:
+    """Have the storages of an application belong to its database."""
+    ours = registry.attachment_site
+    with transaction.manager:
+        ours._put(site.Identity(OWNER, ours._database.identity()))
+    for storage in registry.attachment_storages:
+        if isinstance(storage.files, KeepsSite):
+            with contextlib.suppress(StorageError):
+                site._write(storage, OWNER, "")
+    ours.forget()
+
+
+def stray(number: int = 0) -> str:
+    """The name of a file that this plugin has written."""
+    head = f"00000000-0000-4000-8000-{number:04x}"
+    return f"{head}{filenames._seal(head, OWNER)}.txt"
+
+
+STRAY = stray()
