@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import environments
+from tests.support import environments
 from benchmarks.bodies import Payloads
-from benchmarks.environments import Environment
+from tests.support.environments import Environment
 from tests.support import services
 
 # Of Linux, on 64 bits: get and set the flags of a file, and the one that chattr calls T.

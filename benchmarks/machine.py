@@ -13,7 +13,7 @@ from tempfile import gettempdir
 import psutil
 
 from benchmarks import nginx
-from benchmarks.environments import Environment
+from tests.support.environments import Environment
 from benchmarks.servers import Missing
 
 PACKAGES = ("kinto", "pyramid", "gunicorn", "waitress", "psycopg2-binary", "boto3", "multipart")

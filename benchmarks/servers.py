@@ -17,7 +17,7 @@ from typing import Literal
 import psutil
 
 from benchmarks.client import Client
-from benchmarks.environments import Environment
+from tests.support.environments import Environment
 from tests.support.faults import HOST
 
 Engine = Literal["gunicorn", "waitress"]

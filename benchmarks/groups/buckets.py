@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import fill, show
 from benchmarks.bench import Bench
 from benchmarks.client import BadAnswer
-from benchmarks.environments import Environment
+from tests.support.environments import Environment
 from benchmarks.fill import Layout
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale

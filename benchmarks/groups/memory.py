@@ -10,7 +10,7 @@ from benchmarks import show
 from benchmarks.bench import Bench
 from benchmarks.bodies import MIB, Payload
 from benchmarks.download import Download
-from benchmarks.environments import Environment
+from tests.support.environments import Environment
 from benchmarks.memory import peak_over_idle
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale

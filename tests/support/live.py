@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from typing import Any, Literal
 
 import psutil
 
-from tests.support import ROOT
+from tests.support import environments
 from tests.support.application import ALICE, Part, form
+from tests.support.environments import Environment
 from tests.support.faults import HOST
-from tests.support.services import _folder, _free_port, _program, _reaper, _wait
+from tests.support.services import _folder, _free_port, _reaper, _wait
 
 Engine = Literal["gunicorn", "waitress"]
 
@@ -173,19 +173,22 @@ def kinto(
     settings: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     preload: bool = False,
+    environment: Environment | None = None,
 ) -> Iterator[Server]:
     """Run Kinto until the end of the ``with`` block.
 
     ``attachment`` are the plugin's settings without their prefix; ``settings`` are others, in
     full. Records are in memory (one worker only), or in a ``database`` that has Kinto's schema.
-    With ``preload``, a worker that was killed is replaced within milliseconds.
+    With ``preload``, a worker that was killed is replaced within milliseconds. ``environment`` is
+    that of another release.
     """
+    environment = environment or environments.ours()
     assert database or workers == 1, "workers share nothing but a database"
     with _folder("kinto") as folder:
         ini = folder / "kinto.ini"
         ini.write_text(_ini(attachment, database, includes, settings or {}, threads))
         port = _free_port()
-        command = _command(engine, ini, port, workers, threads)
+        command = _command(environment.python, engine, ini, port, workers, threads)
         command += ["--preload"] if preload else []
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -193,9 +196,11 @@ def kinto(
                 env={
                     **os.environ,
                     "TMPDIR": str(folder),
-                    "PYTHONPATH": str(ROOT),
+                    "PYTHONPATH": environment.path,
                     **(environ or {}),
                 },
+                # Python finds modules in the current folder, too.
+                cwd=None if environment.path else folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -254,9 +259,12 @@ def _ini(
     return INI.format(settings=text, threads=threads)
 
 
-def _command(engine: Engine, ini: Path, port: int, workers: int, threads: int) -> list[str]:
+def _command(
+    python: Path, engine: Engine, ini: Path, port: int, workers: int, threads: int
+) -> list[str]:
     if engine == "waitress":
-        return [_program("kinto"), "start", "--ini", str(ini), "--port", str(port), "--quiet"]
+        kinto = str(python.with_name("kinto"))
+        return [kinto, "start", "--ini", str(ini), "--port", str(port), "--quiet"]
     app = ini.with_name("app.py")
     app.write_text(
         "from pyramid.paster import get_app, setup_logging\n"
@@ -264,7 +272,7 @@ def _command(engine: Engine, ini: Path, port: int, workers: int, threads: int) -
         f"application = get_app({str(ini)!r}, options={{'http_port': '{port}'}})\n"
     )
     return [
-        *(sys.executable, "-m", "gunicorn", "--worker-class", "gthread"),
+        *(str(python), "-m", "gunicorn", "--worker-class", "gthread"),
         *("--bind", f"{HOST}:{port}", "--workers", str(workers), "--threads", str(threads)),
         *("--timeout", "60", "--graceful-timeout", "5", "--keep-alive", "30"),
         *("--log-level", "warning", "--no-control-socket"),

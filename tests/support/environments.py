@@ -1,16 +1,25 @@
-"""The virtual environments that the contenders run in: ours, and one for each peer."""
+"""Virtual environments that servers run in: ours, and one of the plugin that people run today.
+
+Benchmarks compare the two, and tests move sites from one to the other.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-CACHE = Path(__file__).with_name(".cache")
+from tests.support import ROOT
+
+CACHE = ROOT / "benchmarks" / ".cache"
 PEER = "kinto-attachment==8.0.0"
+SETUPTOOLS = "setuptools<80"  # It imports pkg_resources.
 # What both run on, at our versions, so that only the plugin differs.
 SHARED = (
     *("kinto", "pyramid", "pyramid-tm", "WebOb", "gunicorn", "waitress"),
@@ -22,6 +31,7 @@ SHARED = (
 class Environment:
     name: str
     python: Path
+    path: str = ""  # Of modules that are not installed in there.
 
     def installed(self, package: str) -> str:
         """The version of a package in there."""
@@ -32,7 +42,7 @@ class Environment:
 
 
 def ours() -> Environment:
-    return Environment("ours", Path(sys.executable))
+    return Environment("ours", Path(sys.executable), str(ROOT))
 
 
 def peer() -> Environment:
@@ -40,11 +50,22 @@ def peer() -> Environment:
     folder = CACHE / "peer"
     environment = Environment("peer", folder / "bin" / "python")
     stamp = folder / "installed"
-    wanted = "\n".join([PEER, sys.version, *(f"{name}=={version(name)}" for name in SHARED)])
-    if not stamp.exists() or stamp.read_text() != wanted:
-        _install(folder, environment.python)
-        stamp.write_text(wanted)
+    shared = (f"{name}=={version(name)}" for name in SHARED)
+    wanted = "\n".join([PEER, SETUPTOOLS, sys.version, *shared])
+    with _alone():
+        if not stamp.exists() or stamp.read_text() != wanted:
+            _install(folder, environment.python)
+            stamp.write_text(wanted)
     return environment
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes from installing at the same time."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _install(folder: Path, python: Path) -> None:
@@ -53,7 +74,10 @@ def _install(folder: Path, python: Path) -> None:
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(_constraints()))
     subprocess.run(
-        [str(python), "-m", "pip", "install", "-qq", "-c", str(constraints), PEER, *SHARED],
+        [
+            *(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
+            *("-c", str(constraints), PEER, SETUPTOOLS, *SHARED),
+        ],
         check=True,
     )
 
