@@ -16,12 +16,12 @@ class FileLocks:
 
     def lock(self, key: str) -> None:
         """Lock a file against other transactions that lock it, until the commit."""
-        self._rows.put(_parent(key), LOCK, {})
+        self._rows.put(lock_parent(key), LOCK, {})
 
     def clear(self, key: str) -> None:
         """Delete the row of a lock; the file stays locked until the commit."""
-        self._rows.delete(_parent(key), LOCK)
+        self._rows.delete(lock_parent(key), LOCK)
 
 
-def _parent(key: str) -> str:
+def lock_parent(key: str) -> str:
     return f"attachments-lock:{digest_of(key)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from kinto.core.storage import Filter, Sort
@@ -66,6 +67,15 @@ class LinkQueries:
         """How many links there are, of any record and in any state."""
         return self._rows.count(ANY)
 
+    def of_keys(self, keys: Iterable[str]) -> dict[str, list[Link]]:
+        """The links of several files; of one that thousands of records share, not all of them."""
+        found: dict[str, list[Link]] = defaultdict(list)
+        for batch in batches(digest_of(key) for key in keys):
+            both = {*batch, *(f"{digest}-shared" for digest in batch)}
+            for row in self._rows.list(ANY, Filter("id", both, COMPARISON.IN)):
+                found[row["key"]].append(Link.load(row))
+        return found
+
     def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
         """All links of records whose URI starts with ``prefix``, a page at a time.
 
@@ -111,10 +121,4 @@ class LinkQueries:
 
     def without_links(self, keys: list[str]) -> set[str]:
         """The keys among ``keys`` that have no link."""
-        ids = {key: digest_of(key) for key in keys}
-        linked: set[str] = set()
-        for batch in batches(ids.values()):
-            both = {*batch, *(f"{digest}-shared" for digest in batch)}
-            rows = self._rows.list(ANY, Filter("id", both, COMPARISON.IN))
-            linked.update(row["key"] for row in rows)
-        return set(keys) - linked
+        return set(keys) - self.of_keys(keys).keys()

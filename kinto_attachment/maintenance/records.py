@@ -47,6 +47,13 @@ def with_attachment(
         yield page
 
 
+def pages_with_attachment(registry: Registry) -> Iterator[dict[str, KintoObject]]:
+    """The same records of all collections, by their URIs."""
+    for collection in collections(registry):
+        for page in with_attachment(registry, collection):
+            yield {f"{collection}/records/{record['id']}": record for record in page}
+
+
 def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | None]:
     """The records with these URIs, in the caller's transaction; None for those that are gone."""
     found: dict[str, KintoObject | None] = dict.fromkeys(uris)

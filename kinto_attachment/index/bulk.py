@@ -1,0 +1,147 @@
+"""Links of many records, read and written in a few statements, for commands.
+
+What holds for a request holds here: a file that is linked late is locked first, and records are
+locked before links.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.storage.memory import MemoryBasedStorage
+
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.links import Links
+from kinto_attachment.index.locks import LOCK, lock_parent
+from kinto_attachment.index.objects import random_timestamp
+from kinto_attachment.kinto_types import KintoObject
+from kinto_attachment.uris import RecordURI
+
+LINKS = """
+    SELECT id, data FROM objects
+     WHERE resource_name = 'attachment' AND parent_id = ANY(:parents) AND NOT deleted
+"""
+# Waits for nobody, so that a request which writes several of the records meets no deadlock.
+RECORDS = """
+    SELECT parent_id, id, data FROM objects
+     WHERE resource_name = 'record' AND NOT deleted
+       AND (parent_id, id) IN (
+           SELECT * FROM unnest(CAST(:parents AS TEXT[]), CAST(:ids AS TEXT[])))
+     ORDER BY parent_id, id
+       FOR SHARE {skip}
+"""
+INSERT = """
+    INSERT INTO objects (id, parent_id, resource_name, data, last_modified, deleted)
+    SELECT id, parent_id, :resource_name, CAST(data AS JSONB), from_epoch(stamp), FALSE
+      FROM unnest(CAST(:ids AS TEXT[]), CAST(:parents AS TEXT[]), CAST(:rows AS TEXT[]),
+                  CAST(:stamps AS BIGINT[])) AS new (id, parent_id, data, stamp)
+     ORDER BY parent_id
+    ON CONFLICT (id, parent_id, resource_name) DO {conflict}
+"""
+WAITING = """
+    SELECT jsonb_array_elements_text(data->'keys') AS key FROM objects
+     WHERE resource_name = 'attachment-garbage'
+       AND jsonb_exists_any(data->'keys', CAST(:keys AS TEXT[])) AND NOT deleted
+"""
+LOCKED = "UPDATE SET last_modified = EXCLUDED.last_modified, deleted = FALSE"
+UNLOCK = """
+    DELETE FROM objects
+     WHERE id = :id AND resource_name = 'attachment-lock' AND parent_id = ANY(:parents)
+"""
+
+
+class BulkLinks:
+    """The links in a Kinto storage backend; all methods run in the caller's transaction."""
+
+    def __init__(self, backend: Any, links: Links) -> None:
+        self._backend = backend
+        self._links = links
+        self._in_memory = isinstance(backend, MemoryBasedStorage)
+
+    def of_records(self, records: Iterable[str]) -> dict[str, list[Link]]:
+        """The links of records, in any state."""
+        found: dict[str, list[Link]] = {record: [] for record in records}
+        if self._in_memory:
+            return {record: self._links.of_record(record) for record in found}
+        parents = [f"attachments:{record}" for record in found]
+        for row in self._execute(LINKS, parents=parents):
+            link = Link.load({**row.data, "id": row.id})
+            found[link.record].append(link)
+        return found
+
+    def locked_records(
+        self, records: Iterable[str], *, wait: bool = False
+    ) -> dict[str, KintoObject]:
+        """The records that are there, locked against changes until the commit.
+
+        Those that another transaction is writing are left out, unless this may ``wait`` for it.
+        """
+        uris = [RecordURI.parse(record) for record in records]
+        if self._in_memory:
+            return dict(found for uri in uris if (found := self._in_memory_record(uri)))
+        rows = self._execute(
+            RECORDS.format(skip="" if wait else "SKIP LOCKED"),
+            parents=[uri.collection for uri in uris],
+            ids=[uri.record_id for uri in uris],
+        )
+        return {f"{row.parent_id}/records/{row.id}": row.data for row in rows}
+
+    def add(self, links: Sequence[Link]) -> list[Link]:
+        """Link files that have no link and are not about to be deleted; returns what was written.
+
+        The caller knows that the files exist, and has locked their records.
+        """
+        if self._in_memory:
+            return [link for link in links if self._add_in_memory(link)]
+        parents = sorted({lock_parent(link.key) for link in links})
+        self._insert("attachment-lock", [(LOCK, parent, {}) for parent in parents], LOCKED)
+        taken = {*self._links.of_keys(link.key for link in links), *self._waiting(links)}
+        free: dict[str, Link] = {}
+        for link in links:
+            if link.key not in taken:
+                free.setdefault(link.key, link)  # Others share it afterwards.
+        for storage in {link.storage for link in free.values()} - {""}:
+            self._links.used_storages.note(storage)
+        rows = [(link.id, link.parent, link.dump()) for link in free.values()]
+        self._insert("attachment", rows, "NOTHING")
+        self._execute(UNLOCK, id=LOCK, parents=parents)
+        return list(free.values())
+
+    def _waiting(self, links: Sequence[Link]) -> list[str]:
+        """The keys that are in the outbox along with any of the links' keys."""
+        keys = [link.key for link in links]
+        return [row.key for row in self._execute(WAITING, keys=keys)]
+
+    def _insert(
+        self, resource_name: str, rows: list[tuple[str, str, dict[str, Any]]], conflict: str
+    ) -> None:
+        self._execute(
+            INSERT.format(conflict=conflict),
+            resource_name=resource_name,
+            ids=[row[0] for row in rows],
+            parents=[row[1] for row in rows],
+            rows=[json.dumps(row[2]) for row in rows],
+            stamps=[random_timestamp() for _ in rows],
+        )
+
+    def _execute(self, statement: str, **parameters: Any) -> list[Any]:
+        from sqlalchemy import text
+
+        with self._backend.client.connect() as session:
+            result = session.execute(text(statement), parameters)
+            return list(result) if result.returns_rows else []
+
+    def _in_memory_record(self, uri: RecordURI) -> tuple[str, KintoObject] | None:
+        try:
+            return str(uri), self._backend.get("record", uri.collection, uri.record_id)
+        except ObjectNotFoundError:
+            return None
+
+    def _add_in_memory(self, link: Link) -> bool:
+        if self._links.of_key(link.key) or self._links.outbox.entries(link.key):
+            return False
+        self._links.add(link)
+        return True
