@@ -12,10 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.support import environments
 from benchmarks.bodies import Payloads
+from tests.support import environments, services
 from tests.support.environments import Environment
-from tests.support import services
 
 # Of Linux, on 64 bits: get and set the flags of a file, and the one that chattr calls T.
 GET_FLAGS, SET_FLAGS, TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x20000

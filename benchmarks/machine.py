@@ -13,8 +13,8 @@ from tempfile import gettempdir
 import psutil
 
 from benchmarks import nginx
-from tests.support.environments import Environment
 from benchmarks.servers import Missing
+from tests.support.environments import Environment
 
 PACKAGES = ("kinto", "pyramid", "gunicorn", "waitress", "psycopg2-binary", "boto3", "multipart")
 

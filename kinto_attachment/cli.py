@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_gc(commands)
     add_reindex(commands)
+    add_adopt(commands)
     for name, summary in CLIENT_COMMANDS.items():
         add_client_command(commands, name, summary, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
@@ -110,6 +111,43 @@ def add_reindex(commands: Any) -> None:
         "longer with another one",
     )
     parser.set_defaults(run=run_reindex)
+
+
+def add_adopt(commands: Any) -> None:
+    parser = commands.add_parser(
+        "adopt",
+        help="take over a site of another release of kinto-attachment, or go back to it",
+        description="Take over the files of a site that ran kinto-attachment 6.3 to 9, or this "
+        "plugin before 10.0: link every record to its file, wherever its location says that is, "
+        "and report those that have none. The files that no record names are listed, and left "
+        "alone for good. It can run while the server is running, and again.",
+        epilog="Exit code: 0 all is well; 1 records that could not be matched, each with the "
+        "reason; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument(
+        "--old-base-url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="former address of the files, in the locations of records (can be repeated)",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="read every file and compare its SHA-256"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="report without writing anything")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--back",
+        action="store_true",
+        help="write the rows of the other release for what has changed since, to go back to it",
+    )
+    other.add_argument(
+        "--forget",
+        action="store_true",
+        help="delete the rows of the other release, when nobody will go back to it",
+    )
+    parser.set_defaults(run=run_adopt)
 
 
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
@@ -229,6 +267,30 @@ def run_reindex(
     from kinto_attachment.maintenance.reindex import reindex
 
     report = reindex(registry, claim=arguments.claim, progress=progress)
+    return report, FOUND if report.found else CLEAN
+
+
+@on_server
+def run_adopt(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance import adopt, rollback
+    from kinto_attachment.maintenance.application import chosen_storage
+
+    chosen_storage(registry, None)
+    report: Report
+    if arguments.back:
+        report = rollback.back(registry, dry_run=arguments.dry_run, progress=progress)
+    elif arguments.forget:
+        report = rollback.forget(registry, dry_run=arguments.dry_run, progress=progress)
+    else:
+        report = adopt.adopt(
+            registry,
+            old_base_urls=arguments.old_base_url,
+            verify=arguments.verify,
+            dry_run=arguments.dry_run,
+            progress=progress,
+        )
     return report, FOUND if report.found else CLEAN
 
 

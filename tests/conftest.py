@@ -9,7 +9,9 @@ import pytest
 # So that a failing assertion shows the values it compared.
 pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.storage.samples")
 
-pytest_plugins = [f"tests.support.{name}" for name in ("sampling", "services", "backends")]
+pytest_plugins = [
+    f"tests.support.{name}" for name in ("sampling", "services", "backends", "old_site")
+]
 
 
 # What takes longest, and begins first when tests run side by side.

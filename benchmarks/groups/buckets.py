@@ -13,13 +13,13 @@ from typing import Any
 from benchmarks import fill, show
 from benchmarks.bench import Bench
 from benchmarks.client import BadAnswer
-from tests.support.environments import Environment
 from benchmarks.fill import Layout
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale
 from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
+from tests.support.environments import Environment
 
 CONTENT = b"x" * 1024
 CALL = 1000  # Keys in one bulk deletion.

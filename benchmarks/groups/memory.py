@@ -10,13 +10,13 @@ from benchmarks import show
 from benchmarks.bench import Bench
 from benchmarks.bodies import MIB, Payload
 from benchmarks.download import Download
-from tests.support.environments import Environment
 from benchmarks.memory import peak_over_idle
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale
 from benchmarks.servers import Engine, kinto
 from benchmarks.site import Site
 from benchmarks.trial import Cost, Trial, Versus
+from tests.support.environments import Environment
 
 LIMIT = 32 * MIB
 ENGINES: tuple[Engine, ...] = ("gunicorn", "waitress")

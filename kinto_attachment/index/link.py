@@ -32,6 +32,7 @@ class Link:
     of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
     of the file's storage (empty: the default one), ``hold`` is carried along,
     and set and checked by nothing yet.
+    A ``readonly`` file belongs to others: it is never deleted, whatever becomes of its records.
     """
 
     record: str
@@ -50,6 +51,7 @@ class Link:
     ended: Ended = ""
     storage: str = ""
     hold: Mapping[str, Any] | None = None
+    readonly: bool = False
     shared: bool = False  # Not in the row: its id tells.
 
     @property

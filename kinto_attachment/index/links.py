@@ -153,14 +153,14 @@ class Links(LinkQueries):
 
     def drop(self, links: list[Link]) -> list[Link]:
         """Remove links; returns those of files that have no link any more."""
-        return self._drop(links)
+        return self._without_readonly(self._drop(links))
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
         """The same for links whose record does not point at the file.
 
         Only current ones are dropped: a record may have kept its file since the links were read.
         """
-        return self._drop(links, "current")
+        return self._without_readonly(self._drop(links, "current"))
 
     def move_orphans_to_outbox(
         self, keys: Iterable[str], storage: str = "", *, abandoned: Container[str] = ()
@@ -215,6 +215,17 @@ class Links(LinkQueries):
         ids = {link.id for link in links}
         deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
         return {row["id"] for row in deleted}
+
+    def _without_readonly(self, orphans: list[Link]) -> list[Link]:
+        """Have a last link of a readonly file, of a life that has ended; returns the others.
+
+        So nobody can read it, and gc does not take it for a file that is left.
+        """
+        for link in orphans:
+            if link.readonly:
+                ended = link.ended or "record"
+                self._put(replace(link, shared=False, state="kept", ended=ended))
+        return [link for link in orphans if not link.readonly]
 
     def _drop_revised(self, link: Link) -> bool:
         """Drop a sole link that was written again before the file was locked."""
@@ -303,5 +314,6 @@ def _one_more(link: Link, others: list[Link]) -> Link:
         created=created,
         attached=link.attached or created,
         storage=storage,
+        readonly=others[0].readonly,
         hold=next(iter(holds), None),
     )

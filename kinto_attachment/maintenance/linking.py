@@ -117,6 +117,9 @@ class Placer:
             else:
                 candidate, stat = result
                 found[uri] = _link(uri, page[uri][FIELD], candidate, stat)
+                for link in present[uri]:
+                    if link.state == "current" and not self._dry_run:
+                        self._retire(link, page[uri])
         yield from self._written(found, page)
 
     def _known_contents(
@@ -160,8 +163,7 @@ class Placer:
             return
         rest = dict(found)
         with transaction.manager:
-            locked = self._bulk.locked_records(found)
-            links = self._living(found, page, locked)
+            links = self._living(found, page)
             for link in self._bulk.add(links) if links else ():
                 del rest[link.record]
         yield from (Placed(uri, found[uri].key, is_new=True) for uri in found if uri not in rest)
@@ -175,9 +177,15 @@ class Placer:
         self,
         found: Mapping[str, Link],
         page: Mapping[str, KintoObject],
-        locked: Mapping[str, KintoObject],
+        *,
+        wait: bool = False,
     ) -> list[Link]:
-        """The links, with their lives, of records that are as they were when they were read."""
+        """The links, with their lives, of records that are as they were when they were read.
+
+        These records stay locked until the commit. Those that have got their link are left out,
+        and, unless this may ``wait``, those that another transaction is writing.
+        """
+        locked = self._bulk.locked_records(found, wait=wait)
         same = [uri for uri in locked if same_json(locked[uri].get(FIELD), page[uri][FIELD])]
         present, lives = self._bulk.of_records(same), Lives()
         return [
@@ -186,11 +194,25 @@ class Placer:
             if not any(is_of(link, page[uri]) for link in present[uri])
         ]
 
+    def _retire(self, link: Link, record: KintoObject) -> None:
+        """Keep the former file of a record that was changed past this plugin, if it is there."""
+        try:
+            self._registry.attachment_storages[link.storage].files.stat(link.key)
+            is_there = True
+        except FileNotFound:
+            is_there = False
+        with transaction.manager:
+            if not self._living({link.record: link}, {link.record: record}, wait=True):
+                return
+            if is_there:
+                self._links.retain(link, "kept")
+            else:
+                self._links.drop([link])
+
     def _share(self, link: Link, page: Mapping[str, KintoObject]) -> Placed | None:
         """Link one record, in a transaction of its own; None if it has changed."""
         with transaction.manager:
-            locked = self._bulk.locked_records([link.record], wait=True)
-            living = self._living({link.record: link}, page, locked)
+            living = self._living({link.record: link}, page, wait=True)
             if not living:
                 return None
             try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterator
 
-from kinto_attachment.index.objects import digest_of
+from kinto_attachment.maintenance.digests import Digests
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.storage import FileStat, ListsFiles
 
@@ -21,22 +19,15 @@ class Listing:
         self.is_complete = False
         self._files = files
         self._shard = shard
-        self._digests = array("Q")
+        self._digests = Digests()
 
     def __iter__(self) -> Iterator[FileStat]:
         for file in self._files.list():
             if self._shard.has(file.key):
-                self._digests.append(_digest(file.key))
+                self._digests.add(file.key)
                 yield file
-        self._digests = array("Q", sorted(self._digests))
         self.is_complete = True
 
     def __contains__(self, key: str) -> bool:
-        """Whether there was such a key; may be wrong once in a very long time."""
-        digest = _digest(key)
-        position = bisect_left(self._digests, digest)
-        return position < len(self._digests) and self._digests[position] == digest
-
-
-def _digest(key: str) -> int:
-    return int(digest_of(key)[:16], 16)
+        """Whether there was such a key."""
+        return key in self._digests

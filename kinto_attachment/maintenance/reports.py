@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class Progress(Protocol):
@@ -20,9 +20,18 @@ def no_progress(step: str, count: int, total: int | None = None) -> None:
 
 @dataclass
 class Report:
-    """Base of the commands' reports: lists are findings, by kind; numbers are statistics."""
+    """Base of the commands' reports: lists are findings, by kind; numbers are statistics.
+
+    Lists that are ``for_information`` are no findings.
+    """
+
+    for_information: ClassVar[tuple[str, ...]] = ()
 
     @property
     def found(self) -> bool:
         """Whether there are findings of any kind."""
-        return any(value for value in asdict(self).values() if isinstance(value, list))
+        return any(
+            value
+            for name, value in asdict(self).items()
+            if isinstance(value, list) and name not in self.for_information
+        )

@@ -123,6 +123,13 @@ def wrong(registry: Any, uri: str, attachment: Any) -> str:
     return ""
 
 
+def content(registry: Any, key: str) -> bytes:
+    """The bytes of a small file in the default storage."""
+    with contextlib.closing(registry.attachment_storages.default.files.open(key)) as reader:
+        found: bytes = reader.read(CHUNK_SIZE)
+        return found
+
+
 def links(registry: Any) -> list[Any]:
     with transaction.manager:
         return [link for page in registry.attachment_links.under() for link in page]

@@ -46,15 +46,18 @@ class PostgreSQL:
 
     uri: str
 
-    def create_database(self) -> str:
-        """The URL of a fresh database, for Kinto's ``storage_url`` and its sisters."""
+    def create_database(self, template: str = "") -> str:
+        """The URL of a fresh database, for Kinto's ``storage_url`` and its sisters.
+
+        Or that of a copy of another one, by its URL, while nobody is connected to that.
+        """
         name = f"test_{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE kinto")
+        copied = _database(template) if template else "kinto"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {copied}")
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        name = url.split("?")[0].rsplit("/", 1)[1]
-        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self.execute(f"DROP DATABASE IF EXISTS {_database(url)} WITH (FORCE)")
 
     def execute(self, *statements: str, database: str = "postgres") -> None:
         """Run each statement by itself, outside any transaction."""
@@ -89,6 +92,10 @@ class PostgreSQL:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT)
         if done.returncode:
             raise RuntimeError(f"Kinto's schema cannot be created:\n{done.stderr[-4000:]}")
+
+
+def _database(url: str) -> str:
+    return url.split("?")[0].rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)

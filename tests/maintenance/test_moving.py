@@ -1,0 +1,150 @@
+"""From the kinto-attachment that people run today to this plugin, and back: no file is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from typing import Any
+
+import psycopg2
+import pytest
+
+from kinto_attachment.maintenance.adopt import adopt
+from kinto_attachment.maintenance.rollback import back
+from tests.support import invariants, live
+from tests.support.old_site import BASE_URL, BUCKET, OldSite, contents, record, settings
+from tests.support.services import S3, PostgreSQL
+
+PLUGINS = ("kinto.plugins.default_bucket", "tests.support.publishing")
+
+
+def query(site: OldSite, statement: str) -> list[Any]:
+    with (
+        contextlib.closing(psycopg2.connect(site.database)) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+        return cursor.fetchall()
+
+
+def old_rows(site: OldSite) -> dict[str, str]:
+    """The other plugin's rows: record and key."""
+    rows = query(site, "SELECT data FROM objects WHERE parent_id = '__attachments__'")
+    found = {row["record_uri"]: row["location"] for (row,) in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def ours(site: OldSite) -> int:
+    """How many rows this plugin has."""
+    ((count,),) = query(site, "SELECT count(*) FROM objects WHERE parent_id LIKE 'attachments%'")
+    return int(count)
+
+
+def read_all(client: live.Client, site: OldSite) -> dict[str, bytes]:
+    found = {}
+    for uri in site.contents:
+        status, _, content = client.request("GET", f"{uri}/attachment")
+        assert status == 200, uri
+        found[uri] = content
+    return found
+
+
+@pytest.fixture(params=["local", "s3"])
+def our_settings(request: pytest.FixtureRequest, old_site: OldSite) -> dict[str, str]:
+    """For the files where they are, or where release 7 would have stored them."""
+    if request.param == "local":
+        return settings(old_site)
+    s3: S3 = request.getfixturevalue("seaweedfs")
+    bucket = s3.create_bucket()
+    for key, content in contents(old_site.files).items():
+        s3.client().put_object(Bucket=bucket, Key=key, Body=content, ContentType="text/plain")
+    return settings(old_site, {**s3.options(bucket), "downloads": "proxy"})
+
+
+def test_everything_is_taken_over(old_site: OldSite, our_settings: dict[str, str]) -> None:
+    rows = old_rows(old_site)
+    with (
+        live.kinto(our_settings, database=old_site.database) as server,
+        invariants.inside(server) as registry,
+        live.Client(server) as client,
+    ):
+        expected = adopt(registry, dry_run=True)
+        assert ours(old_site) == 0
+        report = adopt(registry, verify=True)
+        assert report == expected
+        assert not report.found
+        assert (report.linked, report.kept) == (len(old_site.contents), len(old_site.stranded))
+        strays = [invariants.content(registry, key) for key in report.unnamed]
+        assert sorted(strays) == sorted(old_site.strays)
+        assert read_all(client, old_site) == old_site.contents
+        assert ours(old_site) == report.linked + report.kept, "a row for each file, and no other"
+        again = adopt(registry)
+        assert (again.linked, again.kept, again.unnamed) == (0, 0, report.unnamed)
+        assert old_rows(old_site) == rows
+        kept = {link.record: link for link in invariants.links(registry) if link.state == "kept"}
+        assert kept.keys() == old_site.stranded.keys()
+        for uri, link in kept.items():
+            assert link.ended == ("record" if "/emptied/" in uri else "")
+            assert link.hash == hashlib.sha256(old_site.stranded[uri]).hexdigest()
+        for uri in old_site.contents:
+            assert client.request("DELETE", uri)[0] == 200
+        left = {file.key for file in registry.attachment_storages.default.files.list()}
+        in_kept = {link.key for link in invariants.links(registry)}
+        assert left == {*report.unnamed, *in_kept}, "where old files are kept, they are"
+
+
+def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
+    site, plain = old_site, f"{BUCKET}/collections/plain"
+    with (
+        live.kinto(settings(site), database=site.database, includes=PLUGINS) as server,
+        invariants.inside(server) as registry,
+        live.Client(server) as client,
+    ):
+        adopt(registry)
+        for name in ("plain/r1", "names/r3", "kept/replaced", "plain/new", "names/new"):
+            site.attach(client, record(name), f"{name}, new".encode(), "a b.txt")
+        for name in ("plain/r2", "names/r2", "kept/r1"):
+            assert client.request("DELETE", record(name))[0] == 200
+            site.contents.pop(record(name), None)
+        copies = json.dumps({"copies": {record("plain/r3"): record("names/copy")}})
+        is_json = {"Content-Type": "application/json"}
+        assert client.request("POST", "/publish", copies, is_json)[0] == 200
+        site.contents[record("names/copy")] = site.contents[record("plain/r3")]
+        dry = back(registry, dry_run=True)
+        rows = old_rows(site)
+        report = back(registry)
+        assert dry == report
+        assert not report.found, report.unreachable
+        assert sorted(report.without_row) == [record("names/copy"), record("plain/r3")]
+        assert back(registry).written == back(registry).deleted == 0
+    assert rows != old_rows(site)
+    assert old_rows(site).keys() == site.contents.keys() - set(report.without_row)
+    of_plain = {site.contents[uri] for uri in site.contents if f"{plain}/" in uri}
+    with site.server() as server, live.Client(server) as client:
+        assert_located(client, site)
+        assert client.request("DELETE", record("names/new"))[0] == 200
+        assert client.request("DELETE", plain)[0] == 200
+        site.contents = {u: c for u, c in site.contents.items() if f"{plain}/" not in u}
+        del site.contents[record("names/new")]
+        assert_located(client, site)
+        site.attach(client, record("names/r3"), b"replaced by the old one", "x.txt")
+    left = set(contents(site.files).values())
+    assert left & of_plain == {site.contents[record("names/copy")]}
+    with (
+        live.kinto(settings(site), database=site.database) as server,
+        invariants.inside(server) as registry,
+        live.Client(server) as client,
+    ):
+        assert not adopt(registry).found
+        assert read_all(client, site) == site.contents
+
+
+def assert_located(client: live.Client, site: OldSite) -> None:
+    """Each file is where its record says, below the address that it was stored under."""
+    for uri, content in site.contents.items():
+        location = client.request("GET", uri)[2]["data"]["attachment"]["location"]
+        for base in (BASE_URL, "https://old.example.org/"):
+            location = location.removeprefix(base)
+        assert (site.files / location.replace("%20", " ")).read_bytes() == content, uri
