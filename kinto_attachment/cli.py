@@ -159,7 +159,7 @@ def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) 
     try:
         module = import_module(f"kinto_attachment.client.{function}_command")
     except ModuleNotFoundError as error:
-        parser.error(f'{error}; pip install "kinto-attachment[client]"')
+        parser.error(f"{error}; pip install kinto-http rich")
     getattr(module, f"add_{function}_arguments")(parser)
     parser.set_defaults(run=getattr(module, function))
 

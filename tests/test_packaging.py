@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +20,7 @@ from tests.support import ROOT, live
 from tests.support.application import RECORD
 
 PACKAGE = ROOT / "kinto_attachment"
+VERSION = re.findall(r'version="([^"]+)"', (ROOT / "setup.py").read_text("utf-8"))[0]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Who alone may import a library: those are the ones that need its extra.
@@ -74,6 +79,59 @@ def test_a_local_folder_needs_no_extra(tmp_path: Path) -> None:
 def test_the_command_is_installed() -> None:
     (command,) = entry_points(group="console_scripts", name="kinto-attachment")
     assert command.load() is cli.main
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built from the sdist, as an installer does it that has only that."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
+    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.rst", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    (sdist,) = build("sdist", source, folder)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (found,) = build("wheel", sdist.with_name(sdist.name.removesuffix(".tar.gz")), folder)
+    return found
+
+
+def build(kind: str, source: Path, folder: Path) -> list[Path]:
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(folder)!r}))"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True)
+    return [folder / done.stdout.splitlines()[-1]]
+
+
+def test_the_wheel_is_newer_than_the_other_distribution(wheel: Path) -> None:
+    """``pip install -U`` would else replace this plugin by the one on PyPI."""
+    assert wheel.name == f"kinto_attachment-{VERSION}-py3-none-any.whl"
+    assert [*map(int, VERSION.split("."))] >= [10, 0, 0]
+    assert (ROOT / "CHANGELOG.rst").read_text("utf-8").splitlines()[4].startswith(VERSION)
+
+
+def test_the_wheel_has_everything(wheel: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index"]
+    pip += ["--disable-pip-version-check", "--target", str(tmp_path), str(wheel)]
+    subprocess.run(pip, check=True, timeout=60)
+    installed = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")}
+    assert installed == {path.relative_to(ROOT) for path in MODULES}
+    assert (tmp_path / PACKAGE.name / "py.typed").exists()
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-m", "kinto_attachment.cli", "--version"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith(VERSION)
+
+
+def test_no_message_has_people_install_the_other_distribution() -> None:
+    """A name alone would bring PyPI's, wherever no checkout is named."""
+    documents = [*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst"), *MODULES]
+    for path in documents:
+        named = re.findall(r"pip install [^`\n]*kinto-attachment.*", path.read_text("utf-8"))
+        told = [each for each in named if "installs the other one" not in each]
+        assert not told, path
 
 
 def test_refusals_have_their_messages_without_docstrings(tmp_path: Path) -> None:

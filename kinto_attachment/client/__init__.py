@@ -1,4 +1,4 @@
-"""Python client for the attachments of Kinto records: ``kinto-attachment[client]``.
+"""Python client for the attachments of Kinto records, of the extra ``client``.
 
 It talks HTTP only. This room may use the names and what is below them.
 

@@ -124,7 +124,12 @@ class _Adoption:
         return self.report
 
     def claim(self) -> None:
-        """Make the storages this site's, so that commands may delete files in them."""
+        """Have the storages belong to this database.
+
+        The site has a new id then, unless it had one already: the names of files that were there
+        before are not sealed with it, so gc leaves them alone unless they have been linked.
+        """
+        self.registry.attachment_site.claim()
 
     def follow_rows(self) -> None:
         """Take over what the other plugin's rows name."""

@@ -34,8 +34,7 @@ try:
     from .gcloud_upload import NewObject
 except (ImportError, RuntimeError) as error:  # The latter is pyramid_storage's.
     raise ConfigurationError(
-        "To store on Google Cloud Storage, its library is needed: "
-        'pip install "kinto-attachment[gcloud]"'
+        "To store on Google Cloud Storage, its library is needed: pip install google-cloud-storage"
     ) from error
 
 logger = logging.getLogger(__name__)

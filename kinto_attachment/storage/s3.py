@@ -28,9 +28,7 @@ try:
     from .s3_errors import error_code, translated
     from .s3_upload import NewObject, abort
 except ImportError as error:
-    raise ConfigurationError(
-        'To store on S3, boto3 is needed: pip install "kinto-attachment[s3]"'
-    ) from error
+    raise ConfigurationError("To store on S3, boto3 is needed: pip install boto3") from error
 
 logger = logging.getLogger(__name__)
 

@@ -50,6 +50,7 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     subparsers: Any = argparse.ArgumentParser().add_subparsers()
     cli.add_gc(subparsers)
     cli.add_reindex(subparsers)
+    cli.add_adopt(subparsers)
     for name in cli.CLIENT_COMMANDS:
         cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()

@@ -144,7 +144,7 @@ class TestAServerOnIt:
 
     def test_as_in_production(self, folder: Path) -> None:
         """With processes and sockets, and bytes that go out by ``wsgi.file_wrapper``."""
-        path = f"{live.ROOT}{os.pathsep}{folder}"
+        path = f"{ROOT}{os.pathsep}{folder}"
         with live.kinto(options(), environ={"PYTHONPATH": path}) as server:
             url = f"{server.url}/buckets/default/collections/c/records/r/attachment"
             content = os.urandom(1_000_000)

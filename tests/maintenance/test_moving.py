@@ -10,6 +10,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from kinto_attachment.errors import NotThisSite
 from kinto_attachment.maintenance.adopt import adopt
 from kinto_attachment.maintenance.rollback import back
 from tests.support import invariants, live
@@ -37,8 +38,10 @@ def old_rows(site: OldSite) -> dict[str, str]:
 
 
 def ours(site: OldSite) -> int:
-    """How many rows this plugin has."""
-    ((count,),) = query(site, "SELECT count(*) FROM objects WHERE parent_id LIKE 'attachments%'")
+    """How many rows this plugin has about files."""
+    statement = "SELECT count(*) FROM objects WHERE parent_id LIKE 'attachments%'"
+    of_site = "('attachment-site', 'attachment-mark')"
+    ((count,),) = query(site, f"{statement} AND resource_name NOT IN {of_site}")
     return int(count)
 
 
@@ -72,7 +75,10 @@ def test_everything_is_taken_over(old_site: OldSite, our_settings: dict[str, str
     ):
         expected = adopt(registry, dry_run=True)
         assert ours(old_site) == 0
+        with pytest.raises(NotThisSite):
+            registry.attachment_site.check(registry.attachment_storages)
         report = adopt(registry, verify=True)
+        registry.attachment_site.check(registry.attachment_storages)
         assert report == expected
         assert not report.found
         assert (report.linked, report.kept) == (len(old_site.contents), len(old_site.stranded))

@@ -354,7 +354,7 @@ try:
 except ConfigurationError as error:
     print(error)
 """
-    assert 'pip install "kinto-attachment[gcloud]"' in run(script)
+    assert "pip install google-cloud-storage" in run(script)
 
 
 def test_a_client_survives_a_fork(gcs: GoogleEmulator) -> None:
