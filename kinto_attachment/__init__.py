@@ -75,6 +75,7 @@ def includeme(config: Configurator) -> None:
     """Set the plugin up in Kinto's Pyramid application."""
     settings = Settings.parse(config.get_settings())
     warn_of_names(config, settings)
+    warn_of_relative_locations(config, settings)
     add_storage(config, settings)
     add_views(config, settings)
     add_transactions(config)
@@ -119,6 +120,24 @@ def warn_of_names(config: Configurator, settings: Settings) -> None:
         )
 
     config.add_subscriber(warn, ApplicationCreated)
+
+
+def warn_of_relative_locations(config: Configurator, settings: Settings) -> None:
+    """Log a warning at the start if clients cannot make URLs of locations."""
+    storage = settings.storages[""]
+    if storage["base_url"] != "" or storage["extra.base_url"]:
+        return
+
+    def warn(event: ApplicationEvent) -> None:
+        logger.warning(
+            "kinto.attachment.base_url is empty and kinto.attachment.extra.base_url is not set: "
+            "the `location` of an attachment is relative, such as `a.txt`. Clients add it to the "
+            "`base_url` of the capability, which is empty, so they ask for the file beside the "
+            "page or API that they are at. Set extra.base_url to the URL of the files."
+        )
+
+    if not getattr(config.registry, "command", None):  # Not for a server's commands.
+        config.add_subscriber(warn, ApplicationCreated)
 
 
 def add_views(config: Configurator, settings: Settings) -> None:

@@ -134,7 +134,7 @@ def extensions(value: object) -> frozenset[str]:
 
 def mimetypes(value: object) -> Mapping[str, str]:
     types = {}
-    for entry in text(value).split(";"):
+    for entry in text(value).rstrip("; ").split(";"):
         extension, separator, mimetype = (part.strip() for part in entry.partition(":"))
         if not separator or not re.fullmatch(r"\.[^\s./]+", extension):
             raise ValueError(f"{entry!r} should be `.extension:type/subtype`")
@@ -145,16 +145,17 @@ def mimetypes(value: object) -> Mapping[str, str]:
 
 
 def folder(value: object) -> Pattern:
-    pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id", "fan"})
+    pattern = Pattern.parse(text(value), fields={"bucket_id", "collection_id", "id", "fan"})
     try:
-        check_key(pattern.format(bucket_id="b", collection_id="c", fan="00").strip("/"))
+        sample = pattern.format(bucket_id="b", collection_id="c", id="r", fan="00")
+        check_key(sample.strip("/"))
     except InvalidKey:
         raise ValueError("should be a relative folder without hidden or empty parts") from None
     return pattern
 
 
 def filename_pattern(value: object) -> Pattern:
-    pattern = Pattern.parse(text(value), fields={"filename", "datetime", "rid"})
+    pattern = Pattern.parse(text(value), fields={"filename", "datetime", "rid", "id"})
     if "/" in text(value):
         raise ValueError("should have no slash (use `folder`)")
     return pattern

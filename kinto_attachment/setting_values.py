@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,12 @@ from kinto_attachment.options import OPTIONS, Option
 from kinto_attachment.parsers import base_url, text
 
 PREFIX = "attachment."  # Kinto strips its own ``kinto.`` from the names of settings.
+
+# Settings of other releases.
+GONE = {
+    "use_content_encoding": "delete this line. Files are stored and sent as they came; `gzipped` "
+    "has the server compress them.",
+}
 
 BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}
 
@@ -49,13 +56,28 @@ def parsed_value(option: Option, name: str, value: object) -> Any:
     try:
         return option.parse(value)
     except ValueError as error:
-        raise ConfigurationError(f"{full_name(name)}: {error} (it is {value!r}).") from error
+        message = f"{full_name(name)}: {error} (it is {value!r})."
+        raise ConfigurationError(message + _without_comment(option, name, value)) from error
+
+
+def _without_comment(option: Option, name: str, value: object) -> str:
+    """What to write, if the value is wrong only because of a comment after it."""
+    before = re.split(r"\s[;#]", text(value), maxsplit=1)[0].strip()
+    if before == text(value):
+        return ""
+    try:
+        option.parse(before)
+    except ValueError:
+        return ""
+    return f" A comment has to be on a line of its own. Write: {full_name(name)} = {before}"
 
 
 def known_option(option: str, name: str, known: Mapping[str, Option], where: str = "") -> Option:
     """The option of this name among those known, which are those for ``where``."""
     if option in known:
         return known[option]
+    if option in GONE:
+        raise ConfigurationError(f"{full_name(name)}: {GONE[option]}")
     message = f"{full_name(name)} is not a setting of kinto_attachment"
     if option in BY_NAME:
         message += f" {where}"

@@ -129,6 +129,7 @@ class Settings:
             http_host=settings.get("http_host") or None,
         )
         _check_choices(parsed)
+        _check_patterns(parsed)
         _check_sizes(parsed)
         return parsed
 
@@ -158,6 +159,20 @@ def _check_choices(settings: Settings) -> None:
             message = f"{full_name(setting)}: there is no storage {name!r} ({', '.join(known)})."
             likely = difflib.get_close_matches(name, known, n=1)
             raise ConfigurationError(message + (f" Did you mean {likely[0]}?" if likely else ""))
+
+
+def _check_patterns(settings: Settings) -> None:
+    """Check that random names are part of the names that are made of them."""
+    for resource in [(), *settings.overrides]:
+        bucket_id, collection_id = (*resource, "", "")[:2]
+        rules = settings.for_collection(bucket_id, collection_id)
+        if rules.randomize and "filename" not in rules.filename_pattern.fields:
+            where = ".".join((*resource, "")) if resource else ""
+            setting = full_name(f"{RESOURCES if where else ''}{where}filename_pattern")
+            raise ConfigurationError(
+                f"{setting}: with `randomize`, it should have {{filename}}, which stands for the "
+                f"random name (it is {rules.filename_pattern.text!r})."
+            )
 
 
 def _check_sizes(settings: Settings) -> None:

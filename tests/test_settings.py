@@ -199,7 +199,7 @@ def test_values(name: str, value: Any, parsed: Any) -> None:
         ("file_mode", "0888", "octal"),
         ("file_mode", "0000", "read"),
         ("file_mode", "0066", "read"),
-        ("mimetypes", ".txt:text/plain;", "''"),
+        ("mimetypes", ".txt:text/plain;;.a:b/c", "''"),
         ("mimetypes", "txt:text/plain", "'txt:text/plain'"),
         ("mimetypes", ".txt", "'.txt'"),
         ("mimetypes", ".txt:text", "'text'"),
@@ -618,7 +618,7 @@ class TestEnvironment:
         {"signed_url_ttl": "0"},
         {"signed_url_ttl": "604801"},
         {"inline_types": "*/*"},
-        {"mimetypes": ".txt:text/plain;"},
+        {"mimetypes": ".txt:text/plain;;.a:b/c"},
         {"folder": "{nope}"},
         {"filename_pattern": "{nope}"},
         {"max_size": "lots"},
@@ -656,3 +656,45 @@ def test_the_prefix_of_kinto_may_be_left_out(tmp_path: Path) -> None:
 def test_readonly_is_kinto_s() -> None:
     settings = {"attachment.base_path": "/tmp/files", "readonly": "true"}
     assert Settings.parse(settings).readonly
+
+
+class TestOfOtherReleases:
+    """What the kinto-attachment on PyPI takes starts this plugin, or is answered with the fix."""
+
+    @pytest.mark.parametrize("comment", ["; kept", "# kept", " ;kept"])
+    def test_a_comment_after_a_value(self, comment: str) -> None:
+        with pytest.raises(ConfigurationError) as stopped:
+            parse(keep_old_files=f"true  {comment}")
+        assert str(stopped.value).endswith("Write: kinto.attachment.keep_old_files = true")
+
+    def test_no_comment_is_blamed_for_a_wrong_value(self) -> None:
+        with pytest.raises(ConfigurationError) as stopped:
+            parse(keep_old_files="maybe ; not")
+        assert "comment" not in str(stopped.value)
+
+    def test_types_that_end_in_a_semicolon(self) -> None:
+        types = parse(mimetypes=".ftl:application/vnd.fluent;.x:text/x; ")["mimetypes"]
+        assert types == {".ftl": "application/vnd.fluent", ".x": "text/x"}
+
+    def test_content_encoding(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"use_content_encoding: delete this line"):
+            parse(use_content_encoding="true")
+
+    @pytest.mark.parametrize("where", ["", "resources.b.", "resources.b.c."])
+    def test_a_random_name_that_would_not_be_part_of_the_name(self, where: str) -> None:
+        with pytest.raises(ConfigurationError) as stopped:
+            parse(**{f"{where}filename_pattern": "{rid}"})
+        assert str(stopped.value).startswith(f"kinto.attachment.{where}filename_pattern: with")
+        parse(**{f"{where}filename_pattern": "{rid}", f"{where}randomize": "false"})
+
+    def test_relative_locations_without_an_address(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        application.make_app({"base_path": str(tmp_path), "base_url": ""}, application.MEMORY)
+        assert "Set extra.base_url" in caplog.text
+        caplog.clear()
+        told = {"extra.base_url": "https://cdn.example.org/"}
+        application.make_app(
+            {"base_path": str(tmp_path), "base_url": "", **told}, application.MEMORY
+        )
+        assert "extra.base_url" not in caplog.text

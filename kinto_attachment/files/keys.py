@@ -27,7 +27,9 @@ def new_key(request: Request, rules: CollectionSettings, storage: Storage, filen
     """
     if rules.randomize:
         name = request.registry.attachment_site.random_name(storage, filename)
-        return _folder(request, rules, fan=name[:2]) + name
+        if rules.filename_pattern.text == "{filename}":
+            return _folder(request, rules, fan=name[:2]) + name
+        filename = name  # Reserved: gc knows only plain random names by themselves.
     return _reserved_key(request, rules, storage, filename)
 
 
@@ -100,6 +102,7 @@ def _candidates(request: Request, rules: CollectionSettings, filename: str) -> I
         filename=filename,
         datetime=now.strftime("%Y%m%d%H%M%S"),
         rid=request.context.uri.record_id,
+        id=request.context.uri.record_id,
     )
     folder = _folder(request, rules, fan=secrets.token_hex(1))
     return (folder + candidate for candidate in names.numbered(names.safe_name(name)))
@@ -109,5 +112,7 @@ def _folder(request: Request, rules: CollectionSettings, *, fan: str) -> str:
     if rules.folder is None:
         return ""
     uri = request.context.uri
-    folder = rules.folder.format(bucket_id=uri.bucket_id, collection_id=uri.collection_id, fan=fan)
+    folder = rules.folder.format(
+        bucket_id=uri.bucket_id, collection_id=uri.collection_id, id=uri.record_id, fan=fan
+    )
     return folder.strip("/") + "/"

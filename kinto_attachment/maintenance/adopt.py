@@ -25,9 +25,6 @@ from kinto_attachment.index.objects import batches
 from kinto_attachment.index.old_rows import OldRow
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.maintenance import records
-from kinto_attachment.maintenance.listing import Listing
-from kinto_attachment.maintenance.old_links import complete
-from kinto_attachment.maintenance.old_locations import by_old_location, names_key
 from kinto_attachment.maintenance.linking import (
     FOREIGN,
     Candidate,
@@ -37,6 +34,9 @@ from kinto_attachment.maintenance.linking import (
     milliseconds,
     sha256_of,
 )
+from kinto_attachment.maintenance.listing import Listing
+from kinto_attachment.maintenance.old_links import complete
+from kinto_attachment.maintenance.old_locations import by_old_location, names_key
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.rollback import pages_of
 from kinto_attachment.maintenance.shards import WHOLE

@@ -7,8 +7,8 @@ from functools import partial
 
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
-from kinto_attachment.maintenance.old_links import complete
 from kinto_attachment.maintenance.linking import FOREIGN, NO_HASH, Placed, Placer, by_location
+from kinto_attachment.maintenance.old_links import complete
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 
 

@@ -18,8 +18,8 @@ from kinto_attachment.index.old_rows import OldRow, OldRows
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
 from kinto_attachment.maintenance.digests import Digests
-from kinto_attachment.maintenance.old_locations import names_key
 from kinto_attachment.maintenance.linking import is_described
+from kinto_attachment.maintenance.old_locations import names_key
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.shards import WHOLE
 from kinto_attachment.metadata import FIELD

@@ -27,6 +27,11 @@ class Pattern:
                 raise ValueError(f"unknown placeholder {{{field}}} in {text!r} (known: {known})")
         return cls(text, tuple((literal, field) for literal, field, _, _ in parsed))
 
+    @property
+    def fields(self) -> set[str]:
+        """The names of the placeholders."""
+        return {field for _, field in self.parts if field is not None}
+
     def format(self, **values: str) -> str:
         return "".join(
             literal if field is None else literal + values[field] for literal, field in self.parts

@@ -16,7 +16,7 @@ from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.storage import CAPABILITIES
 from kinto_attachment.storage import testing as contracts
-from tests.support import live
+from tests.support import ROOT, live
 from tests.support.application import (
     ALICE,
     CONTENT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -111,6 +112,12 @@ class TestNames:
         assert len(moment) == 14
 
     @ON_MEMORY
+    def test_that_are_random_follow_a_pattern_too(self, build: Build) -> None:
+        app = build(filename_pattern="{datetime}-{id}-{filename}", folder="of/{id}")
+        key = key_of(attach(app, filename="Notes.TXT", status=201).json)
+        assert re.fullmatch(r"of/r/20\d{12}-r-[0-9a-f-]{36}\.txt", key)
+        assert read(app) == CONTENT
+
     def test_of_one_collection_are_kept(self, build: Build) -> None:
         app = build(**{"resources.b.c.randomize": "false"})
         put(app, "/buckets/b/collections/d")
