@@ -121,7 +121,13 @@ OPTIONS = (
         "which of several storages gets new files, by its name",
         True,
     ),
-    Option("folder", folder, None, "pattern with `{bucket_id}`, `{collection_id}`, `{id}`, `{fan}`", True),
+    Option(
+        "folder",
+        folder,
+        None,
+        "pattern with `{bucket_id}`, `{collection_id}`, `{id}`, `{fan}`",
+        True,
+    ),
     Option("randomize", boolean, True, "store under a random name, keeping the extension", True),
     Option(
         "filename_pattern",

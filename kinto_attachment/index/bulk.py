@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.core.storage.memory import MemoryBasedStorage
+from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
@@ -59,12 +59,12 @@ class BulkLinks:
     def __init__(self, backend: Any, links: Links) -> None:
         self._backend = backend
         self._links = links
-        self._in_memory = isinstance(backend, MemoryBasedStorage)
+        self._one_by_one = not isinstance(backend, PostgreSQLStorage)
 
     def of_records(self, records: Iterable[str]) -> dict[str, list[Link]]:
         """The links of records, in any state."""
         found: dict[str, list[Link]] = {record: [] for record in records}
-        if self._in_memory:
+        if self._one_by_one:
             return {record: self._links.of_record(record) for record in found}
         parents = [f"attachments:{record}" for record in found]
         for row in self._execute(LINKS, parents=parents):
@@ -80,8 +80,8 @@ class BulkLinks:
         Those that another transaction is writing are left out, unless this may ``wait`` for it.
         """
         uris = [RecordURI.parse(record) for record in records]
-        if self._in_memory:
-            return dict(found for uri in uris if (found := self._in_memory_record(uri)))
+        if self._one_by_one:
+            return dict(found for uri in uris if (found := self._record(uri)))
         rows = self._execute(
             RECORDS.format(skip="" if wait else "SKIP LOCKED"),
             parents=[uri.collection for uri in uris],
@@ -94,8 +94,8 @@ class BulkLinks:
 
         The caller knows that the files exist, and has locked their records.
         """
-        if self._in_memory:
-            return [link for link in links if self._add_in_memory(link)]
+        if self._one_by_one:
+            return [link for link in links if self._add_one(link)]
         parents = sorted({lock_parent(link.key) for link in links})
         self._insert("attachment-lock", [(LOCK, parent, {}) for parent in parents], LOCKED)
         taken = {*self._links.of_keys(link.key for link in links), *self._waiting(links)}
@@ -134,13 +134,13 @@ class BulkLinks:
             result = session.execute(text(statement), parameters)
             return list(result) if result.returns_rows else []
 
-    def _in_memory_record(self, uri: RecordURI) -> tuple[str, KintoObject] | None:
+    def _record(self, uri: RecordURI) -> tuple[str, KintoObject] | None:
         try:
             return str(uri), self._backend.get("record", uri.collection, uri.record_id)
         except ObjectNotFoundError:
             return None
 
-    def _add_in_memory(self, link: Link) -> bool:
+    def _add_one(self, link: Link) -> bool:
         if self._links.of_key(link.key) or self._links.outbox.entries(link.key):
             return False
         self._links.add(link)
