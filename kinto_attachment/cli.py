@@ -147,6 +147,13 @@ def add_adopt(commands: Any) -> None:
         action="store_true",
         help="delete the rows of the other release, when nobody will go back to it",
     )
+    other.add_argument(
+        "--manifest",
+        metavar="FILE",
+        help="register objects that other programs have stored: a line of JSON for each, with "
+        "record, key, size, hash, and optionally filename, mimetype, storage, readonly (never "
+        "deleted)",
+    )
     parser.set_defaults(run=run_adopt)
 
 
@@ -274,7 +281,7 @@ def run_reindex(
 def run_adopt(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    from kinto_attachment.maintenance import adopt, rollback
+    from kinto_attachment.maintenance import adopt, manifest, rollback
     from kinto_attachment.maintenance.application import chosen_storage
 
     chosen_storage(registry, None)
@@ -283,6 +290,15 @@ def run_adopt(
         report = rollback.back(registry, dry_run=arguments.dry_run, progress=progress)
     elif arguments.forget:
         report = rollback.forget(registry, dry_run=arguments.dry_run, progress=progress)
+    elif arguments.manifest:
+        with open(arguments.manifest, encoding="utf-8") as lines:
+            report = manifest.register(
+                registry,
+                lines,
+                verify=arguments.verify,
+                dry_run=arguments.dry_run,
+                progress=progress,
+            )
     else:
         report = adopt.adopt(
             registry,

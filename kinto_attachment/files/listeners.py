@@ -106,17 +106,21 @@ def before_flush(event: RequestEvent) -> None:
     service = request.current_service
     if service is not None and service.name == "flush" and request.method == "POST":
         links = request.registry.attachment_links
-        files = {StoredFile(link.storage, link.key) for page in links.under() for link in page}
+        every = [link for page in links.under() for link in page]
+        readonly = {link.key: link for link in every if link.readonly}
+        files = {StoredFile(link.storage, link.key) for link in every if not link.readonly}
         entries = links.outbox.entries()
         files.update(StoredFile(entry.storage, key) for entry in entries for key in entry.keys)
         site_rows = request.registry.attachment_site.rows()
-        request.bound_data[FLUSHED] = files, links.used_storages.names(), site_rows
+        storages = links.used_storages.names()
+        request.bound_data[FLUSHED] = files, [*readonly.values()], storages, site_rows
 
 
 def on_server_flushed(event: RequestEvent) -> None:
     request = event.request
-    files, used_storages, site_rows = request.bound_data.pop(FLUSHED, ((), (), ()))
+    files, readonly, used_storages, site_rows = request.bound_data.pop(FLUSHED, ((), (), (), ()))
     discard(request.registry, Ledger.of(request), files)
+    request.registry.attachment_links.put_back(readonly)
     request.registry.attachment_links.used_storages.put_back(used_storages)
     request.registry.attachment_site.put_back(site_rows)
 

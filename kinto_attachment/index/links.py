@@ -216,15 +216,18 @@ class Links(LinkQueries):
         deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
         return {row["id"] for row in deleted}
 
-    def _without_readonly(self, orphans: list[Link]) -> list[Link]:
-        """Have a last link of a readonly file, of a life that has ended; returns the others.
+    def put_back(self, links: Iterable[Link]) -> None:
+        """Give readonly files that have no link any more one of a life that has ended.
 
-        So nobody can read it, and gc does not take it for a file that is left.
+        So nobody can read them, and gc does not take them for files that are left.
         """
-        for link in orphans:
-            if link.readonly:
-                ended = link.ended or "record"
-                self._put(replace(link, shared=False, state="kept", ended=ended))
+        for link in links:
+            ended = link.ended or "record"
+            self._put(replace(link, shared=False, state="kept", ended=ended))
+
+    def _without_readonly(self, orphans: list[Link]) -> list[Link]:
+        """The files that may be deleted, of those that have lost their last link."""
+        self.put_back(link for link in orphans if link.readonly)
         return [link for link in orphans if not link.readonly]
 
     def _drop_revised(self, link: Link) -> bool:

@@ -43,6 +43,7 @@ class Candidate:
     storage: str
     key: str
     is_trusted: bool = True
+    readonly: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,4 +253,12 @@ def milliseconds(stat: FileStat) -> int:
 
 def _link(uri: str, attachment: Mapping[str, Any], file: Candidate, stat: FileStat) -> Link:
     at = milliseconds(stat)
-    return Link.to(uri, file.key, attachment, storage=file.storage, created=at, attached=at)
+    return Link.to(
+        uri,
+        file.key,
+        attachment,
+        storage=file.storage,
+        created=at,
+        attached=at,
+        readonly=file.readonly,
+    )

@@ -1,0 +1,206 @@
+"""adopt --manifest: registers objects that other programs have stored, as files of records.
+
+A line of the manifest is a JSON object: ``record`` (its URI), ``key``, ``size``, ``hash``, and
+optionally ``filename``, ``mimetype``, ``storage`` (its name), and ``readonly`` for an object that
+is never to be deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import transaction
+
+from kinto_attachment import names
+from kinto_attachment.errors import FileNotFound, InvalidKey
+from kinto_attachment.index.bulk import BulkLinks
+from kinto_attachment.index.objects import batches
+from kinto_attachment.kinto_types import KintoObject, Registry
+from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.linking import MISSING, Candidate, Placed, Placer
+from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.metadata import FIELD
+from kinto_attachment.parsers import DEFAULT_STORAGE
+from kinto_attachment.uris import RecordURI
+
+NO_RECORD = "there is no such record"
+OTHER = "its attachment is not of this size and hash"
+NO_ADDRESS = "its location needs kinto.attachment.base_url or kinto.http_host"
+
+
+@dataclass(frozen=True)
+class Entry:
+    record: str
+    key: str
+    size: int
+    hash: str
+    filename: str
+    mimetype: str
+    storage: str
+    readonly: bool
+
+    @classmethod
+    def parse(cls, line: str) -> Entry:
+        """:raises ValueError: the line does not describe an object; the message says why."""
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("should be a JSON object")
+        uri = str(RecordURI.parse(str(row.get("record"))))
+        try:
+            key = names.check_key(str(row.get("key", "")))
+        except InvalidKey as error:
+            raise ValueError("`key` should be an object key") from error
+        size, digest = row.get("size"), str(row.get("hash"))
+        if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError("`size` should be in bytes, and `hash` a SHA-256 in hex")
+        filename = str(row.get("filename") or key.rpartition("/")[2])
+        mimetype = str(row.get("mimetype") or names.mimetype(filename, None, {}))
+        storage = str(row.get("storage") or "").replace(DEFAULT_STORAGE, "")
+        readonly = row.get("readonly") is True
+        return cls(uri, key, size, digest, filename, mimetype, storage, readonly)
+
+
+@dataclass
+class ManifestReport(Report):
+    """How many objects are files of records now, and those that could not be."""
+
+    objects: int = 0
+    linked: int = 0
+    unplaced: list[str] = field(default_factory=list)  # URIs of records, each with the reason.
+
+    def count(self, placed: Placed) -> None:
+        self.linked += placed.is_new
+        if placed.reason:
+            self.unplaced.append(f"{placed.record}: {placed.reason}")
+
+
+def register(
+    registry: Registry,
+    lines: Iterable[str],
+    *,
+    verify: bool = False,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> ManifestReport:
+    """Link the records of a manifest to their objects; a record without attachment gets one."""
+    return _Registration(registry, verify, dry_run, progress).run(lines)
+
+
+class _Registration:
+    def __init__(
+        self, registry: Registry, verify: bool, dry_run: bool, progress: Progress
+    ) -> None:
+        self.registry = registry
+        self.bulk = BulkLinks(registry.storage, registry.attachment_links)
+        self.verify = verify
+        self.dry_run = dry_run
+        self.progress = progress
+        self.report = ManifestReport()
+
+    def run(self, lines: Iterable[str]) -> ManifestReport:
+        for page in batches(self.entries(lines), records.RECORDS_AT_ONCE):
+            # Of several lines for a record, the last one counts.
+            self.register({entry.record: entry for entry in page})
+            self.progress("objects registered", self.report.objects)
+        if not self.dry_run:
+            self.registry.attachment_site.claim()
+        return self.report
+
+    def entries(self, lines: Iterable[str]) -> Iterator[Entry]:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            self.report.objects += 1
+            try:
+                entry = Entry.parse(line)
+            except ValueError as error:
+                self.report.unplaced.append(f"line {number}: {error}")
+                continue
+            if entry.storage in self.registry.attachment_storages:
+                yield entry
+            else:
+                self.report.unplaced.append(f"line {number}: there is no such storage")
+
+    def register(self, entries: dict[str, Entry]) -> None:
+        with transaction.manager:
+            written = records.by_uri(self.registry, entries)
+        page: dict[str, KintoObject] = {}
+        for uri, record in written.items():
+            described = self.described(entries[uri], record)
+            if isinstance(described, str):
+                self.report.count(Placed(uri, reason=described))
+            else:
+                page[uri] = described
+
+        def locate(uri: str, record: KintoObject) -> list[Candidate]:
+            entry = entries[uri]
+            return [Candidate(entry.storage, entry.key, readonly=entry.readonly)]
+
+        with Placer(self.registry, locate, verify=self.verify, dry_run=self.dry_run) as placer:
+            for placed in placer.place(page):
+                self.report.count(placed)
+                if entries[placed.record].readonly and placed.key and not self.dry_run:
+                    self.make_readonly(placed.key)
+
+    def described(self, entry: Entry, record: KintoObject | None) -> KintoObject | str:
+        """The record with its attachment, which is written if there is none, or why not."""
+        if record is None:
+            return NO_RECORD
+        attachment = record.get(FIELD)
+        if attachment is None:
+            return self.write(entry)
+        same = isinstance(attachment, Mapping) and (
+            (attachment.get("size"), attachment.get("hash")) == (entry.size, entry.hash)
+        )
+        return record if same else OTHER
+
+    def write(self, entry: Entry) -> KintoObject | str:
+        location = self.location(entry)
+        if location is None:
+            return NO_ADDRESS
+        attachment: dict[str, Any] = {
+            "filename": entry.filename,
+            "hash": entry.hash,
+            "location": location,
+            "mimetype": entry.mimetype,
+            "size": entry.size,
+        }
+        try:
+            stat = self.registry.attachment_storages[entry.storage].files.stat(entry.key)
+        except FileNotFound:
+            return MISSING
+        if stat.size != entry.size:
+            return f"its file {entry.key} has {stat.size} bytes"
+        if self.dry_run:
+            return {FIELD: attachment}
+        uri = RecordURI.parse(entry.record)
+        with transaction.manager:
+            record = self.bulk.locked_records([entry.record], wait=True).get(entry.record)
+            if record is None:
+                return NO_RECORD
+            if record.get(FIELD) is not None:
+                return OTHER
+            written = {**record, "id": uri.record_id, FIELD: attachment}
+            written.pop("last_modified", None)
+            return self.registry.storage.update("record", uri.collection, uri.record_id, written)
+
+    def location(self, entry: Entry) -> str | None:
+        base_url = self.registry.attachment_storages[entry.storage].base_url
+        if base_url is not None:
+            return names.public_url(base_url, entry.key)
+        settings = self.registry.attachment_settings
+        if settings.http_host is None:
+            return None
+        server = f"{settings.http_scheme or 'http'}://{settings.http_host}"
+        return names.public_url(f"{server}/{self.registry.route_prefix}/attachments/", entry.key)
+
+    def make_readonly(self, key: str) -> None:
+        """For links that were there before."""
+        with transaction.manager:
+            links = self.registry.attachment_links
+            if not all(link.readonly for link in links.of_key(key)):
+                links.revise(key, lambda link: replace(link, readonly=True))
