@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import pytest
-from kinto_attachment.maintenance.key_layout import key_layout
 
 from kinto_attachment.files import collection_settings
 from tests.support.application import (
