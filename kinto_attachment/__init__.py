@@ -26,6 +26,8 @@ from kinto_attachment.endpoints import (
     record_writes,
     refusals,
     stored_file,
+    upload_answers,
+    uploads,
 )
 from kinto_attachment.endpoints.default_bucket import (
     AttachmentOfDefaultBucket,
@@ -43,9 +45,9 @@ from kinto_attachment.files.events import (
     AttachmentReplaced,
 )
 from kinto_attachment.files.guard import allow_metadata_changes
-from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.index.links import Links
+from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
 from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
@@ -93,6 +95,9 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         registry.storage,
         registry.attachment_storages,
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
+    )
+    registry.attachment_sessions = Sessions(
+        registry.storage, page_size=int(config.get_settings()["storage_max_fetch_size"])
     )
     registry.attachment_site = Site(registry.storage, registry.attachment_storages)
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
@@ -153,12 +158,14 @@ def add_views(config: Configurator, settings: Settings) -> None:
     creations = ("OPTIONS",) if settings.readonly else ("POST", "OPTIONS")
     cors.add_options(config, collection_attachments.ROUTE, creations)
     cors.add_options(config, stored_file.ROUTE, methods)
+    uploads.add_options(config, readonly=settings.readonly)
+    config.add_subscriber(upload_answers.on_error, NewResponse)
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)
-    for route in (attachment.ROUTE, collection_attachments.ROUTE, FILES_ROUTE):
+    for route in cors.ROUTES:
         add_view(refusals.forbidden_view, context=HTTPForbidden, route_name=route)
     if default_bucket:
         config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)

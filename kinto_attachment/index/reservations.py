@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kinto.core.utils import msec_time
 
 from kinto_attachment.index.objects import Objects, digest_of
@@ -11,14 +13,20 @@ CLAIM = "claim"
 
 
 class Reservations:
-    """Keys that requests have claimed, from before the file is stored to the request's end."""
+    """Keys that requests have claimed, from before the file is stored to the request's end.
+
+    Those of upload sessions stay claimed until the session ends.
+    """
 
     def __init__(self, backend: StorageBackend) -> None:
         self._rows = Objects(backend, "attachment-name")
 
-    def claim(self, key: str) -> bool:
-        """Reserve a key; False if another request has."""
-        return self._rows.create(_parent(key), CLAIM, {"key": key, "since": msec_time()})
+    def claim(self, key: str, session: str = "") -> bool:
+        """Reserve a key, maybe for an upload session; False if another request has."""
+        row: dict[str, Any] = {"key": key, "since": msec_time()}
+        if session:
+            row["session"] = session
+        return self._rows.create(_parent(key), CLAIM, row)
 
     def release(self, key: str) -> None:
         self._rows.delete(_parent(key), CLAIM)

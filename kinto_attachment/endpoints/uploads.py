@@ -1,0 +1,246 @@
+"""``…/attachment/uploads``: a record's file in several requests, by tus or HTTP's draft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from pyramid.config import not_
+from pyramid.response import Response
+from pyramid.security import NO_PERMISSION_REQUIRED
+
+from kinto_attachment.endpoints import openapi
+from kinto_attachment.endpoints.attachment import (
+    PATH as ATTACHMENT,
+    NoContent,
+    check_preconditions,
+    counted,
+    outside_default_bucket,
+)
+from kinto_attachment.endpoints.context import RecordContext
+from kinto_attachment.endpoints.upload_answers import (
+    announced,
+    head_of,
+    limits_of,
+    progress_of,
+    protocol_of,
+    respond,
+)
+from kinto_attachment.endpoints.upload_context import UploadContext, UploadsOfCollection
+from kinto_attachment.errors import InvalidBody, UnsupportedType
+from kinto_attachment.files import upload_sessions
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.session_arrival import attach_session
+from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.http.upload_steps import (
+    Append,
+    Cancel,
+    Create,
+    Inspect,
+    Step,
+    UploadProtocol,
+)
+from kinto_attachment.index.session import Session
+from kinto_attachment.kinto_types import Configurator, Request
+
+ROUTE, UPLOAD_ROUTE, LIST_ROUTE = "uploads", "upload", "collection-uploads"
+PATH = f"{ATTACHMENT}/uploads"
+UPLOAD_PATH = f"{PATH}/{{upload}}"
+LIST_PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments/uploads"
+
+IN_BATCH = "Uploads in several requests cannot be part of a batch."
+NO_PROTOCOL = "The request speaks none of the protocols: tus 1.0.0, or HTTP's resumable uploads."
+
+
+def add_options(config: Configurator, *, readonly: bool) -> None:
+    """Answer OPTIONS requests that are not preflights: with what the protocols announce."""
+    methods = {
+        ROUTE: ("OPTIONS",) if readonly else ("POST", "OPTIONS"),
+        UPLOAD_ROUTE: ("GET", "HEAD", "OPTIONS", *(() if readonly else ("PATCH", "DELETE"))),
+        LIST_ROUTE: ("GET", "HEAD", "OPTIONS"),
+    }
+    for route, allowed in methods.items():
+
+        def announce(request: Request, allowed: tuple[str, ...] = allowed) -> Response:
+            headers = {} if readonly else announced(request)
+            return NoContent(headers={**headers, "Allow": ", ".join(allowed)})
+
+        config.add_view(
+            announce,
+            route_name=route,
+            request_method="OPTIONS",
+            header=not_("Access-Control-Request-Method"),
+            permission=NO_PERMISSION_REQUIRED,
+        )
+
+
+def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
+    def service(name: str, path: str, description: str, factory: type) -> Service:
+        path = outside_default_bucket(path) if default_bucket else path
+        return Service(name=name, path=path, description=description, factory=factory)
+
+    uploads = service(ROUTE, PATH, "Uploads in several requests", RecordContext)
+    upload = service(UPLOAD_ROUTE, UPLOAD_PATH, "An upload in several requests", UploadContext)
+    listing = service(LIST_ROUTE, LIST_PATH, "Unfinished uploads", UploadsOfCollection)
+    listing.add_view("GET", get_uploads, permission=DYNAMIC, **openapi.upload_list())
+    # Strangers are told that there is nothing, so the view decides.
+    of_upload: dict[str, Any] = {"permission": NO_PERMISSION_REQUIRED}
+    upload.add_view("GET", get_upload, **of_upload, **openapi.upload_state())
+    if not readonly:
+        uploads.add_view("POST", post_uploads, permission=DYNAMIC, **openapi.upload_creation())
+        upload.add_view("PATCH", patch_upload, **of_upload, **openapi.upload_append())
+        upload.add_view("POST", patch_upload, **of_upload, **openapi.upload_override())
+        upload.add_view("DELETE", delete_upload, **of_upload, **openapi.upload_cancellation())
+    return [uploads, upload, listing]
+
+
+@counted
+def post_uploads(request: Request) -> Response:
+    """Create an upload, maybe with the beginning of the file."""
+    return create(request, filename="")
+
+
+def patch_upload(request: Request) -> Response:
+    """Do what the protocol says: append bytes, unless a header means another method."""
+    refuse_batches(request)
+    protocol = spoken(request)
+    step = protocol.read(head_of(request))
+    if isinstance(step, Append):
+        return append(request, protocol, step)
+    if isinstance(step, Inspect):
+        return inspect(request)
+    if isinstance(step, Cancel):
+        return cancel(request)
+    raise UnsupportedType(NO_PROTOCOL)
+
+
+def get_upload(request: Request) -> Response:
+    """What has become of an upload: as JSON, or (HEAD) as its protocol says it."""
+    if request.method == "HEAD":
+        refuse_batches(request)
+        return inspect(request)
+    upload = request.matchdict["upload"]
+    return Response(json={"data": described(upload_sessions.look_at(request, upload))})
+
+
+def delete_upload(request: Request) -> Response:
+    """End an upload, and remove what is stored of it."""
+    refuse_batches(request)
+    return cancel(request)
+
+
+def get_uploads(request: Request) -> Response:
+    """The unfinished uploads in a collection, for those who may write it."""
+    sessions = upload_sessions.unfinished_in(request, collection_of(request))
+    return Response(json={"data": [listed(session) for session in sessions]})
+
+
+# The steps.
+
+
+def collection_of(request: Request) -> str:
+    ids = request.matchdict
+    return f"/buckets/{ids['bucket_id']}/collections/{ids['collection_id']}"
+
+
+def create(request: Request, *, filename: str) -> Response:
+    refuse_batches(request)
+    protocol = spoken(request)
+    step = protocol.read(head_of(request))
+    if not isinstance(step, Create):
+        raise UnsupportedType(NO_PROTOCOL)
+    check_preconditions(request)
+    session = Ledger.of(request).session
+    if session is None:  # Otherwise, this is the same request, repeated by a tween.
+        session = upload_sessions.create(request, protocol.name, step, step.filename or filename)
+        if step.has_content:
+            session = receive(request, protocol, session, step)
+    return finish(request, protocol, session, step)
+
+
+def append(request: Request, protocol: UploadProtocol, step: Append) -> Response:
+    session = Ledger.of(request).attaching
+    if session is None:
+        upload = request.matchdict["upload"]
+        session = upload_sessions.start(request, upload, protocol.name, step)
+        session = receive(request, protocol, session, step)
+    return finish(request, protocol, session, step)
+
+
+def receive(
+    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
+) -> Session:
+    at_length = protocol.ends_at_length
+    return upload_sessions.receive(request, session, step, at_length=at_length)
+
+
+def finish(
+    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
+) -> Response:
+    """Attach the file if it is whole, and answer."""
+    if session.state != "open":
+        session = attach_session(request)
+    return answer(request, protocol, session, step)
+
+
+def inspect(request: Request) -> Response:
+    protocol = spoken(request)
+    step = protocol.read(head_of(request))
+    readonly = request.registry.attachment_settings.readonly
+    upload = request.matchdict["upload"]
+    session = upload_sessions.inspect(request, upload, protocol.name, fence=not readonly)
+    return answer(request, protocol, session, step)
+
+
+def cancel(request: Request) -> Response:
+    head = head_of(request)
+    protocol = protocol_of(head)
+    step = Cancel() if protocol is None else protocol.read(head)
+    session = upload_sessions.cancel(request, request.matchdict["upload"])
+    if protocol is None:
+        return NoContent()
+    return answer(request, protocol, session, step)
+
+
+def answer(
+    request: Request,
+    protocol: UploadProtocol,
+    session: Session,
+    step: Step,
+) -> Response:
+    progress, limits = progress_of(request, session), limits_of(request, session)
+    return respond(protocol.answer(step, progress, limits))
+
+
+def spoken(request: Request) -> UploadProtocol:
+    """:raises UnsupportedType: the request speaks no protocol."""
+    protocol = protocol_of(head_of(request))
+    if protocol is None:
+        raise UnsupportedType(NO_PROTOCOL)
+    return protocol
+
+
+def refuse_batches(request: Request) -> None:
+    """:raises InvalidBody: what is stored in several steps cannot be undone with a batch."""
+    if in_batch(request):
+        raise InvalidBody(IN_BATCH)
+
+
+def described(session: Session) -> dict[str, Any]:
+    """The JSON of an upload."""
+    body: dict[str, Any] = {
+        "id": session.upload,
+        "state": session.state,
+        "filename": session.filename,
+        "size": session.size if session.state == "done" else session.length,
+        "offset": session.size,
+        "expires_at": session.expires,
+    }
+    if session.error is not None:
+        body["error"] = session.error
+    return body
+
+
+def listed(session: Session) -> dict[str, Any]:
+    return {"record": session.record, **described(session), "created": session.created}
