@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from kinto.core.errors import raise_invalid
 from kinto.core.storage.exceptions import BackendError
 from pyramid.httpexceptions import HTTPException, HTTPNoContent
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
-from kinto_attachment.errors import AttachmentError, FileNotFound, modified_meanwhile
+from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.errors import AttachmentError, FileNotFound
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.locations import find_own_file
-from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Registry, Request
@@ -151,32 +149,6 @@ def answer(request: Request, written: records.Written, body: dict[str, Any]) -> 
     response.headers["ETag"] = written.etag
     response.headers["Last-Modified"] = written.last_modified
     return response
-
-
-def check_preconditions(request: Request) -> None:
-    """Refuse before the body is read what Kinto would refuse afterwards; Kinto checks it again.
-
-    :raises HTTPPreconditionFailed: as Kinto does for the record itself.
-    """
-    record = request.context.record
-    if_match = timestamp_header(request, "If-Match")
-    if_none_match = timestamp_header(request, "If-None-Match")
-    modified = record is not None and if_match not in ("", "*", str(record["last_modified"]))
-    if (if_none_match == "*" and record) or (if_match and record is None) or modified:
-        readable = record is not None and may_read_now(request, str(request.context.uri))
-        raise modified_meanwhile(record if readable else None)
-
-
-def timestamp_header(request: Request, name: str) -> str:
-    """A record's ETag without its quotes, ``*``, or an empty text if there is no header.
-
-    :raises HTTPBadRequest: it is none of these.
-    """
-    value = request.headers.get(name, "").strip()
-    if value and value != "*" and not re.fullmatch(r'"\d{1,19}"', value):
-        description = "The value should be integer between double quotes."
-        raise_invalid(request, location="header", name=name, description=description)
-    return str(value.strip('"'))
 
 
 def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:

@@ -14,7 +14,6 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     PATH as ATTACHMENT,
     NoContent,
-    check_preconditions,
     counted,
     outside_default_bucket,
 )
@@ -22,23 +21,25 @@ from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.upload_answers import (
     announced,
     head_of,
-    limits_of,
-    progress_of,
     protocol_of,
-    respond,
 )
 from kinto_attachment.endpoints.upload_context import UploadContext, UploadsOfCollection
-from kinto_attachment.errors import InvalidBody, UnsupportedType
+from kinto_attachment.endpoints.upload_requests import (
+    NO_PROTOCOL,
+    answer,
+    create,
+    finish,
+    receive,
+    refuse_batches,
+    spoken,
+)
+from kinto_attachment.errors import UnsupportedType
 from kinto_attachment.files import upload_sessions
 from kinto_attachment.files.ledger import Ledger
-from kinto_attachment.files.session_arrival import attach_session
-from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.http.upload_steps import (
     Append,
     Cancel,
-    Create,
     Inspect,
-    Step,
     UploadProtocol,
 )
 from kinto_attachment.index.session import Session
@@ -48,9 +49,6 @@ ROUTE, UPLOAD_ROUTE, LIST_ROUTE = "uploads", "upload", "collection-uploads"
 PATH = f"{ATTACHMENT}/uploads"
 UPLOAD_PATH = f"{PATH}/{{upload}}"
 LIST_PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments/uploads"
-
-IN_BATCH = "Uploads in several requests cannot be part of a batch."
-NO_PROTOCOL = "The request speaks none of the protocols: tus 1.0.0, or HTTP's resumable uploads."
 
 
 def add_options(config: Configurator, *, readonly: bool) -> None:
@@ -144,21 +142,6 @@ def collection_of(request: Request) -> str:
     return f"/buckets/{ids['bucket_id']}/collections/{ids['collection_id']}"
 
 
-def create(request: Request, *, filename: str) -> Response:
-    refuse_batches(request)
-    protocol = spoken(request)
-    step = protocol.read(head_of(request))
-    if not isinstance(step, Create):
-        raise UnsupportedType(NO_PROTOCOL)
-    check_preconditions(request)
-    session = Ledger.of(request).session
-    if session is None:  # Otherwise, this is the same request, repeated by a tween.
-        session = upload_sessions.create(request, protocol.name, step, step.filename or filename)
-        if step.has_content:
-            session = receive(request, protocol, session, step)
-    return finish(request, protocol, session, step)
-
-
 def append(request: Request, protocol: UploadProtocol, step: Append) -> Response:
     session = Ledger.of(request).attaching
     if session is None:
@@ -166,22 +149,6 @@ def append(request: Request, protocol: UploadProtocol, step: Append) -> Response
         session = upload_sessions.start(request, upload, protocol.name, step)
         session = receive(request, protocol, session, step)
     return finish(request, protocol, session, step)
-
-
-def receive(
-    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
-) -> Session:
-    at_length = protocol.ends_at_length
-    return upload_sessions.receive(request, session, step, at_length=at_length)
-
-
-def finish(
-    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
-) -> Response:
-    """Attach the file if it is whole, and answer."""
-    if session.state != "open":
-        session = attach_session(request)
-    return answer(request, protocol, session, step)
 
 
 def inspect(request: Request) -> Response:
@@ -201,30 +168,6 @@ def cancel(request: Request) -> Response:
     if protocol is None:
         return NoContent()
     return answer(request, protocol, session, step)
-
-
-def answer(
-    request: Request,
-    protocol: UploadProtocol,
-    session: Session,
-    step: Step,
-) -> Response:
-    progress, limits = progress_of(request, session), limits_of(request, session)
-    return respond(protocol.answer(step, progress, limits))
-
-
-def spoken(request: Request) -> UploadProtocol:
-    """:raises UnsupportedType: the request speaks no protocol."""
-    protocol = protocol_of(head_of(request))
-    if protocol is None:
-        raise UnsupportedType(NO_PROTOCOL)
-    return protocol
-
-
-def refuse_batches(request: Request) -> None:
-    """:raises InvalidBody: what is stored in several steps cannot be undone with a batch."""
-    if in_batch(request):
-        raise InvalidBody(IN_BATCH)
 
 
 def described(session: Session) -> dict[str, Any]:
