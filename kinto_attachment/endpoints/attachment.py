@@ -15,12 +15,15 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.preconditions import check_preconditions
-from kinto_attachment.errors import AttachmentError, FileNotFound
+from kinto_attachment.endpoints.upload_answers import limits_of, protocol_of, respond, step_of
+from kinto_attachment.endpoints.upload_requests import create
+from kinto_attachment.errors import AttachmentError, FileNotFound, UnsupportedType
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.locations import find_own_file
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.http.upload_steps import Attached, Create, Progress
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
 
@@ -93,13 +96,21 @@ def counted(view: View) -> View:
 @counted
 def post_attachment(request: Request) -> Response:
     """Attach the file of a form to the record, and set its attributes and permissions."""
+    refuse_parts(request)
     return upload(request, FormArrival)
 
 
 @counted
 def put_attachment(request: Request) -> Response:
-    """Attach the request's body to the record."""
-    return upload(request, BodyArrival)
+    """Attach the request's body to the record, or (HTTP's draft) begin to."""
+    protocol = protocol_of(request)
+    if protocol is None:
+        return upload(request, BodyArrival)
+    step = step_of(request, protocol)
+    if not isinstance(step, Create) or not step.complete:
+        return create(request, filename=request.GET.get("filename", ""))
+    response = upload(request, BodyArrival)
+    return respond(protocol.answer(step, whole(request, response), limits_of(request)))
 
 
 def delete_attachment(request: Request) -> Response:
@@ -141,6 +152,28 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     check_preconditions(request)
     written, attachment = attach(request, arrival)
     return answer(request, written, attachment.to_json())
+
+
+def refuse_parts(request: Request) -> None:
+    """Refuse what may be a part of a file, where only whole ones are taken.
+
+    :raises AttachmentError: the client speaks a protocol for files in several requests.
+    """
+    protocol = protocol_of(request)
+    if protocol is not None:
+        step_of(request, protocol)
+        raise UnsupportedType()
+
+
+def whole(request: Request, response: Response) -> Progress:
+    """What a protocol says of a file that came in one request."""
+    headers, attachment = response.headers, response.json
+    sent = attachment.get("original", attachment)
+    url = f"/{request.registry.route_prefix}{request.context.uri}"
+    attached = Attached(
+        response.status_code, headers["ETag"], headers["Last-Modified"], attachment
+    )
+    return Progress(url, url, "done", sent["size"], sent["size"], 0, attached)
 
 
 def answer(request: Request, written: records.Written, body: dict[str, Any]) -> Response:

@@ -6,11 +6,11 @@ from pyramid.response import Response
 
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.endpoints.upload_answers import (
-    head_of,
     limits_of,
     progress_of,
     protocol_of,
     respond,
+    step_of,
 )
 from kinto_attachment.errors import InvalidBody, UnsupportedType
 from kinto_attachment.files import upload_sessions
@@ -28,7 +28,7 @@ NO_PROTOCOL = "The request speaks none of the protocols: tus 1.0.0, or HTTP's re
 def create(request: Request, *, filename: str) -> Response:
     refuse_batches(request)
     protocol = spoken(request)
-    step = protocol.read(head_of(request))
+    step = step_of(request, protocol)
     if not isinstance(step, Create):
         raise UnsupportedType(NO_PROTOCOL)
     check_preconditions(request)
@@ -68,7 +68,7 @@ def answer(
 
 def spoken(request: Request) -> UploadProtocol:
     """:raises UnsupportedType: the request speaks no protocol."""
-    protocol = protocol_of(head_of(request))
+    protocol = protocol_of(request)
     if protocol is None:
         raise UnsupportedType(NO_PROTOCOL)
     return protocol

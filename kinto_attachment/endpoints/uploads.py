@@ -6,7 +6,6 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from pyramid.config import not_
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
@@ -19,9 +18,8 @@ from kinto_attachment.endpoints.attachment import (
 )
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.upload_answers import (
-    announced,
-    head_of,
     protocol_of,
+    step_of,
 )
 from kinto_attachment.endpoints.upload_context import UploadContext, UploadsOfCollection
 from kinto_attachment.endpoints.upload_requests import (
@@ -43,34 +41,12 @@ from kinto_attachment.http.upload_steps import (
     UploadProtocol,
 )
 from kinto_attachment.index.session import Session
-from kinto_attachment.kinto_types import Configurator, Request
+from kinto_attachment.kinto_types import Request
 
 ROUTE, UPLOAD_ROUTE, LIST_ROUTE = "uploads", "upload", "collection-uploads"
 PATH = f"{ATTACHMENT}/uploads"
 UPLOAD_PATH = f"{PATH}/{{upload}}"
 LIST_PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments/uploads"
-
-
-def add_options(config: Configurator, *, readonly: bool) -> None:
-    """Answer OPTIONS requests that are not preflights: with what the protocols announce."""
-    methods = {
-        ROUTE: ("OPTIONS",) if readonly else ("POST", "OPTIONS"),
-        UPLOAD_ROUTE: ("GET", "HEAD", "OPTIONS", *(() if readonly else ("PATCH", "DELETE"))),
-        LIST_ROUTE: ("GET", "HEAD", "OPTIONS"),
-    }
-    for route, allowed in methods.items():
-
-        def announce(request: Request, allowed: tuple[str, ...] = allowed) -> Response:
-            headers = {} if readonly else announced(request)
-            return NoContent(headers={**headers, "Allow": ", ".join(allowed)})
-
-        config.add_view(
-            announce,
-            route_name=route,
-            request_method="OPTIONS",
-            header=not_("Access-Control-Request-Method"),
-            permission=NO_PERMISSION_REQUIRED,
-        )
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -103,7 +79,7 @@ def patch_upload(request: Request) -> Response:
     """Do what the protocol says: append bytes, unless a header means another method."""
     refuse_batches(request)
     protocol = spoken(request)
-    step = protocol.read(head_of(request))
+    step = step_of(request, protocol)
     if isinstance(step, Append):
         return append(request, protocol, step)
     if isinstance(step, Inspect):
@@ -153,7 +129,7 @@ def append(request: Request, protocol: UploadProtocol, step: Append) -> Response
 
 def inspect(request: Request) -> Response:
     protocol = spoken(request)
-    step = protocol.read(head_of(request))
+    step = step_of(request, protocol)
     readonly = request.registry.attachment_settings.readonly
     upload = request.matchdict["upload"]
     session = upload_sessions.inspect(request, upload, protocol.name, fence=not readonly)
@@ -161,9 +137,8 @@ def inspect(request: Request) -> Response:
 
 
 def cancel(request: Request) -> Response:
-    head = head_of(request)
-    protocol = protocol_of(head)
-    step = Cancel() if protocol is None else protocol.read(head)
+    protocol = protocol_of(request)
+    step = Cancel() if protocol is None else step_of(request, protocol)
     session = upload_sessions.cancel(request, request.matchdict["upload"])
     if protocol is None:
         return NoContent()
