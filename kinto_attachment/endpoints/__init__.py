@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kinto.core import Service
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
+from kinto_attachment.endpoints import attachment, collection_attachments, stored_file, uploads
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -16,4 +16,5 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         attachment.service(readonly=readonly, default_bucket=default_bucket),
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
         stored_file.service(),
+        *uploads.services(readonly=readonly, default_bucket=default_bucket),
     ]

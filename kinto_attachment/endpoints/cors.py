@@ -12,8 +12,10 @@ from pyramid.httpexceptions import HTTPNoContent
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
+from kinto_attachment.endpoints import attachment, collection_attachments, stored_file, uploads
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
+from kinto_attachment.endpoints.upload_answers import announced
+from kinto_attachment.http.upload_steps import UploadProtocol
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
 EXPOSED_HEADERS = (
@@ -26,7 +28,18 @@ EXPOSED_HEADERS = (
     "Location",
     "Repr-Digest",
 )
-ROUTES = (attachment.ROUTE, collection_attachments.ROUTE, stored_file.ROUTE)
+# Of the uploads in several requests, and of what is to come.
+MORE_HEADERS = (
+    *("Content-Location", "Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Metadata"),
+    *("Upload-Complete", "Upload-Limit", "Upload-Draft-Interop-Version", "Tus-Resumable"),
+    *("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm", "Next-Page"),
+    *("Total-Objects", "Total-Records", "Total-Bytes", "Quota-Bytes", "Quota-Left"),
+    *("Attachment-Version", "Retry-After"),
+)
+ROUTES = (
+    *(attachment.ROUTE, collection_attachments.ROUTE, stored_file.ROUTE),
+    *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
+)
 
 
 def on_response(event: ResponseEvent) -> None:
@@ -49,15 +62,24 @@ def share(response: Response, *, any_origin: bool) -> None:
     else:
         response.vary = (*(response.vary or ()), "Origin")
     if "Access-Control-Allow-Origin" in headers:
-        exposed = dict.fromkeys((*EXPOSED_HEADERS, *Service.default_cors_headers))
+        exposed = dict.fromkeys((*EXPOSED_HEADERS, *MORE_HEADERS, *Service.default_cors_headers))
         headers["Access-Control-Expose-Headers"] = ", ".join(exposed)
 
 
-def add_options(config: Configurator, route_name: str, methods: tuple[str, ...]) -> None:
-    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7)."""
+def add_options(
+    config: Configurator,
+    route_name: str,
+    methods: tuple[str, ...],
+    *protocols: UploadProtocol,
+) -> None:
+    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7).
+
+    With what protocols for uploads announce, where there are some.
+    """
 
     def announce(request: Request) -> Response:
-        response: Response = HTTPNoContent(headers={"Allow": ", ".join(methods)})
+        headers = announced(request, *protocols) if protocols else {}
+        response: Response = HTTPNoContent(headers={**headers, "Allow": ", ".join(methods)})
         return response
 
     config.add_view(

@@ -22,6 +22,7 @@ from kinto.core.storage.memory import MemoryBasedStorage
 from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
+from kinto_attachment.files.session_ends import end_failed
 from kinto_attachment.files.settling import settle
 from kinto_attachment.kinto_types import Handler, Registry, Request, RequestEvent, Response
 
@@ -78,11 +79,15 @@ def settling_tween(handler: Handler, registry: Registry) -> Handler:
     """Runs above pyramid_tm's tween, and so after the end of the transaction."""
 
     def tween(request: Request) -> Response:
+        response = None
         try:
-            return handler(request)
+            response = handler(request)
+            return response
         finally:
             ledger = request.bound_data.get(LEDGER)
             if ledger is not None:
+                if ledger.attaching is not None and response is not None:
+                    end_failed(registry, ledger, response)
                 settle(registry, ledger)
 
     return tween

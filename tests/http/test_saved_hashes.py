@@ -9,8 +9,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.http.saved_hashes import FORMAT, Continued, SavedHash, libcrypto, sha256

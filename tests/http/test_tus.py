@@ -8,8 +8,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kinto.core.errors import ERRORS
 
 from kinto_attachment.errors import (
