@@ -99,7 +99,7 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
         notes=step.notes,
         implicit_parents=context.implicit_parents,
         writer=new_token() if step.has_content else "",
-        state="finishing" if step.length == 0 else "open",
+        state="finishing" if step.complete and step.length == 0 else "open",
     )
     partial = continuing(request, storage.name).begin(
         session.id,
@@ -142,7 +142,7 @@ def start(request: Request, upload: str, protocol: str, step: Append) -> Session
         if session.is_unfinished:
             session = with_length(request, session, step)
         if session.state != "open":
-            check_repetition(session, step)
+            check_repetition(request, session, step)
             return session
         if step.offset != session.size:
             raise WrongOffset(f"{WrongOffset.message} It is {session.size}.")
@@ -317,12 +317,15 @@ def with_length(request: Request, session: Session, step: Append) -> Session:
     return replace(session, length=length)
 
 
-def check_repetition(session: Session, step: Append) -> None:
+def check_repetition(request: Request, session: Session, step: Append) -> None:
     """Whether a request may be the last one of an upload that is whole, sent again.
 
-    :raises WrongOffset: it is not.
+    :raises WrongOffset, WrongLength, UploadComplete: it is not.
     """
     length = session.size
+    end = step.offset + (request.content_length or 0)
+    if step.offset <= length < end or step.length not in (None, length):
+        raise WrongLength()
     if step.offset not in (session.last, length - 1, length):
         raise UploadComplete() if session.state == "done" else WrongOffset()
 

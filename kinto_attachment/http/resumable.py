@@ -12,6 +12,7 @@ from kinto_attachment.errors import (
     MethodNotAllowed,
     UnsupportedType,
     UploadComplete,
+    UploadGone,
     WrongLength,
     WrongOffset,
 )
@@ -108,7 +109,7 @@ class ResumableUploads:
     ) -> Answer:
         status = int(body["code"])
         headers = {**_headers(), "Content-Type": "application/problem+json"}
-        if progress is not None:
+        if progress is not None and not isinstance(error, UploadGone):
             headers |= _state(progress)
         if status == 413:
             headers |= _limits(limits)

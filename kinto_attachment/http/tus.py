@@ -158,6 +158,7 @@ class Tus:
             data=self._object(metadata, "data"),
             permissions=self._object(metadata, "permissions"),
             has_content=head.has_content,
+            complete=length == 0,
             notes=header,
             claims=_claims(head),
             file_claims=head.claims("Repr-Digest"),

@@ -15,6 +15,7 @@ from kinto_attachment.errors import (
     MethodNotAllowed,
     TooLarge,
     UploadComplete,
+    UploadGone,
     WrongLength,
     WrongOffset,
 )
@@ -420,6 +421,10 @@ class TestProblems:
         assert body["type"] == kind
         assert (body["title"] == "Conflict") is (kind == "about:blank")
         assert {name: body[name] for name in KINTO} == {**KINTO, "code": 400}
+
+    def test_uploads_that_have_ended_have_no_offset(self) -> None:
+        answer = self.refuse(UploadGone(), progress(state="failed", offset=100), 410)
+        assert answer.headers == {**OF_ALL, "Content-Type": "application/problem+json"}
 
     def test_uploads_that_a_client_may_not_know_of(self) -> None:
         answer = self.refuse(WrongOffset(), None)
