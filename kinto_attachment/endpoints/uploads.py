@@ -120,7 +120,9 @@ def append(request: Request, protocol: UploadProtocol, step: Append) -> Response
     session = Ledger.of(request).attaching
     if session is None:
         upload = request.matchdict["upload"]
-        session = upload_sessions.start(request, upload, protocol.name, step)
+        session = upload_sessions.start(
+            request, upload, protocol.name, step, at_length=protocol.ends_at_length
+        )
         session = receive(request, protocol, session, step)
     return finish(request, protocol, session, step)
 

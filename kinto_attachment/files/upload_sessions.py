@@ -126,7 +126,9 @@ def ended_by_errors(request: Request, session: Session) -> Iterator[None]:
         raise
 
 
-def start(request: Request, upload: str, protocol: str, step: Append) -> Session:
+def start(
+    request: Request, upload: str, protocol: str, step: Append, *, at_length: bool
+) -> Session:
     """Begin to continue an upload, and put the writer before out of force, if it still runs.
 
     The session that is returned has the token of this request, unless there is nothing to write:
@@ -141,6 +143,10 @@ def start(request: Request, upload: str, protocol: str, step: Append) -> Session
             raise HTTPForbidden()
         if session.is_unfinished:
             session = with_length(request, session, step)
+        if session.state == "open" and at_length and session.is_whole:
+            # The process died between the last byte and what follows.
+            session = replace(taken_over(request, session), state="finishing")
+            sessions.put(session)
         if session.state != "open":
             check_repetition(request, session, step)
             return session
