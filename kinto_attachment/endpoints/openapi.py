@@ -412,7 +412,8 @@ def _described(self: Any, view: Any, args: Arguments) -> dict[str, Any]:
         operation["produces"] = list(request.produces)
         if request.consumes:
             operation["consumes"] = list(request.consumes)
-        operation["parameters"] += [dict(parameter) for parameter in request.parameters]
+        parameters = operation.setdefault("parameters", [])
+        parameters += [dict(parameter) for parameter in request.parameters]
         # Kinto describes operations without a permission as not needing credentials.
         operation["security"] = [
             {name: list(roles)} for name, roles in self.security_roles.items()
