@@ -24,7 +24,7 @@ def show(report: Report, *, as_json: bool) -> None:
     for name, value in findings.items():
         print(f"{name}: {len(value) if isinstance(value, list) else value}")
         for item in value[:SHOWN] if isinstance(value, list) else ():
-            print(f"  {printable(item)}")
+            print(f"  {printable(str(item))}")
         if isinstance(value, list) and len(value) > SHOWN:
             print(f"  … and {len(value) - SHOWN} more")
 
