@@ -22,7 +22,13 @@ def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return app.get("/__api__").json
 
 
+UPLOADS = f"{ATTACHMENT}/uploads"
+UPLOAD = f"{UPLOADS}/{{upload}}"
+LISTING = f"{ATTACHMENTS}/uploads"
+OURS = (ATTACHMENT, ATTACHMENTS, FILE, UPLOADS, UPLOAD, LISTING)
+
+
 def only_ours(description: Any) -> Any:
     """The description without Kinto's own paths."""
-    paths = {path: description["paths"][path] for path in (ATTACHMENT, ATTACHMENTS, FILE)}
+    paths = {path: description["paths"][path] for path in OURS}
     return {**description, "paths": paths}
