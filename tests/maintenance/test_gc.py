@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import transaction
@@ -135,8 +134,11 @@ def test_young_files_are_left_alone(app: Any) -> None:
     [
         *("notes.txt", "index.html", "backup.tar", f"{STRAY}/other.txt", f"x{STRAY}"),
         # As other programs name files, this plugin for another site included.
-        *("00000000-0000-4000-8000-000000000000.txt", f"folder/{uuid4()}.txt"),
-        f"__heartbeat__/{uuid4()}.txt",
+        *(
+            "00000000-0000-4000-8000-000000000000.txt",
+            "folder/6f9619ff-8b86-4d01-b42d-00c04fc964ff.txt",
+        ),
+        "__heartbeat__/6f9619ff-8b86-4d01-b42d-00c04fc964fe.txt",
     ],
 )
 @pytest.mark.parametrize("randomize", ["true", "false"])
