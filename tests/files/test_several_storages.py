@@ -16,7 +16,8 @@ import transaction
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.link import Link
-from kinto_attachment.maintenance.gc import GcReport, gc
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.reindex import reindex
 from tests.support.application import (
     ALICE,

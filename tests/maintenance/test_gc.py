@@ -15,7 +15,9 @@ import transaction
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.link import Link
 from kinto_attachment.maintenance import heartbeat
-from kinto_attachment.maintenance.gc import GcReport, _Collector, gc
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.dangling import DanglingLinks
+from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.storage import ListsUnfinished
 from tests.support.application import (
@@ -86,16 +88,16 @@ def test_a_file_that_is_kept_while_gc_looks_stays(
         write_behind(app, OTHER, {"attachment": attachment})
         with transaction.manager:
             links.share(Link.to(OTHER, kept, attachment))
-    look = _Collector.dangling
+    look = DanglingLinks.among
 
-    def replace_first(collector: Any, found: list[Link]) -> list[Link]:
+    def replace_first(dangling: Any, found: list[Link]) -> list[Link]:
         if not replaced:
             with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
                 replaced.append(other.submit(attach, app, content=b"new").result())
-        return look(collector, found)
+        return look(dangling, found)
 
     replaced: list[Any] = []
-    monkeypatch.setattr(_Collector, "dangling", replace_first)
+    monkeypatch.setattr(DanglingLinks, "among", replace_first)
     assert not collect(app).missing
     assert replaced
     assert kept in stored_files(app)
