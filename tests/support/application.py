@@ -37,6 +37,7 @@ from kinto_attachment import (
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
 from kinto_attachment.index.used_storages import UsedStorages
+from tests.support import owned
 
 Headers = dict[str, str]
 
@@ -504,13 +505,14 @@ def check_records(app: Any) -> None:
 
 
 def clear(app: Any) -> None:
-    """Forget all records and files."""
+    """Forget all records and files, but not whose the storages are."""
     registry = app.app.registry
     for backend in (registry.storage, registry.permission, registry.cache):
         backend.flush()
     registry.attachment_links.used_storages = UsedStorages(registry.storage)
     for storage, key in placed_files(app):
         registry.attachment_storages[storage].files.delete(key)
+    owned.own(registry)
     registry.seen.clear()
     registry.on_event = None
 
