@@ -143,6 +143,25 @@ class Site:
             self._check_object(storage, identity)
         return identity.id
 
+    def check_not_of_others(self) -> None:
+        """Make sure that the storages belong to nobody yet, or to this database.
+
+        :raises NotThisSite: one belongs to another database, or this one is a copy of another.
+        :raises StorageError: a storage does not answer.
+        """
+        if self.is_in_memory:
+            raise NotThisSite(MEMORY)
+        with transaction.manager:
+            identity, database = self._identity(), self._database.identity()
+        if identity is not None and identity.database != database:
+            raise NotThisSite(COPY)
+        for storage in self.storages:
+            found = _read(storage)
+            if found is not None and identity is None:
+                raise NotThisSite(OTHER.format(title=storage.title))
+            if found is not None and identity is not None:
+                self._check_object(storage, identity)
+
     def is_free(self, storage: Storage) -> bool:
         """Whether a storage has no files, and belongs to nobody."""
         files = storage.files

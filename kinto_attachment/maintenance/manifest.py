@@ -86,7 +86,10 @@ def register(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> ManifestReport:
-    """Link the records of a manifest to their objects; a record without attachment gets one."""
+    """Link the records of a manifest to their objects; a record without attachment gets one.
+
+    :raises NotThisSite: a storage belongs to another database; nothing was done.
+    """
     return _Registration(registry, verify, dry_run, progress).run(lines)
 
 
@@ -102,6 +105,7 @@ class _Registration:
         self.report = ManifestReport()
 
     def run(self, lines: Iterable[str]) -> ManifestReport:
+        self.registry.attachment_site.check_not_of_others()
         for page in batches(self.entries(lines), records.RECORDS_AT_ONCE):
             # Of several lines for a record, the last one counts.
             self.register({entry.record: entry for entry in page})

@@ -20,7 +20,10 @@ import pytest
 import transaction
 
 from kinto_attachment.errors import NotThisSite, StorageUnavailable
-from kinto_attachment.maintenance.gc import GcReport, gc
+from kinto_attachment.maintenance.adopt import adopt
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.gc import gc
+from kinto_attachment.maintenance.manifest import register
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.maintenance.shards import Shard
 from tests.support.application import (
@@ -209,6 +212,27 @@ class TestDatabases:
             killed = orphan(staging)
             assert collect(staging).unlinked == [killed]
             assert lost in stored_files(app)
+
+    def test_adopt_takes_no_storage_of_another_database(
+        self, start: Start, database: str, postgresql: PostgreSQL
+    ) -> None:
+        """Or whoever tries it on a staging server would have production's gc refuse."""
+        app = start(database)
+        attach(app)
+        with copied(postgresql, database) as copy:
+            staging, app = start(copy), start(database)
+            empty = start(postgresql.create_database())
+            for other in (staging, empty):
+                for dry_run in (True, False):
+                    with pytest.raises(NotThisSite, match="reindex --claim"):
+                        adopt(other.app.registry, dry_run=dry_run)
+                    with pytest.raises(NotThisSite, match="reindex --claim"):
+                        register(other.app.registry, ["no JSON"], dry_run=dry_run)
+            assert not adopt(app.app.registry).found
+            assert not collect(app).found
+            url = empty.app.registry.settings["storage_url"]
+        forget_database(url)
+        postgresql.drop_database(url)
 
     def test_a_clone_of_the_disk_is_told_by_the_marks(
         self, start: Start, database: str, postgresql: PostgreSQL
