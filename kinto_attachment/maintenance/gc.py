@@ -24,7 +24,7 @@ from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment import names
-from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
+from kinto_attachment.errors import AttachmentError, AttachmentGone, DisputedSite, StorageError
 from kinto_attachment.files.locations import possible_keys
 from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.link import Link
@@ -143,8 +143,8 @@ class _Collector:
         self.settings = registry.attachment_settings
         self.report = GcReport()
         self.owner = ""
-        self.storages = {each.name: each for each in storages if self.is_ours(each)}
         self.options = options
+        self.storages = {each.name: each for each in storages if self.is_ours(each)}
         self.before = datetime.now(timezone.utc) - options.grace
         self.dry_run = options.dry_run
         self.shard = options.shard
@@ -176,6 +176,10 @@ class _Collector:
                     if not self.links.are_in(storage.name):
                         return False
             self.owner = self.site.check([storage])
+        except DisputedSite:
+            if not self.options.dry_run:
+                self.site.dispute(storage)
+            raise
         except StorageError as error:
             self.failed(f"the storage {storage.title}", error)
             return False
