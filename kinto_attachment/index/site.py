@@ -6,7 +6,9 @@ The database has a random id, and each storage an object with the same id (see
 The row of the id also tells which database it was written in, so that a copy of the database is
 known for one. A clone of the disk cannot be told so. Therefore each gc commits a random *mark* to
 the database and then writes it into the object: a database that does not know the object's mark
-is not the one that used the storage last.
+is not the one that used the storage last. It cannot tell which of the two is the clone, so it
+*disputes* the storage with a mark that no database knows, and gc works with neither of them until
+one claims the storage.
 
 The names of new files are sealed with the id: only names of this site can be those of garbage.
 """
@@ -27,10 +29,11 @@ from kinto.core.storage.memory import MemoryBasedStorage
 from kinto.core.utils import msec_time
 
 from kinto_attachment import names
-from kinto_attachment.errors import NotThisSite, StorageError
+from kinto_attachment.errors import DisputedSite, NotThisSite, StorageError
 from kinto_attachment.index.database import Database
 from kinto_attachment.index.elsewhere import commit_elsewhere
 from kinto_attachment.index.objects import Objects
+from kinto_attachment.index.queries import LinkQueries
 from kinto_attachment.storage import KeepsSite, ListsFiles
 from kinto_attachment.storage.storages import Storage, Storages
 
@@ -41,6 +44,7 @@ MARKS = "attachments-mark"
 # Marks stay as long as a gc may need to write its own into a storage, with many of them at once.
 MARKS_KEPT = 100
 MARKS_KEPT_MS = 24 * 60 * 60 * 1000
+FILES_TRIED = 20  # Of a storage without an object, to see whether it is the one that was used.
 ATTEMPTS = 3  # To look at a storage, each by an upload, when the storage fails.
 HEARTBEATS = "__heartbeat__/"
 COMMENT = "Tells kinto-attachment which database these files belong to. Do not copy or delete it."
@@ -75,25 +79,28 @@ OTHER = (
     "restart the servers."
 )
 UNKNOWN_MARK = (
-    "The storage {title} was last used by another copy of this database. If this one is to go on, "
+    "The storage {title} is used by another copy of this database, too: give one of the two "
+    "servers a storage of its own. On the one that keeps this storage, "
     + CLAIM
-    + ", and restart the servers; otherwise give this server a storage of its own."
+    + ", and restart its servers."
 )
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The row of a site: its id, and which database it was written in."""
+    """The row of a site: its id, which database it was written in, and when (ms)."""
 
     id: str
     database: str
+    since: int = 0
 
 
 class Site:
     """What a process knows of its site; its methods open transactions of their own."""
 
-    def __init__(self, backend: Any, storages: Storages) -> None:
+    def __init__(self, backend: Any, storages: Storages, links: LinkQueries) -> None:
         self.storages = storages
+        self._links = links
         self._rows = Objects(backend, "attachment-site")
         self._marks = Objects(backend, "attachment-mark")
         self._database = Database(backend)
@@ -167,14 +174,28 @@ class Site:
         files = storage.files
         return isinstance(files, ListsFiles) and _read(storage) is None and _is_empty(files)
 
-    def mark(self, storages: Iterable[Storage]) -> None:
-        """Leave a new mark in the database and in storages that belong to it."""
+    def since(self) -> int:
+        """When the site got its id (ms since the epoch): what is older may be another site's."""
         with transaction.manager:
             identity = self._identity()
-            mark = self._new_mark()
-        if identity is not None:
+        return 0 if identity is None else identity.since
+
+    def mark(self, storages: Iterable[Storage]) -> None:
+        """Leave the site's id and a new mark in storages, and the mark in the database first."""
+        storages, written = list(storages), None
+        # Somebody may claim the storages meanwhile: the id of whoever was last has to be in both.
+        while (found := self._marked(written)) is not None:
+            written, mark = found
             for storage in storages:
-                _write(storage, identity.id, mark)
+                _write(storage, written.id, mark)
+
+    def dispute(self, storage: Storage) -> None:
+        """Have no copy of the database go on with a storage that another one has used."""
+        found = _read(storage)
+        with transaction.manager:
+            identity = self._identity()
+        if identity is not None and (found or {}).get("site") == identity.id:
+            _write(storage, identity.id, secrets.token_hex(16))
 
     def claim(self) -> str:
         """Have all storages belong to this database from now on; returns the site's id.
@@ -187,19 +208,18 @@ class Site:
         if self.is_in_memory:
             raise NotThisSite(MEMORY)
         objects = {storage.name: _read(storage) for storage in self.storages}
+        is_used = all(self._has_files(name) for name in objects if objects[name] is None)
         with transaction.manager:
             identity = self._identity()
             database = self._database.identity()
             is_known = identity is not None and identity.database == database
-            if not is_known or not all(
+            if not (is_known and is_used) or not all(
                 found is None or self._is_own(found, identity) for found in objects.values()
             ):
-                identity = Identity(secrets.token_hex(16), database)
+                identity = Identity(secrets.token_hex(16), database, msec_time())
                 self._put(identity)
-            mark = self._new_mark()
         assert identity is not None  # noqa: S101
-        for storage in self.storages:
-            _write(storage, identity.id, mark)
+        self.mark(self.storages)
         self.forget()
         return identity.id
 
@@ -268,7 +288,16 @@ class Site:
         with transaction.manager:
             is_own = self._is_own(found, identity)
         if not is_own:
-            raise NotThisSite(UNKNOWN_MARK.format(title=storage.title))
+            raise DisputedSite(UNKNOWN_MARK.format(title=storage.title))
+
+    def _has_files(self, name: str) -> bool:
+        """Whether a storage has the files that the index knows, by a few of them.
+
+        Otherwise another folder is set: the files of this site in there seem to have no record.
+        """
+        with transaction.manager:
+            links = self._links.some_in(name, FILES_TRIED)
+        return all(self.storages[name].files.exists(link.key) for link in links)
 
     def _is_own(self, found: dict[str, Any], identity: Identity | None) -> bool:
         """Whether an object has the site's id, and a mark that the database knows."""
@@ -279,10 +308,18 @@ class Site:
 
     def _identity(self) -> Identity | None:
         row = self._rows.get(PARENT, SITE)
-        return None if row is None else Identity(row["site"], row["database"])
+        return None if row is None else Identity(row["site"], row["database"], row.get("since", 0))
 
     def _put(self, identity: Identity) -> None:
         self._rows.put(PARENT, SITE, _row(identity))
+
+    def _marked(self, written: Identity | None) -> tuple[Identity, str] | None:
+        """The identity and a new mark in the database; None if there is none but ``written``."""
+        with transaction.manager:
+            identity = self._identity()
+            if identity is None or identity == written:
+                return None
+            return identity, self._new_mark()
 
     def _new_mark(self) -> str:
         mark = secrets.token_hex(16)
@@ -297,7 +334,7 @@ class Site:
 
 
 def _row(identity: Identity) -> dict[str, Any]:
-    return {"site": identity.id, "database": identity.database}
+    return {"site": identity.id, "database": identity.database, "since": identity.since}
 
 
 def _read(storage: Storage) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from functools import partial
 import transaction
 from kinto.core.utils import msec_time
 
-from kinto_attachment.errors import AttachmentError, StorageError
+from kinto_attachment.errors import AttachmentError, DisputedSite, StorageError
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches
 from kinto_attachment.index.open_transactions import OpenTransactions
@@ -86,8 +86,8 @@ class _Collector:
         self.site = registry.attachment_site
         self.report = GcReport()
         self.owner = ""
-        self.storages = {each.name: each for each in storages if self.is_ours(each)}
         self.options = options
+        self.storages = {each.name: each for each in storages if self.is_ours(each)}
         self.before = datetime.now(timezone.utc) - options.grace
         self.dry_run = options.dry_run
         self.shard = options.shard
@@ -119,6 +119,10 @@ class _Collector:
                     if not self.links.are_in(storage.name):
                         return False
             self.owner = self.site.check([storage])
+        except DisputedSite:
+            if not self.options.dry_run:
+                self.site.dispute(storage)
+            raise
         except StorageError as error:
             self.report.failed(f"the storage {storage.title}", error)
             return False

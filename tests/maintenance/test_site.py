@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -242,15 +243,36 @@ class TestDatabases:
         collect(app)
         with copied(postgresql, database) as copy:
             clone, app = start(copy), start(database)
-            site = clone.app.registry.attachment_site
-            with transaction.manager:  # As if oid and system identifier were the same.
-                identity = site._identity()
-                site._put(type(identity)(identity.id, site._database.identity()))
+            pretend_to_be_cloned(clone)
             collect(app)
-            lost = orphan(app)
+            orphan(app)
             with pytest.raises(NotThisSite, match="another copy"):
-                collect(clone, really=True)
-            assert collect(app).unlinked == [lost]
+                collect(clone, dry_run=True)
+            assert not collect(app, dry_run=True).errors
+            for each in (clone, app, clone):
+                with pytest.raises(NotThisSite, match="another copy"):
+                    collect(each, really=True)
+            reindex(app.app.registry, claim=True)
+            for _ in range(2):
+                with pytest.raises(NotThisSite, match="belongs to another database"):
+                    collect(clone, really=True)
+                assert not collect(app).errors
+
+    def test_a_clone_of_the_disk_that_runs_gc_first_deletes_nothing(
+        self, start: Start, database: str, postgresql: PostgreSQL
+    ) -> None:
+        app = start(database)
+        attach(app)
+        collect(app)
+        with copied(postgresql, database) as copy:
+            clone, app = start(copy), start(database)
+            pretend_to_be_cloned(clone)
+            attach(app, OTHER)  # Which the clone does not know.
+            assert collect(clone, orphan_age=timedelta(days=1)).orphaned
+            for each in (app, clone):
+                with pytest.raises(NotThisSite, match="another copy"):
+                    collect(each)
+            assert read(app, f"{OTHER}/attachment") == CONTENT
 
     def test_a_dump_that_was_restored_is_refused_until_it_is_claimed(
         self, start: Start, database: str, postgresql: PostgreSQL
@@ -307,6 +329,14 @@ class TestDatabases:
         put_collection(app)
         attach(app, status=201)
         assert not collect(app).found
+
+
+def pretend_to_be_cloned(copy: Any) -> None:
+    """As if the oid and the system identifier of a copy were those of the original."""
+    site = copy.app.registry.attachment_site
+    with transaction.manager:
+        identity = site._identity()
+        site._put(replace(identity, database=site._database.identity()))
 
 
 def dump_and_restore(source: str, target: str) -> None:
@@ -367,6 +397,41 @@ class TestStorages:
         away = start(database, base_path=str(tmp_path / "not-mounted"))
         with pytest.raises(NotThisSite, match="mounted"):
             collect(away)
+
+    def test_the_folder_above_is_claimed_by_mistake(
+        self, start: Start, database: str, files: Path
+    ) -> None:
+        app = start(database)
+        attach(app)
+        wrong = start(database, base_path=str(files.parent))
+        reindex(wrong.app.registry, claim=True)
+        report = collect(wrong, really=True)
+        assert (report.unlinked, report.missing) == ([], [RECORD])
+        assert read(app) == CONTENT
+
+    @pytest.mark.parametrize("site", ["gone", "another's"])
+    def test_claims_side_by_side_agree(
+        self, start: Start, database: str, files: Path, site: str
+    ) -> None:
+        """One waits, before it writes to the storage, until the other one is done."""
+        first, second = start(database), start(database)
+        attach(first)
+        path = files / ".kinto-attachment/site"
+        path.unlink() if site == "gone" else path.write_text('{"site": "x"}')
+        storage = first.app.registry.attachment_storages.default.files
+        write_site = storage.write_site
+
+        def late(*args: Any, **kwargs: Any) -> Any:
+            storage.write_site = write_site
+            reindex(second.app.registry, claim=True)
+            path.write_text('{"site": "x"}')
+            reindex(second.app.registry, claim=True)
+            return write_site(*args, **kwargs)
+
+        storage.write_site = late
+        reindex(first.app.registry, claim=True)
+        assert not collect(first).errors
+        assert not collect(second).errors
 
     def test_a_storage_that_was_never_used_is_no_reason_to_refuse(
         self, start: Start, database: str, tmp_path: Path
