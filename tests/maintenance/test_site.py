@@ -317,9 +317,9 @@ class TestDatabases:
         site = start(database).app.registry.attachment_site
         with transaction.manager:
             for number in range(120):
-                site._marks.put("attachments-mark", f"{number:032}", {"at": number})
-            site._new_mark()
-            assert len(site._latest_marks()) == 100
+                site._marks.rows.put("attachments-mark", f"{number:032}", {"at": number})
+            site._marks.new()
+            assert len(site._marks.latest()) == 100
 
     def test_a_flush_puts_the_site_back(self, start: Start, database: str) -> None:
         app = start(database)

@@ -14,7 +14,7 @@ from kinto.core.storage.exceptions import BackendError
 from pyramid.events import ApplicationCreated
 
 from kinto_attachment.errors import StorageError
-from kinto_attachment.index import site
+from kinto_attachment.index import site, site_object
 from kinto_attachment.names import filenames
 from kinto_attachment.storage import KeepsSite
 
@@ -38,8 +38,13 @@ def own(registry: Any) -> None:
     for storage in registry.attachment_storages:
         if isinstance(storage.files, KeepsSite):
             with contextlib.suppress(StorageError):
-                site._write(storage, OWNER, "")
-    # As after the first upload: no later one has a step more than the others.
+                site_object.write(storage, OWNER, "")
+    remember(registry)
+
+
+def remember(registry: Any) -> None:
+    """As after the first upload: no later one has a step more than the others."""
+    ours = registry.attachment_site
     ours._owner = OWNER
     ours._attempts = {each.name: site.ATTEMPTS for each in registry.attachment_storages}
 
