@@ -241,7 +241,6 @@ def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Itera
                 "kinto.plugins.default_bucket",
                 "kinto.plugins.flush",
                 "tests.support.publishing",
-                "tests.support.owned",
                 "tests.support.faults_plugin",
             ],
             environ=faults.environ,

@@ -198,6 +198,28 @@ def test_a_file_that_an_upload_could_not_delete_is_known_by_its_name(build: Buil
     assert not stored_files(app)
 
 
+@ON_DATABASES
+def test_a_file_that_was_stored_although_the_storage_failed_is_known_by_its_name(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer got lost, for example."""
+    app = build(randomize="false")
+    files = app.app.registry.attachment_storages.default.files
+    write = files.write
+
+    def write_and_fail(*args: Any, **headers: Any) -> None:
+        write(*args, **headers)
+        raise StorageUnavailable()
+
+    monkeypatch.setattr(files, "write", write_and_fail)
+    attach(app, status=503)
+    monkeypatch.undo()
+    assert collect(app).unlinked == ["notes.txt"]
+    assert not stored_files(app)
+    collect(app)
+    assert key_of(attach(app).json) == "notes.txt", "the name is free again"
+
+
 @ON_MEMORY
 def test_files_of_heartbeats_that_died_are_deleted(app: Any) -> None:
     key = f"__heartbeat__/{STRAY}"
