@@ -247,9 +247,13 @@ class _Collector:
         logger.info("gc: deleted %s from the storage %s: %s", key, title, why)
 
     def check_reservations(self) -> None:
-        """Find the keys that were reserved by requests that died."""
+        """Find the keys that were reserved by requests that died.
+
+        Those from before the site got its id may be the names of another database's files.
+        """
+        since = self.site.since()
         with transaction.manager:
-            stale = self.links.reservations.before(int(self.before.timestamp() * 1000))
+            stale = self.links.reservations.before(int(self.before.timestamp() * 1000), since)
         self.abandoned = {key for key in stale if self.shard.has(key)}
 
     def release_reservations(self) -> None:
@@ -378,6 +382,9 @@ class _Collector:
 
     def doubts_about_number(self) -> Iterator[str]:
         due, total = self.count_due(), self.report.scanned
+        if due and self.shard != WHOLE:
+            due += sum(orphans.count_due_elsewhere() for orphans in self.orphans.values())
+            total *= self.shard.count
         if due > MANY and due * SHARE > total and not self.options.really:
             yield TOO_MANY.format(count=f"{due:,}", total=f"{total:,}")
 
