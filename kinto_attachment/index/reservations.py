@@ -26,10 +26,13 @@ class Reservations:
     def has(self, key: str) -> bool:
         return self._rows.get(_parent(key), CLAIM) is not None
 
-    def before(self, timestamp: int) -> list[str]:
-        """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned."""
+    def before(self, timestamp: int, since: int = 0) -> list[str]:
+        """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned.
+
+        What was reserved before ``since`` is left out.
+        """
         rows = self._rows.list("attachments-name:*")
-        return [row["key"] for row in rows if row["since"] < timestamp]
+        return [row["key"] for row in rows if since <= row["since"] < timestamp]
 
 
 def _parent(key: str) -> str:

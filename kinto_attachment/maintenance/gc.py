@@ -255,6 +255,9 @@ class _Collector:
     def is_plausible(self) -> bool:
         """Whether nothing speaks against deleting files without records; else it is reported."""
         due, total, really = self.count_due(), self.report.scanned, self.options.really
+        if due and self.shard != WHOLE:
+            due += sum(orphans.count_due_elsewhere() for orphans in self.orphans.values())
+            total *= self.shard.count
         if not due and not self.report.orphaned:
             return True
         found = [

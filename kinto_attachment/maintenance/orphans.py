@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 import transaction
 
-from kinto_attachment.index.orphans import Digest, OrphanNotes, short_digest
+from kinto_attachment.index.objects import batches
+from kinto_attachment.index.orphans import ROWS_AT_ONCE, Digest, OrphanNotes, short_digest
+from kinto_attachment.maintenance.shards import WHOLE
 
 
 class Orphans:
@@ -19,10 +21,11 @@ class Orphans:
         """``now`` is in ms since the epoch, ``age`` in ms."""
         self._notes = notes
         self._storage = storage
+        self._prefixes = set(prefixes)
         self._now = now
         self._age = age
         with transaction.manager:
-            self._before = notes.read(storage, prefixes)
+            self._before = notes.read(storage, self._prefixes)
         self._seen: dict[Digest, int] = {}
 
     def see(self, key: str) -> int:
@@ -32,6 +35,15 @@ class Orphans:
 
     def is_due(self, since: int) -> bool:
         return since + self._age <= self._now
+
+    def count_due_elsewhere(self) -> int:
+        """How many orphans of the other shards are due, by the notes of earlier runs."""
+        count = 0
+        for batch in batches(set(WHOLE.prefixes) - self._prefixes, ROWS_AT_ONCE):
+            with transaction.manager:
+                noted = self._notes.read(self._storage, batch)
+            count += sum(map(self.is_due, noted.values()))
+        return count
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget files that were deleted."""

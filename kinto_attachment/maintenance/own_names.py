@@ -26,9 +26,13 @@ class OwnNames:
         self.abandoned: set[str] = set()  # Reserved names of requests that died; see settling.
 
     def read_reservations(self) -> None:
-        """Find the keys that were reserved by requests that died."""
+        """Find the keys that were reserved by requests that died.
+
+        Those from before the site got its id may be the names of another database's files.
+        """
+        since = self.registry.attachment_site.since()
         with transaction.manager:
-            stale = self.links.reservations.before(int(self.before.timestamp() * 1000))
+            stale = self.links.reservations.before(int(self.before.timestamp() * 1000), since)
         self.abandoned = {key for key in stale if self.shard.has(key)}
 
     def release_reservations(self) -> None:

@@ -235,6 +235,24 @@ class TestDatabases:
         forget_database(url)
         postgresql.drop_database(url)
 
+    def test_names_that_were_reserved_before_the_claim_may_be_those_of_others(
+        self, start: Start, database: str, postgresql: PostgreSQL
+    ) -> None:
+        app = start(database, randomize="false")
+        attach(app)
+        reservations = app.app.registry.attachment_links.reservations
+        with transaction.manager:
+            reservations.claim("late.txt")
+        with copied(postgresql, database) as copy:
+            staging = start(copy, randomize="false")
+            app = start(database, randomize="false")
+            with transaction.manager:
+                app.app.registry.attachment_links.reservations.release("late.txt")
+            attach(app, OTHER, filename="late.txt")
+            reindex(staging.app.registry, claim=True)
+            assert not collect(staging, really=True).found
+            assert read(app, f"{OTHER}/attachment") == CONTENT
+
     def test_a_clone_of_the_disk_is_told_by_the_marks(
         self, start: Start, database: str, postgresql: PostgreSQL
     ) -> None:
@@ -509,6 +527,18 @@ class TestRecords:
             assert "21 of 21 files" in report.errors[0]
         assert len(stored_files(app)) == 21
         assert len(collect(app, really=True).unlinked) == 21
+
+    def test_more_than_a_tenth_in_all_shards_together(self, app: Any) -> None:
+        storage = app.app.registry.attachment_storages.default.files
+        for number in range(21):
+            storage.write(stray(number), io.BytesIO(b"x"), "text/plain")
+        shards = [Shard(number + 1, 2) for number in range(2)]
+        for shard in shards:
+            assert collect(app, shard=shard, orphan_age=timedelta(days=1)).orphaned
+        for shard in shards:
+            assert "21 of " in collect(app, shard=shard).errors[0]
+        assert len(stored_files(app)) == 21
+        collect(app, really=True)
 
 
 @ON_MEMORY
