@@ -183,12 +183,10 @@ class _Collector:
 
     def note(self, storage: str, key: str) -> bool:
         """Note a file without a record; True if it is due to be deleted."""
-        orphans = self.orphans[storage]
-        since = orphans.see(key)
-        if orphans.is_due(since):
-            return True
-        self.report.orphaned.append(f"{key} (since {_iso(since)})")
-        return False
+        told = self.orphans[storage].note(key)
+        if told is not None:
+            self.report.orphaned.append(told)
+        return told is None
 
     def save_notes(self, storage: str) -> None:
         listing = self.listings.get(storage)
@@ -327,11 +325,6 @@ class _Collector:
             if self.report.scanned % 1000 == 0:
                 self.progress("files scanned", self.report.scanned, total)
             yield file
-
-
-def _iso(time: int) -> str:
-    moment = datetime.fromtimestamp(time / 1000, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _name_of(step: Callable[[], None]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
 import transaction
 
@@ -28,12 +29,13 @@ class Orphans:
             self._before = notes.read(storage, self._prefixes)
         self._seen: dict[Digest, int] = {}
 
-    def see(self, key: str) -> int:
-        """Note an orphan; returns since when it is one."""
+    def note(self, key: str) -> str | None:
+        """Note an orphan; returns since when it is one, or None if it is due to be deleted."""
         digest = short_digest(key)
-        return self._seen.setdefault(digest, self._before.get(digest, self._now))
+        since = self._seen.setdefault(digest, self._before.get(digest, self._now))
+        return None if self._is_due(since) else f"{key} (since {_iso(since)})"
 
-    def is_due(self, since: int) -> bool:
+    def _is_due(self, since: int) -> bool:
         return since + self._age <= self._now
 
     def count_due_elsewhere(self) -> int:
@@ -42,7 +44,7 @@ class Orphans:
         for batch in batches(set(WHOLE.prefixes) - self._prefixes, ROWS_AT_ONCE):
             with transaction.manager:
                 noted = self._notes.read(self._storage, batch)
-            count += sum(map(self.is_due, noted.values()))
+            count += sum(map(self._is_due, noted.values()))
         return count
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -64,3 +66,8 @@ def _by_prefix(orphans: dict[Digest, int]) -> dict[str, dict[Digest, int]]:
     for digest, since in orphans.items():
         prefixes[digest[:2]][digest] = since
     return prefixes
+
+
+def _iso(time: int) -> str:
+    moment = datetime.fromtimestamp(time / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
