@@ -39,6 +39,7 @@ MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}( *;[\x20-\x7e]{1
 NO_RECORD = "there is no such record"
 OTHER = "its attachment is not of this size and hash"
 OTHER_FILE = "its file is {} already"
+TWICE = "it is in the manifest before, with another object"
 NO_ADDRESS = "its location needs kinto.attachment.base_url or kinto.http_host"
 
 
@@ -149,8 +150,7 @@ class _Registration:
     def run(self, lines: Iterable[str]) -> ManifestReport:
         self.registry.attachment_site.check_not_of_others()
         for page in batches(self.entries(lines), records.RECORDS_AT_ONCE):
-            # Of several lines for a record, the last one counts.
-            self.register({entry.record: entry for entry in page})
+            self.register(self.by_record(page))
             self.progress("objects registered", self.report.objects)
         if not self.dry_run:
             self.registry.attachment_site.claim()
@@ -170,6 +170,14 @@ class _Registration:
                 yield entry
             else:
                 self.report.unplaced.append(f"line {number}: there is no such storage")
+
+    def by_record(self, page: Iterable[Entry]) -> dict[str, Entry]:
+        """Of several lines for a record, the first one counts, however far apart they are."""
+        found: dict[str, Entry] = {}
+        for entry in page:
+            if found.setdefault(entry.record, entry) != entry:
+                self.report.count(Placed(entry.record, reason=TWICE))
+        return found
 
     def register(self, entries: dict[str, Entry]) -> None:
         with transaction.manager:

@@ -132,17 +132,30 @@ def test_a_line_that_is_wrong_changes_nothing(app: Any, changes: dict[str, Any])
     app.app.registry.attachment_storages.default.files.delete("2024/x")
 
 
+def test_of_two_lines_for_a_record_the_first_counts(app: Any) -> None:
+    put(app, RECORD)
+    lines = [line(app, RECORD, "2024/x"), line(app, RECORD, "2024/y", b"other")]
+    report = register(app.app.registry, [*lines, lines[0]])
+    assert (report.objects, report.linked, len(report.unplaced)) == (3, 1, 1)
+    assert "in the manifest before" in report.unplaced[0]
+    assert read(app, f"{RECORD}/attachment") == CONTENT
+    app.app.registry.attachment_storages.default.files.delete("2024/y")
+
+
 def test_a_manifest_that_is_not_utf8(
     app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(app, RECORD)
     path = tmp_path / "objects.jsonl"
     good = line(app, RECORD, "2024/x").encode()
-    path.write_bytes(b"\xef\xbb\xbf" + good.replace(b"2024", b"\xff") + b"\n" + good)
+    path.write_bytes(
+        b"\xef\xbb\xbf" + good.replace(b"2024", b"\xff") + b"\n" + b"[" * 100_000 + b"\n" + good
+    )
     monkeypatch.setattr(application, "open_application", lambda ini: app.app.registry)
     assert cli.main(["adopt", "--ini", "kinto.ini", "--manifest", str(path)]) == 1
     output = capsys.readouterr().out
     assert "line 1: `key` should be an object key" in output
+    assert "line 2: is nested too deeply" in output
     assert "linked: 1" in output
     assert read(app, f"{RECORD}/attachment") == CONTENT
 
