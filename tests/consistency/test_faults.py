@@ -227,8 +227,6 @@ def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Itera
     faults = Faults(folder)
     storage = {**storage, "storages.other.base_path": str(folder / "other")}
     database = postgresql.create_database()
-    name = database.split("?")[0].rsplit("/", 1)[1]
-    postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # For speed.
     with (
         live.kinto(
             {**storage, **SETTINGS},
