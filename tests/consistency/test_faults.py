@@ -44,6 +44,7 @@ class Site:
 
     def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
         self.server, self.registry, self.faults = server, registry, faults
+        self.alice = self.request("GET", "/").json()["user"]["id"]
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         url = f"{self.server.url}{path}"
@@ -57,9 +58,7 @@ class Site:
     def start(self, *records: str) -> None:
         """A few collections, and these records, each with a file; TWO has a copy."""
         self.clear()
-        names = [f"/collections/{name}" for name in ("c", "named", "kept", "public", "other")]
-        calls = [{"method": "PUT", "path": f"/buckets/b{name}"} for name in ("", *names)]
-        assert self.request("POST", "/batch", json={"requests": calls}).ok
+        self.create_parents()
         for record in records:
             assert self.attach(record, b"old").ok
         if TWO in records:
@@ -68,6 +67,15 @@ class Site:
             with transaction.manager:
                 (link,) = self.registry.attachment_links.of_record(MOVED)
             move_behind(self.registry, link.key, "")
+
+    def create_parents(self) -> None:
+        """A bucket of alice's, and its collections, without the requests that a client needs."""
+        registry = self.registry
+        with transaction.manager:
+            registry.storage.create("bucket", "", {"id": "b"})
+            registry.permission.add_principal_to_ace("/buckets/b", "write", self.alice)
+            for name in ("c", "named", "kept", "public", "other"):
+                registry.storage.create("collection", "/buckets/b", {"id": name})
 
     def clear(self) -> None:
         registry = self.registry
@@ -228,8 +236,6 @@ def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Itera
     faults = Faults(folder)
     storage = {**storage, "storages.other.base_path": str(folder / "other")}
     database = postgresql.create_database()
-    name = database.split("?")[0].rsplit("/", 1)[1]
-    postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # For speed.
     with (
         live.kinto(
             {**storage, **SETTINGS},
