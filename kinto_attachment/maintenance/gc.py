@@ -151,6 +151,8 @@ class _Collector:
                 step()
             except AttachmentError as error:
                 self.report.failed(_name_of(step), error)
+                if step == self.leave_mark:
+                    break  # A copy of this database could delete the same files at its next run.
         return self.report
 
     def empty_outbox(self, storage: str) -> None:

@@ -553,6 +553,24 @@ class TestAge:
         assert collect(app, orphan_age=day).unlinked == [key]
         assert not notes(app)
 
+    def test_without_a_mark_nothing_is_deleted(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = orphan(app)
+        files = app.app.registry.attachment_storages.default.files
+
+        def refuse(content: bytes, *, replace: bool) -> bool:
+            raise StorageUnavailable("This object may not be written.")
+
+        # As a bucket's policy may say of one object.
+        monkeypatch.setattr(files, "write_site", refuse)
+        report = collect(app)
+        assert "This object may not be written." in str(report.errors)
+        assert not report.unlinked
+        assert files.exists(key)
+        monkeypatch.undo()
+        assert collect(app).unlinked == [key]
+
     def test_a_dry_run_notes_nothing(self, app: Any) -> None:
         orphan(app)
         assert collect(app, orphan_age=timedelta(days=1), dry_run=True).orphaned
