@@ -40,7 +40,7 @@ from tests.support.application import (
 from tests.support.backends import ON_MEMORY, Build
 from tests.support.description import ATTACHMENT, ATTACHMENTS, FILE, described, only_ours
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "25"))
 
 # The answers that the requests of the table have to get to see.
 REACHED = {
