@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
@@ -98,6 +98,86 @@ class ListsUnfinished(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Partial:
+    """A file of which the bytes come in several requests, as far as they are durable.
+
+    It can be written as JSON. ``id`` is random (128 bits, in hex), ``size`` is the number of
+    durable bytes, and only the backend understands ``details``.
+    """
+
+    id: str
+    key: str
+    size: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class ContinuesWrites(Protocol):
+    """Writes that one process begins and another one, maybe on another machine, goes on with.
+
+    The backend keeps no state between two calls: whoever calls keeps the last :class:`Partial`.
+    What was stored, but is not part of the Partial that was kept, is garbage. It never becomes a
+    part of the file, even if its writer still runs.
+    """
+
+    # The largest file that can be written in this way, in bytes; 0 is no limit.
+    largest_partial: int
+
+    def begin(
+        self,
+        id: str,
+        key: str,
+        content_type: str,
+        *,
+        disposition: str = "",
+        length: int | None = None,
+    ) -> Partial:
+        """Begin a file. There is none under its key before :meth:`finish`.
+
+        ``length`` is the file's size in bytes, if it is known.
+
+        :raises KeyTaken, InvalidKey, StorageUnavailable, StorageFull:
+        """
+        ...
+
+    def take_over(self, partial: Partial) -> Partial:
+        """What the next writer gets if the last one may still be running.
+
+        It does no I/O. The result has to be kept before the writer begins, so that no two writers
+        ever get the same.
+        """
+        ...
+
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+    ) -> Partial:
+        """Append all bytes of ``reader``, durably.
+
+        From time to time, and before anything is changed that a writer before might still use,
+        ``checkpoint`` is called with what is durable at that moment, which includes every byte
+        that was read by then. It may raise to end the call.
+
+        :raises StorageUnavailable, StorageFull: what checkpoint was last called with, or else
+            ``partial``, can be appended to.
+        """
+        ...
+
+    def finish(self, partial: Partial) -> FileStat:
+        """Store the file under its key, whole and durable. It may be called again afterwards.
+
+        :raises KeyTaken, StorageUnavailable, StorageFull: it can be tried again.
+        """
+        ...
+
+    def discard(self, partial: Partial) -> None:
+        """Remove everything that was stored for the file, except what :meth:`finish` stored.
+
+        It may be gone already, wholly or in part.
+        """
+        ...
+
+
 @runtime_checkable
 class KeepsSite(Protocol):
     """A small object that tells which site the storage belongs to.
@@ -124,7 +204,9 @@ class HasPaths(Protocol):
         ...
 
 
-CAPABILITIES = (SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, KeepsSite, HasPaths)
+CAPABILITIES = (
+    *(SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, ContinuesWrites, KeepsSite, HasPaths),
+)
 
 # Where the object of KeepsSite is. check_key refuses this key, so that nobody can name it.
 SITE_KEY = ".kinto-attachment/site"
