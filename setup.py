@@ -64,6 +64,7 @@ setup(
         "multipart>=2.0",
         "pyramid>=2.1",
         "pyramid_storage>=2.0",
+        "zipstream-ng>=1.8",
     ],
     extras_require={
         "s3": S3,

@@ -20,7 +20,9 @@ from pyramid.tweens import EXCVIEW
 from kinto_attachment import endpoints
 from kinto_attachment.endpoints import (
     attachment,
+    collection_archive,
     collection_attachments,
+    collection_rules,
     cors,
     openapi,
     record_writes,
@@ -43,7 +45,6 @@ from kinto_attachment.files.events import (
     AttachmentReplaced,
 )
 from kinto_attachment.files.guard import allow_metadata_changes
-from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.site import Site
@@ -152,15 +153,16 @@ def add_views(config: Configurator, settings: Settings) -> None:
     methods = ("GET", "HEAD", "OPTIONS")
     writes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
     cors.add_options(config, attachment.ROUTE, (*methods, *writes))
-    creations = ("OPTIONS",) if settings.readonly else ("POST", "OPTIONS")
-    cors.add_options(config, collection_attachments.ROUTE, creations)
-    cors.add_options(config, stored_file.ROUTE, methods)
+    creations = () if settings.readonly else ("POST",)
+    cors.add_options(config, collection_attachments.ROUTE, (*methods, *creations))
+    for route in (collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE):
+        cors.add_options(config, route, methods)
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)
-    for route in (attachment.ROUTE, collection_attachments.ROUTE, FILES_ROUTE):
+    for route in cors.ROUTES:
         add_view(refusals.forbidden_view, context=HTTPForbidden, route_name=route)
     if default_bucket:
         config.add_view_predicate("attachment_of_default_bucket", AttachmentOfDefaultBucket)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from kinto.core import Service
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
+from kinto_attachment.endpoints import (
+    attachment,
+    collection_archive,
+    collection_attachments,
+    collection_rules,
+    stored_file,
+)
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -15,5 +21,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     return [
         attachment.service(readonly=readonly, default_bucket=default_bucket),
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
+        collection_archive.service(default_bucket=default_bucket),
+        collection_rules.service(default_bucket=default_bucket),
         stored_file.service(),
     ]

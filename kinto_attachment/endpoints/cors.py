@@ -12,7 +12,13 @@ from pyramid.httpexceptions import HTTPNoContent
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
+from kinto_attachment.endpoints import (
+    attachment,
+    collection_archive,
+    collection_attachments,
+    collection_rules,
+    stored_file,
+)
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
@@ -24,9 +30,19 @@ EXPOSED_HEADERS = (
     "ETag",
     "Last-Modified",
     "Location",
+    "Next-Page",
     "Repr-Digest",
+    "Total-Bytes",
+    "Total-Objects",
+    "Total-Records",
 )
-ROUTES = (attachment.ROUTE, collection_attachments.ROUTE, stored_file.ROUTE)
+ROUTES = (
+    attachment.ROUTE,
+    collection_attachments.ROUTE,
+    collection_archive.ROUTE,
+    collection_rules.ROUTE,
+    stored_file.ROUTE,
+)
 
 
 def on_response(event: ResponseEvent) -> None:

@@ -17,6 +17,8 @@ def is_of_default_bucket(request: Request) -> bool:
     return (len(parts), parts[0::2]) in (
         (5, ["collections", "records", "attachment"]),
         (3, ["collections", "attachments"]),
+        (3, ["collections", "attachments.zip"]),
+        (4, ["collections", "attachments"]),
     )
 
 

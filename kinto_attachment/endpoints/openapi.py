@@ -70,6 +70,45 @@ class RecordResponse(colander.MappingSchema):  # type: ignore[misc]
     header = of_the_record()
 
 
+class ListedSchema(FileSchema):
+    """What is not known of a file is null, which OpenAPI 2.0 cannot say."""
+
+    record = colander.SchemaNode(colander.String(), description="URI of the record")
+    id = colander.SchemaNode(colander.String(), description="Id of the record")
+    last_modified = colander.SchemaNode(
+        colander.Integer(), description="Of the record; not of kept files", missing=colander.drop
+    )
+    state = colander.SchemaNode(colander.String(), description="`current` or `kept`")
+
+
+class ListedFiles(colander.SequenceSchema):  # type: ignore[misc]
+    file = ListedSchema()
+
+
+class ListingSchema(colander.MappingSchema):  # type: ignore[misc]
+    data = ListedFiles()
+
+
+class ListingResponse(colander.MappingSchema):  # type: ignore[misc]
+    body = ListingSchema()
+    header = mapping(
+        "header",
+        text("ETag", "The timestamp of the collection's records"),
+        text("Next-Page", "URL of the next page, if there is one"),
+        text("Total-Objects", "How many files there are on all pages; HEAD only"),
+        text("Total-Records", "The same"),
+        text("Total-Bytes", "Their bytes; HEAD only"),
+    )
+
+
+class RulesSchema(colander.MappingSchema):  # type: ignore[misc]
+    data = mapping("data")
+
+
+class RulesResponse(colander.MappingSchema):  # type: ignore[misc]
+    body = RulesSchema()
+
+
 class ErrorResponse(colander.MappingSchema):  # type: ignore[misc]
     body = ErrorSchema()
 
@@ -238,6 +277,57 @@ def download_of_file() -> Arguments:
     return _download("get_file", FILE_ACCESS)
 
 
+def filters() -> tuple[Any, ...]:
+    """The filters of listings. Each field may have others of Kinto's, such as ``not_``."""
+    return (
+        text("filename", "Only files with this name"),
+        text("like_filename", "Only files with such a name; `*` stands for anything"),
+        text("mimetype", "Only files of this media type"),
+        text("hash", "Only the file with this SHA-256"),
+        text("in_id", "Only those of these records, ids with commas in between"),
+        text("min_size", "Only files of so many bytes or more"),
+        text("max_size", "Only files of so many bytes or less"),
+        text("_since", "Only those of records that were changed after this timestamp"),
+    )
+
+
+def listing() -> Arguments:
+    asked = mapping(
+        "querystring",
+        *filters(),
+        text("state", "`current` (default) or `kept`"),
+        text("_limit", "How many there are on a page"),
+        text("_token", "Where the page starts, as in `Next-Page`"),
+    )
+    responses = {
+        "200": ListingResponse(description="A page of the files."),
+        "304": EmptyResponse(description="No record has changed."),
+        **errors(e400="The query is not valid."),
+        **ACCESS,
+        **STORAGE,
+    }
+    conditions = mapping("header", text("If-None-Match", "The ETag of an earlier response"))
+    return _operation("list_files", FileRequest(asked, conditions), responses)
+
+
+def archive() -> Arguments:
+    schema = FileRequest(mapping("querystring", *filters()))
+    schema.produces = ("application/zip", "application/json")
+    responses = {
+        "200": FileResponse(description="The files in a ZIP archive."),
+        **errors(e400="The query is not valid.", e413="These are too many files."),
+        **ACCESS,
+        **STORAGE,
+    }
+    return _operation("get_archive", schema, responses)
+
+
+def rules() -> Arguments:
+    bad = errors(e400="The request is not valid.")
+    responses = {"200": RulesResponse(description="The rules."), **bad, **ACCESS, **STORAGE}
+    return _operation("get_rules", FileRequest(), responses)
+
+
 def _download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:
     schema = FileRequest(
         *also,
@@ -277,6 +367,7 @@ def _described(self: Any, view: Any, args: Arguments) -> dict[str, Any]:
         operation["produces"] = list(request.produces)
         if request.consumes:
             operation["consumes"] = list(request.consumes)
+        operation.setdefault("parameters", [])
         operation["parameters"] += [dict(parameter) for parameter in request.parameters]
         # Kinto describes operations without a permission as not needing credentials.
         operation["security"] = [

@@ -10,7 +10,10 @@ from kinto.core.views.openapi import openapi_view
 
 ATTACHMENT = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 ATTACHMENTS = "/buckets/{bucket_id}/collections/{collection_id}/attachments"
+ARCHIVE = f"{ATTACHMENTS}.zip"
+RULES = f"{ATTACHMENTS}/rules"
 FILE = "/attachments/{key}"
+OURS = (ATTACHMENT, ATTACHMENTS, ARCHIVE, RULES, FILE)
 
 
 def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -24,5 +27,5 @@ def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def only_ours(description: Any) -> Any:
     """The description without Kinto's own paths."""
-    paths = {path: description["paths"][path] for path in (ATTACHMENT, ATTACHMENTS, FILE)}
+    paths = {path: description["paths"][path] for path in OURS}
     return {**description, "paths": paths}
