@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_gc(commands)
     add_reindex(commands)
     add_adopt(commands)
+    add_usage(commands)
     for name, summary in CLIENT_COMMANDS.items():
         add_client_command(commands, name, summary, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
@@ -155,6 +156,31 @@ def add_adopt(commands: Any) -> None:
         "deleted)",
     )
     parser.set_defaults(run=run_adopt)
+
+
+def add_usage(commands: Any) -> None:
+    parser = commands.add_parser(
+        "usage",
+        help="count files and bytes",
+        description="Count the files and their bytes by bucket, collection, storage and state, as "
+        "the index knows them. `stored` counts a file that several records share once. It can run "
+        "while the server is running.",
+        epilog="Exit code: 0 all is well; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument("--bucket", metavar="ID", help="only those of one bucket")
+    parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
+    parser.add_argument(
+        "--storage", metavar="NAME", help="only those in one of several storages (or `default`)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default="1/1",
+        metavar="I/N",
+        help="process part I of N, to run in parallel (default: %(default)s)",
+    )
+    parser.set_defaults(run=run_usage)
 
 
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
@@ -309,6 +335,24 @@ def run_adopt(
             progress=progress,
         )
     return report, FOUND if report.found else CLEAN
+
+
+@on_server
+def run_usage(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.application import chosen_title
+    from kinto_attachment.maintenance.usage import usage
+
+    report = usage(
+        registry,
+        bucket=arguments.bucket,
+        collection=arguments.collection,
+        storage=chosen_title(registry, arguments.storage),
+        shard=arguments.shard,
+        progress=progress,
+    )
+    return report, CLEAN
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     cli.add_gc(subparsers)
     cli.add_reindex(subparsers)
     cli.add_adopt(subparsers)
+    cli.add_usage(subparsers)
     for name in cli.CLIENT_COMMANDS:
         cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()
