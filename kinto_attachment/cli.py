@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CLIENT_COMMANDS = {
     "upload": "upload files as a client of a server",
     "download": "download files as a client of a server",
+    "ls": "list the files of a collection as a client of a server",
     "delete": "delete the files of records as a client of a server",
     "create-account": "create an account of Kinto's accounts plugin",
 }

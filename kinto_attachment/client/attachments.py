@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlencode
 
 import kinto_http
 from kinto_http.utils import quote
@@ -21,12 +23,25 @@ from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
 from kinto_attachment.http.streams import Reader
-from kinto_attachment.metadata import Attachment, Original
+from kinto_attachment.metadata import FIELD, Attachment, Original
 
 Record = str | Mapping[str, Any]
 """A record, or its id. If it is a record, its attachment is not looked up again."""
 
 PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A record that was changed: its file now, None if it has none or was ``deleted``.
+
+    ``last_modified`` is the record's timestamp in ms.
+    """
+
+    id: str
+    last_modified: int
+    attachment: Attachment | None
+    deleted: bool = False
 
 
 class AttachmentClient:
@@ -186,9 +201,12 @@ class AttachmentClient:
         data: Mapping[str, Any] | None = None,
         permissions: Mapping[str, Any] | None = None,
         *,
+        filename: str | None = None,
         safe: bool = False,
     ) -> Attachment:
         """Attach a record's file to another record, by a download and an upload.
+
+        It keeps its name, unless there is a ``filename``.
 
         >>> client.copy("hello", "hello-again").filename
         'hello.txt'
@@ -201,7 +219,8 @@ class AttachmentClient:
                 source = stack.enter_context(Source.of(file))
             else:
                 source = Source(file, 0, inside.size, inside.hash)
-            form = Form(source, inside.filename, inside.mimetype, _fields(data, permissions))
+            name = filename or inside.filename
+            form = Form(source, name, inside.mimetype, _fields(data, permissions))
             return self._send(target_id, form, _conditions(safe, None))
 
     def remove(self, record: Record) -> None:
@@ -235,6 +254,49 @@ class AttachmentClient:
                 headers.get("Next-Page"),
                 {},
             )  # They are part of the URL of the next page.
+
+    def files(self, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """The collection's files, the newest first, page by page; ``parameters`` are filters.
+
+        These are the items of the server's list: the attachment object, the record's ``id``, and
+        more (docs/listing.rst). With ``state="kept"``, they are the files that are only kept. A
+        list of values is a filter for each of them, all of which have to apply.
+
+        >>> [item["id"] for item in client.files(like_filename="*.csv")]
+        ['report']
+        """
+        endpoint = self.kinto.get_endpoint("records").removesuffix("/records") + "/attachments"
+        # kinto-http would make one value of several.
+        endpoint += "?" + urlencode({"_limit": PAGE, **parameters}, doseq=True)
+        while endpoint:
+            answer, headers = self.session.request("get", endpoint)
+            yield from answer["data"]
+            endpoint = headers.get("Next-Page", "")
+
+    def changes(self, since: int = 0) -> Iterator[Change]:
+        """The records that were changed after a timestamp, in the order of their changes.
+
+        Each record comes once, as it is now. Among them are those that were deleted, and those
+        that have no file, for they may have had one. To go on later, keep the
+        ``last_modified`` of the last one.
+
+        >>> seen = 0
+        >>> for change in client.changes(since=seen):
+        ...     seen = change.last_modified
+        >>> client.remove("report")
+        >>> [(change.id, change.attachment) for change in client.changes(since=seen)]
+        [('report', None)]
+        """
+        fields = f"{FIELD},deleted"
+        # Without ``_since``, Kinto leaves out what was deleted.
+        for record in self.records(_since=since, _sort="last_modified", _fields=fields):
+            found = record.get(FIELD)
+            yield Change(
+                record["id"],
+                record["last_modified"],
+                contents.attachment(found) if isinstance(found, Mapping) else None,
+                deleted=bool(record.get("deleted")),
+            )
 
     def content(self, record: Record) -> Content:
         """The attachment of a record, and the files that are compressed in it."""
