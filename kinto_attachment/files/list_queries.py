@@ -22,6 +22,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.kinto_types import Request, StorageBackend
 from kinto_attachment.metadata import FIELD
 
+PAGE = 500
 MAX_PAGE = 1000
 # With this filter comes no record that has none, and none whose attachment is null. It is the
 # first one: Kinto's memory backend fails to compare what is not there.
@@ -50,7 +51,7 @@ class ListQuery:
 
     filters: tuple[Filter, ...] = (HAS_FILE,)
     kept: bool = False
-    limit: int = MAX_PAGE
+    limit: int = PAGE
     token: str = ""
 
     @classmethod
@@ -59,11 +60,11 @@ class ListQuery:
 
         :raises HTTPBadRequest: a parameter is unknown, or has a value that it cannot have.
         """
-        limit, token, filters = _most(request), "", [HAS_FILE]
+        limit, token, filters = min(PAGE, _most(request)), "", [HAS_FILE]
         kept = wants_kept(request)
         for name, value in parameters(request):
             if name == "_limit":
-                limit = min(limit, _limit(request, value))
+                limit = min(_limit(request, value), _most(request))
             elif name == "_token":
                 token = value
             elif name == "state":
@@ -85,7 +86,7 @@ class ListQuery:
             if name in ("_limit", "_token", "state"):
                 refuse(request, name, "The archive has the current files of all pages")
             filters.append(_filter(request, name, value))
-        return cls(tuple(filters), limit=_most(request))
+        return cls(tuple(filters))
 
 
 def parameters(request: Request) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 import transaction
 
+from kinto_attachment.files import list_queries
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -143,6 +144,15 @@ class TestLists:
             response = app.get(f"{URL}?{query}", headers=ALICE)
             assert len(response.json["data"]) == 2
             assert "Next-Page" in response.headers
+
+    def test_a_page_is_as_long_as_asked_for(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(list_queries, "PAGE", 2)
+        monkeypatch.setattr(list_queries, "MAX_PAGE", 3)
+        fill(app, 5)
+        for query, length in (("", 2), ("_limit=1", 1), ("_limit=3", 3), ("_limit=9", 3)):
+            assert len(listed(app, query)) == length
 
     def test_in_the_default_bucket(self, app: Any) -> None:
         url = f"{DEFAULT}/attachments"
