@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import Any, BinaryIO
 
 from pyramid_storage.extensions import resolve_extensions
 from pyramid_storage.interfaces import IFileStorage
@@ -22,190 +20,22 @@ from zope.interface import implementer
 
 from kinto_attachment import names
 from kinto_attachment.errors import FileNotAllowed, FileNotFound, KeyTaken
-from kinto_attachment.http.streams import CHUNK_SIZE as CHUNK_SIZE
-from kinto_attachment.http.streams import Reader as Reader
+from kinto_attachment.http.streams import CHUNK_SIZE as CHUNK_SIZE, Reader as Reader
 from kinto_attachment.names import check_key as check_key
 
-
-class ClosableReader(Reader, Protocol):
-    """A reader that holds a resource: a file descriptor or a connection."""
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class FileStat:
-    """A stored file: its object key, its size in bytes, when it was written (UTC)."""
-
-    key: str
-    size: int
-    modified: datetime
-    content_type: str = "application/octet-stream"
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """What is left of a write whose process died before it could finish the write or undo it."""
-
-    id: str
-    key: str
-    size: int
-    modified: datetime
-    # Whether it is in a place that only this plugin writes to, and not in one with the uploads of
-    # other programs.
-    is_private: bool = False
-
-
-@runtime_checkable
-class SignsUrls(Protocol):
-    def signed_url(
-        self, key: str, expires: int, filename: str, disposition: str, content_type: str
-    ) -> str:
-        """A URL from which anybody can GET the file for ``expires`` seconds.
-
-        The response has the ``Content-Disposition`` made of ``disposition``
-        (``attachment`` or ``inline``) and ``filename``, and the media type ``content_type``.
-        """
-        ...
-
-
-@runtime_checkable
-class ListsFiles(Protocol):
-    def list(self, prefix: str = "") -> Iterator[FileStat]:
-        """All finished files whose key starts with ``prefix``, in any order."""
-        ...
-
-
-@runtime_checkable
-class CopiesFiles(Protocol):
-    def copy(self, source: str, target: str) -> FileStat:
-        """Copy a file without reading its bytes into this process.
-
-        :raises KeyTaken: there is a file at ``target``, which stays as it is.
-        :raises FileNotFound: there is no file at ``source``.
-        """
-        ...
-
-
-@runtime_checkable
-class ListsUnfinished(Protocol):
-    def list_unfinished(self) -> Iterator[Unfinished]:
-        """Temporary files and incomplete multipart uploads, including those still in progress."""
-        ...
-
-    def discard_unfinished(self, unfinished: Unfinished) -> None:
-        """Remove one of them; it may be gone already."""
-        ...
-
-
-@dataclass(frozen=True)
-class Partial:
-    """A file of which the bytes come in several requests, as far as they are durable.
-
-    It can be written as JSON. ``id`` is random (128 bits, in hex), ``size`` is the number of
-    durable bytes, and only the backend understands ``details``.
-    """
-
-    id: str
-    key: str
-    size: int = 0
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@runtime_checkable
-class ContinuesWrites(Protocol):
-    """Writes that one process begins and another one, maybe on another machine, goes on with.
-
-    The backend keeps no state between two calls: whoever calls keeps the last :class:`Partial`.
-    What was stored, but is not part of the Partial that was kept, is garbage. It never becomes a
-    part of the file, even if its writer still runs.
-    """
-
-    # The largest file that can be written in this way, in bytes; 0 is no limit.
-    largest_partial: int
-
-    def begin(
-        self,
-        id: str,
-        key: str,
-        content_type: str,
-        *,
-        disposition: str = "",
-        length: int | None = None,
-    ) -> Partial:
-        """Begin a file. There is none under its key before :meth:`finish`.
-
-        ``length`` is the file's size in bytes, if it is known.
-
-        :raises KeyTaken, InvalidKey, StorageUnavailable, StorageFull:
-        """
-        ...
-
-    def take_over(self, partial: Partial) -> Partial:
-        """What the next writer gets if the last one may still be running.
-
-        It does no I/O. The result has to be kept before the writer begins, so that no two writers
-        ever get the same.
-        """
-        ...
-
-    def append(
-        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
-    ) -> Partial:
-        """Append all bytes of ``reader``, durably.
-
-        From time to time, and before anything is changed that a writer before might still use,
-        ``checkpoint`` is called with what is durable at that moment, which includes every byte
-        that was read by then. It may raise to end the call.
-
-        :raises StorageUnavailable, StorageFull: what checkpoint was last called with, or else
-            ``partial``, can be appended to.
-        """
-        ...
-
-    def finish(self, partial: Partial) -> FileStat:
-        """Store the file under its key, whole and durable. It may be called again afterwards.
-
-        :raises KeyTaken, StorageUnavailable, StorageFull: it can be tried again.
-        """
-        ...
-
-    def discard(self, partial: Partial) -> None:
-        """Remove everything that was stored for the file, except what :meth:`finish` stored.
-
-        It may be gone already, wholly or in part.
-        """
-        ...
-
-
-@runtime_checkable
-class KeepsSite(Protocol):
-    """A small object that tells which site the storage belongs to.
-
-    It is not one of the files: no key leads to it, and it is neither listed nor served.
-    """
-
-    def read_site(self) -> bytes | None:
-        """Its content; None if there is none."""
-        ...
-
-    def write_site(self, content: bytes, *, replace: bool) -> bool:
-        """Write all of it or nothing. Unless ``replace``, an object that is there stays.
-
-        :returns: False if there was one that stays.
-        """
-        ...
-
-
-@runtime_checkable
-class HasPaths(Protocol):
-    def path(self, filename: str) -> str:
-        """The absolute path of the file on this machine."""
-        ...
-
-
-CAPABILITIES = (
-    *(SignsUrls, ListsFiles, CopiesFiles, ListsUnfinished, ContinuesWrites, KeepsSite, HasPaths),
+from .capabilities import (
+    CAPABILITIES as CAPABILITIES,
+    ClosableReader as ClosableReader,
+    ContinuesWrites as ContinuesWrites,
+    CopiesFiles as CopiesFiles,
+    FileStat as FileStat,
+    HasPaths as HasPaths,
+    KeepsSite as KeepsSite,
+    ListsFiles as ListsFiles,
+    ListsUnfinished as ListsUnfinished,
+    Partial as Partial,
+    SignsUrls as SignsUrls,
+    Unfinished as Unfinished,
 )
 
 # Where the object of KeepsSite is. check_key refuses this key, so that nobody can name it.

@@ -9,10 +9,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from kinto_attachment.errors import AttachmentError, StorageFull, StorageUnavailable
 
 from . import CHUNK_SIZE, Reader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 WRITE_BACK_BYTES = 8 * 1024 * 1024
 COPY_BYTES = 1024 * 1024 * 1024
@@ -25,48 +29,54 @@ NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 NO_COPY_IN_KERNEL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
-class Draft:
-    """A file that is being written, under a temporary name until it is complete."""
+class Output:
+    """A file that is written to, at its end."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, flags: int) -> None:
         self.path = path
-        # Names of drafts are random. If a name came twice, this would be an error, not a mixture.
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        self._size = 0
-        self._written_back = 0
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o666)
+        self._size = self._written_back = 0
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # Errors do not matter: if the file stays behind, it is listed as unfinished.
         with suppress(OSError):
-            self._close()
-        with suppress(OSError):
-            os.unlink(self.path)
+            self.close()
 
     def fill(self, reader: Reader) -> None:
         # Errors that the reader raises are not translated.
         while chunk := reader.read(CHUNK_SIZE):
             with translated():
-                self._write(chunk)
+                self.write(chunk)
 
     def fill_from_file(self, file: FileReader) -> None:
         with translated():
             if not self._copy_in_kernel(file):
                 self.fill(file)
 
-    def sync_and_close(self, mode: int | None, *, durable: bool) -> os.stat_result:
-        """Set the mode, write everything to the disk, close the file, and return its stat."""
+    def write(self, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._size += len(chunk)
+        if self._size - self._written_back >= WRITE_BACK_BYTES:
+            self._start_write_back()
+
+    def sync(self, mode: int | None = None, *, durable: bool) -> os.stat_result:
+        """Set the mode, write everything to the disk, and return the file's stat."""
         if mode is not None:
             os.fchmod(self._descriptor, mode)
         if durable:
             os.fsync(self._descriptor)
-        found = os.fstat(self._descriptor)
-        self._close()  # Some network file systems report errors only here.
+        return os.fstat(self._descriptor)
+
+    def sync_and_close(self, mode: int | None, *, durable: bool) -> os.stat_result:
+        found = self.sync(mode, durable=durable)
+        self.close()  # Some network file systems report errors only here.
         return found
 
-    def _close(self) -> None:
+    def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -76,21 +86,14 @@ class Draft:
         if sys.platform != "linux":
             return False
         try:
-            while os.copy_file_range(file.fileno(), self._descriptor, COPY_BYTES):
-                pass
+            while left := min(file.left, COPY_BYTES):
+                if not os.copy_file_range(file.fileno(), self._descriptor, left):
+                    break
         except OSError as error:
             if error.errno not in NO_COPY_IN_KERNEL:
                 raise
             return False
         return True
-
-    def _write(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-        self._size += len(chunk)
-        if self._size - self._written_back >= WRITE_BACK_BYTES:
-            self._start_write_back()
 
     def _start_write_back(self) -> None:
         # Start writing now, so that fsync has little left to do. Linux takes this advice as
@@ -101,6 +104,59 @@ class Draft:
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
+class Draft(Output):
+    """A file that is being written, under a temporary name until it is complete."""
+
+    def __init__(self, path: str) -> None:
+        # Names of drafts are random. If a name came twice, this would be an error, not a mixture.
+        super().__init__(path, os.O_CREAT | os.O_EXCL)
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Errors do not matter: if the file stays behind, it is listed as unfinished.
+        super().__exit__(*exc_info)
+        with suppress(OSError):
+            os.unlink(self.path)
+
+
+class LockedFile(Output):
+    """A file that nobody else has open as such; a process that dies gives it free.
+
+    :raises BlockingIOError: somebody has.
+    :raises FileNotFoundError: it is not there, or not any more under this name.
+    """
+
+    def __init__(self, path: str, *, create: bool = False) -> None:
+        super().__init__(path, os.O_CREAT if create else 0)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found, named = os.fstat(self._descriptor), os.lstat(path)
+            if (found.st_dev, found.st_ino) != (named.st_dev, named.st_ino):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            self._size = self._written_back = os.lseek(self._descriptor, 0, os.SEEK_END)
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def cut(self, size: int) -> None:
+        """Go on at ``size``: what is behind it is dropped.
+
+        :raises OSError: there are fewer bytes.
+        """
+        if self._size < size:
+            raise OSError(errno.EIO, f"{self._size} of {size} bytes are left", self.path)
+        if self._size > size:
+            os.ftruncate(self._descriptor, size)
+        self._size = self._written_back = os.lseek(self._descriptor, size, os.SEEK_SET)
+
+    def touch(self) -> None:
+        """Make this moment the time of its last change."""
+        os.utime(self._descriptor)
+
+
 class FileReader(io.FileIO):
     """A stored file, or its bytes from ``start`` to ``end``.
 
@@ -108,15 +164,19 @@ class FileReader(io.FileIO):
     ``sendfile`` to send as many bytes as the response's ``Content-Length`` says.
     """
 
-    def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, path: str | int, start: int = 0, end: int | None = None) -> None:
         super().__init__(path)
         size = os.fstat(self.fileno()).st_size
         # FileIO allocates as many bytes as are wanted, even if the file is shorter.
         self._end = size if end is None else min(end, size)
         self.seek(start)
 
+    @property
+    def left(self) -> int:
+        return max(0, self._end - self.tell())
+
     def read(self, size: int | None = -1, /) -> bytes:
-        left = max(0, self._end - self.tell())
+        left = self.left
         with translated():
             return super().read(left if size is None or size < 0 else min(size, left))
 

@@ -30,6 +30,7 @@ from .disk import (
     translated,
     unlink,
 )
+from .local_partials import LocalPartials, partial_of
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ UNFINISHED_FOLDER = ".unfinished"
 ATTEMPTS = 100
 
 
-class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
+class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignore[misc]
     """Stores each file under its key in ``base_path``, which is created if it is missing.
 
     A file is written to a hidden folder of the same file system, and gets its name when it is
@@ -136,7 +137,14 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             found = stat_entry(entry)
             if found is not None:
                 key = entry.name.partition(":")[2].replace("\\", "/")
-                yield Unfinished(entry.name, key, found.st_size, modified(found), is_private=True)
+                yield Unfinished(
+                    entry.name,
+                    key,
+                    found.st_size,
+                    modified(found),
+                    is_private=True,
+                    partial_id=partial_of(entry.name),
+                )
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
         with translated():
@@ -172,19 +180,26 @@ class LocalStorage(FileStorage, LocalFileStorage):  # type: ignore[misc]
             draft = self._in_folder(self._unfinished, lambda: Draft(self._draft_path(key)))
         with draft:
             # An early check, so that no body is read in vain; rename_to_free checks again.
-            with translated(OCCUPIED, KeyTaken), suppress(FileNotFoundError):
-                os.lstat(path)
-                raise KeyTaken()
+            self._check_free(path)
             fill(draft)
             with translated(OCCUPIED, KeyTaken):
                 found = draft.sync_and_close(self.file_mode, durable=self.durable)
                 self._publish(draft.path, path)
         return file_stat(key, found)
 
+    def _check_free(self, path: str) -> None:
+        with translated(OCCUPIED, KeyTaken), suppress(FileNotFoundError):
+            os.lstat(path)
+            raise KeyTaken()
+
     def _draft_path(self, key: str) -> str:
-        # The random part makes the name unique. Host, process and key are for people who find the
-        # file after a crash. Keys have no backslashes.
+        # The random part makes the name unique. Host and process are for people who find the file
+        # after a crash.
         owner = f"{secrets.token_hex(8)}-{os.getpid()}@{socket.gethostname()}"
+        return self._hidden_path(owner, key)
+
+    def _hidden_path(self, owner: str, key: str) -> str:
+        # The key is for people, too. Keys have no backslashes.
         name = f"{owner}:{key}".replace("/", "\\").encode()[:255].decode(errors="ignore")
         return os.path.join(self._unfinished, name)
 

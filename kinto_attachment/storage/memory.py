@@ -11,10 +11,11 @@ from pyramid_storage.extensions import resolve_extensions
 
 from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable
 
-from . import CHUNK_SIZE, FileStat, FileStorage, Reader, Unfinished, check_key
+from . import CHUNK_SIZE, FileStat, FileStorage, Reader, check_key
+from .memory_partials import MemoryPartials
 
 
-class MemoryStorage(FileStorage):
+class MemoryStorage(MemoryPartials, FileStorage):
     """Keeps files until the process ends.
 
     ``outage`` simulates a failing storage: while it is an exception, every method that would
@@ -22,6 +23,7 @@ class MemoryStorage(FileStorage):
     """
 
     def __init__(self, base_url: str = "", extensions: str = "default") -> None:
+        MemoryPartials.__init__(self)
         self.base_url = base_url
         self.extensions = resolve_extensions(extensions)
         self.outage: Exception | None = None
@@ -66,13 +68,6 @@ class MemoryStorage(FileStorage):
         self._reach(target)
         stat, content = self._find(source)
         return self._publish(target, content, stat.content_type)
-
-    def list_unfinished(self) -> Iterator[Unfinished]:
-        self._reach()
-        return iter(())  # A failed write leaves nothing.
-
-    def discard_unfinished(self, unfinished: Unfinished) -> None:
-        self._reach()
 
     def read_site(self) -> bytes | None:
         self._reach()

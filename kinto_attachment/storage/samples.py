@@ -62,6 +62,11 @@ class Source:
         start, self.position = self.position, self.position + min(size, self.step)
         return self.content[start : self.position]
 
+    @property
+    def given(self) -> int:
+        """How many bytes were read."""
+        return min(self.position, len(self.content))
+
 
 def contents(storage: Any, key: str) -> bytes:
     with closing(storage.open(key)) as reader:

@@ -14,8 +14,7 @@ import pytest
 import requests
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.storage import CAPABILITIES
-from kinto_attachment.storage import testing as contracts
+from kinto_attachment.storage import CAPABILITIES, testing as contracts
 from tests.support import ROOT, live
 from tests.support.application import (
     ALICE,

@@ -29,9 +29,18 @@ from kinto_attachment.errors import (
     StorageUnavailable,
 )
 from kinto_attachment.names import content_disposition
-from kinto_attachment.storage import CHUNK_SIZE, SITE_KEY, FileStat, Reader, Unfinished, check_key
+from kinto_attachment.storage import (
+    CHUNK_SIZE,
+    SITE_KEY,
+    FileStat,
+    Partial,
+    Reader,
+    Unfinished,
+    check_key,
+)
 from kinto_attachment.storage.memory import MemoryStorage
 from kinto_attachment.storage.testing import (
+    ContinuesWritesContract,
     CopiesFilesContract,
     HasPathsContract,
     KeepsSiteContract,
@@ -46,6 +55,7 @@ class WholeContract(
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
+    ContinuesWritesContract,
     KeepsSiteContract,
     SignsUrlsContract,
     HasPathsContract,
@@ -83,7 +93,11 @@ def check(
         made = storage()
         if "broken_storage" in names:
             made.outage = ConnectionRefusedError("played")
-        fixtures = {"storage": made, "broken_storage": made, "folder": "folder"}
+        broken = made
+        if "storage" in names and "broken_storage" in names:
+            broken, made.outage = storage(), None
+            broken.outage = ConnectionRefusedError("played")
+        fixtures = {"storage": made, "broken_storage": broken, "folder": "folder"}
         given = {name: fixture for name, fixture in fixtures.items() if name in names}
         test(**given, **arguments)
 
@@ -706,6 +720,174 @@ class InsistsOnWhatItDiscards(MemoryStorage):
         raise FileNotFound()
 
 
+# Files that arrive in chunks.
+
+Checkpoint = Callable[[Partial], None]
+
+
+@breaks("test_a_file_arrives_in_chunks")
+class FinishesTheLastChunk(MemoryStorage):
+    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+        return super().append(self.take_over(partial), reader, checkpoint)
+
+    def finish(self, partial: Partial) -> FileStat:
+        chunks = partial.details["chunks"][-1:]
+        size = sum(size for _, size in chunks)
+        return super().finish(
+            replace(partial, size=size, details={**partial.details, "chunks": chunks})
+        )
+
+
+@breaks("test_a_file_arrives_in_chunks")
+class ForgetsTheContentTypeOfChunks(MemoryStorage):
+    def begin(self, id: str, key: str, content_type: str, **kwargs: Any) -> Partial:
+        return super().begin(id, key, "application/octet-stream", **kwargs)
+
+
+@breaks("test_a_file_arrives_in_chunks")
+class LeavesChunks(MemoryStorage):
+    def discard(self, partial: Partial) -> None:
+        self._reach(partial.key)
+
+
+@breaks("test_there_is_no_file_before_the_finish")
+class ShowsWhatHasArrived(MemoryStorage):
+    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+        ended = super().append(partial, reader, checkpoint)
+        self._files[ended.key] = (FileStat(ended.key, 0, datetime.now(timezone.utc)), b"")
+        return ended
+
+
+@breaks("test_what_is_kept_stays_small")
+class KeepsEachChunk(MemoryStorage):
+    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+        details = {**partial.details, "all": [*partial.details.get("all", []), "x" * 60]}
+        return super().append(replace(partial, details=details), reader, checkpoint)
+
+
+@breaks("test_checkpoints_come_from_time_to_time")
+class TellsNothing(MemoryStorage):
+    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+        return super().append(partial, reader, lambda _: None)
+
+
+@breaks("test_checkpoints_come_from_time_to_time")
+class TellsTooEarly(MemoryStorage):
+    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+        first = reader.read(CHUNK_SIZE)
+        checkpoint(partial)
+        rest = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
+        return super().append(partial, io.BytesIO(first + rest), checkpoint)
+
+
+@breaks("test_a_failing_reader_costs_what_no_checkpoint_has_told")
+class TranslatesTheErrorsOfChunks(MemoryStorage):
+    def append(self, *args: Any) -> Partial:
+        try:
+            return super().append(*args)
+        except OSError as error:
+            raise StorageUnavailable() from error
+
+
+@breaks("test_an_append_that_is_not_kept_was_none")
+class GoesOnWhereItWas(MemoryStorage):
+    """Whatever its caller has kept."""
+
+    def begin(self, id: str, *args: Any, **kwargs: Any) -> Partial:
+        self.latest = super().begin(id, *args, **kwargs)
+        return self.latest
+
+    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+        begun = replace(partial, size=self.latest.size, details=self.latest.details)
+        self.latest = super().append(begun, reader, checkpoint)
+        return replace(self.latest, size=partial.size + self.latest.size - begun.size)
+
+    def finish(self, partial: Partial) -> FileStat:
+        return super().finish(self.latest)
+
+
+@breaks("test_a_writer_that_was_taken_over_changes_nothing")
+class FinishesWhatIsThere(MemoryStorage):
+    """Instead of what was kept."""
+
+    def finish(self, partial: Partial) -> FileStat:
+        chunks = sorted(item for item in self._chunks.items() if item[0][0] == partial.id)
+        content = b"".join(bytes(chunk) for _, chunk in chunks)
+        return self._publish(partial.key, content, "")
+
+
+@breaks("test_two_writers_at_once_are_not_mixed")
+class LetsAllWritersShareAChunk(MemoryStorage):
+    def take_over(self, partial: Partial) -> Partial:
+        return partial
+
+
+@breaks("test_a_writer_may_be_taken_over_again_and_again")
+class RunsOutOfNumbers(MemoryStorage):
+    def take_over(self, partial: Partial) -> Partial:
+        number = partial.details["number"] % 8 + 1
+        return replace(partial, details={**partial.details, "number": number})
+
+
+@breaks("test_a_finish_can_be_repeated")
+class FinishesOnce(MemoryStorage):
+    def finish(self, partial: Partial) -> FileStat:
+        if partial.key in self._files:
+            raise KeyTaken()
+        return super().finish(partial)
+
+
+@breaks("test_a_taken_key_is_not_overwritten_by_a_finish")
+class FinishesOverFiles(MemoryStorage):
+    def finish(self, partial: Partial) -> FileStat:
+        self._files.pop(partial.key, None)
+        return super().finish(partial)
+
+
+@breaks("test_a_taken_key_is_not_overwritten_by_a_finish")
+class TakesAFileOfThatSizeForItsOwn(MemoryStorage):
+    def finish(self, partial: Partial) -> FileStat:
+        found = self._files.get(partial.key)
+        return found[0] if found and found[0].size == partial.size else super().finish(partial)
+
+
+@breaks("test_what_is_discarded_is_gone")
+class KeepsWhatIsDiscarded(LeavesChunks):
+    pass
+
+
+@breaks("test_what_is_discarded_is_gone")
+class DiscardsFinishedFiles(MemoryStorage):
+    def finish(self, partial: Partial) -> FileStat:
+        stat = super().finish(partial)
+        self._chunks.clear()
+        return stat
+
+    def discard(self, partial: Partial) -> None:
+        super().discard(partial)
+        if not any(id == partial.id for id, _ in self._chunks):
+            self._files.pop(partial.key, None)
+
+
+@breaks("test_what_is_unfinished_tells_what_it_belongs_to")
+class TellsNoPartial(MemoryStorage):
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        return (replace(found, partial_id="") for found in super().list_unfinished())
+
+
+@breaks("test_a_hostile_key_is_not_begun")
+class BeginsHostileKeys(LetsHostileKeysThrough):
+    def begin(self, id: str, key: str, *args: Any, **kwargs: Any) -> Partial:
+        return super().begin(id, "a" if key == self.hostile else key, *args, **kwargs)
+
+
+@breaks("test_an_outage_is_told_by_each_step")
+class DiscardsInAnOutage(MemoryStorage):
+    def discard(self, partial: Partial) -> None:
+        if not self.outage:
+            super().discard(partial)
+
+
 # Signed URLs.
 
 
@@ -853,6 +1035,7 @@ class CoreOnly(MemoryStorage):
 
     list = copy = list_unfinished = discard_unfinished = None  # type: ignore[assignment]
     read_site = write_site = None  # type: ignore[assignment]
+    begin = take_over = append = finish = discard = None  # type: ignore[assignment]
 
 
 class FailsInSilence(MemoryStorage):

@@ -29,6 +29,7 @@ from kinto_attachment.storage import CHUNK_SIZE, CopiesFiles, HasPaths, ListsFil
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import MIB, Source, contents, keys
 from kinto_attachment.storage.testing import (
+    ContinuesWritesContract,
     CopiesFilesContract,
     HasPathsContract,
     KeepsSiteContract,
@@ -73,6 +74,7 @@ class TestLocalStorage(
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
+    ContinuesWritesContract,
     KeepsSiteContract,
     HasPathsContract,
 ):
@@ -91,6 +93,7 @@ class TestWithoutHardLinks(
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
+    ContinuesWritesContract,
     KeepsSiteContract,
     HasPathsContract,
 ):

@@ -5,6 +5,7 @@ import pytest
 from kinto_attachment.storage import CopiesFiles, HasPaths, ListsFiles, ListsUnfinished, SignsUrls
 from kinto_attachment.storage.memory import MemoryStorage
 from kinto_attachment.storage.testing import (
+    ContinuesWritesContract,
     CopiesFilesContract,
     KeepsSiteContract,
     ListsFilesContract,
@@ -13,7 +14,11 @@ from kinto_attachment.storage.testing import (
 
 
 class TestMemoryStorage(
-    ListsFilesContract, CopiesFilesContract, ListsUnfinishedContract, KeepsSiteContract
+    ListsFilesContract,
+    CopiesFilesContract,
+    ListsUnfinishedContract,
+    ContinuesWritesContract,
+    KeepsSiteContract,
 ):
     @pytest.fixture
     def storage(self) -> MemoryStorage:

@@ -20,7 +20,7 @@ the base classes.
 import pytest
 
 # So that a failing test shows the values that it compared.
-for _module in ("base", "writing", "reading", "keys", "core", "capabilities"):
+for _module in ("base", "writing", "reading", "keys", "core", "capabilities", "partials"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from .capabilities import (  # noqa: E402
@@ -32,8 +32,10 @@ from .capabilities import (  # noqa: E402
     SignsUrlsContract,
 )
 from .core import StorageContract  # noqa: E402
+from .partials import ContinuesWritesContract  # noqa: E402
 
 __all__ = [
+    "ContinuesWritesContract",
     "CopiesFilesContract",
     "HasPathsContract",
     "KeepsSiteContract",
