@@ -7,6 +7,8 @@ URL = "https://github.com/Kinto/kinto-attachment/"  # The one of the capability.
 S3 = ["boto3>=1.41"]
 GCLOUD = ["google-cloud-storage>=3.0"]
 CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2.2"]
+# Where Python has no OpenSSL that ctypes can call.
+HASHES = ['resumablesha256>=1.0; python_version < "3.14"']
 DEV = [
     "coverage[toml]>=7.10",
     "docutils>=0.21",
@@ -72,9 +74,10 @@ setup(
         "s3": S3,
         "gcloud": GCLOUD,
         "client": CLIENT,
+        "hashes": HASHES,
         "mutants": MUTANTS,
         "browser": BROWSER,
-        "dev": [*S3, *GCLOUD, *CLIENT, *DEV],
+        "dev": [*S3, *GCLOUD, *CLIENT, *HASHES, *DEV],
     },
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},
     classifiers=[

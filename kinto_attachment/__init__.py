@@ -28,6 +28,8 @@ from kinto_attachment.endpoints import (
     record_writes,
     refusals,
     stored_file,
+    upload_answers,
+    uploads,
 )
 from kinto_attachment.endpoints.default_bucket import (
     AttachmentOfDefaultBucket,
@@ -47,12 +49,13 @@ from kinto_attachment.files.events import (
 from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.index.links import Links
+from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
 from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
-from kinto_attachment.storage import backends
-from kinto_attachment.storage.storages import metric_of
+from kinto_attachment.storage import ContinuesWrites, backends
+from kinto_attachment.storage.storages import Storages, metric_of
 
 __all__ = [
     "AttachmentAdded",
@@ -94,6 +97,9 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         registry.storage,
         registry.attachment_storages,
         page_size=int(config.get_settings()["storage_max_fetch_size"]),
+    )
+    registry.attachment_sessions = Sessions(
+        registry.storage, page_size=int(config.get_settings()["storage_max_fetch_size"])
     )
     registry.attachment_site = Site(
         registry.storage, registry.attachment_storages, registry.attachment_links
@@ -152,11 +158,18 @@ def add_views(config: Configurator, settings: Settings) -> None:
     openapi.describe_files()
     methods = ("GET", "HEAD", "OPTIONS")
     writes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
-    cors.add_options(config, attachment.ROUTE, (*methods, *writes))
+    draft = () if settings.readonly else (upload_answers.DRAFT,)
+    protocols = () if settings.readonly else upload_answers.PROTOCOLS
+    cors.add_options(config, attachment.ROUTE, (*methods, *writes), *draft)
     creations = () if settings.readonly else ("POST",)
     cors.add_options(config, collection_attachments.ROUTE, (*methods, *creations))
     for route in (collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE):
         cors.add_options(config, route, methods)
+    cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
+    changes = () if settings.readonly else ("POST", "PATCH", "DELETE")
+    cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
+    cors.add_options(config, uploads.LIST_ROUTE, methods)
+    config.add_subscriber(upload_answers.on_error, NewResponse)
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
@@ -238,4 +251,11 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         min_size=settings["min_size"],
         content_encodings=sorted(settings["content_encodings"]),
         **backends.capabilities(config.registry.attachment_storages),
+        **resumable(config.registry.attachment_storages, settings),
     )
+
+
+def resumable(storages: Storages, settings: Settings) -> dict[str, list[str]]:
+    """The protocols for uploads in several requests, where the default storage can do it."""
+    can = isinstance(storages.default.files, ContinuesWrites) and not settings.readonly
+    return {"resumable": [each.name for each in upload_answers.PROTOCOLS]} if can else {}

@@ -94,6 +94,39 @@ class DigestMismatch(InvalidBody):
     message = "The bytes received do not have the digest that the request claims."
 
 
+class WrongChecksum(DigestMismatch):
+    """The bytes of a request for an upload do not have the checksum that tus claims."""
+
+    status = 460  # Of tus alone.
+    message = "The bytes received do not have the checksum that the request claims."
+
+
+class UnsupportedVersion(AttachmentError):
+    """The request is of another version of a protocol than those that the server speaks."""
+
+    status = 412
+    errno = ERRORS.MODIFIED_MEANWHILE
+    message = "The server does not speak this version of the protocol."
+
+
+class UploadComplete(InvalidBody):
+    """The upload is complete: it takes no more bytes."""
+
+    message = "The upload is complete already."
+
+
+class MethodNotAllowed(AttachmentError):
+    """The protocol has no such method for this resource; ``allowed`` are those that it has."""
+
+    status = 405
+    errno = ERRORS.METHOD_NOT_ALLOWED
+    message = "Method not allowed on this endpoint."
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__()
+        self.allowed = allowed
+
+
 class TooLarge(AttachmentError):
     """The file, or another part of the body, exceeds its limit."""
 
@@ -122,6 +155,60 @@ class KeyTaken(AttachmentError):
     status = 409
     errno = ERRORS.CONSTRAINT_VIOLATED
     message = "A file is stored under this key already."
+
+
+class WrongOffset(AttachmentError):
+    """The bytes of a request do not follow on those that the upload has."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "The upload has another offset."
+
+
+class OtherProtocol(AttachmentError):
+    """The upload was created by another protocol."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "The upload was created by another protocol."
+
+
+class WrongLength(InvalidBody):
+    """The length of the file is not the one that was told before, or that the content has."""
+
+    message = "The length of the file contradicts what was told before."
+
+
+class UploadNotFound(AttachmentError):
+    """There is no such upload, or it is somebody else's."""
+
+    status = 404
+    errno = ERRORS.INVALID_RESOURCE_ID
+    message = "There is no such upload."
+
+
+class UploadGone(AttachmentError):
+    """The upload has expired, was cancelled, or has failed for good."""
+
+    status = 410
+    errno = ERRORS.INVALID_RESOURCE_ID
+    message = "The upload has ended."
+
+
+class TakenOver(AttachmentError):
+    """Another request has taken over the upload; what it has not committed is dropped."""
+
+    status = 423
+    errno = ERRORS.FORBIDDEN
+    message = "Another request has taken over the upload."
+
+
+class TooManyUploads(AttachmentError):
+    """The user has too many unfinished uploads in the collection."""
+
+    status = 429
+    errno = ERRORS.CLIENT_REACHED_CAPACITY
+    message = "There are too many unfinished uploads; finish or cancel some of them."
 
 
 class NotThisSite(AttachmentError):
@@ -172,6 +259,14 @@ class StorageFull(StorageError):
 
     status = 507
     message = "The file storage has no space left."
+
+
+class QuotaExceeded(AttachmentError):
+    """The file would exceed the quota of its bucket or collection."""
+
+    status = 507
+    errno = ERRORS.FORBIDDEN
+    message = "The quota does not leave enough space for this file."
 
 
 class StorageNotConfigured(StorageError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kinto_attachment.files.target import Target
     from kinto_attachment.index.links import Links
     from kinto_attachment.index.outbox import Garbage
+    from kinto_attachment.index.sessions import Sessions
     from kinto_attachment.index.site import Site
     from kinto_attachment.settings import Settings
     from kinto_attachment.storage.storages import Storages
@@ -112,6 +113,7 @@ class Registry(Protocol):
     attachment_settings: Settings
     attachment_storages: Storages
     attachment_links: Links
+    attachment_sessions: Sessions
     attachment_site: Site
     attachment_lingering: deque[Garbage]
     attachment_collection_settings: CollectionSettingsResolver
@@ -206,6 +208,7 @@ class Response(Protocol):
 
     status_code: int
     headers: MutableMapping[str, str]
+    content_type: str
     content_length: int | None
     vary: tuple[str, ...] | None
     app_iter: Iterable[bytes]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinto_attachment.parsers import (
+    age,
     base_url,
     base_urls,
     boolean,
@@ -185,6 +186,18 @@ OPTIONS = (
     ),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
+    Option(
+        "uploads.idle_age", age, "24h", "an unfinished upload expires so long after its last byte"
+    ),
+    Option(
+        "uploads.max_age", age, "7d", "an unfinished upload expires so long after its creation"
+    ),
+    Option(
+        "uploads.max_unfinished",
+        within(1, 10_000, "1 to 10,000"),
+        100,
+        "unfinished uploads that a user may have in a collection",
+    ),
     Option("inline_types", media_types, INLINE_TYPES, "mimetypes shown in place; or `none`", True),
 )
 BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name", "backend")

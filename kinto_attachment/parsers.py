@@ -83,6 +83,14 @@ def duration(value: object) -> float:
     return parsed
 
 
+def age(value: object) -> float:
+    """A duration that is not 0."""
+    parsed = duration(value)
+    if not parsed:
+        raise ValueError("should be longer than 0")
+    return parsed
+
+
 def size(value: object) -> int:
     """A number of bytes such as ``512``, ``64K``, ``10M`` or ``1G``, in powers of 1,024."""
     match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text(value))

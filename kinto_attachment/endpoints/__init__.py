@@ -13,6 +13,7 @@ from kinto_attachment.endpoints import (
     collection_attachments,
     collection_rules,
     stored_file,
+    uploads,
 )
 
 
@@ -24,4 +25,5 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         collection_archive.service(default_bucket=default_bucket),
         collection_rules.service(default_bucket=default_bucket),
         stored_file.service(),
+        *uploads.services(readonly=readonly, default_bucket=default_bucket),
     ]

@@ -14,13 +14,14 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     answer,
-    check_preconditions,
-    counted,
     outside_default_bucket,
+    refuse_parts,
 )
 from kinto_attachment.endpoints.collection_context import FilesContext
 from kinto_attachment.endpoints.context import NewRecordContext
+from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
+from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.files.list_queries import ListQuery, parameters
 from kinto_attachment.files.listing import page_of, totals
@@ -73,6 +74,7 @@ def get_attachments(request: Request) -> Response:
 @counted
 def post_attachments(request: Request) -> Response:
     """Create a record, and attach the file of a form to it."""
+    refuse_parts(request)
     check_preconditions(request)
     written, _ = attach(request, NewRecordArrival)
     record = {"data": written.record, "permissions": written.permissions}

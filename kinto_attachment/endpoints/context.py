@@ -12,6 +12,7 @@ from pyramid.httpexceptions import HTTPNotFound
 
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
+from kinto_attachment.files.records import PRECONDITIONS
 from kinto_attachment.kinto_types import IdGenerator, Request
 from kinto_attachment.uris import RecordURI
 
@@ -49,6 +50,11 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         """The record as it was before the body was read; None if it did not exist."""
         record: dict[str, Any] | None = self.current_object
         return record
+
+    @property
+    def preconditions(self) -> dict[str, str]:
+        headers = self._request.headers
+        return {name: headers[name] for name in PRECONDITIONS if name in headers}
 
     def existing_record(self) -> dict[str, Any]:
         """:raises HTTPNotFound: as Kinto answers for a record that does not exist."""

@@ -18,23 +18,24 @@ from kinto_attachment.endpoints import (
     collection_attachments,
     collection_rules,
     stored_file,
+    uploads,
 )
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
+from kinto_attachment.endpoints.upload_answers import announced
+from kinto_attachment.http.upload_steps import UploadProtocol
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
 EXPOSED_HEADERS = (
-    "Accept-Ranges",
-    "Cache-Control",
-    "Content-Disposition",
-    "Content-Range",
-    "ETag",
-    "Last-Modified",
-    "Location",
-    "Next-Page",
-    "Repr-Digest",
-    "Total-Bytes",
-    "Total-Objects",
-    "Total-Records",
+    *("Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Location"),
+    *("Content-Range", "ETag", "Last-Modified", "Location", "Repr-Digest", "Retry-After"),
+    # Of lists.
+    *("Next-Page", "Total-Bytes", "Total-Objects", "Total-Records"),
+    # Of uploads in several requests.
+    *("Upload-Complete", "Upload-Draft-Interop-Version", "Upload-Expires", "Upload-Length"),
+    *("Upload-Limit", "Upload-Metadata", "Upload-Offset", "Tus-Checksum-Algorithm"),
+    *("Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
+    # Of what is to come.
+    *("Attachment-Version", "Quota-Bytes", "Quota-Left"),
 )
 ROUTES = (
     attachment.ROUTE,
@@ -42,6 +43,7 @@ ROUTES = (
     collection_archive.ROUTE,
     collection_rules.ROUTE,
     stored_file.ROUTE,
+    *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
 )
 
 
@@ -69,11 +71,20 @@ def share(response: Response, *, any_origin: bool) -> None:
         headers["Access-Control-Expose-Headers"] = ", ".join(exposed)
 
 
-def add_options(config: Configurator, route_name: str, methods: tuple[str, ...]) -> None:
-    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7)."""
+def add_options(
+    config: Configurator,
+    route_name: str,
+    methods: tuple[str, ...],
+    *protocols: UploadProtocol,
+) -> None:
+    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7).
+
+    With what protocols for uploads announce, where there are some.
+    """
 
     def announce(request: Request) -> Response:
-        response: Response = HTTPNoContent(headers={"Allow": ", ".join(methods)})
+        headers = announced(request, *protocols) if protocols else {}
+        response: Response = HTTPNoContent(headers={**headers, "Allow": ", ".join(methods)})
         return response
 
     config.add_view(

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 from pyramid.httpexceptions import HTTPForbidden
 from pyramid.request import Request as PyramidRequest
 from pyramid.response import Response
 
 from kinto_attachment.kinto_types import Request
 
+OURS = re.compile(
+    r"collections/[^/]*/"
+    r"(?:attachments(?:\.zip|/rules|/uploads)?"
+    r"|records/[^/]*/attachment(?:/uploads(?:/[^/]*)?)?)"
+)
+
 
 def is_of_default_bucket(request: Request) -> bool:
     """Whether a request for our endpoint was matched by Kinto's route for the default bucket."""
     if request.matched_route.name != "default_bucket_collection":
         return False
-    parts = request.matchdict.get("subpath", "").split("/")
-    return (len(parts), parts[0::2]) in (
-        (5, ["collections", "records", "attachment"]),
-        (3, ["collections", "attachments"]),
-        (3, ["collections", "attachments.zip"]),
-        (4, ["collections", "attachments"]),
-    )
+    subpath = request.matchdict.get("subpath", "")
+    return bool(OURS.fullmatch(subpath))
 
 
 class AttachmentOfDefaultBucket:

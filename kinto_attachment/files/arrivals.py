@@ -93,7 +93,7 @@ class BodyArrival:
         self._request = request
         self._encoding = ""
         self._claims = ClaimedDigests.parse(request.headers)
-        self._filename = _requested_filename(request)
+        self._filename = requested_filename(request)
 
     def check(self) -> None:
         rules = rules_of(self._request)
@@ -121,7 +121,7 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
 
     :raises AttachmentError, HTTPException: refused; neither file nor record have changed.
     """
-    received = _receive_once(request, kind)
+    received = receive_once(request, kind)
     attachment = received.attachment.to_json()
     file = Ledger.of(request).new_file(attachment)
     if file is not None:  # Kinto's log has a line for each request, with what is bound to it.
@@ -130,7 +130,8 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
     return written, received.attachment
 
 
-def _receive_once(request: Request, kind: type[Arrival]) -> Received:
+def receive_once(request: Request, kind: type[Arrival]) -> Received:
+    """Store the file that a request brings, unless an earlier attempt of the request has."""
     ledger = Ledger.of(request)
     if ledger.received is None or in_batch(request):
         arrival = kind(request)
@@ -140,7 +141,7 @@ def _receive_once(request: Request, kind: type[Arrival]) -> Received:
     return ledger.received
 
 
-def _requested_filename(request: Request) -> str:
+def requested_filename(request: Request) -> str:
     """The filename of a raw body, from ``Content-Disposition`` or else from ``?filename=``."""
     header = request.headers.get("Content-Disposition")
     name = disposition_filename(header) if header else None

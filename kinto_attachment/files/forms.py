@@ -86,7 +86,7 @@ def read_json(name: str, reader: Reader) -> JSONObject:
     :raises InvalidForm: it is none.
     :raises TooLarge: it has more than :data:`MAX_FIELD_SIZE` bytes.
     """
-    return _json_object(name, _field(name, reader))
+    return json_object(name, _field(name, reader))
 
 
 def _check_part(part: MultipartSegment, seen: Collection[str]) -> None:
@@ -141,8 +141,11 @@ def _field(name: str, reader: Reader) -> str:
         raise InvalidForm(f"body: {name} is not valid JSON (not UTF-8)") from error
 
 
-def _json_object(name: str, text: str) -> JSONObject:
-    """Parsed as Kinto parses the body of a record write: no NaN, no lone surrogates."""
+def json_object(name: str, text: str) -> JSONObject:
+    """Parsed as Kinto parses the body of a record write: no NaN, no lone surrogates.
+
+    :raises InvalidForm: it is no JSON object, or one that Kinto could not store.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

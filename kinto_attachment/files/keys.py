@@ -20,8 +20,17 @@ from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage.storages import Storage
 
 
-def new_key(request: Request, rules: CollectionSettings, storage: Storage, filename: str) -> str:
+def new_key(
+    request: Request,
+    rules: CollectionSettings,
+    storage: Storage,
+    filename: str,
+    *,
+    session: str = "",
+) -> str:
     """The key for a new file in a storage.
+
+    With the id of an upload session, the key belongs to that, and not only to this request.
 
     :raises KeyTaken: thousands of files have the same name.
     """
@@ -30,35 +39,39 @@ def new_key(request: Request, rules: CollectionSettings, storage: Storage, filen
         if rules.filename_pattern.text == "{filename}":
             return _folder(request, rules, fan=name[:2]) + name
         filename = name  # Reserved: gc knows only plain random names by themselves.
-    return _reserved_key(request, rules, storage, filename)
+    return _reserved_key(request, rules, storage, filename, session)
 
 
 def _reserved_key(
-    request: Request, rules: CollectionSettings, storage: Storage, filename: str
+    request: Request, rules: CollectionSettings, storage: Storage, filename: str, session: str
 ) -> str:
     """Reserve a key made from the client's filename, with ``-1``, ``-2`` … if it is taken.
 
-    The reservation lasts until the end of the request. Concurrent uploads of the same name get
-    different keys: an upload cannot try again with another key, as its body is read only once.
+    The reservation lasts until the end of the request, or of the upload session. Concurrent
+    uploads of the same name get different keys: an upload cannot try again with another key, as
+    its body is read only once.
     """
     request.registry.attachment_site.look_at(storage)
     # It is committed before the file is stored, since it tells gc whose file it is.
-    reserve = partial(_reserve, request, rules, storage, filename)
+    reserve = partial(_reserve, request, rules, storage, filename, session)
     if in_batch(request):
         key = commit_elsewhere(reserve)
     else:
         with separate_transaction(request):
             key = reserve()
-    Ledger.of(request).reserved.append(key)
+    if not session:
+        Ledger.of(request).reserved.append(key)
     return key
 
 
-def _reserve(request: Request, rules: CollectionSettings, storage: Storage, filename: str) -> str:
+def _reserve(
+    request: Request, rules: CollectionSettings, storage: Storage, filename: str, session: str
+) -> str:
     reservations = request.registry.attachment_links.reservations
     for key in _candidates(request, rules, filename):
         # Checked before the claim, too: otherwise, concurrent uploads of a common name would
         # wait for each other at each taken key.
-        if _is_taken(request, storage, key) or not reservations.claim(key):
+        if _is_taken(request, storage, key) or not reservations.claim(key, session):
             continue
         if _is_free(request, storage, key):
             return key

@@ -12,6 +12,7 @@ from kinto.core.utils import instance_uri, msec_time
 
 from kinto_attachment.index.link import Ended
 from kinto_attachment.index.outbox import Garbage
+from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
 from kinto_attachment.metadata import Attachment, same_json
 
@@ -41,6 +42,8 @@ class NewFile:
     stored: float = field(default_factory=time.monotonic)
     created: int = field(default_factory=msec_time)  # The same by the calendar.
     storage: str = ""
+    # Whether it stays stored if the request fails: it belongs to an upload in several requests.
+    is_of_session: bool = False
 
 
 @dataclass
@@ -87,6 +90,10 @@ class Ledger:
     events: list[object] = field(default_factory=list)
     # Cached: which buckets are the default bucket of some user.
     default_buckets: dict[str, bool] = field(default_factory=dict)
+    # The upload in several requests that the request is about, as far as it is known.
+    session: Session | None = None
+    # The same, once all of its bytes are there.
+    attaching: Session | None = None
     # Whether the linking tween writes the links at the end of the request.
     written_by_tween: bool = False
 

@@ -20,9 +20,26 @@ class _Readable(RouteFactory):  # type: ignore[misc]
         self.permission_object_id = record_uri
 
 
+class _Collection(RouteFactory):  # type: ignore[misc]
+    """The same for writing a collection."""
+
+    resource_name = "collection"
+    required_permission = "write"
+    current_object: dict[str, object] = {}  # One that is gone has no writers.
+
+    def __init__(self, request: Request, collection: str) -> None:
+        super().__init__(request)
+        self.permission_object_id = collection
+
+
 def may_read(request: Request, record_uri: str) -> bool:
     """Whether the user has the ``read`` permission on a record, directly or inherited."""
     return bool(request.has_permission(DYNAMIC, _Readable(request, record_uri)))
+
+
+def may_write_collection(request: Request, collection: str) -> bool:
+    """Whether the user has the ``write`` permission on a collection, which a URI names."""
+    return bool(request.has_permission(DYNAMIC, _Collection(request, collection)))
 
 
 def may_read_now(request: Request, record_uri: str) -> bool:

@@ -39,6 +39,7 @@ NOT_FORWARDED = (
     "Response-Behavior",
     "Transfer-Encoding",
 )
+PRECONDITIONS = ("If-Match", "If-None-Match")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _as_readers_see_it(request: Request, uri: str, refusal: HTTPException) -> HT
 
 
 def _has_precondition(request: Request) -> bool:
-    return "If-Match" in request.headers or "If-None-Match" in request.headers
+    return bool(request.context.preconditions)
 
 
 def _create_parents(request: Request, target: Target) -> None:
@@ -134,8 +135,9 @@ def _create_parents(request: Request, target: Target) -> None:
 def _ask_kinto(request: Request, uri: str, body: dict[str, Any], *, exists: bool) -> Written:
     method = "PATCH" if exists else "PUT"
     subrequest = build_request(request, {"method": method, "path": uri, "body": body})
-    for header in NOT_FORWARDED:
+    for header in (*NOT_FORWARDED, *PRECONDITIONS):
         subrequest.headers.pop(header, None)
+    subrequest.headers.update(request.context.preconditions)
     if not exists and not _has_precondition(request):
         subrequest.headers["If-None-Match"] = "*"  # PUT would replace a record.
     if body["data"][FIELD] is None and not rules_of(request).delete_on_omission:

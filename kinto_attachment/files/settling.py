@@ -64,7 +64,11 @@ def delete_garbage(registry: Registry, entry: Garbage) -> list[str] | None:
 
 def _undo(registry: Registry, ledger: Ledger) -> None:
     """Delete the files that this request stored and that have no committed link."""
-    unlinked = [file for key, file in ledger.new_files.items() if key not in ledger.linked]
+    unlinked = [
+        file
+        for key, file in ledger.new_files.items()
+        if key not in ledger.linked and not file.is_of_session
+    ]
     if not unlinked:
         return
     # Their names stay reserved if this fails: that is how gc knows them.
@@ -73,14 +77,15 @@ def _undo(registry: Registry, ledger: Ledger) -> None:
     with transaction.manager:
         # A memory backend does not roll back, and after a lost connection the database may still
         # commit.
-        lost = [file for file in unlinked if not _is_in_use(registry, ledger, file)]
+        lost = [file for file in unlinked if not is_in_use(registry, ledger, file)]
     ledger.left.difference_update(keys - {file.key for file in lost})
     for storage, deleted in keys_by_storage(lost).items():
         if _delete(registry, storage, deleted):
             ledger.left.difference_update(deleted)
 
 
-def _is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:
+def is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:
+    """Whether a file of a request that was rolled back is linked, or a record's, after all."""
     links = registry.attachment_links
     # If the request wrote no link, no commit of it can be under way, and no lock is needed.
     in_doubt = file.key in ledger.linking
@@ -101,7 +106,7 @@ def _delete_garbage(registry: Registry, ledger: Ledger) -> None:
         if entry.due:
             registry.attachment_lingering.append(entry)
         else:
-            _try_to_delete(registry, entry)
+            try_to_delete(registry, entry)
 
 
 def _delete_lingering(registry: Registry, ledger: Ledger) -> None:
@@ -115,10 +120,11 @@ def _delete_lingering(registry: Registry, ledger: Ledger) -> None:
         if entry.due > msec_time():
             waiting.append(entry)
         else:
-            _try_to_delete(registry, entry)
+            try_to_delete(registry, entry)
 
 
-def _try_to_delete(registry: Registry, entry: Garbage) -> None:
+def try_to_delete(registry: Registry, entry: Garbage) -> None:
+    """Delete the files of an outbox entry; if that fails, gc tries again."""
     try:
         delete_garbage(registry, entry)
     except (StorageError, BackendError) as error:

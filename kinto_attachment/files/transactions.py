@@ -22,6 +22,7 @@ from kinto.core.storage.memory import MemoryBasedStorage
 from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
+from kinto_attachment.files.session_ends import end_failed
 from kinto_attachment.files.settling import settle
 from kinto_attachment.kinto_types import Handler, Registry, Request, RequestEvent, Response
 
@@ -78,11 +79,15 @@ def settling_tween(handler: Handler, registry: Registry) -> Handler:
     """Runs above pyramid_tm's tween, and so after the end of the transaction."""
 
     def tween(request: Request) -> Response:
+        response = None
         try:
-            return handler(request)
+            response = handler(request)
+            return response
         finally:
             ledger = request.bound_data.get(LEDGER)
             if ledger is not None:
+                if ledger.attaching is not None and response is not None:
+                    end_failed(registry, ledger, response)
                 settle(registry, ledger)
 
     return tween
@@ -110,11 +115,17 @@ def separate_transaction(request: Request) -> Iterator[None]:
     if in_batch(request):
         yield
         return
+    with paused_transaction(), transaction.manager:
+        yield
+
+
+@contextmanager
+def paused_transaction() -> Iterator[None]:
+    """Run the block between two transactions of the request, of which the first is aborted."""
     hooks = list(transaction.get().getAfterCommitHooks())
     transaction.abort()
     try:
-        with transaction.manager:
-            yield
+        yield
     finally:
         _begin(hooks)
 

@@ -39,6 +39,16 @@ class IncomingFile:
     encoding: str = ""  # The Content-Encoding, which the stored bytes keep.
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """A file that may be stored: where to, under which name, as which media type."""
+
+    rules: CollectionSettings
+    storage: Storage
+    filename: str
+    mimetype: str
+
+
 def store(request: Request, incoming: IncomingFile) -> Attachment:
     """Check, hash, count and store a file while it arrives.
 
@@ -48,12 +58,9 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
     :raises InvalidForm, FileNotAllowed, TooLarge, TooSmall, DigestMismatch, StorageError: the
         file does not stay stored.
     """
-    rules = rules_of(request)
-    filename = names.clean_filename(incoming.filename)
-    storage = request.registry.attachment_storages[rules.storage]
-    check_extension(request, rules, filename)
-    mimetype = names.mimetype(filename, incoming.declared_type, rules.mimetypes)
-    _announce(request, filename, mimetype, incoming.size)
+    accepted = accept(request, incoming.filename, incoming.declared_type, incoming.size)
+    rules, storage = accepted.rules, accepted.storage
+    filename, mimetype = accepted.filename, accepted.mimetype
     limited = LimitedReader(incoming.reader, rules.max_size, rules.min_size)
     reader = GzipChecker(limited) if incoming.encoding else limited
     sent = HashingReader(reader, incoming.claims.algorithms)
@@ -70,9 +77,35 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
         original = Original(filename, sent.sha256, mimetype, sent.size)
         attachment = _attachment(request, storage, key, packed_name, packed_type, packed, original)
     incoming.claims.check(sent)
-    metrics = request.registry.metrics
-    metrics.count(metric_of(storage.name, "attachments.bytes_in"), sent.size)
+    count_bytes(request, storage, sent.size)
     return attachment
+
+
+def accept(
+    request: Request, sent_name: str, declared_type: str | None, size: int | None
+) -> Accepted:
+    """Decide on a file before any of it is stored; ``size`` is in bytes, if it is known.
+
+    :raises FileNotAllowed, HTTPException: the file is refused, maybe by another plugin.
+    """
+    rules = rules_of(request)
+    filename = names.clean_filename(sent_name)
+    storage = request.registry.attachment_storages[rules.storage]
+    check_extension(request, rules, filename)
+    mimetype = names.mimetype(filename, declared_type, rules.mimetypes)
+    _announce(request, filename, mimetype, size)
+    return Accepted(rules, storage, filename, mimetype)
+
+
+def describe(request: Request, file: NewFile, attachment: Attachment) -> None:
+    """Enter a stored file, and what the record is to say of it, in the request's ledger."""
+    file.attachment = attachment.to_json()
+    Ledger.of(request).new_files[file.key] = file
+
+
+def count_bytes(request: Request, storage: Storage, size: int) -> None:
+    metrics = request.registry.metrics
+    metrics.count(metric_of(storage.name, "attachments.bytes_in"), size)
 
 
 def check_extension(request: Request, rules: CollectionSettings, filename: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge, TooSmall
+from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge, TooSmall, WrongChecksum
 
 # gunicorn receives this much at once; of each smaller read, it copies the rest.
 CHUNK_SIZE = 1024 * 1024
@@ -20,6 +20,9 @@ GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 # RFC 9530 names -> hashlib names; others are ignored, as the RFC requires.
 DIGEST_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
+
+# Of tus, which has a status of its own for a mismatch.
+CHECKSUM_HEADER = "Upload-Checksum"
 
 _KEY = r"[a-z*][a-z0-9_.*-]*"
 # The part of RFC 8941 3.2 that a dictionary of byte sequences needs.
@@ -128,6 +131,28 @@ class Claim:
     algorithm: str
     digest: bytes
 
+    @classmethod
+    def decode(cls, header: str, algorithm: str, encoded: str) -> Claim:
+        """The claim of a digest in base64.
+
+        :raises InvalidBody: it is malformed, or has another length than the algorithm's.
+        """
+        try:
+            digest = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidBody(f"{header} is malformed.") from error
+        if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
+            raise InvalidBody(f"{header} has a digest of the wrong length.")
+        return cls(header, algorithm, digest)
+
+    def mismatch(self, size: int) -> DigestMismatch:
+        """The error that ``size`` bytes were received, and that they have another digest."""
+        kind = WrongChecksum if self.header == CHECKSUM_HEADER else DigestMismatch
+        return kind(
+            f"{self.header} does not match the {self.algorithm} digest"
+            f" of the {size} bytes received."
+        )
+
 
 @dataclass(frozen=True)
 class ClaimedDigests:
@@ -153,7 +178,7 @@ class ClaimedDigests:
                 claims += _digest_fields(name, value)
             elif name.lower() == "content-md5":
                 # Headers of a form's part may end in white space.
-                claims.append(_claim(name, "md5", value.strip()))
+                claims.append(Claim.decode(name, "md5", value.strip()))
         return cls(tuple(claims))
 
     def __bool__(self) -> bool:
@@ -168,10 +193,7 @@ class ClaimedDigests:
         """:raises DigestMismatch: a digest of the bytes read differs from the claimed one."""
         for claim in self.claims:
             if reader.digest(claim.algorithm) != claim.digest:
-                raise DigestMismatch(
-                    f"{claim.header} does not match the {claim.algorithm} digest"
-                    f" of the {reader.size} bytes received."
-                )
+                raise claim.mismatch(reader.size)
 
 
 def _digest_fields(header: str, value: str) -> Iterator[Claim]:
@@ -183,14 +205,4 @@ def _digest_fields(header: str, value: str) -> Iterator[Claim]:
         if match[1] in DIGEST_ALGORITHMS:
             # RFC 8941 4.2.7: padding may be missing.
             padded = match[2] + "=" * (-len(match[2]) % 4)
-            yield _claim(header, DIGEST_ALGORITHMS[match[1]], padded)
-
-
-def _claim(header: str, algorithm: str, encoded: str) -> Claim:
-    try:
-        digest = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidBody(f"{header} is malformed.") from error
-    if len(digest) != hashlib.new(algorithm, usedforsecurity=False).digest_size:
-        raise InvalidBody(f"{header} has a digest of the wrong length.")
-    return Claim(header, algorithm, digest)
+            yield Claim.decode(header, DIGEST_ALGORITHMS[match[1]], padded)

@@ -6,14 +6,18 @@ the answer from what has become of the upload. What happens between the two know
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from kinto_attachment.errors import AttachmentError
+from kinto_attachment.errors import InvalidBody, TooLarge
 from kinto_attachment.http.streams import ClaimedDigests
 
 NO_CLAIMS = ClaimedDigests()
+
+LARGEST = (1 << 63) - 1  # What databases and file systems have room for.
 
 State = Literal["open", "finishing", "done", "failed", "expired"]
 
@@ -23,8 +27,46 @@ class Head:
     """The head of a request: its method, its headers, and whether it names an upload."""
 
     method: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str]  # The names may be in any case.
     of_upload: bool
+
+    def get(self, name: str) -> str | None:
+        """The value of a header, without white space around it; None if there is none."""
+        return self._values.get(name.lower())
+
+    @cached_property
+    def _values(self) -> dict[str, str]:
+        return {name.lower(): value.strip(" \t") for name, value in self.headers.items()}
+
+    @property
+    def media_type(self) -> str:
+        """The type in ``Content-Type``, without parameters and in lower case."""
+        return (self.get("Content-Type") or "").partition(";")[0].strip(" \t").lower()
+
+    @property
+    def content_length(self) -> int | None:
+        """The length of the content; None if it is not told.
+
+        :raises InvalidBody, TooLarge: it is told wrongly.
+        """
+        value = self.get("Content-Length") or ""
+        return size(value) if "Transfer-Encoding" not in self and value else None
+
+    @property
+    def has_content(self) -> bool:
+        """Whether content may follow: it still may be empty if its length is not told."""
+        return bool(self.content_length) or "Transfer-Encoding" in self
+
+    def claims(self, *names: str) -> ClaimedDigests:
+        """The digests that some of the headers claim.
+
+        :raises InvalidBody: a header is malformed.
+        """
+        headers = {name: self.get(name) for name in names}
+        return ClaimedDigests.parse({k: v for k, v in headers.items() if v is not None})
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
 
 
 @dataclass(frozen=True)
@@ -42,6 +84,8 @@ class Create:
     permissions: dict[str, Any] | None = None
     has_content: bool = False
     complete: bool = False
+    # What the protocol wants back in Progress.
+    notes: str = ""
     # The digests of this request's content, and those of the whole file.
     claims: ClaimedDigests = NO_CLAIMS
     file_claims: ClaimedDigests = NO_CLAIMS
@@ -89,19 +133,34 @@ class Progress:
     there as soon as the file is a record's; ``error`` is what ended the upload for good.
     """
 
-    url: str  # Path and, if the protocol wants it, host of the upload.
-    record_url: str
+    url: str  # The upload, with or without the host.
+    record_url: str  # The record; its attachment is below.
     state: State
     offset: int
     length: int | None
     expires: int
     attached: Attached | None = None
     error: dict[str, Any] | None = None
+    notes: str = ""
+
+    @property
+    def attached_headers(self) -> dict[str, str]:
+        """What tells clients, even if they lost the answer to the last byte, what is attached."""
+        if self.attached is None:
+            return {}
+        return {
+            "ETag": self.attached.etag,
+            "Last-Modified": self.attached.last_modified,
+            "Content-Location": f"{self.record_url}/attachment",
+        }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes, in bytes and seconds; 0 is no limit."""
+    """What a server takes, in bytes; 0 is no limit.
+
+    ``max_age`` is how many seconds are left to an upload, counted from the answer.
+    """
 
     max_size: int = 0
     min_size: int = 0
@@ -123,6 +182,8 @@ class UploadProtocol(Protocol):
 
     # As in the capability and in ``GET C/attachments/rules``, such as ``tus/1.0.0``.
     name: str
+    # Whether a file is whole as soon as it has its length, without another word of the client.
+    ends_at_length: bool
 
     def recognizes(self, head: Head) -> bool:
         """Whether the request speaks this protocol, of whichever version."""
@@ -142,18 +203,33 @@ class UploadProtocol(Protocol):
     def refuse(
         self,
         head: Head,
-        error: AttachmentError,
+        error: Exception,
         body: dict[str, Any],
         progress: Progress | None,
         limits: Limits,
     ) -> Answer:
         """The response to a step that was not, or not wholly, taken.
 
-        ``body`` is Kinto's JSON error; ``progress`` is None for uploads that the client may not
-        know of.
+        ``error`` is an :class:`AttachmentError`, or one of other code. ``body`` is Kinto's JSON
+        error, which has the status, too. ``progress`` is None if there is no upload, or none that
+        the client may know of.
         """
         ...
 
     def announce(self, limits: Limits) -> Answer:
         """The response to ``OPTIONS``."""
         ...
+
+
+def size(digits: str, what: str = "Content-Length") -> int:
+    """A number of bytes.
+
+    :raises InvalidBody: it is none.
+    :raises TooLarge: no file is that large.
+    """
+    if not re.fullmatch("[0-9]+", digits):
+        raise InvalidBody(f"{what} should be a number of bytes.")
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > len(str(LARGEST)) or int(significant) > LARGEST:
+        raise TooLarge(f"{what} is larger than any file.")
+    return int(significant)

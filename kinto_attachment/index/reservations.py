@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kinto.core.utils import msec_time
 
 from kinto_attachment.index.objects import Objects, digest_of
@@ -11,14 +13,20 @@ CLAIM = "claim"
 
 
 class Reservations:
-    """Keys that requests have claimed, from before the file is stored to the request's end."""
+    """Keys that requests have claimed, from before the file is stored to the request's end.
+
+    Those of upload sessions stay claimed until the session ends.
+    """
 
     def __init__(self, backend: StorageBackend) -> None:
         self._rows = Objects(backend, "attachment-name")
 
-    def claim(self, key: str) -> bool:
-        """Reserve a key; False if another request has."""
-        return self._rows.create(_parent(key), CLAIM, {"key": key, "since": msec_time()})
+    def claim(self, key: str, session: str = "") -> bool:
+        """Reserve a key, maybe for an upload session; False if another request has."""
+        row: dict[str, Any] = {"key": key, "since": msec_time()}
+        if session:
+            row["session"] = session
+        return self._rows.create(_parent(key), CLAIM, row)
 
     def release(self, key: str) -> None:
         self._rows.delete(_parent(key), CLAIM)
@@ -26,13 +34,16 @@ class Reservations:
     def has(self, key: str) -> bool:
         return self._rows.get(_parent(key), CLAIM) is not None
 
-    def before(self, timestamp: int, since: int = 0) -> list[str]:
+    def before(self, timestamp: int, since: int = 0) -> dict[str, str]:
         """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned.
 
-        What was reserved before ``since`` is left out.
+        With the id of the upload session that has reserved the key, or an empty text. What was
+        reserved before ``since`` is left out.
         """
         rows = self._rows.list("attachments-name:*")
-        return [row["key"] for row in rows if since <= row["since"] < timestamp]
+        return {
+            row["key"]: row.get("session", "") for row in rows if since <= row["since"] < timestamp
+        }
 
 
 def _parent(key: str) -> str:

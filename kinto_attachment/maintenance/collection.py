@@ -21,6 +21,7 @@ class GcReport(Report):
     orphaned: list[str] = field(default_factory=list)  # Without a record, but not for long.
     unlinked: list[str] = field(default_factory=list)  # Stored, but without a record.
     unfinished: list[str] = field(default_factory=list)  # Left by writes of dead processes.
+    uploads: list[str] = field(default_factory=list)  # Sessions that have expired, or ended.
     dangling: list[str] = field(default_factory=list)  # URIs of records, deleted or changed.
     missing: list[str] = field(default_factory=list)  # URIs of records whose file is not there.
     errors: list[str] = field(default_factory=list)

@@ -30,11 +30,12 @@ from kinto_attachment.maintenance.dangling import DanglingLinks
 from kinto_attachment.maintenance.deletions import DANGLING, LET_GO, UNLINKED, Deletions
 from kinto_attachment.maintenance.listing import Listing
 from kinto_attachment.maintenance.missing import Missing
+from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.orphans import Orphans
 from kinto_attachment.maintenance.own_names import OwnNames
 from kinto_attachment.maintenance.reports import Progress, no_progress
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished
+from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished, Unfinished
 from kinto_attachment.storage.storages import Storage
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class _Collector:
     ) -> None:
         self.registry = registry
         self.links = registry.attachment_links
+        self.sessions = registry.attachment_sessions
         self.site = registry.attachment_site
         self.report = GcReport()
         self.owner = ""
@@ -136,6 +138,7 @@ class _Collector:
         steps: list[Callable[[], None]] = [
             self.leave_mark,
             *(partial(self.empty_outbox, name) for name in self.storages),
+            self.remove_old_sessions,
             self.own.read_reservations,
             *(partial(self.remove_unfinished, storage) for storage in self.storages.values()),
             self.check_links,
@@ -171,6 +174,18 @@ class _Collector:
                     self.report.finished += entry.keys
                     self.progress("deletions finished", len(self.report.finished))
 
+    def remove_old_sessions(self) -> None:
+        """Remove what is stored of uploads in several requests that have ended.
+
+        Until then, it belongs to them, whatever its age.
+        """
+        old = OldSessions(self.registry, self.storages, self.shard, dry_run=self.dry_run)
+        for session, is_removed in old.remove():
+            if is_removed:
+                self.report.uploads.append(session.key)
+            else:
+                self.report.errors.append(f"not removed: what an upload has left: {session.key}")
+
     def release_reservations(self) -> None:
         if not self.dry_run:
             self.own.release_reservations()
@@ -200,14 +215,26 @@ class _Collector:
         files = storage.files
         if not isinstance(files, ListsUnfinished):
             return
-        for remains in files.list_unfinished():
-            is_old = remains.modified < self.before
-            if is_old and self.shard.has(remains.id) and self.own.has_remains(remains):
+        for batch in batches(files.list_unfinished()):
+            old = [each for each in batch if each.modified < self.before]
+            abandoned = [
+                each for each in old if self.shard.has(each.id) and self.own.has_remains(each)
+            ]
+            for remains in self.without_session(abandoned):
                 if not self.deletions.remains(storage.name, remains):
                     continue
                 self.report.unfinished.append(remains.key)
                 self.report.freed += remains.size
                 self.progress("remains removed", len(self.report.unfinished))
+
+    def without_session(self, remains: list[Unfinished]) -> list[Unfinished]:
+        """Those that belong to no upload in several requests that still goes on."""
+        with transaction.manager:
+            partials = self.sessions.owned_partials({*(each.partial_id for each in remains)})
+            keys = self.sessions.owned_keys({*(each.key for each in remains)})
+        return [
+            each for each in remains if each.partial_id not in partials and each.key not in keys
+        ]
 
     def check_links(self) -> None:
         """Find links whose record is gone or has another attachment."""
@@ -232,6 +259,7 @@ class _Collector:
             ]
             with transaction.manager:
                 unlinked = self.links.without_links([file.key for file in old])
+                unlinked -= self.sessions.owned_keys(unlinked)
             self.unlinked[storage] += [
                 file for file in old if file.key in unlinked and self.note(storage, file.key)
             ]
@@ -306,6 +334,9 @@ class _Collector:
         entries: list[Garbage] = []
         if not self.dry_run:
             self.site.check([self.storages[storage]])
+        with transaction.manager:
+            # Before the links: the transaction that ends a session also writes the link.
+            unlinked -= self.sessions.owned_keys(unlinked)
         with transaction.manager:
             if self.dry_run:
                 unlinked = self.links.without_links(list(unlinked))

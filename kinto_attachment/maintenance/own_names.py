@@ -20,6 +20,7 @@ class OwnNames:
         """Reservations from ``before`` are those of requests that died."""
         self.registry = registry
         self.links = registry.attachment_links
+        self.sessions = registry.attachment_sessions
         self.owner = owner
         self.shard = shard
         self.before = before
@@ -33,7 +34,12 @@ class OwnNames:
         since = self.registry.attachment_site.since()
         with transaction.manager:
             stale = self.links.reservations.before(int(self.before.timestamp() * 1000), since)
-        self.abandoned = {key for key in stale if self.shard.has(key)}
+            going_on = self.sessions.owned_partials({*filter(None, stale.values())})
+        self.abandoned = {
+            key
+            for key, session in stale.items()
+            if self.shard.has(key) and session not in going_on
+        }
 
     def release_reservations(self) -> None:
         """Release the keys of requests that died, unless there is a file without a record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,8 @@ STALL_SECONDS = 0.5
 ANONYMOUS_WAIT = (0.25, 0.1)  # The same two for clients without credentials.
 _turn = threading.Lock()
 
-UPLOADS = ("/attachment", "/attachments")  # How the paths of uploads end.
+# How the paths of uploads end.
+UPLOADS = re.compile(r"/(?:attachments?|attachment/uploads(?:/[^/]*)?)\Z")
 
 
 @dataclass
@@ -68,8 +70,12 @@ def check_length(request: Request, max_size: int, min_size: int = 0, *, overhead
     :raises TooSmall: the body is smaller than ``min_size``.
     """
     length = request.content_length
-    if length is None:
-        return
+    if length is not None:
+        check_size(length, max_size, min_size, overhead=overhead)
+
+
+def check_size(length: int, max_size: int, min_size: int = 0, *, overhead: int = 0) -> None:
+    """The same for a length that is known otherwise."""
     if max_size and length > max_size + overhead:
         raise TooLarge(f"body: File size exceeds the limit of {max_size} bytes.")
     if length < min_size:
@@ -83,7 +89,7 @@ def draining_tween(handler: Handler, registry: Registry) -> Handler:
     def tween(request: Request) -> Response:
         path = request.environ.get("PATH_INFO", "")
         # Kinto redirects to the path without a trailing slash.
-        if not path.rstrip("/").endswith(UPLOADS) and not path.startswith(files):
+        if not UPLOADS.search(path.rstrip("/")) and not path.startswith(files):
             return handler(request)
         _holder_of(request)  # Before a sub-request copies the environment.
         response = handler(request)

@@ -1,0 +1,122 @@
+"""The file of an upload in several requests, once all of it has come: one more way to arrive."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from kinto.core.utils import msec_time
+
+from kinto_attachment.errors import DigestMismatch, UploadGone
+from kinto_attachment.files.arrivals import attach, receive_once
+from kinto_attachment.files.ledger import Ledger, NewFile, Received
+from kinto_attachment.files.locations import location_of
+from kinto_attachment.files.uploads import check_extension, describe, rules_of
+from kinto_attachment.http import saved_hashes
+from kinto_attachment.http.streams import CHUNK_SIZE, HashingReader
+from kinto_attachment.index.session import Session
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.metadata import Attachment
+from kinto_attachment.storage import ContinuesWrites, FileStorage, Partial
+from kinto_attachment.wsgi.bodies import check_size
+
+
+class SessionArrival:
+    """The file of the session that the request's ledger names."""
+
+    def __init__(self, request: Request) -> None:
+        session = Ledger.of(request).session
+        assert session is not None  # noqa: S101 - the request is about one.
+        self._request = request
+        self._session: Session = session
+
+    def check(self) -> None:
+        """Check again what may have changed since the upload began."""
+        rules = rules_of(self._request)
+        check_extension(self._request, rules, self._session.filename)
+        check_size(self._session.size, rules.max_size, rules.min_size)
+
+    def receive(self) -> Received:
+        session = self._session
+        storage = self._request.registry.attachment_storages[session.storage]
+        files = storage.files
+        assert isinstance(files, ContinuesWrites)  # noqa: S101 - it has begun the file.
+        files.finish(Partial(**(session.partial or {})))
+        sha256 = self._sha256(files)
+        location = location_of(self._request, storage, session.key)
+        attachment = Attachment(session.filename, sha256, location, session.mimetype, session.size)
+        file = NewFile(session.key, session.record, storage=storage.name, is_of_session=True)
+        describe(self._request, file, attachment)
+        return Received(attachment, copied(session.data), copied(session.permissions))
+
+    def _sha256(self, files: FileStorage) -> str:
+        """The hash, after the claims of the client were compared with it.
+
+        The file is read only if its hash could not be saved, or if a claim needs another one.
+
+        :raises DigestMismatch: the bytes are not those that the client wanted to send.
+        """
+        session = self._session
+        saved = None if session.hash is None else saved_hashes.sha256(session.hash)
+        known = {} if saved is None else {"sha256": saved.hexdigest()}
+        wanted = {algorithm for _, algorithm, _ in session.claims}
+        if saved is None or not (wanted <= {"sha256"}):
+            known = read_back(files, session.key, wanted)
+        for header, algorithm, digest in session.claims:
+            if known[algorithm] != digest:
+                raise DigestMismatch(
+                    f"{header} does not match the {algorithm} digest of the uploaded file."
+                )
+        return known["sha256"]
+
+
+def attach_session(request: Request) -> Session:
+    """Attach the file of the request's upload to the record, or find that this has been done.
+
+    The session says so in the same transaction as the record. It is locked first, so that of two
+    requests that attach the same file the second one finds it done.
+
+    :raises AttachmentError, HTTPException: the file stays stored, for a repetition.
+    """
+    ledger = Ledger.of(request)
+    ledger.attaching = session = ledger.session
+    assert session is not None  # noqa: S101
+    receive_once(request, SessionArrival)
+    sessions = request.registry.attachment_sessions
+    with sessions.alone():
+        locked = sessions.lock(session.record, session.upload)
+        if locked is not None and locked.state == "done":
+            return locked
+        if locked is None or locked.state != "finishing":
+            ledger.new_files[session.key].is_of_session = False  # It belongs to nobody.
+            raise UploadGone()
+        written, attachment = attach(request, SessionArrival)
+        result = {
+            "status": written.status,
+            "etag": written.etag,
+            "last_modified": written.last_modified,
+            "attachment": attachment.to_json(),
+        }
+        idle = request.registry.attachment_settings["uploads.idle_age"]
+        expires = msec_time() + int(idle * 1000)
+        done = replace(locked, state="done", result=result, expires=expires, writer="")
+        sessions.put(replace(done, partial=None, data=None, permissions=None, hash=None))
+    ledger.when_committed(ledger.reserved, session.key)
+    return done
+
+
+def read_back(files: FileStorage, key: str, algorithms: set[str]) -> dict[str, str]:
+    """The digests of a stored file in hex: SHA-256, and others."""
+    with contextlib.closing(files.open(key)) as file:
+        reader = HashingReader(file, algorithms - {"sha256"})
+        while reader.read(CHUNK_SIZE):
+            pass
+    return {name: reader.digest(name).hex() for name in {"sha256", *algorithms}}
+
+
+def copied(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A copy that may be changed, as what a form has sent."""
+    return None if value is None else deepcopy(dict(value))

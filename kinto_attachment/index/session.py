@@ -1,0 +1,119 @@
+"""An upload session: a file whose bytes come in several requests, and what they have brought."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from kinto_attachment.uris import RecordURI
+
+# How a session ends: attached, or with an error. What ends by its age becomes ``expired``.
+State = Literal["open", "finishing", "done", "failed", "expired"]
+UNFINISHED: tuple[State, ...] = ("open", "finishing")
+ANONYMOUS = "system.Everyone"
+
+
+def partial_id(upload: str) -> str:
+    """The id of what is stored for an upload, which must not tell the upload's own id.
+
+    The sessions of anonymous writers are guarded by that alone.
+    """
+    return hashlib.sha256(f"partial {upload}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A row: what the creation of an upload said, and how far the upload has come.
+
+    ``upload`` is the random id in its URL. ``partial`` is the storage's
+    :class:`~kinto_attachment.storage.Partial` as JSON, None once nothing of it is stored any more;
+    ``hash`` is the saved state of the SHA-256 of the same bytes, None if it cannot be continued.
+
+    ``writer`` is the token of the request that may be writing; whoever takes it out of force keeps
+    that request from committing anything. ``last`` is the offset at which the last one began.
+    Times are in ms since the epoch.
+    """
+
+    upload: str
+    record: str
+    owner: str
+    protocol: str
+    filename: str
+    mimetype: str
+    storage: str
+    key: str
+    created: int
+    expires: int
+    partial: Mapping[str, Any] | None = None
+    hash: str | None = ""
+    length: int | None = None
+    data: Mapping[str, Any] | None = None
+    permissions: Mapping[str, Any] | None = None
+    preconditions: Mapping[str, str] = field(default_factory=dict)
+    # Digests of the whole file that the client claims: header, algorithm, digest in hex.
+    claims: tuple[tuple[str, str, str], ...] = ()
+    notes: str = ""  # What the protocol wants back.
+    # Whether the bucket and the collection are created with the record (see files/target.py).
+    implicit_parents: bool = False
+    writer: str = ""
+    last: int = 0
+    state: State = "open"
+    # Of a finished upload: status, etag, last_modified and attachment.
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None  # Kinto's JSON error, if it has failed.
+
+    @property
+    def id(self) -> str:
+        return partial_id(self.upload)
+
+    @property
+    def parent(self) -> str:
+        return parent_of(RecordURI.parse(self.record).collection)
+
+    @property
+    def size(self) -> int:
+        """How many bytes are durable."""
+        if self.state == "done":
+            return int((self.result or {})["attachment"]["size"])
+        return int(self.partial["size"]) if self.partial else 0
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.state in UNFINISHED
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the file's bytes are durable, as far as its length is known."""
+        return self.length is not None and self.size == self.length
+
+    def seen_at(self, now: int) -> Session:
+        """The session as it is at a time: one that is too old has expired."""
+        is_over = self.is_unfinished and self.expires <= now
+        return replace(self, state="expired") if is_over else self
+
+    @classmethod
+    def load(cls, row: Mapping[str, Any]) -> Session:
+        stored = {each.name: row[each.name] for each in fields(cls) if each.name in row}
+        stored["claims"] = tuple((*claim,) for claim in stored.get("claims", ()))
+        return cls(**stored)
+
+    def dump(self) -> dict[str, Any]:
+        """The row: without fields that have their default."""
+        row = dict(vars(self))
+        row["claims"] = [list(claim) for claim in self.claims]
+        return {name: value for name, value in row.items() if value != DEFAULTS.get(name, ...)}
+
+
+def parent_of(collection: str) -> str:
+    """The parent id of the sessions in a collection, which is given by its URI."""
+    return f"attachments-upload:{collection}"
+
+
+# Fields that a row has only if they are not the default; others are also queried.
+DEFAULTS: dict[str, Any] = {
+    each.name: each.default
+    for each in fields(Session)
+    if each.name not in ("state", "writer") and each.default is not MISSING
+} | {"preconditions": {}, "claims": []}

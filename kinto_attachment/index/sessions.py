@@ -1,0 +1,177 @@
+"""Upload sessions in the database, each of which is written by its own requests only.
+
+A request that writes bytes draws a token, and commits what has become durable only as long as the
+session still has that token. So no lock is held between two requests or while bytes arrive, and a
+request that hangs cannot overwrite what a later one has committed.
+
+On PostgreSQL, each change is one statement, or two if the row has to be read first. Backends of
+other packages are asked and written to under the lock of a row, which Kinto has no other way for.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kinto.core.storage import Filter, Sort
+from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
+from kinto.core.utils import COMPARISON
+
+from kinto_attachment.index.locks import FileLocks
+from kinto_attachment.index.objects import Objects, batches, random_timestamp
+from kinto_attachment.index.session import UNFINISHED, Session, parent_of, partial_id
+from kinto_attachment.uris import RecordURI
+
+RESOURCE = "attachment-upload"
+ANY = "attachments-upload:*"
+
+SELECT = """
+    SELECT data FROM objects
+     WHERE id = :id AND parent_id = :parent_id AND resource_name = 'attachment-upload'
+       AND NOT deleted
+       FOR UPDATE
+"""
+COMMIT = """
+    UPDATE objects
+       SET data = CAST(:data AS JSONB), last_modified = from_epoch(:timestamp)
+     WHERE id = :id AND parent_id = :parent_id AND resource_name = 'attachment-upload'
+       AND data->>'writer' = :writer AND NOT deleted
+"""
+
+
+class Sessions:
+    """The sessions in a Kinto storage backend; all methods run in the caller's transaction."""
+
+    def __init__(self, backend: Any, page_size: int) -> None:
+        self._backend = backend
+        self._page_size = page_size
+        self._rows = Objects(backend, RESOURCE)
+        self._locks = FileLocks(backend)
+        self._has_sql = isinstance(backend, PostgreSQLStorage)
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What a short transaction that changes a session runs in: memory backends lock nothing.
+
+        PostgreSQL locks the row, and this does nothing.
+        """
+        if self._has_sql:
+            yield
+        else:
+            with self._lock:
+                yield
+
+    def get(self, record: str, upload: str) -> Session | None:
+        row = self._rows.get(_parent(record), partial_id(upload))
+        return self._found(row, record)
+
+    def lock(self, record: str, upload: str) -> Session | None:
+        """The session, which nobody else changes before this transaction ends."""
+        parent, object_id = _parent(record), partial_id(upload)
+        if self._has_sql:
+            rows = self._execute(SELECT, id=object_id, parent_id=parent)
+            return self._found(rows[0].data if rows else None, record)
+        self._locks.lock(object_id)
+        found = self._found(self._rows.get(parent, object_id), record)
+        self._locks.clear(object_id)
+        return found
+
+    def put(self, session: Session) -> None:
+        """Write a session that is new, or locked."""
+        self._rows.put(session.parent, session.id, session.dump())
+
+    def commit(self, session: Session, writer: str) -> bool:
+        """Write a session if it still has this writer's token; False if it was taken over."""
+        if not self._has_sql:
+            found = self.lock(session.record, session.upload)
+            if found is None or found.writer != writer:
+                return False
+            self.put(session)
+            return True
+        return bool(
+            self._execute(
+                COMMIT,
+                id=session.id,
+                parent_id=session.parent,
+                data=json.dumps(session.dump()),
+                timestamp=random_timestamp(),
+                writer=writer,
+            )
+        )
+
+    def is_writer(self, session: Session) -> bool:
+        """Whether the session still has the token that it has here."""
+        found = self.get(session.record, session.upload)
+        return found is not None and found.writer == session.writer
+
+    def delete(self, session: Session) -> None:
+        self._rows.delete(session.parent, session.id)
+
+    def unfinished_of(self, collection: str, owner: str, now: int) -> list[Session]:
+        """The sessions of a user in a collection that may go on; ``now`` is in ms."""
+        filters = (Filter("owner", owner, COMPARISON.EQ), *_living(now))
+        rows = self._rows.list(parent_of(collection), *filters)
+        return [Session.load(row) for row in rows]
+
+    def unfinished_in(self, collection: str, now: int) -> list[Session]:
+        """The sessions of all users in a collection that may go on, the newest first."""
+        newest = [Sort("created", -1)]
+        rows = self._rows.list(parent_of(collection), *_living(now), sorting=newest)
+        return [Session.load(row) for row in rows]
+
+    def owned_keys(self, keys: Collection[str]) -> set[str]:
+        """The keys among ``keys`` that belong to a session which nobody has ended yet."""
+        return self._known("key", keys)
+
+    def owned_partials(self, ids: Collection[str]) -> set[str]:
+        """The ids of Partials among ``ids`` whose session nobody has ended yet."""
+        return self._known("id", ids)
+
+    def pages(self) -> Iterator[list[Session]]:
+        """All sessions, a page at a time; they may be deleted during the iteration."""
+        last = ""
+        while rows := self._rows.list(
+            ANY,
+            Filter("id", last, COMPARISON.GT),
+            sorting=[Sort("id", 1)],
+            limit=self._page_size,
+        ):
+            last = rows[-1]["id"]
+            yield [Session.load(row) for row in rows]
+
+    def _known(self, field: str, values: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        values = {*values} - {""}
+        for batch in batches(values):
+            among = Filter(field, batch, COMPARISON.IN)
+            unfinished = Filter("state", list(UNFINISHED), COMPARISON.IN)
+            found.update(row[field] for row in self._rows.list(ANY, among, unfinished))
+        return found
+
+    @staticmethod
+    def _found(row: Any, record: str) -> Session | None:
+        session = None if row is None else Session.load(row)
+        return session if session is not None and session.record == record else None
+
+    def _execute(self, statement: str, **parameters: Any) -> list[Any]:
+        """The rows of a SELECT; of an UPDATE, as many items as it has written rows."""
+        from sqlalchemy import text
+
+        with self._backend.client.connect() as session:
+            result = session.execute(text(statement), parameters)
+            return list(result) if result.returns_rows else [None] * result.rowcount
+
+
+def _parent(record: str) -> str:
+    return parent_of(RecordURI.parse(record).collection)
+
+
+def _living(now: int) -> tuple[Filter, ...]:
+    return (
+        Filter("state", list(UNFINISHED), COMPARISON.IN),
+        Filter("expires", now, COMPARISON.GT),
+    )
