@@ -22,6 +22,7 @@ from kinto_attachment.parsers import (
     google_class,
     google_key,
     kms_key_id,
+    longest_link,
     media_types,
     mimetypes,
     number,
@@ -29,6 +30,7 @@ from kinto_attachment.parsers import (
     part_size,
     s3_class,
     seconds,
+    signing_keys,
     size,
     storage,
     text,
@@ -51,6 +53,7 @@ class Option:
     help: str
     per_collection: bool = False
     aliases: tuple[str, ...] = ()
+    is_secret: bool = False  # No message shows its value.
 
 
 # What each of several storages has of its own.
@@ -185,6 +188,15 @@ OPTIONS = (
     ),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
+    Option(
+        "signing_keys",
+        signing_keys,
+        "",
+        "keys of links, 32 bytes or more each, separated by spaces: the first signs, all verify; "
+        "unset: one made of `kinto.userid_hmac_secret`",
+        is_secret=True,
+    ),
+    Option("links.max_age", longest_link, "7d", "the longest validity of links, 1 s to 7 days"),
     Option("inline_types", media_types, INLINE_TYPES, "mimetypes shown in place; or `none`", True),
 )
 BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name", "backend")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kinto.core import Service
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
+from kinto_attachment.endpoints import attachment, collection_attachments, link, stored_file
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -15,5 +15,6 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     return [
         attachment.service(readonly=readonly, default_bucket=default_bucket),
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
+        link.service(default_bucket=default_bucket),
         stored_file.service(),
     ]

@@ -12,7 +12,7 @@ from pyramid.httpexceptions import HTTPNoContent
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file
+from kinto_attachment.endpoints import attachment, collection_attachments, link, stored_file
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
@@ -26,7 +26,7 @@ EXPOSED_HEADERS = (
     "Location",
     "Repr-Digest",
 )
-ROUTES = (attachment.ROUTE, collection_attachments.ROUTE, stored_file.ROUTE)
+ROUTES = (attachment.ROUTE, collection_attachments.ROUTE, link.ROUTE, stored_file.ROUTE)
 
 
 def on_response(event: ResponseEvent) -> None:

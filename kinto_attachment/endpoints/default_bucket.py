@@ -8,6 +8,8 @@ from pyramid.response import Response
 
 from kinto_attachment.kinto_types import Request
 
+BELOW = ["collections", "records", "attachment"]
+
 
 def is_of_default_bucket(request: Request) -> bool:
     """Whether a request for our endpoint was matched by Kinto's route for the default bucket."""
@@ -17,7 +19,7 @@ def is_of_default_bucket(request: Request) -> bool:
     return (len(parts), parts[0::2]) in (
         (5, ["collections", "records", "attachment"]),
         (3, ["collections", "attachments"]),
-    )
+    ) or (len(parts) == 6 and parts[0::2] == BELOW and parts[5] == "url")
 
 
 class AttachmentOfDefaultBucket:
