@@ -62,6 +62,7 @@ setup(
     package_data={"kinto_attachment": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
+        "itsdangerous>=2.2",
         "kinto>=26.3.3",  # Earlier versions log nobody in with pyramid_multiauth 1.1.
         "multipart>=2.0",
         "pyramid>=2.1",

@@ -22,6 +22,7 @@ from kinto_attachment.endpoints import (
     attachment,
     collection_attachments,
     cors,
+    link,
     openapi,
     record_writes,
     refusals,
@@ -46,6 +47,7 @@ from kinto_attachment.files.events import (
 )
 from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.settling import MAX_LINGERING
+from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
@@ -100,6 +102,7 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         registry.storage, page_size=int(config.get_settings()["storage_max_fetch_size"])
     )
     registry.attachment_site = Site(registry.storage, registry.attachment_storages)
+    registry.attachment_signatures = signatures(settings["signing_keys"], settings.server_secret)
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
     registry.attachment_collection_settings = CollectionSettingsResolver(
         settings, registry, default_bucket=has_default_bucket(config)
@@ -160,6 +163,7 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, stored_file.ROUTE, methods)
     uploads.add_options(config, readonly=settings.readonly)
     config.add_subscriber(upload_answers.on_error, NewResponse)
+    cors.add_options(config, link.ROUTE, methods)
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
@@ -172,6 +176,13 @@ def add_views(config: Configurator, settings: Settings) -> None:
         below = {"route_name": "default_bucket_collection", "attachment_of_default_bucket": True}
         add_view(default_bucket_attachment, **below)
         add_view(refusals.forbidden_view, context=HTTPForbidden, **below)
+
+
+def can_link(config: Configurator) -> bool:
+    """Whether links that need no credentials can be made to all files."""
+    registry = config.registry
+    presigned = all(each.downloads.mode == "redirect" for each in registry.attachment_storages)
+    return presigned or registry.attachment_signatures is not None
 
 
 def add_transactions(config: Configurator) -> None:
@@ -240,5 +251,6 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         max_size=settings["max_size"],
         min_size=settings["min_size"],
         content_encodings=sorted(settings["content_encodings"]),
+        links=can_link(config),
         **backends.capabilities(config.registry.attachment_storages),
     )

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from kinto.core import Service
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file, uploads
+from kinto_attachment.endpoints import (
+    attachment,
+    collection_attachments,
+    link,
+    stored_file,
+    uploads,
+)
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -15,6 +21,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     return [
         attachment.service(readonly=readonly, default_bucket=default_bucket),
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
+        link.service(default_bucket=default_bucket),
         stored_file.service(),
         *uploads.services(readonly=readonly, default_bucket=default_bucket),
     ]

@@ -12,7 +12,13 @@ from pyramid.httpexceptions import HTTPNoContent
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file, uploads
+from kinto_attachment.endpoints import (
+    attachment,
+    collection_attachments,
+    link,
+    stored_file,
+    uploads,
+)
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
@@ -35,7 +41,7 @@ MORE_HEADERS = (
     *("Attachment-Version", "Retry-After"),
 )
 ROUTES = (
-    *(attachment.ROUTE, collection_attachments.ROUTE, stored_file.ROUTE),
+    *(attachment.ROUTE, collection_attachments.ROUTE, link.ROUTE, stored_file.ROUTE),
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
 )
 

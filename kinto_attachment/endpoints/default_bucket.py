@@ -12,7 +12,7 @@ from kinto_attachment.kinto_types import Request
 
 OURS = re.compile(
     r"collections/[^/]*/"
-    r"(?:attachments(?:/uploads)?|records/[^/]*/attachment(?:/uploads(?:/[^/]*)?)?)"
+    r"(?:attachments(?:/uploads)?|records/[^/]*/attachment(?:/url|/uploads(?:/[^/]*)?)?)"
 )
 
 

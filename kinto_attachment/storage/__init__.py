@@ -111,6 +111,10 @@ class FileStorage:
         """
         return ""
 
+    def signs_until(self) -> datetime | None:
+        """When signed URLs end, whatever their own validity, as temporary credentials do."""
+        return None
+
     # The interface of pyramid_storage, built on the core.
 
     def exists(self, filename: str) -> bool:
