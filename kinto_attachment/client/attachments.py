@@ -11,12 +11,18 @@ import kinto_http
 from kinto_http.utils import quote
 
 from kinto_attachment import names
-from kinto_attachment.client import contents, environment, receiving
+from kinto_attachment.client import contents, environment, receiving, resumable as resuming
 from kinto_attachment.client.contents import Content
-from kinto_attachment.client.errors import ConflictError, MismatchError, NotFoundError
+from kinto_attachment.client.errors import (
+    ConflictError,
+    MismatchError,
+    NotFoundError,
+    RejectedError,
+)
 from kinto_attachment.client.forms import Form, Progress
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.remote_file import RemoteReader, open_content
+from kinto_attachment.client.resumable import NewUpload, ResumableUpload
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
@@ -62,6 +68,7 @@ class AttachmentClient:
             server_url, auth, retries=policy, timeout=timeout, ca_bundle=ca_bundle
         )
         self.kinto = kinto_http.Client(session=self.session, bucket=bucket, collection=collection)
+        self._protocols: list[str] | None = None
 
     @classmethod
     def from_env(cls, bucket: str, collection: str, **options: Any) -> AttachmentClient:
@@ -88,12 +95,17 @@ class AttachmentClient:
         progress: Progress | None = None,
         safe: bool = False,
         if_match: int | str | None = None,
+        resumable: bool | None = None,
     ) -> Attachment:
         """Attach a file, given as a path or open for reading, and set attributes of its record.
 
         The record is created if it does not exist; attributes that are not in ``data`` stay as
         they are. With ``safe``, the record must not exist; with ``if_match``, it must have this
         ``last_modified``.
+
+        ``resumable`` uploads the file in several requests, and an upload that was interrupted
+        goes on where it was, also in another process. By default, files above 64 MiB are uploaded
+        in this way if the server and the collection support it.
 
         >>> client.upload("report", "report.csv", {"year": 2025}).filename
         'report.csv'
@@ -111,7 +123,14 @@ class AttachmentClient:
             if not name:
                 raise ValueError("The file has no name: set filename")
             kind = mimetype or names.mimetype(name, None, {})
-            form = Form(source, name, kind, _fields(data, permissions), progress)
+            fields = _fields(data, permissions)
+            if resumable or (resumable is None and source.size > resuming.LARGE):
+                new = NewUpload(source, name, kind, fields, conditions)
+                if resumable or (new.fits and self._resumes()):
+                    sent = self._send_resumable(record_id, new, progress, forced=bool(resumable))
+                    if sent is not None:
+                        return sent
+            form = Form(source, name, kind, fields, progress)
             return self._send(record_id, form, conditions)
 
     def download(
@@ -275,6 +294,30 @@ class AttachmentClient:
         if _received(attachment).hash != sent:
             raise MismatchError("The server has stored other bytes than those sent")
         return attachment
+
+    def _send_resumable(
+        self, record_id: str, new: NewUpload, progress: Progress | None, *, forced: bool
+    ) -> Attachment | None:
+        """Upload in several requests; None if the collection takes forms only."""
+        try:
+            ResumableUpload(self.session, self._endpoint(record_id), new, progress).send()
+        except RejectedError as error:
+            # The collection may compress files, or have limits that forms do not have.
+            if forced or error.response is None or error.response.status_code != 400:
+                raise
+            return None
+        attachment = self.stat(record_id)
+        if _received(attachment).hash != new.source.sha256:
+            raise MismatchError("The server has stored other bytes than those sent")
+        return attachment
+
+    def _resumes(self) -> bool:
+        """Whether the server speaks the protocol of uploads in several requests."""
+        if self._protocols is None:
+            answer, _ = self.session.request("get", "/")
+            described = answer.get("capabilities", {}).get("attachments", {})
+            self._protocols = list(described.get("resumable", ()))
+        return resuming.PROTOCOL in self._protocols
 
     def _has(self, record_id: str, sha256: str) -> bool:
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from pyramid_storage.extensions import resolve_extensions
