@@ -11,23 +11,19 @@ import kinto_http
 from kinto_http.utils import quote
 
 from kinto_attachment import names
-from kinto_attachment.client import contents, environment, receiving, resumable as resuming
+from kinto_attachment.client import environment, receiving
 from kinto_attachment.client.contents import Content
-from kinto_attachment.client.errors import (
-    ConflictError,
-    MismatchError,
-    NotFoundError,
-    RejectedError,
-)
-from kinto_attachment.client.forms import Form, Progress
+from kinto_attachment.client.errors import ConflictError, NotFoundError
+from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.remote_file import RemoteReader, open_content
-from kinto_attachment.client.resumable import NewUpload, ResumableUpload
+from kinto_attachment.client.resumable import NewUpload
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
+from kinto_attachment.client.uploads import Uploads
 from kinto_attachment.http.streams import Reader
-from kinto_attachment.metadata import Attachment, Original
+from kinto_attachment.metadata import Attachment
 
 Record = str | Mapping[str, Any]
 """A record, or its id. If it is a record, its attachment is not looked up again."""
@@ -68,7 +64,7 @@ class AttachmentClient:
             server_url, auth, retries=policy, timeout=timeout, ca_bundle=ca_bundle
         )
         self.kinto = kinto_http.Client(session=self.session, bucket=bucket, collection=collection)
-        self._protocols: list[str] | None = None
+        self._uploads = Uploads(self.session, self._endpoint, self.stat)
 
     @classmethod
     def from_env(cls, bucket: str, collection: str, **options: Any) -> AttachmentClient:
@@ -123,15 +119,8 @@ class AttachmentClient:
             if not name:
                 raise ValueError("The file has no name: set filename")
             kind = mimetype or names.mimetype(name, None, {})
-            fields = _fields(data, permissions)
-            if resumable or (resumable is None and source.size > resuming.LARGE):
-                new = NewUpload(source, name, kind, fields, conditions)
-                if resumable or (new.fits and self._resumes()):
-                    sent = self._send_resumable(record_id, new, progress, forced=bool(resumable))
-                    if sent is not None:
-                        return sent
-            form = Form(source, name, kind, fields, progress)
-            return self._send(record_id, form, conditions)
+            new = NewUpload(source, name, kind, _fields(data, permissions), conditions)
+            return self._uploads.send(record_id, new, progress, resumable=resumable)
 
     def download(
         self,
@@ -220,8 +209,9 @@ class AttachmentClient:
                 source = stack.enter_context(Source.of(file))
             else:
                 source = Source(file, 0, inside.size, inside.hash)
-            form = Form(source, inside.filename, inside.mimetype, _fields(data, permissions))
-            return self._send(target_id, form, _conditions(safe, None))
+            fields, conditions = _fields(data, permissions), _conditions(safe, None)
+            new = NewUpload(source, inside.filename, inside.mimetype, fields, conditions)
+            return self._uploads.send(target_id, new)
 
     def remove(self, record: Record) -> None:
         """Remove and delete the record's file; the record stays.
@@ -279,56 +269,6 @@ class AttachmentClient:
         record_id = record if isinstance(record, str) else record["id"]
         endpoint: str = self.kinto.get_endpoint("attachment", id=record_id)
         return endpoint
-
-    def _send(self, record_id: str, form: Form, conditions: Mapping[str, str]) -> Attachment:
-        headers = {"Content-Type": form.content_type, **conditions}
-        sent = form.source.sha256
-        try:
-            response = self.session.send("POST", self._endpoint(record_id), headers, form)
-            attachment = contents.attachment(response.json())
-        except ConflictError as error:
-            # An earlier attempt may have succeeded, with its response lost.
-            if error.attempts == 1 or not self._has(record_id, sent):
-                raise
-            attachment = self.stat(record_id)
-        if _received(attachment).hash != sent:
-            raise MismatchError("The server has stored other bytes than those sent")
-        return attachment
-
-    def _send_resumable(
-        self, record_id: str, new: NewUpload, progress: Progress | None, *, forced: bool
-    ) -> Attachment | None:
-        """Upload in several requests; None if the collection takes forms only."""
-        try:
-            ResumableUpload(self.session, self._endpoint(record_id), new, progress).send()
-        except RejectedError as error:
-            # The collection may compress files, or have limits that forms do not have.
-            if forced or error.response is None or error.response.status_code != 400:
-                raise
-            return None
-        attachment = self.stat(record_id)
-        if _received(attachment).hash != new.source.sha256:
-            raise MismatchError("The server has stored other bytes than those sent")
-        return attachment
-
-    def _resumes(self) -> bool:
-        """Whether the server speaks the protocol of uploads in several requests."""
-        if self._protocols is None:
-            answer, _ = self.session.request("get", "/")
-            described = answer.get("capabilities", {}).get("attachments", {})
-            self._protocols = list(described.get("resumable", ()))
-        return resuming.PROTOCOL in self._protocols
-
-    def _has(self, record_id: str, sha256: str) -> bool:
-        try:
-            return _received(self.stat(record_id)).hash == sha256
-        except NotFoundError:
-            return False
-
-
-def _received(attachment: Attachment) -> Attachment | Original:
-    """The file that the server received, before it compressed it."""
-    return attachment.original or attachment
 
 
 def _fields(
