@@ -54,8 +54,8 @@ from kinto_attachment.index.site import Site
 from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
-from kinto_attachment.storage import backends
-from kinto_attachment.storage.storages import metric_of
+from kinto_attachment.storage import ContinuesWrites, backends
+from kinto_attachment.storage.storages import Storages, metric_of
 
 __all__ = [
     "AttachmentAdded",
@@ -157,11 +157,16 @@ def add_views(config: Configurator, settings: Settings) -> None:
     openapi.describe_files()
     methods = ("GET", "HEAD", "OPTIONS")
     writes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
-    cors.add_options(config, attachment.ROUTE, (*methods, *writes))
+    draft = () if settings.readonly else (upload_answers.DRAFT,)
+    protocols = () if settings.readonly else upload_answers.PROTOCOLS
+    cors.add_options(config, attachment.ROUTE, (*methods, *writes), *draft)
     creations = ("OPTIONS",) if settings.readonly else ("POST", "OPTIONS")
     cors.add_options(config, collection_attachments.ROUTE, creations)
     cors.add_options(config, stored_file.ROUTE, methods)
-    uploads.add_options(config, readonly=settings.readonly)
+    cors.add_options(config, uploads.ROUTE, creations, *protocols)
+    changes = () if settings.readonly else ("POST", "PATCH", "DELETE")
+    cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
+    cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
     cors.add_options(config, link.ROUTE, methods)
     config.add_subscriber(cors.on_response, NewResponse)
@@ -253,4 +258,11 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         content_encodings=sorted(settings["content_encodings"]),
         links=can_link(config),
         **backends.capabilities(config.registry.attachment_storages),
+        **resumable(config.registry.attachment_storages, settings),
     )
+
+
+def resumable(storages: Storages, settings: Settings) -> dict[str, list[str]]:
+    """The protocols for uploads in several requests, where the default storage can do it."""
+    can = isinstance(storages.default.files, ContinuesWrites) and not settings.readonly
+    return {"resumable": [each.name for each in upload_answers.PROTOCOLS]} if can else {}

@@ -109,6 +109,12 @@ class UnsupportedVersion(AttachmentError):
     message = "The server does not speak this version of the protocol."
 
 
+class UploadComplete(InvalidBody):
+    """The upload is complete: it takes no more bytes."""
+
+    message = "The upload is complete already."
+
+
 class MethodNotAllowed(AttachmentError):
     """The protocol has no such method for this resource; ``allowed`` are those that it has."""
 

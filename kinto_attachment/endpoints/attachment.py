@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from kinto.core.errors import raise_invalid
 from kinto.core.storage.exceptions import BackendError
 from pyramid.httpexceptions import HTTPException, HTTPNoContent
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
-from kinto_attachment.errors import AttachmentError, FileNotFound, modified_meanwhile
+from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.upload_answers import limits_of, protocol_of, respond, step_of
+from kinto_attachment.endpoints.upload_requests import create
+from kinto_attachment.errors import AttachmentError, FileNotFound, UnsupportedType
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.locations import find_own_file
-from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.http.upload_steps import Attached, Create, Progress
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
@@ -96,13 +97,21 @@ def counted(view: View) -> View:
 @counted
 def post_attachment(request: Request) -> Response:
     """Attach the file of a form to the record, and set its attributes and permissions."""
+    refuse_parts(request)
     return upload(request, FormArrival)
 
 
 @counted
 def put_attachment(request: Request) -> Response:
-    """Attach the request's body to the record."""
-    return upload(request, BodyArrival)
+    """Attach the request's body to the record, or (HTTP's draft) begin to."""
+    protocol = protocol_of(request)
+    if protocol is None:
+        return upload(request, BodyArrival)
+    step = step_of(request, protocol)
+    if not isinstance(step, Create) or not step.complete:
+        return create(request, filename=request.GET.get("filename", ""))
+    response = upload(request, BodyArrival)
+    return respond(protocol.answer(step, whole(request, response), limits_of(request)))
 
 
 def delete_attachment(request: Request) -> Response:
@@ -146,38 +155,34 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     return answer(request, written, attachment.to_json())
 
 
+def refuse_parts(request: Request) -> None:
+    """Refuse what may be a part of a file, where only whole ones are taken.
+
+    :raises AttachmentError: the client speaks a protocol for files in several requests.
+    """
+    protocol = protocol_of(request)
+    if protocol is not None:
+        step_of(request, protocol)
+        raise UnsupportedType()
+
+
+def whole(request: Request, response: Response) -> Progress:
+    """What a protocol says of a file that came in one request."""
+    headers, attachment = response.headers, response.json
+    sent = attachment.get("original", attachment)
+    url = f"/{request.registry.route_prefix}{request.context.uri}"
+    attached = Attached(
+        response.status_code, headers["ETag"], headers["Last-Modified"], attachment
+    )
+    return Progress(url, url, "done", sent["size"], sent["size"], 0, attached)
+
+
 def answer(request: Request, written: records.Written, body: dict[str, Any]) -> Response:
     response = Response(status=written.status, json=body)
     response.headers["Location"] = f"/{request.registry.route_prefix}{request.context.uri}"
     response.headers["ETag"] = written.etag
     response.headers["Last-Modified"] = written.last_modified
     return response
-
-
-def check_preconditions(request: Request) -> None:
-    """Refuse before the body is read what Kinto would refuse afterwards; Kinto checks it again.
-
-    :raises HTTPPreconditionFailed: as Kinto does for the record itself.
-    """
-    record = request.context.record
-    if_match = timestamp_header(request, "If-Match")
-    if_none_match = timestamp_header(request, "If-None-Match")
-    modified = record is not None and if_match not in ("", "*", str(record["last_modified"]))
-    if (if_none_match == "*" and record) or (if_match and record is None) or modified:
-        readable = record is not None and may_read_now(request, str(request.context.uri))
-        raise modified_meanwhile(record if readable else None)
-
-
-def timestamp_header(request: Request, name: str) -> str:
-    """A record's ETag without its quotes, ``*``, or an empty text if there is no header.
-
-    :raises HTTPBadRequest: it is none of these.
-    """
-    value = request.headers.get(name, "").strip()
-    if value and value != "*" and not re.fullmatch(r'"\d{1,19}"', value):
-        description = "The value should be integer between double quotes."
-        raise_invalid(request, location="header", name=name, description=description)
-    return str(value.strip('"'))
 
 
 def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:

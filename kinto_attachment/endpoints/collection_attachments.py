@@ -9,11 +9,12 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     answer,
-    check_preconditions,
     counted,
     outside_default_bucket,
+    refuse_parts,
 )
 from kinto_attachment.endpoints.context import NewRecordContext
+from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.kinto_types import Request
 
@@ -37,6 +38,7 @@ def service(*, readonly: bool, default_bucket: bool) -> Service:
 @counted
 def post_attachments(request: Request) -> Response:
     """Create a record, and attach the file of a form to it."""
+    refuse_parts(request)
     check_preconditions(request)
     written, _ = attach(request, NewRecordArrival)
     record = {"data": written.record, "permissions": written.permissions}

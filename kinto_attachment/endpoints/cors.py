@@ -20,6 +20,8 @@ from kinto_attachment.endpoints import (
     uploads,
 )
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
+from kinto_attachment.endpoints.upload_answers import announced
+from kinto_attachment.http.upload_steps import UploadProtocol
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
 EXPOSED_HEADERS = (
@@ -70,11 +72,20 @@ def share(response: Response, *, any_origin: bool) -> None:
         headers["Access-Control-Expose-Headers"] = ", ".join(exposed)
 
 
-def add_options(config: Configurator, route_name: str, methods: tuple[str, ...]) -> None:
-    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7)."""
+def add_options(
+    config: Configurator,
+    route_name: str,
+    methods: tuple[str, ...],
+    *protocols: UploadProtocol,
+) -> None:
+    """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7).
+
+    With what protocols for uploads announce, where there are some.
+    """
 
     def announce(request: Request) -> Response:
-        response: Response = HTTPNoContent(headers={"Allow": ", ".join(methods)})
+        headers = announced(request, *protocols) if protocols else {}
+        response: Response = HTTPNoContent(headers={**headers, "Allow": ", ".join(methods)})
         return response
 
     config.add_view(

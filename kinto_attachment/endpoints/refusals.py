@@ -7,7 +7,7 @@ import logging
 from kinto.core.errors import http_error
 from kinto.core.utils import reapply_cors
 from kinto.core.views.errors import authorization_required
-from pyramid.httpexceptions import HTTPForbidden, status_map
+from pyramid.httpexceptions import HTTPClientError, HTTPForbidden, status_map
 from pyramid.response import Response
 
 from kinto_attachment.endpoints.downloads import IDENTITY
@@ -16,6 +16,16 @@ from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.kinto_types import Request
 
 logger = logging.getLogger(__name__)
+
+
+class HTTPChecksumMismatch(HTTPClientError):  # type: ignore[misc]
+    """A status of tus, which HTTP does not know."""
+
+    code = 460
+    title = "Checksum Mismatch"
+
+
+STATUSES = {**status_map, HTTPChecksumMismatch.code: HTTPChecksumMismatch}
 
 
 def forbidden_view(error: HTTPForbidden, request: Request) -> Response:
@@ -33,7 +43,7 @@ def forbidden_view(error: HTTPForbidden, request: Request) -> Response:
 def error_view(error: AttachmentError, request: Request) -> Response:
     """The plugin's errors, as Kinto's JSON errors."""
     response = http_error(
-        status_map[error.status](), errno=error.errno, message=str(error), details=error.details
+        STATUSES[error.status](), errno=error.errno, message=str(error), details=error.details
     )
     if error.status in (409, 503, 507):
         response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])

@@ -12,6 +12,7 @@ from kinto_attachment.files.forms import json_object
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.target import Target
 from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.http.resumable import ResumableUploads
 from kinto_attachment.http.tus import Tus
 from kinto_attachment.http.upload_steps import (
     Answer,
@@ -19,6 +20,7 @@ from kinto_attachment.http.upload_steps import (
     Head,
     Limits,
     Progress,
+    Step,
     UploadProtocol,
 )
 from kinto_attachment.index.session import Session
@@ -26,11 +28,14 @@ from kinto_attachment.kinto_types import Request, Response, ResponseEvent
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import ContinuesWrites
 
-PROTOCOLS: tuple[UploadProtocol, ...] = (Tus(json_object),)
+TUS: UploadProtocol = Tus(json_object)
+DRAFT: UploadProtocol = ResumableUploads()
+PROTOCOLS = (TUS, DRAFT)
 
-# The paths that the protocols are spoken at; a record's attachment is one for some of them.
+# The paths that the protocols are spoken at. Each creates uploads at a path of its own.
 UPLOAD = re.compile(r"/attachment/uploads/[^/]+/?\Z")
-SPOKEN_AT = re.compile(r"/attachment(?:/uploads(?:/[^/]+)?)?/?\Z")
+UPLOADS = re.compile(r"/attachment/uploads/?\Z")
+ATTACHMENT = re.compile(r"/attachments?/?\Z")
 
 JSON = "application/json"
 
@@ -40,15 +45,24 @@ def head_of(request: Request) -> Head:
     return Head(request.method, request.headers, of_upload=bool(UPLOAD.search(path)))
 
 
-def protocol_of(head: Head) -> UploadProtocol | None:
+def protocol_of(request: Request) -> UploadProtocol | None:
     """The protocol that a request speaks; None if it is another kind of request."""
-    return next((protocol for protocol in PROTOCOLS if protocol.recognizes(head)), None)
+    path, head = request.environ.get("PATH_INFO", ""), head_of(request)
+    spoken = (
+        *((TUS,) if UPLOADS.search(path) else ()),
+        *((DRAFT,) if ATTACHMENT.search(path) else ()),
+        *(PROTOCOLS if UPLOAD.search(path) else ()),
+    )
+    return next((protocol for protocol in spoken if protocol.recognizes(head)), None)
+
+
+def step_of(request: Request, protocol: UploadProtocol) -> Step:
+    return protocol.read(head_of(request))
 
 
 def respond(answer: Answer) -> PyramidResponse:
     response = PyramidResponse(status=answer.status)
-    if answer.json is None:
-        response.content_type = None
+    response.content_type = None if answer.json is None else JSON
     say(response, answer)
     return response
 
@@ -87,14 +101,14 @@ def limits_by(
     )
 
 
-def announced(request: Request) -> dict[str, str]:
-    """The headers by which the protocols announce what the request's collection takes."""
+def announced(request: Request, *protocols: UploadProtocol) -> dict[str, str]:
+    """The headers by which protocols announce what the request's collection takes."""
     ids = request.matchdict
     rules = request.registry.attachment_collection_settings.of(
         request, ids["bucket_id"], ids["collection_id"]
     )
     headers: dict[str, str] = {}
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         headers |= protocol.announce(limits_by(request, rules)).headers
     return headers
 
@@ -102,20 +116,16 @@ def announced(request: Request) -> dict[str, str]:
 def on_error(event: ResponseEvent) -> None:
     """Have errors of whatever origin be said in the words of the request's protocol."""
     request, response = event.request, event.response
-    path = request.environ.get("PATH_INFO", "")
-    if response.status_code < 400 or not SPOKEN_AT.search(path):
+    if response.status_code < 400 or response.content_type != JSON:
         return
-    if getattr(request, "parent", None) is not None or response.content_type != JSON:
-        return
-    head = head_of(request)
-    protocol = protocol_of(head)
+    protocol = None if getattr(request, "parent", None) else protocol_of(request)
     if protocol is None:
         return
     session = Ledger.of(request).session
     progress = None if session is None else progress_of(request, session)
     limits = limits_of_errors(request, session)
     error = getattr(request, "exception", None) or AttachmentError()
-    say(response, protocol.refuse(head, error, response.json, progress, limits))
+    say(response, protocol.refuse(head_of(request), error, response.json, progress, limits))
 
 
 def limits_of_errors(request: Request, session: Session | None) -> Limits:

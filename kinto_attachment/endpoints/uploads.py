@@ -6,7 +6,6 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from pyramid.config import not_
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
@@ -14,65 +13,40 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     PATH as ATTACHMENT,
     NoContent,
-    check_preconditions,
     counted,
     outside_default_bucket,
 )
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.upload_answers import (
-    announced,
-    head_of,
-    limits_of,
-    progress_of,
     protocol_of,
-    respond,
+    step_of,
 )
 from kinto_attachment.endpoints.upload_context import UploadContext, UploadsOfCollection
-from kinto_attachment.errors import InvalidBody, UnsupportedType
+from kinto_attachment.endpoints.upload_requests import (
+    NO_PROTOCOL,
+    answer,
+    create,
+    finish,
+    receive,
+    refuse_batches,
+    spoken,
+)
+from kinto_attachment.errors import UnsupportedType
 from kinto_attachment.files import upload_sessions
 from kinto_attachment.files.ledger import Ledger
-from kinto_attachment.files.session_arrival import attach_session
-from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.http.upload_steps import (
     Append,
     Cancel,
-    Create,
     Inspect,
-    Step,
     UploadProtocol,
 )
 from kinto_attachment.index.session import Session
-from kinto_attachment.kinto_types import Configurator, Request
+from kinto_attachment.kinto_types import Request
 
 ROUTE, UPLOAD_ROUTE, LIST_ROUTE = "uploads", "upload", "collection-uploads"
 PATH = f"{ATTACHMENT}/uploads"
 UPLOAD_PATH = f"{PATH}/{{upload}}"
 LIST_PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments/uploads"
-
-IN_BATCH = "Uploads in several requests cannot be part of a batch."
-NO_PROTOCOL = "The request speaks none of the protocols: tus 1.0.0, or HTTP's resumable uploads."
-
-
-def add_options(config: Configurator, *, readonly: bool) -> None:
-    """Answer OPTIONS requests that are not preflights: with what the protocols announce."""
-    methods = {
-        ROUTE: ("OPTIONS",) if readonly else ("POST", "OPTIONS"),
-        UPLOAD_ROUTE: ("GET", "HEAD", "OPTIONS", *(() if readonly else ("PATCH", "DELETE"))),
-        LIST_ROUTE: ("GET", "HEAD", "OPTIONS"),
-    }
-    for route, allowed in methods.items():
-
-        def announce(request: Request, allowed: tuple[str, ...] = allowed) -> Response:
-            headers = {} if readonly else announced(request)
-            return NoContent(headers={**headers, "Allow": ", ".join(allowed)})
-
-        config.add_view(
-            announce,
-            route_name=route,
-            request_method="OPTIONS",
-            header=not_("Access-Control-Request-Method"),
-            permission=NO_PERMISSION_REQUIRED,
-        )
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -105,7 +79,7 @@ def patch_upload(request: Request) -> Response:
     """Do what the protocol says: append bytes, unless a header means another method."""
     refuse_batches(request)
     protocol = spoken(request)
-    step = protocol.read(head_of(request))
+    step = step_of(request, protocol)
     if isinstance(step, Append):
         return append(request, protocol, step)
     if isinstance(step, Inspect):
@@ -144,21 +118,6 @@ def collection_of(request: Request) -> str:
     return f"/buckets/{ids['bucket_id']}/collections/{ids['collection_id']}"
 
 
-def create(request: Request, *, filename: str) -> Response:
-    refuse_batches(request)
-    protocol = spoken(request)
-    step = protocol.read(head_of(request))
-    if not isinstance(step, Create):
-        raise UnsupportedType(NO_PROTOCOL)
-    check_preconditions(request)
-    session = Ledger.of(request).session
-    if session is None:  # Otherwise, this is the same request, repeated by a tween.
-        session = upload_sessions.create(request, protocol.name, step, step.filename or filename)
-        if step.has_content:
-            session = receive(request, protocol, session, step)
-    return finish(request, protocol, session, step)
-
-
 def append(request: Request, protocol: UploadProtocol, step: Append) -> Response:
     session = Ledger.of(request).attaching
     if session is None:
@@ -168,25 +127,9 @@ def append(request: Request, protocol: UploadProtocol, step: Append) -> Response
     return finish(request, protocol, session, step)
 
 
-def receive(
-    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
-) -> Session:
-    at_length = protocol.ends_at_length
-    return upload_sessions.receive(request, session, step, at_length=at_length)
-
-
-def finish(
-    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
-) -> Response:
-    """Attach the file if it is whole, and answer."""
-    if session.state != "open":
-        session = attach_session(request)
-    return answer(request, protocol, session, step)
-
-
 def inspect(request: Request) -> Response:
     protocol = spoken(request)
-    step = protocol.read(head_of(request))
+    step = step_of(request, protocol)
     readonly = request.registry.attachment_settings.readonly
     upload = request.matchdict["upload"]
     session = upload_sessions.inspect(request, upload, protocol.name, fence=not readonly)
@@ -194,37 +137,12 @@ def inspect(request: Request) -> Response:
 
 
 def cancel(request: Request) -> Response:
-    head = head_of(request)
-    protocol = protocol_of(head)
-    step = Cancel() if protocol is None else protocol.read(head)
+    protocol = protocol_of(request)
+    step = Cancel() if protocol is None else step_of(request, protocol)
     session = upload_sessions.cancel(request, request.matchdict["upload"])
     if protocol is None:
         return NoContent()
     return answer(request, protocol, session, step)
-
-
-def answer(
-    request: Request,
-    protocol: UploadProtocol,
-    session: Session,
-    step: Step,
-) -> Response:
-    progress, limits = progress_of(request, session), limits_of(request, session)
-    return respond(protocol.answer(step, progress, limits))
-
-
-def spoken(request: Request) -> UploadProtocol:
-    """:raises UnsupportedType: the request speaks no protocol."""
-    protocol = protocol_of(head_of(request))
-    if protocol is None:
-        raise UnsupportedType(NO_PROTOCOL)
-    return protocol
-
-
-def refuse_batches(request: Request) -> None:
-    """:raises InvalidBody: what is stored in several steps cannot be undone with a batch."""
-    if in_batch(request):
-        raise InvalidBody(IN_BATCH)
 
 
 def described(session: Session) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import transaction
+from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import StorageError, UploadGone, cause
 from kinto_attachment.files.ledger import Ledger
@@ -43,6 +44,8 @@ def end(registry: Registry, session: Session, state: State, error: dict[str, Any
         locked = sessions.lock(session.record, session.upload)
         if locked is None or not locked.is_unfinished:
             return False
+        if state == "expired" and locked.seen_at(msec_time()).state != state:
+            return False  # It went on in the meantime.
         was_whole = locked.state == "finishing"
         # The lock shows that no request has linked the file, or is about to.
         garbage = outbox.add([locked.key], storage=locked.storage) if was_whole else []
@@ -52,6 +55,15 @@ def end(registry: Registry, session: Session, state: State, error: dict[str, Any
         for entry in garbage:
             try_to_delete(registry, entry)
     return True
+
+
+def expire(registry: Registry, session: Session) -> bool:
+    """End a session that is too old, unless it goes on; False if its remains are not removed."""
+    if end(registry, session, "expired", None):
+        registry.metrics.count("attachments.uploads_expired")
+    with transaction.manager:
+        after = registry.attachment_sessions.get(session.record, session.upload)
+    return after is None or after.is_unfinished or after.partial is None
 
 
 def end_failed(registry: Registry, ledger: Ledger, response: Response) -> None:

@@ -20,6 +20,7 @@ from kinto_attachment.errors import (
     TakenOver,
     TooLarge,
     TooManyUploads,
+    UploadComplete,
     UploadGone,
     UploadNotFound,
     WrongLength,
@@ -129,7 +130,7 @@ def start(request: Request, upload: str, protocol: str, step: Append) -> Session
             check_repetition(session, step)
             return session
         if step.offset != session.size:
-            raise WrongOffset(details={"offset": session.size})
+            raise WrongOffset(f"{WrongOffset.message} It is {session.size}.")
         session = taken_over(request, session)
         session = replace(session, writer=new_token(), last=step.offset)
         if step.file_claims:
@@ -307,7 +308,7 @@ def check_repetition(session: Session, step: Append) -> None:
     """
     length = session.size
     if step.offset not in (session.last, length - 1, length):
-        raise WrongOffset(details={"offset": length})
+        raise UploadComplete() if session.state == "done" else WrongOffset()
 
 
 def taken_over(request: Request, session: Session) -> Session:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from kinto_attachment.errors import InvalidBody, TooLarge
@@ -31,11 +32,11 @@ class Head:
 
     def get(self, name: str) -> str | None:
         """The value of a header, without white space around it; None if there is none."""
-        wanted = name.lower()
-        for each, value in self.headers.items():
-            if each.lower() == wanted:
-                return value.strip(" \t")
-        return None
+        return self._values.get(name.lower())
+
+    @cached_property
+    def _values(self) -> dict[str, str]:
+        return {name.lower(): value.strip(" \t") for name, value in self.headers.items()}
 
     @property
     def media_type(self) -> str:

@@ -34,10 +34,13 @@ class Reservations:
     def has(self, key: str) -> bool:
         return self._rows.get(_parent(key), CLAIM) is not None
 
-    def before(self, timestamp: int) -> list[str]:
-        """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned."""
+    def before(self, timestamp: int) -> dict[str, str]:
+        """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned.
+
+        With the id of the upload session that has reserved the key, or an empty text.
+        """
         rows = self._rows.list("attachments-name:*")
-        return [row["key"] for row in rows if row["since"] < timestamp]
+        return {row["key"]: row.get("session", "") for row in rows if row["since"] < timestamp}
 
 
 def _parent(key: str) -> str:

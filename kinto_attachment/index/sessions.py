@@ -145,6 +145,7 @@ class Sessions:
 
     def _known(self, field: str, values: Collection[str]) -> set[str]:
         found: set[str] = set()
+        values = {*values} - {""}
         for batch in batches(values):
             among = Filter(field, batch, COMPARISON.IN)
             unfinished = Filter("state", list(UNFINISHED), COMPARISON.IN)

@@ -36,6 +36,7 @@ from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import heartbeat, records
 from kinto_attachment.maintenance.application import reason
 from kinto_attachment.maintenance.listing import Listing
+from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.orphans import Orphans
 from kinto_attachment.maintenance.placing import records_without_link
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
@@ -81,6 +82,7 @@ class GcReport(Report):
     orphaned: list[str] = field(default_factory=list)  # Without a record, but not for long.
     unlinked: list[str] = field(default_factory=list)  # Stored, but without a record.
     unfinished: list[str] = field(default_factory=list)  # Left by writes of dead processes.
+    uploads: list[str] = field(default_factory=list)  # Sessions that have expired, or ended.
     dangling: list[str] = field(default_factory=list)  # URIs of records, deleted or changed.
     missing: list[str] = field(default_factory=list)  # URIs of records whose file is not there.
     errors: list[str] = field(default_factory=list)
@@ -139,6 +141,7 @@ class _Collector:
     ) -> None:
         self.registry = registry
         self.links = registry.attachment_links
+        self.sessions = registry.attachment_sessions
         self.site = registry.attachment_site
         self.settings = registry.attachment_settings
         self.report = GcReport()
@@ -189,6 +192,7 @@ class _Collector:
         steps: list[Callable[[], None]] = [
             self.leave_mark,
             *(partial(self.empty_outbox, name) for name in self.storages),
+            self.remove_old_sessions,
             self.check_reservations,
             *(partial(self.remove_unfinished, storage) for storage in self.storages.values()),
             self.check_links,
@@ -246,7 +250,24 @@ class _Collector:
         """Find the keys that were reserved by requests that died."""
         with transaction.manager:
             stale = self.links.reservations.before(int(self.before.timestamp() * 1000))
-        self.abandoned = {key for key in stale if self.shard.has(key)}
+            going_on = self.sessions.owned_partials({*filter(None, stale.values())})
+        self.abandoned = {
+            key
+            for key, session in stale.items()
+            if self.shard.has(key) and session not in going_on
+        }
+
+    def remove_old_sessions(self) -> None:
+        """Remove what is stored of uploads in several requests that have ended.
+
+        Until then, it belongs to them, whatever its age.
+        """
+        old = OldSessions(self.registry, self.storages, self.shard, dry_run=self.dry_run)
+        for session, is_removed in old.remove():
+            if is_removed:
+                self.report.uploads.append(session.key)
+            else:
+                self.report.errors.append(f"not removed: what an upload has left: {session.key}")
 
     def release_reservations(self) -> None:
         """Release the keys of requests that died, unless there is a file without a record."""
@@ -281,19 +302,35 @@ class _Collector:
         files = storage.files
         if not isinstance(files, ListsUnfinished):
             return
-        for remains in files.list_unfinished():
-            if self.shard.has(remains.id) and self.is_abandoned(remains):
-                try:
-                    if not self.dry_run:
-                        files.discard_unfinished(remains)
-                except StorageError as error:
-                    self.failed(f"not deleted: remains of {remains.key}", error)
-                    continue
-                if not self.dry_run:
-                    self.log_deletion(storage.name, remains.key, "an upload that was not finished")
-                self.report.unfinished.append(remains.key)
-                self.report.freed += remains.size
-                self.progress("remains removed", len(self.report.unfinished))
+        for batch in batches(files.list_unfinished()):
+            abandoned = [
+                each for each in batch if self.shard.has(each.id) and self.is_abandoned(each)
+            ]
+            for remains in self.without_session(abandoned):
+                self.remove_remains(storage, files, remains)
+
+    def without_session(self, remains: list[Unfinished]) -> list[Unfinished]:
+        """Those that belong to no upload in several requests that still goes on."""
+        with transaction.manager:
+            partials = self.sessions.owned_partials({*(each.partial_id for each in remains)})
+            keys = self.sessions.owned_keys({*(each.key for each in remains)})
+        return [
+            each for each in remains if each.partial_id not in partials and each.key not in keys
+        ]
+
+    def remove_remains(
+        self, storage: Storage, files: ListsUnfinished, remains: Unfinished
+    ) -> None:
+        if not self.dry_run:
+            try:
+                files.discard_unfinished(remains)
+            except StorageError as error:
+                self.failed(f"not deleted: remains of {remains.key}", error)
+                return
+            self.log_deletion(storage.name, remains.key, "an upload that was not finished")
+        self.report.unfinished.append(remains.key)
+        self.report.freed += remains.size
+        self.progress("remains removed", len(self.report.unfinished))
 
     def is_abandoned(self, remains: Unfinished) -> bool:
         """Whether it is what an upload of this plugin has left; others may use the same bucket."""
@@ -332,6 +369,7 @@ class _Collector:
             ]
             with transaction.manager:
                 unlinked = self.links.without_links([file.key for file in old])
+                unlinked -= self.sessions.owned_keys(unlinked)
             self.unlinked[storage] += [
                 file for file in old if file.key in unlinked and self.note(storage, file.key)
             ]
@@ -457,6 +495,9 @@ class _Collector:
         entries: list[Garbage] = []
         if not self.dry_run:
             self.site.check([self.storages[storage]])
+        with transaction.manager:
+            # Before the links: the transaction that ends a session also writes the link.
+            unlinked -= self.sessions.owned_keys(unlinked)
         with transaction.manager:
             if self.dry_run:
                 unlinked = self.links.without_links(list(unlinked))

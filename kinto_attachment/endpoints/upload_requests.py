@@ -1,0 +1,80 @@
+"""The steps of requests that create an upload or add to it, wherever they are sent to."""
+
+from __future__ import annotations
+
+from pyramid.response import Response
+
+from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.upload_answers import (
+    limits_of,
+    progress_of,
+    protocol_of,
+    respond,
+    step_of,
+)
+from kinto_attachment.errors import InvalidBody, UnsupportedType
+from kinto_attachment.files import upload_sessions
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.session_arrival import attach_session
+from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.http.upload_steps import Append, Create, Step, UploadProtocol
+from kinto_attachment.index.session import Session
+from kinto_attachment.kinto_types import Request
+
+IN_BATCH = "Uploads in several requests cannot be part of a batch."
+NO_PROTOCOL = "The request speaks none of the protocols: tus 1.0.0, or HTTP's resumable uploads."
+
+
+def create(request: Request, *, filename: str) -> Response:
+    refuse_batches(request)
+    protocol = spoken(request)
+    step = step_of(request, protocol)
+    if not isinstance(step, Create):
+        raise UnsupportedType(NO_PROTOCOL)
+    check_preconditions(request)
+    session = Ledger.of(request).session
+    if session is None:  # Otherwise, this is the same request, repeated by a tween.
+        session = upload_sessions.create(request, protocol.name, step, step.filename or filename)
+        if step.has_content:
+            session = receive(request, protocol, session, step)
+    return finish(request, protocol, session, step)
+
+
+def receive(
+    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
+) -> Session:
+    at_length = protocol.ends_at_length
+    return upload_sessions.receive(request, session, step, at_length=at_length)
+
+
+def finish(
+    request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
+) -> Response:
+    """Attach the file if it is whole, and answer."""
+    if session.state != "open":
+        session = attach_session(request)
+    return answer(request, protocol, session, step)
+
+
+def answer(
+    request: Request,
+    protocol: UploadProtocol,
+    session: Session,
+    step: Step,
+) -> Response:
+    progress, limits = progress_of(request, session), limits_of(request, session)
+    return respond(protocol.answer(step, progress, limits))
+
+
+def spoken(request: Request) -> UploadProtocol:
+    """:raises UnsupportedType: the request speaks no protocol."""
+    protocol = protocol_of(request)
+    if protocol is None:
+        raise UnsupportedType(NO_PROTOCOL)
+    return protocol
+
+
+def refuse_batches(request: Request) -> None:
+    """:raises InvalidBody: what is stored in several steps cannot be undone with a batch."""
+    if in_batch(request):
+        raise InvalidBody(IN_BATCH)

@@ -1,0 +1,61 @@
+"""Upload sessions that are over: what is stored for them is removed, and later their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+import transaction
+from kinto.core.utils import msec_time
+
+from kinto_attachment.files import session_ends
+from kinto_attachment.index.session import Session
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.shards import Shard
+
+
+class OldSessions:
+    """The sessions of some storages, as far as they need to be cleared away."""
+
+    def __init__(
+        self, registry: Registry, storages: Container[str], shard: Shard, *, dry_run: bool
+    ) -> None:
+        self._registry = registry
+        self._sessions = registry.attachment_sessions
+        self._storages = storages
+        self._shard = shard
+        self._dry_run = dry_run
+
+    def remove(self) -> Iterator[tuple[Session, bool]]:
+        """End what has expired, remove what is left of others, and forget what is long over.
+
+        :returns: the sessions of which something was stored, and whether that is removed.
+        """
+        now = msec_time()
+        for session in self._all():
+            if session.seen_at(now).state == "expired" and session.is_unfinished:
+                yield session, self._expire(session)
+            elif not session.is_unfinished and session.partial is not None:
+                yield session, self._dry_run or session_ends.discard(self._registry, session)
+            elif not session.is_unfinished and session.expires <= now:
+                self._forget(session)
+
+    def _all(self) -> Iterator[Session]:
+        pages = self._sessions.pages()
+        while True:
+            with transaction.manager:
+                page = next(pages, None)
+            if page is None:
+                return
+            for session in page:
+                if session.storage in self._storages and self._shard.has(session.key):
+                    yield session
+
+    def _expire(self, session: Session) -> bool:
+        if self._dry_run:
+            return True
+        return session_ends.expire(self._registry, session)
+
+    def _forget(self, session: Session) -> None:
+        if not self._dry_run:
+            with transaction.manager:
+                self._sessions.delete(session)
