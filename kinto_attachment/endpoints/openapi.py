@@ -109,6 +109,18 @@ class RulesResponse(colander.MappingSchema):  # type: ignore[misc]
     body = RulesSchema()
 
 
+class LinkSchema(colander.MappingSchema):  # type: ignore[misc]
+    data = mapping(
+        "data",
+        colander.SchemaNode(colander.String(), name="url"),
+        colander.SchemaNode(colander.Integer(), name="expires_at", description="ms"),
+    )
+
+
+class LinkResponse(colander.MappingSchema):  # type: ignore[misc]
+    body = LinkSchema()
+
+
 class ErrorResponse(colander.MappingSchema):  # type: ignore[misc]
     body = ErrorSchema()
 
@@ -461,6 +473,24 @@ def rules() -> Arguments:
     bad = errors(e400="The request is not valid.")
     responses = {"200": RulesResponse(description="The rules."), **bad, **ACCESS, **STORAGE}
     return _operation("get_rules", FileRequest(), responses)
+
+
+def link_to_file() -> Arguments:
+    asked = mapping(
+        "querystring",
+        text("expires_in", "How long it is valid, such as `600` (seconds) or `1h`"),
+        text("disposition", "`inline` or `attachment`"),
+        text("filename", "The name to save it under"),
+    )
+    responses = {
+        "200": LinkResponse(description="A link that needs no credentials."),
+        **ACCESS,
+        **errors(
+            e400="The query has an invalid value.",
+            e501="The server has no key to sign links with.",
+        ),
+    }
+    return _operation("get_attachment_url", FileRequest(asked), responses)
 
 
 def _download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:

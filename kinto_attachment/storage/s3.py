@@ -229,6 +229,9 @@ class S3Storage(S3Partials, FileStorage, S3FileStorage):  # type: ignore[misc]
             )
         return url
 
+    def signs_until(self) -> datetime | None:
+        return self._bucket.credentials_expire()
+
     def close(self) -> None:
         """Close idle connections; later calls open new ones."""
         self._bucket.close()
