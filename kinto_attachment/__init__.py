@@ -99,7 +99,9 @@ def add_storage(config: Configurator, settings: Settings) -> None:
     registry.attachment_sessions = Sessions(
         registry.storage, page_size=int(config.get_settings()["storage_max_fetch_size"])
     )
-    registry.attachment_site = Site(registry.storage, registry.attachment_storages)
+    registry.attachment_site = Site(
+        registry.storage, registry.attachment_storages, registry.attachment_links
+    )
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
     registry.attachment_collection_settings = CollectionSettingsResolver(
         settings, registry, default_bucket=has_default_bucket(config)

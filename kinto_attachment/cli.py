@@ -291,7 +291,8 @@ def run_adopt(
     elif arguments.forget:
         report = rollback.forget(registry, dry_run=arguments.dry_run, progress=progress)
     elif arguments.manifest:
-        with open(arguments.manifest, encoding="utf-8") as lines:
+        # What is not UTF-8 becomes surrogates, which are refused line by line.
+        with open(arguments.manifest, encoding="utf-8-sig", errors="surrogateescape") as lines:
             report = manifest.register(
                 registry,
                 lines,

@@ -217,6 +217,10 @@ class NotThisSite(AttachmentError):
     message = "The database and the storage do not belong together."
 
 
+class DisputedSite(NotThisSite):
+    """Another copy of the database has used the storage."""
+
+
 class AttachmentGone(AttachmentError):
     """The file to be linked was deleted by another request; the request can be sent again."""
 

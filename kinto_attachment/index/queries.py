@@ -59,9 +59,14 @@ class LinkQueries:
 
     def are_in(self, storage: str) -> bool:
         """Whether there are links to files of a storage."""
+        return bool(self.some_in(storage, 1))
+
+    def some_in(self, storage: str, limit: int) -> list[Link]:
+        """Some of the links to files of a storage."""
         named = Filter("storage", storage, COMPARISON.EQ)
         other = Filter("storage", False, COMPARISON.HAS)
-        return bool(self._rows.list(ANY, named if storage else other, limit=1))
+        rows = self._rows.list(ANY, named if storage else other, limit=limit)
+        return [Link.load(row) for row in rows]
 
     def count(self) -> int:
         """How many links there are, of any record and in any state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -104,6 +105,9 @@ def test_a_file_with_other_content_is_reported(app: Any) -> None:
     report = adopt(app.app.registry, verify=True)
     assert reasons(report) == {RECORD: f"its file {key_of(RECORD)} has another hash"}
     assert adopt(app.app.registry).linked == 1
+    assert not adopt(app.app.registry).found
+    again = adopt(app.app.registry, verify=True)
+    assert (again.linked, again.unplaced) == (0, report.unplaced)
     app.delete(RECORD, headers=ALICE)
 
 
@@ -203,10 +207,10 @@ def test_a_site_of_this_plugin_is_taken_over_too(app: Any) -> None:
     assert stored_files(app) == {key for _, key, _ in before}
 
 
-def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store(app, RECORD)
+def configured(app: Any, folder: Path) -> Path:
+    """The ini file of a command for the same database and files."""
     settings = app.app.registry.settings
-    ini = tmp_path / "kinto.ini"
+    ini = folder / "kinto.ini"
     names = ("storage", "permission", "cache")
     lines = {
         **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
@@ -217,6 +221,12 @@ def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     }
     text = "\n".join(f"kinto.{name} = {value}" for name, value in lines.items())
     ini.write_text(f"[app:main]\nuse = egg:kinto\n{text}\n")
+    return ini
+
+
+def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(app, RECORD)
+    ini = configured(app, tmp_path)
     command = ["adopt", "--ini", str(ini)]
     assert cli.main([*command, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["linked"] == 1
@@ -227,3 +237,38 @@ def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert cli.main(command) == 1
     assert f"{OTHER}: its file does not exist" in capsys.readouterr().out
     app.delete(OTHER, headers=ALICE)
+
+
+def test_a_gzipped_file_keeps_what_is_told_about_its_original(app: Any) -> None:
+    original = {"filename": "a b.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 1000}
+    content = gzip.compress(bytes(1000))
+    gzipped = {"filename": "a b.txt.gz", "mimetype": "application/x-gzip", "original": original}
+    store(app, RECORD, content, **gzipped)
+    add_row(app, RECORD)
+    store(app, OTHER, content + b" ", **gzipped)
+    assert adopt(app.app.registry, verify=True).linked == 2
+    for uri in (RECORD, OTHER):
+        assert read(app, f"{uri}/attachment").startswith(content)
+        assert attachment_of(app, uri)["original"] == original
+    assert {link.original["size"] for link in invariants.links(app.app.registry)} == {1000}
+
+
+def test_the_command_registers_a_manifest(
+    app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ini, manifest = configured(app, tmp_path), tmp_path / "objects.jsonl"
+    store(app, RECORD)
+    line = {"record": RECORD, "key": key_of(RECORD), "size": len(CONTENT)}
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    manifest.write_text("\n".join(json.dumps({**line, "hash": each}) for each in (digest, "x")))
+    command = ["adopt", "--ini", str(ini), "--manifest", str(manifest)]
+    assert cli.main(command) == 1
+    assert "line 2: `size` should be in bytes" in capsys.readouterr().out
+    assert read(app, f"{RECORD}/attachment") == CONTENT
+    manifest.write_text(json.dumps({**line, "hash": digest}))
+    assert cli.main([*command, "--verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"objects": 1, "linked": 0, "unplaced": []}
+    manifest.unlink()
+    assert cli.main(command) == 2
+    (said,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "objects.jsonl" in said
