@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from kinto.core.storage.exceptions import BackendError
-from pyramid.httpexceptions import HTTPException, HTTPNoContent
+from pyramid.httpexceptions import HTTPNoContent
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
+from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.endpoints.upload_answers import limits_of, protocol_of, respond, step_of
 from kinto_attachment.endpoints.upload_requests import create
-from kinto_attachment.errors import AttachmentError, FileNotFound, UnsupportedType
+from kinto_attachment.errors import FileNotFound, UnsupportedType
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.locations import find_own_file
@@ -67,32 +66,6 @@ def outside_default_bucket(path: str) -> str:
     return path.replace("{bucket_id}", "{bucket_id:(?!default/)[^/]+}")
 
 
-def counted(view: View) -> View:
-    """Count uploads in the metrics, by their result."""
-
-    @wraps(view)
-    def counting(request: Request) -> Response:
-        result = "failed"
-        try:
-            response = view(request)
-            result = "created" if response.status_code == 201 else "updated"
-            return response
-        except AttachmentError as error:
-            result = "refused" if error.status < 500 else "failed"
-            raise
-        except HTTPException:
-            result = "refused"
-            raise
-        except BackendError:
-            result = "repeated"  # Or failed, when Kinto's storage does.
-            raise
-        finally:
-            metrics = request.registry.metrics
-            metrics.count("attachments.uploads", unique=[("result", result)])
-
-    return counting
-
-
 @counted
 def post_attachment(request: Request) -> Response:
     """Attach the file of a form to the record, and set its attributes and permissions."""
@@ -100,16 +73,15 @@ def post_attachment(request: Request) -> Response:
     return upload(request, FormArrival)
 
 
-@counted
 def put_attachment(request: Request) -> Response:
     """Attach the request's body to the record, or (HTTP's draft) begin to."""
     protocol = protocol_of(request)
     if protocol is None:
-        return upload(request, BodyArrival)
+        return put_file(request)
     step = step_of(request, protocol)
     if not isinstance(step, Create) or not step.complete:
         return create(request, filename=request.GET.get("filename", ""))
-    response = upload(request, BodyArrival)
+    response = put_file(request)
     return respond(protocol.answer(step, whole(request, response), limits_of(request)))
 
 
@@ -152,6 +124,11 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     check_preconditions(request)
     written, attachment = attach(request, arrival)
     return answer(request, written, attachment.to_json())
+
+
+@counted
+def put_file(request: Request) -> Response:
+    return upload(request, BodyArrival)
 
 
 def refuse_parts(request: Request) -> None:

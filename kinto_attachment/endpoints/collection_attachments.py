@@ -9,11 +9,11 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     answer,
-    counted,
     outside_default_bucket,
     refuse_parts,
 )
 from kinto_attachment.endpoints.context import NewRecordContext
+from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.kinto_types import Request

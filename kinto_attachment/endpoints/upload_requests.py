@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyramid.response import Response
 
+from kinto_attachment.endpoints.counting import counting
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.endpoints.upload_answers import (
     limits_of,
@@ -36,7 +37,8 @@ def create(request: Request, *, filename: str) -> Response:
     if session is None:  # Otherwise, this is the same request, repeated by a tween.
         session = upload_sessions.create(request, protocol.name, step, step.filename or filename)
         if step.has_content:
-            session = receive(request, protocol, session, step)
+            with upload_sessions.ended_by_errors(request, session):
+                session = receive(request, protocol, session, step)
     return finish(request, protocol, session, step)
 
 
@@ -51,8 +53,10 @@ def finish(
     request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
 ) -> Response:
     """Attach the file if it is whole, and answer."""
-    if session.state != "open":
-        session = attach_session(request)
+    if session.state == "finishing":
+        with counting(request) as outcome:
+            session = attach_session(request)
+            outcome.status = (session.result or {})["status"]
     return answer(request, protocol, session, step)
 
 

@@ -13,7 +13,6 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     PATH as ATTACHMENT,
     NoContent,
-    counted,
     outside_default_bucket,
 )
 from kinto_attachment.endpoints.context import RecordContext
@@ -69,7 +68,6 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     return [uploads, upload, listing]
 
 
-@counted
 def post_uploads(request: Request) -> Response:
     """Create an upload, maybe with the beginning of the file."""
     return create(request, filename="")
@@ -122,7 +120,9 @@ def append(request: Request, protocol: UploadProtocol, step: Append) -> Response
     session = Ledger.of(request).attaching
     if session is None:
         upload = request.matchdict["upload"]
-        session = upload_sessions.start(request, upload, protocol.name, step)
+        session = upload_sessions.start(
+            request, upload, protocol.name, step, at_length=protocol.ends_at_length
+        )
         session = receive(request, protocol, session, step)
     return finish(request, protocol, session, step)
 

@@ -84,8 +84,6 @@ def attach_session(request: Request) -> Session:
     ledger = Ledger.of(request)
     ledger.attaching = session = ledger.session
     assert session is not None  # noqa: S101
-    if session.state == "done":
-        return session
     receive_once(request, SessionArrival)
     sessions = request.registry.attachment_sessions
     with sessions.alone():

@@ -115,11 +115,17 @@ def separate_transaction(request: Request) -> Iterator[None]:
     if in_batch(request):
         yield
         return
+    with paused_transaction(), transaction.manager:
+        yield
+
+
+@contextmanager
+def paused_transaction() -> Iterator[None]:
+    """Run the block between two transactions of the request, of which the first is aborted."""
     hooks = list(transaction.get().getAfterCommitHooks())
     transaction.abort()
     try:
-        with transaction.manager:
-            yield
+        yield
     finally:
         _begin(hooks)
 

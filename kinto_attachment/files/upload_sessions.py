@@ -7,6 +7,8 @@ What a request writes is fenced by a token (see ``index/sessions.py``).
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -15,6 +17,7 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import (
+    AttachmentError,
     InvalidBody,
     OtherProtocol,
     TakenOver,
@@ -32,7 +35,7 @@ from kinto_attachment.files.permissions import may_write_collection
 from kinto_attachment.files.record_schemas import check_attributes
 from kinto_attachment.files.session_ends import cancelled, end
 from kinto_attachment.files.target import SessionTarget
-from kinto_attachment.files.transactions import separate_transaction
+from kinto_attachment.files.transactions import paused_transaction, separate_transaction
 from kinto_attachment.files.uploads import Accepted, accept, count_bytes, disposition_of, rules_of
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.http.arriving import Arriving
@@ -111,7 +114,21 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
     return session
 
 
-def start(request: Request, upload: str, protocol: str, step: Append) -> Session:
+@contextmanager
+def ended_by_errors(request: Request, session: Session) -> Iterator[None]:
+    """End a session whose creation fails: nobody was told where it is."""
+    try:
+        yield
+    except AttachmentError as error:
+        with paused_transaction():
+            end(request.registry, session, "failed", cancelled(str(error)))
+        Ledger.of(request).session = None
+        raise
+
+
+def start(
+    request: Request, upload: str, protocol: str, step: Append, *, at_length: bool
+) -> Session:
     """Begin to continue an upload, and put the writer before out of force, if it still runs.
 
     The session that is returned has the token of this request, unless there is nothing to write:
@@ -126,6 +143,10 @@ def start(request: Request, upload: str, protocol: str, step: Append) -> Session
             raise HTTPForbidden()
         if session.is_unfinished:
             session = with_length(request, session, step)
+        if session.state == "open" and at_length and session.is_whole:
+            # The process died between the last byte and what follows.
+            session = replace(taken_over(request, session), state="finishing")
+            sessions.put(session)
         if session.state != "open":
             check_repetition(request, session, step)
             return session
@@ -242,7 +263,8 @@ def cancel(request: Request, upload: str) -> Session:
         if session.state == "done":
             sessions.delete(session)
     if session.is_unfinished:
-        end(registry, session, "failed", cancelled("It was cancelled."))
+        with paused_transaction():
+            end(registry, session, "failed", cancelled("It was cancelled."))
     return session
 
 
@@ -364,7 +386,8 @@ def make_room(request: Request) -> None:
     if owner != ANONYMOUS or not empty:
         raise TooManyUploads()
     oldest = min(empty, key=lambda each: each.created)
-    end(request.registry, oldest, "failed", cancelled("The upload made room for another one."))
+    with paused_transaction():
+        end(request.registry, oldest, "failed", cancelled("It made room for another upload."))
 
 
 def expiry(request: Request, created: int, active: int) -> int:

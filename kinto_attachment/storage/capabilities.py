@@ -152,7 +152,8 @@ class ContinuesWrites(Protocol):
         that was read by then. It may raise to end the call. What the reader raises ends it too.
 
         :raises StorageUnavailable, StorageFull: what checkpoint was last called with, or else
-            ``partial``, can be taken over.
+            ``partial``, can be taken over. Also if that was done, and what this writer goes on
+            with is gone.
         """
         ...
 

@@ -6,7 +6,7 @@ import io
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kinto_attachment.options import PIECE_SIZE as PIECE_SIZE
 
@@ -41,15 +41,27 @@ class Piece(Block):
         """As in HTTP headers: the four bytes, big-endian, in Base64."""
         return b64encode(self._crc32.to_bytes(4, "big")).decode("ascii")
 
+    @classmethod
+    def of(cls, chunks: Iterable[bytes]) -> Piece:
+        """A piece of chunks that are in memory."""
+        piece = cls()
+        for chunk in chunks:
+            piece._add(chunk)
+        piece.seek(0)
+        return piece
+
     def fill(self, reader: Reader) -> None:
         while not self.is_full:
             chunk = reader.read(min(CHUNK_SIZE, self._size_limit - self.size))
             if not chunk:
                 break
-            self.write(chunk)
-            self.size += len(chunk)
-            self._crc32 = zlib.crc32(chunk, self._crc32)
+            self._add(chunk)
         self.seek(0)
+
+    def _add(self, chunk: bytes) -> None:
+        self.write(chunk)
+        self.size += len(chunk)
+        self._crc32 = zlib.crc32(chunk, self._crc32)
 
 
 def pieces(reader: Reader, size: int = PIECE_SIZE) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,13 +19,15 @@ from pyramid_storage.s3 import S3FileStorage
 from kinto_attachment import names
 from kinto_attachment.errors import FileNotFound, InvalidKey, KeyTaken, StorageUnavailable
 
-from . import SITE_KEY, ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from . import SITE_KEY, ClosableReader, FileStat, FileStorage, Reader, check_key
 from .pieces import PIECE_SIZE, Piece
 
 try:
     from .s3_bucket import S3Bucket
     from .s3_clients import S3Clients
-    from .s3_errors import error_code, translated
+    from .s3_download import Download
+    from .s3_errors import translated
+    from .s3_partials import S3Partials
     from .s3_upload import NewObject, abort
 except ImportError as error:
     raise ConfigurationError("To store on S3, boto3 is needed: pip install boto3") from error
@@ -44,7 +46,7 @@ CLASSES = (
 KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl")
 
 
-class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
+class S3Storage(S3Partials, FileStorage, S3FileStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
     Without ``access_key``, boto3's default credentials are used. ``acl`` is sent only if it is
@@ -197,34 +199,14 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         content_type = found.get("ContentType", BINARY)
         return FileStat(target, new.size, datetime.now(timezone.utc), content_type)
 
-    def list_unfinished(self) -> Iterator[Unfinished]:
-        for page in self._bucket.pages("list_multipart_uploads"):
-            for found in page.get("Uploads", ()):
-                key, upload_id = found["Key"], found["UploadId"]
-                started = found["Initiated"].astimezone(timezone.utc)
-                yield Unfinished(upload_id, key, self._sent(key, upload_id), started)
-
-    def discard_unfinished(self, unfinished: Unfinished) -> None:
-        self._bucket.call(
-            "abort_multipart_upload",
-            tolerating=["NoSuchUpload"],
-            Key=unfinished.key,
-            UploadId=unfinished.id,
-        )
-
     def read_site(self) -> bytes | None:
         try:
-            answer = self._bucket.call("get_object", Key=SITE_KEY)
+            return self._bucket.get(SITE_KEY)
         except FileNotFound:
             return None
-        with closing(Download(answer["Body"])) as body:
-            return body.read()
 
     def write_site(self, content: bytes, *, replace: bool) -> bool:
-        # No ACL, and no storage class that can hardly be read: those are for files.
-        encryption = {name: self._created_with[name] for name in ENCRYPTION}
-        headers: dict[str, Any] = {name: value for name, value in encryption.items() if value}
-        headers["ContentType"] = JSON
+        headers = {**self._hidden_headers(), "ContentType": JSON}
         if replace:
             self._bucket.call("put_object", Key=SITE_KEY, Body=content, **headers)
             return True
@@ -260,6 +242,11 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         headers = {**self._created_with, **given}
         return {name: value for name, value in headers.items() if value}
 
+    def _hidden_headers(self) -> dict[str, Any]:
+        # No ACL, and no storage class that can hardly be read: those are for files.
+        encryption = {name: self._created_with[name] for name in ENCRYPTION}
+        return {name: value for name, value in encryption.items() if value}
+
     def _delete_some(self, keys: tuple[str, ...]) -> dict[str, str]:
         """Delete up to 1,000 files in one call; returns the error codes of those not deleted."""
         if len(keys) == 1:
@@ -270,16 +257,6 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
         failed = {error["Key"]: error.get("Code", "") for error in answer.get("Errors", ())}
         return {key: code for key, code in failed.items() if code != "NoSuchKey"}
 
-    def _sent(self, key: str, upload_id: str) -> int:
-        """How many bytes of an unfinished upload are stored."""
-        try:
-            pages = self._bucket.pages("list_parts", Key=key, UploadId=upload_id)
-            return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
-        except StorageUnavailable as error:
-            if error_code(error) != "NoSuchUpload":
-                raise
-            return 0  # It was completed or aborted in the meantime.
-
     def _discard_leftovers(self) -> None:
         # These could not be aborted while S3 was unavailable; now it answers again.
         while self._leftovers:
@@ -287,21 +264,6 @@ class S3Storage(FileStorage, S3FileStorage):  # type: ignore[misc]
             if not abort(self._bucket, target):
                 self._leftovers.append(target)
                 return
-
-
-class Download:
-    """The body of a download, as a reader."""
-
-    def __init__(self, body: Any) -> None:
-        self._body = body
-
-    def read(self, size: int = -1, /) -> bytes:
-        with translated():
-            content: bytes = self._body.read(None if size < 0 else size)
-        return content
-
-    def close(self) -> None:
-        self._body.close()
 
 
 def endpoint(

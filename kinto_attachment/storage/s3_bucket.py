@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from kinto_attachment.errors import AttachmentError, FileNotFound, KeyTaken, StorageUnavailable
@@ -11,6 +11,7 @@ from kinto_attachment.errors import AttachmentError, FileNotFound, KeyTaken, Sto
 from . import CHUNK_SIZE
 from .pieces import Piece
 from .s3_clients import S3Clients, is_of_aws
+from .s3_download import Download
 from .s3_errors import NO_BUCKET, error_code, translated
 from .wait_budget import within_budget
 
@@ -83,10 +84,7 @@ class S3Bucket:
         trusted = self.is_aws or self._refuses_taken_keys
         if not trusted:
             self.check_free(key)
-        # boto3 sends a file only after the server's "100 Continue". That is good for a large one,
-        # which the server may refuse; bytes are sent at once, which is faster for a small one.
-        content = body if body.size > CHUNK_SIZE else body.getvalue()
-        parameters = {"Key": key, "Body": content, "ChecksumCRC32": body.crc32, **headers}
+        parameters = {"Key": key, **sent_body(body), **headers}
         if self._refuses_taken_keys is not False:
             answer = self.call(
                 "put_object", tolerating=["NotImplemented"], IfNoneMatch="*", **parameters
@@ -97,6 +95,15 @@ class S3Bucket:
             if answer:
                 return
         self.call("put_object", **parameters)
+
+    def put(self, key: str, body: Piece, **headers: Any) -> None:
+        """Put an object whose key nobody else uses."""
+        self.call("put_object", Key=key, **sent_body(body), **headers)
+
+    def get(self, key: str) -> bytes:
+        """The content of a small object."""
+        with closing(Download(self.call("get_object", Key=key)["Body"])) as body:
+            return body.read()
 
     def check_free(self, key: str) -> None:
         """:raises KeyTaken: there is an object under this key."""
@@ -130,3 +137,10 @@ class S3Bucket:
         except FileNotFound as error:
             raise StorageUnavailable(NO_BUCKET) from error
         self._seen = True
+
+
+def sent_body(body: Piece) -> dict[str, Any]:
+    # boto3 sends a file only after the server's "100 Continue". That is good for a large one,
+    # which the server may refuse; bytes are sent at once, which is faster for a small one.
+    content = body if body.size > CHUNK_SIZE else body.getvalue()
+    return {"Body": content, "ChecksumCRC32": body.crc32}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from math import ceil
 from typing import Any
 from uuid import uuid4
@@ -24,11 +22,10 @@ from . import Reader
 from .pieces import Piece, pieces
 from .s3_bucket import S3Bucket
 from .s3_errors import error_code
+from .s3_parts import MAX_PARTS, PartSender
 
 logger = logging.getLogger(__name__)
 
-PARALLEL = 4  # Parts in flight; one more is being read.
-MAX_PARTS = 10_000  # A limit of S3.
 # S3 copies up to 5 GiB in one call, but has to answer within the read timeout.
 COPIED_AT_ONCE = 256 * 1024 * 1024
 
@@ -167,9 +164,7 @@ class MultipartUpload:
         self._target: dict[str, Any] = {"Key": key}
         self._headers = headers
         self._leftovers = leftovers
-        self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="s3-upload")
-        self._sending: set[Future[None]] = set()
-        self._parts: dict[int, dict[str, Any]] = {}
+        self._parts = PartSender(bucket)
         self._number = 0
         self._completed = False
 
@@ -182,24 +177,25 @@ class MultipartUpload:
 
     def __exit__(self, *exc_info: object) -> None:
         # Wait for the parts in flight first: S3 may keep a part that arrives after the abort.
-        self._pool.shutdown(cancel_futures=True)
+        self._parts.close()
         if not self._completed and not abort(self._bucket, self._target):
             self._leftovers.append(self._target)
 
     def add(self, piece: Piece) -> None:
         """Send a piece in the background; waits while too many others are in flight."""
-        self._start(self._send, piece)
+        self._parts.add(self._target, self._next(), piece)
 
     def add_range(self, origin: dict[str, str], start: int, end: int) -> None:
         """Have S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
-        self._start(self._copy, origin, f"bytes={start}-{end - 1}")
+        self._parts.add_range(self._target, self._next(), origin, start, end)
 
     def wait(self) -> None:
         """Return when all parts are sent; raise the first error."""
-        self._collect(0)
+        self._parts.wait()
 
     def complete(self, **conditions: Any) -> None:
-        parts = [self._parts[number] for number in sorted(self._parts)]
+        sent = self._parts.sent
+        parts = [sent[number] for number in sorted(sent)]  # All are of this upload.
         self._bucket.call(
             "complete_multipart_upload",
             **self._target,
@@ -208,45 +204,9 @@ class MultipartUpload:
         )
         self._completed = True
 
-    def _start(self, action: Callable[..., None], *arguments: Any) -> None:
-        self._collect(PARALLEL - 1)
+    def _next(self) -> int:
         self._number += 1
-        # In the context of the request, which has its budget for waiting.
-        run = copy_context().run
-        self._sending.add(self._pool.submit(run, action, self._number, *arguments))
-
-    def _collect(self, most: int) -> None:
-        """Wait until at most so many parts are in flight."""
-        while len(self._sending) > most:
-            done, self._sending = wait(self._sending, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-
-    def _send(self, number: int, piece: Piece) -> None:
-        answer = self._bucket.call(
-            "upload_part",
-            **self._target,
-            PartNumber=number,
-            Body=piece,
-            ChecksumCRC32=piece.crc32,
-        )
-        self._add_part(number, answer)
-
-    def _copy(self, number: int, origin: dict[str, str], byte_range: str) -> None:
-        answer = self._bucket.call(
-            "upload_part_copy",
-            **self._target,
-            PartNumber=number,
-            CopySource=origin,
-            CopySourceRange=byte_range,
-        )
-        self._add_part(number, answer["CopyPartResult"])
-
-    def _add_part(self, number: int, answer: dict[str, Any]) -> None:
-        part = {"PartNumber": number, "ETag": answer["ETag"]}
-        if answer.get("ChecksumCRC32"):  # A server that returns none may not accept one either.
-            part["ChecksumCRC32"] = answer["ChecksumCRC32"]
-        self._parts[number] = part
+        return self._number
 
 
 def abort(bucket: S3Bucket, target: dict[str, Any]) -> bool:

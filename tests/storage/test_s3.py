@@ -19,6 +19,7 @@ from kinto_attachment.storage import s3_upload
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from kinto_attachment.storage.testing import (
+    ContinuesWritesContract,
     CopiesFilesContract,
     KeepsSiteContract,
     ListsFilesContract,
@@ -60,6 +61,7 @@ class TestS3Storage(
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
+    ContinuesWritesContract,
     KeepsSiteContract,
     SignsUrlsContract,
 ):

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from kinto_attachment.errors import InvalidKey, KeyTaken
+from kinto_attachment.errors import InvalidKey, KeyTaken, StorageUnavailable
 from kinto_attachment.storage import (
     CHUNK_SIZE,
     ContinuesWrites,
@@ -37,6 +37,10 @@ from .core import StorageContract
 
 class TakenOver(Exception):
     """The caller's, for a writer that may not write any more."""
+
+
+# What a writer gets that was taken over: what it goes on with may be gone.
+LATE = (TakenOver, StorageUnavailable)
 
 
 class Upload:
@@ -183,6 +187,7 @@ class ContinuesWritesContract(StorageContract):
         upload.append(b"def")
         upload.finish()
         assert contents(storage, f"{folder}/a") == b"abcdef"
+        self.discard_what_is_left(storage, upload)
 
     @pytest.mark.parametrize("wakes", ["before the end", "after the end", "after the finish"])
     @pytest.mark.parametrize("hangs_at", range(4))
@@ -207,7 +212,7 @@ class ContinuesWritesContract(StorageContract):
         moments: list[int] = []
         upload = Upload(storage, f"{folder}/a")
         upload.append(b"abc" * size)
-        with pytest.raises(TakenOver):
+        with pytest.raises(LATE):
             upload.append(Source(b"x" * 4 * size, size, on_read=hang), lambda: hang())
         if wakes == "before the end":
             upload.append(others[3 * size :])
@@ -229,7 +234,7 @@ class ContinuesWritesContract(StorageContract):
             def write(letter: bytes, both: threading.Barrier = both) -> bytes:
                 try:
                     upload.append(Source(letter * 4000, 1000, on_read=meet))
-                except TakenOver:
+                except LATE:
                     return b""
                 finally:
                     both.abort()
@@ -332,6 +337,8 @@ class ContinuesWritesContract(StorageContract):
         }
         for name, step in steps.items():
             self.assert_tells_of_an_outage(name, step)
+        storage.discard(upload.partial)
+        self.assert_nothing_of(storage, upload)
 
     def left_of(self, storage: Any, upload: Upload) -> list[Any]:
         """Where only the key tells, it has to be a key that nobody else has."""

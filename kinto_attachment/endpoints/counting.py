@@ -1,0 +1,58 @@
+"""Uploads in the metrics, by their result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+
+from kinto.core.storage.exceptions import BackendError
+from pyramid.httpexceptions import HTTPException
+from pyramid.response import Response
+
+from kinto_attachment.errors import AttachmentError
+from kinto_attachment.kinto_types import Request
+
+View = Callable[[Request], Response]
+
+
+@dataclass
+class Outcome:
+    """The status of the response; 201 is for a new record."""
+
+    status: int = 0
+
+
+@contextmanager
+def counting(request: Request) -> Iterator[Outcome]:
+    """Count what is done inside as one upload; errors tell their result by themselves."""
+    outcome, result = Outcome(), "failed"
+    try:
+        yield outcome
+        result = "created" if outcome.status == 201 else "updated"
+    except AttachmentError as error:
+        result = "refused" if error.status < 500 else "failed"
+        raise
+    except HTTPException:
+        result = "refused"
+        raise
+    except BackendError:
+        result = "repeated"  # Or failed, when Kinto's storage does.
+        raise
+    finally:
+        metrics = request.registry.metrics
+        metrics.count("attachments.uploads", unique=[("result", result)])
+
+
+def counted(view: View) -> View:
+    """Count the requests of a view as uploads."""
+
+    @wraps(view)
+    def counting_view(request: Request) -> Response:
+        with counting(request) as outcome:
+            response = view(request)
+            outcome.status = response.status_code
+            return response
+
+    return counting_view

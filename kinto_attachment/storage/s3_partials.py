@@ -1,0 +1,188 @@
+"""Writes in several requests, on S3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from kinto_attachment.errors import FileNotFound, KeyTaken, StorageError, StorageUnavailable
+
+from . import CHUNK_SIZE, FileStat, Partial, Reader, Unfinished, check_key
+from .partials import PARTIALS_FOLDER, Pace, partial_of
+from .pieces import Piece
+from .s3_bucket import S3Bucket
+from .s3_errors import error_code
+from .s3_partial_writer import LARGEST_FILE, PartialWriter, new_details, without_numbers_in_use
+
+
+class S3Partials:
+    """The part of ``S3Storage`` that continues writes.
+
+    A Partial is a multipart upload (``main``) which may be going to get a ``segment``, and the
+    names of the objects in which its last bytes are kept ``asides``. Small files have only those.
+    """
+
+    _bucket: S3Bucket
+    _part_size: int
+    _headers: Callable[[dict[str, str | None]], dict[str, Any]]
+    _hidden_headers: Callable[[], dict[str, Any]]
+
+    largest_partial = LARGEST_FILE
+
+    def begin(
+        self,
+        id: str,
+        key: str,
+        content_type: str,
+        *,
+        disposition: str = "",
+        length: int | None = None,
+    ) -> Partial:
+        self._bucket.check_free(check_key(key))
+        given = {"ContentType": content_type, "ContentDisposition": disposition}
+        # The file can be told by it from others, which may get the same key.
+        headers = {**self._headers({**given}), "Metadata": {"upload": id}}
+        return Partial(id, key, 0, {"headers": headers, **new_details(key)})
+
+    def take_over(self, partial: Partial) -> Partial:
+        return replace(partial, details=without_numbers_in_use(partial.details))
+
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+    ) -> Partial:
+        with self._writer(partial) as writer:
+            writer.tidy()
+            if writer.closing:
+                writer.close_segment()
+            pace = Pace()
+            while data := reader.read(min(CHUNK_SIZE, writer.room)):
+                writer.add(data)
+                pace.add(len(data))
+                if pace.is_due or writer.has_to_tell:
+                    writer.store()
+                    checkpoint(writer.partial)
+                    pace.restart()
+                if writer.closing:
+                    writer.close_segment()
+            writer.store()
+            return writer.partial
+
+    def finish(self, partial: Partial) -> FileStat:
+        if not self._is_finished(partial):
+            try:
+                self._finish(partial)
+            except (KeyTaken, StorageError):
+                # The answer may have been lost, or another call was faster.
+                if not self._is_finished(partial):
+                    raise
+        self._remove_hidden(partial)
+        content_type = partial.details["headers"]["ContentType"]
+        return FileStat(partial.key, partial.size, datetime.now(timezone.utc), content_type)
+
+    def discard(self, partial: Partial) -> None:
+        for upload in self._uploads(partial.key):
+            self._abort(partial.key, upload["UploadId"])
+        self._remove_hidden(partial, thoroughly=True)
+        with suppress(KeyTaken):  # By another file.
+            if partial.size and self._size_of_own(partial) == 0:
+                self._bucket.call("delete_object", Key=partial.key)  # See _finish.
+
+    def list_unfinished(self) -> Iterator[Unfinished]:
+        for page in self._bucket.pages("list_multipart_uploads"):
+            for found in page.get("Uploads", ()):
+                key, upload_id = found["Key"], found["UploadId"]
+                started = found["Initiated"].astimezone(timezone.utc)
+                yield Unfinished(upload_id, key, self._sent(key, upload_id), started, **of(key))
+        for page in self._bucket.pages("list_objects_v2", Prefix=PARTIALS_FOLDER):
+            for found in page.get("Contents", ()):
+                key, modified = found["Key"], found["LastModified"].astimezone(timezone.utc)
+                yield Unfinished(key, key, found["Size"], modified, **of(key))
+
+    def discard_unfinished(self, unfinished: Unfinished) -> None:
+        if unfinished.id == unfinished.key:
+            if unfinished.key.startswith(PARTIALS_FOLDER):
+                self._bucket.call("delete_object", tolerating=["NoSuchKey"], Key=unfinished.key)
+        else:
+            self._abort(unfinished.key, unfinished.id)
+
+    def _writer(self, partial: Partial) -> PartialWriter:
+        return PartialWriter(self._bucket, partial, self._part_size, self._hidden_headers())
+
+    def _finish(self, partial: Partial) -> None:
+        with self._writer(partial) as writer:
+            main = writer.main
+            if not main.size and not writer.segment:
+                self._bucket.create(partial.key, writer.tail.take(), **partial.details["headers"])
+                return
+            if writer.tail.size:
+                writer.send_tail()
+                writer.store()
+            writer.close_segment()
+            if self._bucket.is_aws:
+                main.complete(self._bucket, IfNoneMatch="*")
+                return
+            # As in NewObject: an empty object claims the key. Another call may have put it.
+            if self._size_of_own(partial) is None:
+                self._bucket.create(partial.key, Piece.of([]), **partial.details["headers"])
+            main.complete(self._bucket)
+
+    def _is_finished(self, partial: Partial) -> bool:
+        """:raises KeyTaken: another file has the key."""
+        return self._size_of_own(partial) == partial.size
+
+    def _size_of_own(self, partial: Partial) -> int | None:
+        """The size of the object that a finish has stored, None if there is none.
+
+        :raises KeyTaken: there is another object.
+        """
+        try:
+            found = self._bucket.head(partial.key)
+        except FileNotFound:
+            return None
+        if found["Metadata"].get("upload") != partial.id:
+            raise KeyTaken()
+        return int(found["ContentLength"])
+
+    def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
+        for page in self._bucket.pages("list_multipart_uploads", Prefix=prefix):
+            for found in page.get("Uploads", ()):
+                if found["Key"] == prefix or prefix.startswith(PARTIALS_FOLDER):
+                    yield found
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        self._bucket.call(
+            "abort_multipart_upload", tolerating=["NoSuchUpload"], Key=key, UploadId=upload_id
+        )
+
+    def _remove_hidden(self, partial: Partial, *, thoroughly: bool = False) -> None:
+        """Remove what is stored beside the file; if a process died, not all of it is known."""
+        details = partial.details
+        if not (thoroughly or details["asides"] or details["garbage"] or details["segment"]):
+            return
+        folder = f"{PARTIALS_FOLDER}{partial.id}/"
+        for upload in self._uploads(folder) if thoroughly or details["segment"] else ():
+            self._abort(upload["Key"], upload["UploadId"])
+        for page in self._bucket.pages("list_objects_v2", Prefix=folder):
+            objects = [{"Key": found["Key"]} for found in page.get("Contents", ())]
+            if objects:
+                self._bucket.call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+
+    def _sent(self, key: str, upload_id: str) -> int:
+        """How many bytes of an unfinished upload are stored."""
+        try:
+            pages = self._bucket.pages("list_parts", Key=key, UploadId=upload_id)
+            return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
+        except StorageUnavailable as error:
+            if error_code(error) != "NoSuchUpload":
+                raise
+            return 0  # It was completed or aborted in the meantime.
+
+
+def of(key: str) -> dict[str, Any]:
+    """What tells whose a hidden object is."""
+    if not key.startswith(PARTIALS_FOLDER):
+        return {}
+    return {"is_private": True, "partial_id": partial_of(key)}

@@ -1,0 +1,81 @@
+"""The parts of a multipart upload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import Any
+
+from .pieces import Piece
+from .s3_bucket import S3Bucket
+
+PARALLEL = 4  # Parts in flight; one more is being read.
+MAX_PARTS = 10_000  # A limit of S3.
+
+
+class PartSender:
+    """Sends parts, several at a time; ``sent`` are those that S3 has, by upload and number."""
+
+    def __init__(self, bucket: S3Bucket) -> None:
+        self.sent: dict[tuple[str, int], dict[str, Any]] = {}
+        self._bucket = bucket
+        self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="s3-upload")
+        self._sending: set[Future[None]] = set()
+
+    def close(self) -> None:
+        """Wait for the parts in flight."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, target: dict[str, Any], number: int, piece: Piece) -> None:
+        """Send a piece in the background; waits while too many others are in flight."""
+        self._start(self._send, target, number, piece)
+
+    def add_range(
+        self, target: dict[str, Any], number: int, origin: dict[str, str], start: int, end: int
+    ) -> None:
+        """Have S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
+        self._start(self._copy, target, number, origin, f"bytes={start}-{end - 1}")
+
+    def wait(self) -> None:
+        """Return when all parts are sent; raise the first error."""
+        self._collect(0)
+
+    def _start(self, action: Callable[..., None], *arguments: Any) -> None:
+        self._collect(PARALLEL - 1)
+        # In the context of the request, which has its budget for waiting.
+        run = copy_context().run
+        self._sending.add(self._pool.submit(run, action, *arguments))
+
+    def _collect(self, most: int) -> None:
+        """Wait until at most so many parts are in flight."""
+        while len(self._sending) > most:
+            done, self._sending = wait(self._sending, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+
+    def _send(self, target: dict[str, Any], number: int, piece: Piece) -> None:
+        answer = self._bucket.call(
+            "upload_part", **target, PartNumber=number, Body=piece, ChecksumCRC32=piece.crc32
+        )
+        self.sent[target["UploadId"], number] = part(number, answer)
+
+    def _copy(
+        self, target: dict[str, Any], number: int, origin: dict[str, str], byte_range: str
+    ) -> None:
+        answer = self._bucket.call(
+            "upload_part_copy",
+            **target,
+            PartNumber=number,
+            CopySource=origin,
+            CopySourceRange=byte_range,
+        )
+        self.sent[target["UploadId"], number] = part(number, answer["CopyPartResult"])
+
+
+def part(number: int, answer: dict[str, Any]) -> dict[str, Any]:
+    """A part as the call that completes an upload wants it."""
+    found = {"PartNumber": number, "ETag": answer["ETag"]}
+    if answer.get("ChecksumCRC32"):  # A server that returns none may not accept one either.
+        found["ChecksumCRC32"] = answer["ChecksumCRC32"]
+    return found

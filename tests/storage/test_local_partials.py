@@ -1,0 +1,435 @@
+"""Files that arrive in chunks in a local folder: disks that fail, processes that are killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinto_attachment.errors import InvalidKey, StorageFull, StorageUnavailable
+from kinto_attachment.storage import CHUNK_SIZE, Partial, partials
+from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.storage.samples import BINARY, Source, contents, keys
+
+ID = "0123456789abcdef" * 2
+STEPS = (
+    *("open", "mkdir", "write", "fsync", "ftruncate", "copy_file_range", "utime"),
+    *("rename", "link", "unlink", "close"),
+)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def storage(base: Path) -> LocalStorage:
+    return LocalStorage(str(base))
+
+
+@pytest.fixture(autouse=True)
+def many_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partials, "CHECKPOINT_BYTES", CHUNK_SIZE)
+
+
+class Kept:
+    """What a caller keeps, in a file, which outlives a process."""
+
+    def __init__(self, storage: LocalStorage, path: Path) -> None:
+        self.storage = storage
+        self.path = path
+
+    def keep(self, partial: Partial) -> None:
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(partial)))
+        draft.replace(self.path)
+
+    @property
+    def partial(self) -> Partial:
+        return Partial(**json.loads(self.path.read_text()))
+
+    def begin(self) -> None:
+        self.keep(self.storage.begin(ID, "folder/a", BINARY))
+
+    def append(self, content: bytes) -> None:
+        self.keep(self.storage.append(self.partial, Source(content), self.keep))
+
+    def take_over(self) -> None:
+        self.keep(self.storage.take_over(self.partial))
+
+
+@pytest.fixture
+def kept(storage: LocalStorage, tmp_path: Path) -> Kept:
+    kept = Kept(storage, tmp_path / "kept")
+    kept.begin()
+    return kept
+
+
+@contextmanager
+def hanging(kept: Kept) -> Iterator[None]:
+    """With a writer that has stored the first bytes, stores some more, and hangs."""
+    kept.append(b"a")
+    read = iter([b"b" * CHUNK_SIZE, b"x"])
+
+    class Hanging:
+        def read(self, _: int = -1) -> bytes:
+            return next(read)
+
+    appending = HungWriter(kept, Hanging())
+    with closing(appending):
+        kept.take_over()
+        yield
+
+
+class HungWriter:
+    """A writer in the middle of an append, in a process of its own."""
+
+    def __init__(self, kept: Kept, reader: Any) -> None:
+        ready, tell = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+
+            class Telling:
+                def read(self, size: int = -1) -> bytes:
+                    try:
+                        return bytes(reader.read(size))
+                    except StopIteration:
+                        os.write(tell, b"!")
+                        signal.pause()
+                        raise
+
+            try:
+                kept.storage.append(kept.partial, Telling(), kept.keep)
+            finally:
+                os._exit(1)
+        os.close(tell)
+        assert os.read(ready, 1) == b"!"
+        os.close(ready)
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@contextmanager
+def at_step(number: int, act: Callable[[], None]) -> Iterator[list[str]]:
+    """Do something before the ``number``-th step on the disk; gives the steps."""
+    seen: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            original = getattr(os, name)
+
+            def step(*args: Any, name: str = name, original: Any = original, **kwargs: Any) -> Any:
+                if name == "open" and ".unfinished" not in str(args[0]):
+                    return original(*args, **kwargs)
+                seen.append(name)
+                if len(seen) == number:
+                    act()
+                return original(*args, **kwargs)
+
+            patch.setattr(os, name, step)
+        yield seen
+
+
+def killed_at(number: int, action: Callable[[], object]) -> bool:
+    """Do something in a process that is killed before a step; False if it has fewer."""
+    child = os.fork()
+    if not child:
+        try:
+            with at_step(number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def everything(base: Path) -> list[str]:
+    return sorted(str(path.relative_to(base)) for path in base.rglob("*"))
+
+
+def steps_until_done(attempt: Callable[[int], bool]) -> int:
+    """Have it interrupted at each of its steps in turn; the number of steps."""
+    number = 1
+    while attempt(number):
+        number += 1
+        assert number < 100
+    return number - 1
+
+
+class TestKilledProcesses:
+    def test_an_append_costs_what_no_checkpoint_has_told(
+        self, storage: LocalStorage, base: Path, tmp_path: Path
+    ) -> None:
+        first, second = b"a" * (CHUNK_SIZE + 5), b"b" * (3 * CHUNK_SIZE)
+
+        def attempt(number: int) -> bool:
+            kept = Kept(storage, tmp_path / "kept")
+            kept.begin()
+            kept.append(first)
+            killed = killed_at(number, lambda: kept.append(second))
+            sizes.add(kept.partial.size)
+            kept.take_over()
+            kept.append((first + second)[kept.partial.size :])
+            assert kept.partial.details["chunks"][0][1] == kept.partial.size, "in one chunk"
+            storage.finish(kept.partial)
+            assert contents(storage, "folder/a") == first + second
+            storage.delete("folder/a")
+            assert everything(base) == [".unfinished"]
+            return killed
+
+        sizes: set[int] = set()
+        assert steps_until_done(attempt) >= 8
+        assert len(sizes) >= 3
+
+    @pytest.mark.parametrize("hangs", [False, True])
+    @pytest.mark.parametrize("hard_links", [True, False])
+    def test_a_finish_goes_on_where_it_was(
+        self,
+        storage: LocalStorage,
+        base: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        hard_links: bool,
+        hangs: bool,
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.EPERM, "no hard links here")
+
+        def attempt(number: int) -> bool:
+            kept = Kept(storage, tmp_path / "kept")
+            kept.begin()
+            with hanging(kept):
+                kept.append(b"end")
+                expected = b"a" + b"b" * CHUNK_SIZE + b"end"
+                if not hangs:
+                    storage.discard(kept.partial)
+                    kept.begin()
+                    kept.append(expected)
+                killed = killed_at(number, lambda: storage.finish(kept.partial))
+                for _ in range(2):
+                    assert storage.finish(kept.partial).size == len(expected)
+                assert contents(storage, "folder/a") == expected
+                assert everything(base) == [".unfinished", "folder", "folder/a"]
+                storage.delete("folder/a")
+            return killed
+
+        if not hard_links:
+            monkeypatch.setattr(os, "link", refuse)
+        assert steps_until_done(attempt) >= (10 if hangs else 8)
+
+    def test_a_discard_goes_on_where_it_was(
+        self, storage: LocalStorage, base: Path, tmp_path: Path
+    ) -> None:
+        def attempt(number: int) -> bool:
+            kept = Kept(storage, tmp_path / "kept")
+            kept.begin()
+            with hanging(kept):
+                kept.append(b"end")
+                killed = killed_at(number, lambda: storage.discard(kept.partial))
+                storage.discard(kept.partial)
+            assert everything(base) == [".unfinished"]
+            return killed
+
+        assert steps_until_done(attempt) >= 3
+
+
+class TestHungWriters:
+    def test_nobody_waits_for_them(self, kept: Kept, storage: LocalStorage, base: Path) -> None:
+        with hanging(kept):
+            kept.append(b"second")
+            kept.append(b" third")
+            assert len(kept.partial.details["chunks"]) == 2
+            storage.finish(kept.partial)
+        assert contents(storage, "folder/a") == b"a" + b"b" * CHUNK_SIZE + b"second third"
+        assert everything(base) == [".unfinished", "folder", "folder/a"]
+
+    def test_their_chunk_is_gone_on_with_when_they_are_dead(self, kept: Kept) -> None:
+        with hanging(kept):
+            pass
+        kept.append(b"second")
+        ((number, size),) = kept.partial.details["chunks"]
+        assert (number, size) == (0, CHUNK_SIZE + 7)
+
+    def test_two_cannot_finish_at_once(self, kept: Kept, storage: LocalStorage) -> None:
+        def finish_too() -> None:
+            with pytest.raises(StorageUnavailable) as caught:
+                storage.finish(kept.partial)
+            assert isinstance(caught.value.__cause__, BlockingIOError)
+            refused.append(1)
+
+        refused: list[int] = []
+        kept.append(b"x")
+        with at_step(3, finish_too):
+            storage.finish(kept.partial)
+        assert refused == [1]
+        assert contents(storage, "folder/a") == b"x"
+
+
+class TestDiskErrors:
+    @pytest.mark.parametrize(
+        ("error", "expected"), [(errno.EIO, StorageUnavailable), (errno.ENOSPC, StorageFull)]
+    )
+    def test_each_step_of_a_file_can_fail_and_be_done_again(
+        self,
+        storage: LocalStorage,
+        base: Path,
+        tmp_path: Path,
+        error: int,
+        expected: type[Exception],
+    ) -> None:
+        content = b"a" * (CHUNK_SIZE + 5) + b"b"
+
+        def fail() -> None:
+            raise OSError(error, os.strerror(error))
+
+        def attempt(number: int) -> bool:
+            kept = Kept(storage, tmp_path / "kept")
+            kept.begin()
+            failed = False
+            with at_step(number, fail):
+                for size in (CHUNK_SIZE + 5, len(content)):
+                    while kept.partial.size < size:
+                        try:
+                            kept.append(content[kept.partial.size : size])
+                        except expected:
+                            kept.take_over()
+                            failed = True
+                for _ in range(2):
+                    try:
+                        storage.finish(kept.partial)
+                    except expected:
+                        failed = True
+            assert contents(storage, "folder/a") == content
+            storage.delete("folder/a")
+            assert everything(base) == [".unfinished"]
+            return failed
+
+        assert steps_until_done(attempt) >= 15
+
+    def test_a_chunk_that_has_lost_bytes_is_an_outage(
+        self, kept: Kept, storage: LocalStorage, base: Path
+    ) -> None:
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        os.truncate(chunk, 2)
+        for step in (lambda: kept.append(b"d"), lambda: storage.finish(kept.partial)):
+            with pytest.raises(StorageUnavailable):
+                step()
+        chunk.unlink()
+        for step in (lambda: kept.append(b"d"), lambda: storage.finish(kept.partial)):
+            with pytest.raises(StorageUnavailable):
+                step()
+        assert keys(storage, "") == []
+
+    def test_symbolic_links_are_not_followed(
+        self, kept: Kept, storage: LocalStorage, base: Path, tmp_path: Path
+    ) -> None:
+        secret = tmp_path / "secret"
+        secret.write_bytes(b"secret")
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        chunk.unlink()
+        chunk.symlink_to(secret)
+        for step in (lambda: kept.append(b"d"), lambda: storage.finish(kept.partial)):
+            with pytest.raises(StorageUnavailable):
+                step()
+        assert secret.read_bytes() == b"secret"
+        for hostile in ("../../secret", "/etc/passwd", ""):
+            with pytest.raises((InvalidKey, ValueError)):
+                storage.append(Partial(hostile, "a", 0, kept.partial.details), Source(b""), bool)
+
+
+class TestDurability:
+    @pytest.fixture
+    def calls(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is synced and named, in order."""
+        calls: list[str] = []
+        fsync, rename, link = os.fsync, os.rename, os.link
+
+        def short(path: str) -> str:
+            return os.path.relpath(path, base).replace(ID, "").partition(":")[0]
+
+        def spy_fsync(descriptor: int) -> None:
+            calls.append("sync " + short(os.readlink(f"/proc/self/fd/{descriptor}")))
+            fsync(descriptor)
+
+        def spy_rename(source: str, target: str) -> None:
+            calls.append("rename " + short(target))
+            rename(source, target)
+
+        def spy_link(source: str, target: str) -> None:
+            calls.append("link " + short(target))
+            link(source, target)
+
+        monkeypatch.setattr(os, "fsync", spy_fsync)
+        monkeypatch.setattr(os, "rename", spy_rename)
+        monkeypatch.setattr(os, "link", spy_link)
+        return calls
+
+    def test_bytes_are_synced_before_they_are_told(
+        self, storage: LocalStorage, base: Path, tmp_path: Path, calls: list[str]
+    ) -> None:
+        (base / ".unfinished").mkdir(parents=True)
+        (base / "folder").mkdir()
+        kept = Kept(storage, tmp_path / "kept")
+        kept.begin()
+        assert calls == []
+        kept.append(b"x" * CHUNK_SIZE + b"y")
+        # The name of a new chunk once; the last byte has come after a checkpoint.
+        chunk = "sync .unfinished/.0"
+        assert calls == [chunk, "sync .unfinished", chunk]
+        calls.clear()
+        kept.append(b"z")
+        assert calls == [chunk]
+        calls.clear()
+        storage.finish(kept.partial)
+        assert calls == [
+            *(chunk, "rename .unfinished/.whole", "sync .unfinished"),
+            *("link folder/a", "sync folder"),
+        ]
+
+    def test_nothing_is_synced_when_not_durable(
+        self, base: Path, tmp_path: Path, calls: list[str]
+    ) -> None:
+        storage = LocalStorage(str(base), durable=False)
+        kept = Kept(storage, tmp_path / "kept")
+        kept.begin()
+        kept.append(b"x")
+        storage.finish(kept.partial)
+        assert not [call for call in calls if call.startswith("sync")]
+
+
+@pytest.mark.parametrize(("file_mode", "expected"), [(None, 0o640), (0o604, 0o604)])
+@pytest.mark.parametrize("hangs", [False, True])
+def test_the_mode_is_that_of_any_file(
+    base: Path, tmp_path: Path, file_mode: int | None, expected: int, hangs: bool
+) -> None:
+    storage = LocalStorage(str(base), file_mode=file_mode)
+    before = os.umask(0o027)
+    try:
+        kept = Kept(storage, tmp_path / "kept")
+        kept.begin()
+        if hangs:
+            with hanging(kept):
+                kept.append(b"x")
+                storage.finish(kept.partial)
+        else:
+            kept.append(b"x")
+            storage.finish(kept.partial)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((base / "folder/a").stat().st_mode) == expected
+    assert stat.S_IMODE((base / ".unfinished").stat().st_mode) == 0o700
