@@ -10,8 +10,9 @@ ADMIN ?=
 ARGS ?=
 # The lowest coverage that "make tests-all" takes, in per cent.
 FLOOR ?= 95
-# The number of test processes, each with servers of its own. 0 is for debuggers.
-JOBS ?= 2
+# The number of test processes, each with servers of its own: one more than processors, because
+# tests wait, too. 0 is for debuggers.
+JOBS ?= 3
 # For "make mutants": how many to try, and the seed of the random choice.
 COUNT ?= 20
 SEED ?= 1
@@ -47,18 +48,20 @@ moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
 	@$(BIN)/python -m tests.support.services moto
 
 # Each run has a temporary folder of its own. Runs that share one delete each other's files.
-# Files with slow tests come first (tests/conftest.py), so that both shares end together.
+# Files with slow tests come first (tests/conftest.py), so that all shares end together.
+# Tests start hundreds of Pythons, and each would compile the package if none kept what it compiled.
 RUN_TESTS = \
 	echo 'Running the tests that are marked "$(LEFT_OUT)".'; \
 	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
 	export PYTEST_DEBUG_TEMPROOT=$$(mktemp -d); \
+	unset PYTHONDONTWRITEBYTECODE; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(LEFT_OUT)" \
 		$(1) $(ARGS) && rm -rf "$$PYTEST_DEBUG_TEMPROOT"
 
-tests: $(VENV)/.dev node_modules/.installed ## Run the tests, on a sample of the large products (ARGS=, JOBS=2)
+tests: $(VENV)/.dev node_modules/.installed ## Run the tests, on a sample of the large products (ARGS=, JOBS=3)
 	@$(call RUN_TESTS)
 
-tests-all: $(VENV)/.dev node_modules/.installed ## Run the tests on every case, with coverage (ARGS=, FLOOR=95, JOBS=2)
+tests-all: $(VENV)/.dev node_modules/.installed ## Run the tests on every case, with coverage (ARGS=, FLOOR=95, JOBS=3)
 	@rm -f $(VENV)/coverage*
 	@export SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-500}; $(call RUN_TESTS,--every-case \
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR))

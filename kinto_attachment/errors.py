@@ -203,6 +203,14 @@ class TakenOver(AttachmentError):
     message = "Another request has taken over the upload."
 
 
+class UploadBusy(AttachmentError):
+    """Another request is just finishing the upload; this one can be sent again."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "Another request is just finishing the upload, please retry."
+
+
 class TooManyUploads(AttachmentError):
     """The user has too many unfinished uploads in the collection."""
 
@@ -215,6 +223,10 @@ class NotThisSite(AttachmentError):
     """Database and storage do not belong together; the message tells an operator what to do."""
 
     message = "The database and the storage do not belong together."
+
+
+class DisputedSite(NotThisSite):
+    """Another copy of the database has used the storage."""
 
 
 class AttachmentGone(AttachmentError):
@@ -273,6 +285,13 @@ class StorageNotConfigured(StorageError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The file is in the storage {name!r}, which is not configured.")
+
+
+class LinksNotConfigured(AttachmentError):
+    """The server cannot sign links: neither the storage nor a setting has a key for it."""
+
+    status = 501
+    message = "Links need kinto.attachment.signing_keys, or kinto.userid_hmac_secret."
 
 
 def as_json(refusal: HTTPException) -> HTTPException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 import pytest
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def order_of(name: str) -> int:
     return next((n for n, start in enumerate(SLOW) if name.startswith(start)), len(SLOW))
+
+
+def pytest_collection_finish() -> None:
+    # What is there now stays until the end. To look at it for garbage, again and again, takes
+    # a tenth of the time of the tests in this process.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 def pytest_configure() -> None:

@@ -197,7 +197,7 @@ def test_progress_is_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    from kinto_attachment.maintenance.gc import GcReport
+    from kinto_attachment.maintenance.collection import GcReport
 
     show(GcReport(unlinked=[f"key-{number}" for number in range(25)]), as_json=False)
     shown = capsys.readouterr().out

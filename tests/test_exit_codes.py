@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kinto_attachment import cli
+from kinto_attachment.storage.local import UNFINISHED_FOLDER
 from tests.support import live
 from tests.support.owned import STRAY
 from tests.support.services import PostgreSQL
@@ -255,8 +256,11 @@ def test_names_that_the_terminal_does_not_have(site: Site) -> None:
     """Their letters are replaced; the exit code and ``--json`` tell what was found as ever."""
     ini = site.configure(**{"attachment.randomize": "false"})
     names = ["\u65e5\u672c.txt", "\x9b31mred.txt", *(f"{n}.txt" for n in range(20))]
-    for name in names:
-        os.utime(site.stray().rename(site.files / name), (1, 1))
+    remains = site.files / UNFINISHED_FOLDER
+    remains.mkdir()
+    for number, name in enumerate(names):
+        (remains / f"{number}:{name}").write_text("")
+        os.utime(remains / f"{number}:{name}", (1, 1))
     command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--dry-run", "--ini", str(ini)]
     environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done, as_json = (
@@ -264,11 +268,11 @@ def test_names_that_the_terminal_does_not_have(site: Site) -> None:
         for more in ([], ["--json"])
     )
     assert (done.returncode, done.stderr) == (1, b"")
-    assert b"unlinked: 22\n" in done.stdout
+    assert b"unfinished: 22\n" in done.stdout
     assert b" and 2 more\n" in done.stdout
     assert b"\x9b" not in done.stdout
     assert as_json.returncode == 1
-    assert sorted(json.loads(as_json.stdout)["unlinked"]) == sorted(names)
+    assert sorted(json.loads(as_json.stdout)["unfinished"]) == sorted(names)
 
 
 def test_version(run: Run) -> None:

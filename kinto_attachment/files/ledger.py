@@ -77,7 +77,7 @@ class Ledger:
     received: Received | None = None  # Set once the body of an upload is read.
     new_id: str | None = None  # Made for a new record; the same if the request is repeated.
     reserved: list[str] = field(default_factory=list)
-    left: set[str] = field(default_factory=set)  # Keys of files that could not be deleted again.
+    left: set[str] = field(default_factory=set)  # Keys of files that are left, or may be.
     changes: dict[str, RecordChange] = field(default_factory=dict)
     deleted_parents: list[str] = field(default_factory=list)
     # Keys of new files that get a link in this transaction.

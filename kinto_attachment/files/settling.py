@@ -72,15 +72,16 @@ def _undo(registry: Registry, ledger: Ledger) -> None:
     if not unlinked:
         return
     # Their names stay reserved if this fails: that is how gc knows them.
-    ledger.left.update(file.key for file in unlinked)
+    keys = {file.key for file in unlinked}
+    ledger.left.update(keys)
     with transaction.manager:
         # A memory backend does not roll back, and after a lost connection the database may still
         # commit.
         lost = [file for file in unlinked if not is_in_use(registry, ledger, file)]
-    ledger.left.intersection_update(file.key for file in lost)
-    for storage, keys in keys_by_storage(lost).items():
-        if _delete(registry, storage, keys):
-            ledger.left.difference_update(keys)
+    ledger.left.difference_update(keys - {file.key for file in lost})
+    for storage, deleted in keys_by_storage(lost).items():
+        if _delete(registry, storage, deleted):
+            ledger.left.difference_update(deleted)
 
 
 def is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, as_json
+from kinto_attachment.errors import FileNotAllowed, StorageError, as_json
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger, NewFile
@@ -185,7 +185,12 @@ def _write(
     headers = {"disposition": disposition_of(rules, filename, mimetype)}
     if encoding:
         headers["encoding"] = encoding
-    storage.files.write(key, reader, mimetype, **headers)
+    try:
+        storage.files.write(key, reader, mimetype, **headers)
+    except StorageError:
+        # It may be stored all the same. By its reserved name, gc knows whose file it is.
+        Ledger.of(request).left.add(key)
+        raise
     uri = str(request.context.uri)
     Ledger.of(request).new_files[key] = NewFile(key, uri, storage=storage.name)
     return key

@@ -34,13 +34,16 @@ class Reservations:
     def has(self, key: str) -> bool:
         return self._rows.get(_parent(key), CLAIM) is not None
 
-    def before(self, timestamp: int) -> dict[str, str]:
+    def before(self, timestamp: int, since: int = 0) -> dict[str, str]:
         """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned.
 
-        With the id of the upload session that has reserved the key, or an empty text.
+        With the id of the upload session that has reserved the key, or an empty text. What was
+        reserved before ``since`` is left out.
         """
         rows = self._rows.list("attachments-name:*")
-        return {row["key"]: row.get("session", "") for row in rows if row["since"] < timestamp}
+        return {
+            row["key"]: row.get("session", "") for row in rows if since <= row["since"] < timestamp
+        }
 
 
 def _parent(key: str) -> str:

@@ -6,14 +6,15 @@ The database has a random id, and each storage an object with the same id (see
 The row of the id also tells which database it was written in, so that a copy of the database is
 known for one. A clone of the disk cannot be told so. Therefore each gc commits a random *mark* to
 the database and then writes it into the object: a database that does not know the object's mark
-is not the one that used the storage last.
+is not the one that used the storage last. It cannot tell which of the two is the clone, so it
+*disputes* the storage with a mark that no database knows, and gc works with neither of them until
+one claims the storage.
 
 The names of new files are sealed with the id: only names of this site can be those of garbage.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import threading
@@ -22,80 +23,53 @@ from dataclasses import dataclass
 from typing import Any
 
 import transaction
-from kinto.core.storage import Sort
 from kinto.core.storage.memory import MemoryBasedStorage
 from kinto.core.utils import msec_time
 
 from kinto_attachment import names
-from kinto_attachment.errors import NotThisSite, StorageError
+from kinto_attachment.errors import DisputedSite, NotThisSite, StorageError
+from kinto_attachment.index import marks
 from kinto_attachment.index.database import Database
 from kinto_attachment.index.elsewhere import commit_elsewhere
+from kinto_attachment.index.marks import Marks
 from kinto_attachment.index.objects import Objects
+from kinto_attachment.index.queries import LinkQueries
+from kinto_attachment.index.site_object import is_empty, read, write
+from kinto_attachment.index.site_refusals import (
+    COPY,
+    MEMORY,
+    NO_ROW,
+    NOBODY,
+    OTHER,
+    UNKNOWN_MARK,
+)
 from kinto_attachment.storage import KeepsSite, ListsFiles
 from kinto_attachment.storage.storages import Storage, Storages
 
 logger = logging.getLogger(__name__)
 
 PARENT, SITE = "attachments-site", "site"
-MARKS = "attachments-mark"
-# Marks stay as long as a gc may need to write its own into a storage, with many of them at once.
-MARKS_KEPT = 100
-MARKS_KEPT_MS = 24 * 60 * 60 * 1000
+FILES_TRIED = 20  # Of a storage without an object, to see whether it is the one that was used.
 ATTEMPTS = 3  # To look at a storage, each by an upload, when the storage fails.
-HEARTBEATS = "__heartbeat__/"
-COMMENT = "Tells kinto-attachment which database these files belong to. Do not copy or delete it."
-
-CLAIM = "run `kinto-attachment reindex --claim`"
-MEMORY = (
-    "Kinto's storage backend is in memory, which only the server's process knows: a command "
-    "cannot tell which files have a record. Set kinto.storage_backend to the database."
-)
-NO_ROW = (
-    "The database has no site id, so no file was ever uploaded through it, or only by an earlier "
-    "release. If it is the right one, " + CLAIM + " (or `kinto-attachment adopt`, for files of "
-    "the kinto-attachment on PyPI); otherwise correct kinto.storage_url."
-)
-COPY = (
-    "This database is a copy of the one that the files belong to, or was restored or moved. If "
-    "it has taken the place of that one, " + CLAIM + ", and restart the servers; otherwise give "
-    "this server a storage of its own."
-)
-CANNOT = (
-    "The storage {title} cannot tell which database its files belong to: {kind} lacks the methods "
-    "of KeepsSite, see docs/writing-a-storage.rst."
-)
-NOBODY = (
-    "The storage {title} has no site id: it has files from before, or another folder or bucket "
-    "is set or mounted than the one that was used. If it is the right one, " + CLAIM + " (or "
-    "`kinto-attachment adopt`, for files of the kinto-attachment on PyPI)."
-)
-OTHER = (
-    "The storage {title} belongs to another database. Correct the settings of the storage or of "
-    "the database; if this database has taken the place of the other one, " + CLAIM + ", and "
-    "restart the servers."
-)
-UNKNOWN_MARK = (
-    "The storage {title} was last used by another copy of this database. If this one is to go on, "
-    + CLAIM
-    + ", and restart the servers; otherwise give this server a storage of its own."
-)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The row of a site: its id, and which database it was written in."""
+    """The row of a site: its id, which database it was written in, and when (ms)."""
 
     id: str
     database: str
+    since: int = 0
 
 
 class Site:
     """What a process knows of its site; its methods open transactions of their own."""
 
-    def __init__(self, backend: Any, storages: Storages) -> None:
+    def __init__(self, backend: Any, storages: Storages, links: LinkQueries) -> None:
         self.storages = storages
+        self._links = links
         self._rows = Objects(backend, "attachment-site")
-        self._marks = Objects(backend, "attachment-mark")
+        self._marks = Marks(backend)
         self._database = Database(backend)
         self._lock = threading.Lock()
         self._owner = ""  # Of new names.
@@ -143,19 +117,52 @@ class Site:
             self._check_object(storage, identity)
         return identity.id
 
+    def check_not_of_others(self) -> None:
+        """Make sure that the storages belong to nobody yet, or to this database.
+
+        :raises NotThisSite: one belongs to another database, or this one is a copy of another.
+        :raises StorageError: a storage does not answer.
+        """
+        if self.is_in_memory:
+            raise NotThisSite(MEMORY)
+        with transaction.manager:
+            identity, database = self._identity(), self._database.identity()
+        if identity is not None and identity.database != database:
+            raise NotThisSite(COPY)
+        for storage in self.storages:
+            found = read(storage)
+            if found is not None and identity is None:
+                raise NotThisSite(OTHER.format(title=storage.title))
+            if found is not None and identity is not None:
+                self._check_object(storage, identity)
+
     def is_free(self, storage: Storage) -> bool:
         """Whether a storage has no files, and belongs to nobody."""
         files = storage.files
-        return isinstance(files, ListsFiles) and _read(storage) is None and _is_empty(files)
+        return isinstance(files, ListsFiles) and read(storage) is None and is_empty(files)
 
-    def mark(self, storages: Iterable[Storage]) -> None:
-        """Leave a new mark in the database and in storages that belong to it."""
+    def since(self) -> int:
+        """When the site got its id (ms since the epoch): what is older may be another site's."""
         with transaction.manager:
             identity = self._identity()
-            mark = self._new_mark()
-        if identity is not None:
+        return 0 if identity is None else identity.since
+
+    def mark(self, storages: Iterable[Storage]) -> None:
+        """Leave the site's id and a new mark in storages, and the mark in the database first."""
+        storages, written = list(storages), None
+        # Somebody may claim the storages meanwhile: the id of whoever was last has to be in both.
+        while (found := self._marked(written)) is not None:
+            written, mark = found
             for storage in storages:
-                _write(storage, identity.id, mark)
+                write(storage, written.id, mark)
+
+    def dispute(self, storage: Storage) -> None:
+        """Have no copy of the database go on with a storage that another one has used."""
+        found = read(storage)
+        with transaction.manager:
+            identity = self._identity()
+        if identity is not None and (found or {}).get("site") == identity.id:
+            write(storage, identity.id, secrets.token_hex(16))
 
     def claim(self) -> str:
         """Have all storages belong to this database from now on; returns the site's id.
@@ -167,20 +174,19 @@ class Site:
         """
         if self.is_in_memory:
             raise NotThisSite(MEMORY)
-        objects = {storage.name: _read(storage) for storage in self.storages}
+        objects = {storage.name: read(storage) for storage in self.storages}
+        is_used = all(self._has_files(name) for name in objects if objects[name] is None)
         with transaction.manager:
             identity = self._identity()
             database = self._database.identity()
             is_known = identity is not None and identity.database == database
-            if not is_known or not all(
+            if not (is_known and is_used) or not all(
                 found is None or self._is_own(found, identity) for found in objects.values()
             ):
-                identity = Identity(secrets.token_hex(16), database)
+                identity = Identity(secrets.token_hex(16), database, msec_time())
                 self._put(identity)
-            mark = self._new_mark()
         assert identity is not None  # noqa: S101
-        for storage in self.storages:
-            _write(storage, identity.id, mark)
+        self.mark(self.storages)
         self.forget()
         return identity.id
 
@@ -189,7 +195,7 @@ class Site:
     def rows(self) -> list[tuple[Objects, str, dict[str, Any]]]:
         """The rows of the site and its marks."""
         site = [(self._rows, PARENT, row) for row in self._rows.list(PARENT)]
-        return site + [(self._marks, MARKS, row) for row in self._latest_marks()]
+        return site + [(self._marks.rows, marks.PARENT, row) for row in self._marks.latest()]
 
     def put_back(self, rows: Iterable[tuple[Objects, str, dict[str, Any]]]) -> None:
         """Write rows that a flush has deleted."""
@@ -230,18 +236,18 @@ class Site:
         files = storage.files
         if not isinstance(files, KeepsSite):
             return
-        found = _read(storage)
-        if found is None and isinstance(files, ListsFiles) and _is_empty(files):
-            if _write(storage, identity.id, "", replace=False):
+        found = read(storage)
+        if found is None and isinstance(files, ListsFiles) and is_empty(files):
+            if write(storage, identity.id, "", replace=False):
                 return
-            found = _read(storage)
+            found = read(storage)
         if found is None:
             logger.warning("Attachments: %s", NOBODY.format(title=storage.title))
         elif found.get("site") != identity.id:
             logger.warning("Attachments: %s", OTHER.format(title=storage.title))
 
     def _check_object(self, storage: Storage, identity: Identity) -> None:
-        found = _read(storage)
+        found = read(storage)
         if found is None:
             raise NotThisSite(NOBODY.format(title=storage.title))
         if found.get("site") != identity.id:
@@ -249,59 +255,39 @@ class Site:
         with transaction.manager:
             is_own = self._is_own(found, identity)
         if not is_own:
-            raise NotThisSite(UNKNOWN_MARK.format(title=storage.title))
+            raise DisputedSite(UNKNOWN_MARK.format(title=storage.title))
+
+    def _has_files(self, name: str) -> bool:
+        """Whether a storage has the files that the index knows, by a few of them.
+
+        Otherwise another folder is set: the files of this site in there seem to have no record.
+        """
+        with transaction.manager:
+            links = self._links.some_in(name, FILES_TRIED)
+        return all(self.storages[name].files.exists(link.key) for link in links)
 
     def _is_own(self, found: dict[str, Any], identity: Identity | None) -> bool:
         """Whether an object has the site's id, and a mark that the database knows."""
         mark = str(found.get("mark", ""))
         if identity is None or found.get("site") != identity.id:
             return False
-        return not mark or self._marks.get(MARKS, mark) is not None
+        return not mark or self._marks.has(mark)
 
     def _identity(self) -> Identity | None:
         row = self._rows.get(PARENT, SITE)
-        return None if row is None else Identity(row["site"], row["database"])
+        return None if row is None else Identity(row["site"], row["database"], row.get("since", 0))
 
     def _put(self, identity: Identity) -> None:
         self._rows.put(PARENT, SITE, _row(identity))
 
-    def _new_mark(self) -> str:
-        mark = secrets.token_hex(16)
-        self._marks.put(MARKS, mark, {"at": msec_time()})
-        for old in self._latest_marks()[MARKS_KEPT:]:
-            if old["at"] < msec_time() - MARKS_KEPT_MS:
-                self._marks.delete(MARKS, old["id"])
-        return mark
-
-    def _latest_marks(self) -> list[dict[str, Any]]:
-        return self._marks.list(MARKS, sorting=[Sort("at", -1)])
+    def _marked(self, written: Identity | None) -> tuple[Identity, str] | None:
+        """The identity and a new mark in the database; None if there is none but ``written``."""
+        with transaction.manager:
+            identity = self._identity()
+            if identity is None or identity == written:
+                return None
+            return identity, self._marks.new()
 
 
 def _row(identity: Identity) -> dict[str, Any]:
-    return {"site": identity.id, "database": identity.database}
-
-
-def _read(storage: Storage) -> dict[str, Any] | None:
-    """What the object of a storage says; nothing known if it says nothing that we wrote."""
-    files = storage.files
-    if not isinstance(files, KeepsSite):
-        raise NotThisSite(CANNOT.format(title=storage.title, kind=type(files).__name__))
-    content = files.read_site()
-    if content is None:
-        return None
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(storage: Storage, site: str, mark: str, *, replace: bool = True) -> bool:
-    assert isinstance(storage.files, KeepsSite)  # noqa: S101 - _read has checked it.
-    content = json.dumps({"site": site, "mark": mark, "comment": COMMENT}).encode()
-    return storage.files.write_site(content, replace=replace)
-
-
-def _is_empty(files: ListsFiles) -> bool:
-    # Load balancers may call the heartbeat before the first upload.
-    return all(file.key.startswith(HEARTBEATS) for file in files.list())
+    return {"site": identity.id, "database": identity.database, "since": identity.since}

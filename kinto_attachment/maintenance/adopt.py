@@ -25,6 +25,7 @@ from kinto_attachment.index.objects import batches
 from kinto_attachment.index.old_rows import OldRow
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.digests import Digests
 from kinto_attachment.maintenance.linking import (
     FOREIGN,
     Candidate,
@@ -83,6 +84,8 @@ def adopt(
 
     ``old_base_urls`` are former addresses of the files. With ``verify``, the content of each file
     is compared with the record.
+
+    :raises NotThisSite: a storage belongs to another database; nothing was done.
     """
     return _Adoption(registry, old_base_urls, verify, dry_run, progress).run()
 
@@ -106,11 +109,13 @@ class _Adoption:
         self.report = AdoptReport()
         self.started = datetime.now(timezone.utc)
         self.reasons: dict[str, str] = {}  # Why rows were of no use, by the URIs of records.
+        # Records that need no second look: their file was verified, or a dry run would link it.
+        self.done = Digests()
         # What a dry run would have linked.
-        self.dry_records: set[str] = set()
         self.dry_keys: set[str] = set()
 
     def run(self) -> AdoptReport:
+        self.registry.attachment_site.check_not_of_others()
         self.follow_rows()
         self.place_records()
         if not self.dry_run:
@@ -157,8 +162,10 @@ class _Adoption:
                 self.report.linked += placed.is_new
                 if placed.reason:
                     self.reasons[placed.record] = placed.reason
-                elif self.dry_run:
-                    self.dry_records.add(placed.record)
+                    continue
+                if self.dry_run or self.verify:
+                    self.done.add(placed.record)
+                if self.dry_run:
                     self.dry_keys.add(placed.key)
 
     def keep(self, row: OldRow, record: KintoObject | None) -> None:
@@ -218,7 +225,7 @@ class _Adoption:
         ) as placer:
             for page in records.pages_with_attachment(self.registry):
                 self.report.records += len(page)
-                todo = {uri: page[uri] for uri in page if uri not in self.dry_records}
+                todo = {uri: page[uri] for uri in page if uri not in self.done}
                 for placed in placer.place(todo):
                     self.report.count(placed, self.reason(placed, page[placed.record]))
                     if self.dry_run:

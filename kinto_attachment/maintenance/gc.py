@@ -11,37 +11,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any
 
 import transaction
-from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON, msec_time
+from kinto.core.utils import msec_time
 
-from kinto_attachment import names
-from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
-from kinto_attachment.files.locations import possible_keys
-from kinto_attachment.files.settling import delete_garbage
+from kinto_attachment.errors import AttachmentError, DisputedSite, StorageError
 from kinto_attachment.index.link import Link
-from kinto_attachment.index.lives import Lives
 from kinto_attachment.index.objects import batches
 from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance import heartbeat, records
-from kinto_attachment.maintenance.application import reason
+from kinto_attachment.maintenance import doubts
+from kinto_attachment.maintenance.collection import GcReport, Options
+from kinto_attachment.maintenance.dangling import DanglingLinks
+from kinto_attachment.maintenance.deletions import DANGLING, LET_GO, UNLINKED, Deletions
 from kinto_attachment.maintenance.listing import Listing
+from kinto_attachment.maintenance.missing import Missing
 from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.orphans import Orphans
-from kinto_attachment.maintenance.placing import records_without_link
-from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.maintenance.own_names import OwnNames
+from kinto_attachment.maintenance.reports import Progress, no_progress
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished, Unfinished
 from kinto_attachment.storage.storages import Storage
 
@@ -50,44 +43,6 @@ logger = logging.getLogger(__name__)
 # Longer than link_steps.UNCHECKED_SECONDS: see links_are_written.
 PAUSE = timedelta(seconds=2)
 MAX_WAIT = 60.0  # Seconds.
-# More than so many deletions, if they are more than a tenth of all files, look like a mistake.
-MANY = 20
-SHARE = 10
-
-UNPLACED = (
-    "Nothing but known garbage was deleted: {count} records have attachments whose location is "
-    "not one of this server (such as {examples}). Set base_url and former_base_urls so that they "
-    "are found, and run `kinto-attachment reindex`; if their files are elsewhere, use --really."
-)
-UNLINKED = (
-    "Nothing but known garbage was deleted: {count} records have files that the index does not "
-    "know (such as {examples}). Run `kinto-attachment reindex`."
-)
-TOO_MANY = (
-    "Nothing but known garbage was deleted: {count} of {total} files belong to no record, which "
-    "may be a mistake. See which with --dry-run; if it is right, use --really."
-)
-
-# Why files are deleted, for the log.
-LET_GO = "a committed request has replaced or deleted it"
-DANGLING = "the record that its link names has another attachment, or is gone"
-UNLINKED_FILE = "no record has it"
-
-
-@dataclass
-class GcReport(Report):
-    """What gc found, by kind: object keys, or URIs of records where it says so."""
-
-    finished: list[str] = field(default_factory=list)  # In the outbox, waiting to be deleted.
-    orphaned: list[str] = field(default_factory=list)  # Without a record, but not for long.
-    unlinked: list[str] = field(default_factory=list)  # Stored, but without a record.
-    unfinished: list[str] = field(default_factory=list)  # Left by writes of dead processes.
-    uploads: list[str] = field(default_factory=list)  # Sessions that have expired, or ended.
-    dangling: list[str] = field(default_factory=list)  # URIs of records, deleted or changed.
-    missing: list[str] = field(default_factory=list)  # URIs of records whose file is not there.
-    errors: list[str] = field(default_factory=list)
-    scanned: int = 0
-    freed: int = 0  # Bytes.
 
 
 def gc(
@@ -119,18 +74,6 @@ def gc(
     return _Collector(registry, chosen, options, progress).run()
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a gc was told."""
-
-    grace: timedelta
-    orphan_age: timedelta
-    dry_run: bool
-    really: bool
-    shard: Shard
-    pause: timedelta
-
-
 class _Collector:
     def __init__(
         self,
@@ -143,30 +86,29 @@ class _Collector:
         self.links = registry.attachment_links
         self.sessions = registry.attachment_sessions
         self.site = registry.attachment_site
-        self.settings = registry.attachment_settings
         self.report = GcReport()
         self.owner = ""
-        self.storages = {each.name: each for each in storages if self.is_ours(each)}
         self.options = options
+        self.storages = {each.name: each for each in storages if self.is_ours(each)}
         self.before = datetime.now(timezone.utc) - options.grace
         self.dry_run = options.dry_run
         self.shard = options.shard
         self.progress = progress
+        self.deletions = Deletions(registry, self.storages, self.report, dry_run=self.dry_run)
+        self.dangling = DanglingLinks(registry, self.storages)
+        self.own = OwnNames(registry, self.owner, self.shard, self.before)
         self.orphans = {name: self.orphans_of(name) for name in self.storages}
         # What is due to be deleted.
         self.dangling_links: list[Link] = []
         self.dangling_keys: set[str] = set()
         self.links_are_checked = False
         self.unlinked: dict[str, list[FileStat]] = {name: [] for name in self.storages}
-        # Reserved names of requests that died; see settling.
-        self.abandoned: set[str] = set()
         self.listings = {
             storage.name: Listing(storage.files, self.shard)
             for storage in self.storages.values()
             if isinstance(storage.files, ListsFiles)
         }
-        # How many links there are in storages that are not configured.
-        self.elsewhere: Counter[str] = Counter()
+        self.missing = Missing(registry, self.shard, self.listings, self.dangling, self.report)
 
     def is_ours(self, storage: Storage) -> bool:
         """Whether a storage belongs to the database; False if it is free, or does not answer.
@@ -179,8 +121,12 @@ class _Collector:
                     if not self.links.are_in(storage.name):
                         return False
             self.owner = self.site.check([storage])
+        except DisputedSite:
+            if not self.options.dry_run:
+                self.site.dispute(storage)
+            raise
         except StorageError as error:
-            self.failed(f"the storage {storage.title}", error)
+            self.report.failed(f"the storage {storage.title}", error)
             return False
         return True
 
@@ -193,21 +139,23 @@ class _Collector:
             self.leave_mark,
             *(partial(self.empty_outbox, name) for name in self.storages),
             self.remove_old_sessions,
-            self.check_reservations,
+            self.own.read_reservations,
             *(partial(self.remove_unfinished, storage) for storage in self.storages.values()),
             self.check_links,
             *(partial(self.find_unlinked, name) for name in self.listings),
             self.remove_orphans,
             *(partial(self.save_notes, name) for name in self.storages),
             self.release_reservations,
-            self.find_missing,
-            self.check_storages,
+            self.missing.report_files,
+            self.report_storages,
         ]
         for step in steps:
             try:
                 step()
             except AttachmentError as error:
-                self.failed(_name_of(step), error)
+                self.report.failed(_name_of(step), error)
+                if step == self.leave_mark:
+                    break  # A copy of this database could delete the same files at its next run.
         return self.report
 
     def empty_outbox(self, storage: str) -> None:
@@ -222,40 +170,9 @@ class _Collector:
                 return
             for entry in entries:
                 done.add(entry.id)
-                if self.shard.has(entry.id) and self.delete_files_of(entry, LET_GO):
+                if self.shard.has(entry.id) and self.deletions.files_of(entry, LET_GO):
                     self.report.finished += entry.keys
                     self.progress("deletions finished", len(self.report.finished))
-
-    def delete_files_of(self, entry: Garbage, why: str) -> bool:
-        """Delete what an entry of the outbox names; False if that failed, which is reported.
-
-        The entry is then still there, for the next run.
-        """
-        if self.dry_run:
-            return True
-        try:
-            for key in delete_garbage(self.registry, entry) or ():
-                self.log_deletion(entry.storage, key, why)
-        except StorageError as error:
-            more = f" and {len(entry.keys) - 3:,} more" if len(entry.keys) > 3 else ""
-            self.failed(f"not deleted: {', '.join(entry.keys[:3])}{more}", error)
-            return False
-        return True
-
-    def log_deletion(self, storage: str, key: str, why: str) -> None:
-        title = self.storages[storage].title
-        logger.info("gc: deleted %s from the storage %s: %s", key, title, why)
-
-    def check_reservations(self) -> None:
-        """Find the keys that were reserved by requests that died."""
-        with transaction.manager:
-            stale = self.links.reservations.before(int(self.before.timestamp() * 1000))
-            going_on = self.sessions.owned_partials({*filter(None, stale.values())})
-        self.abandoned = {
-            key
-            for key, session in stale.items()
-            if self.shard.has(key) and session not in going_on
-        }
 
     def remove_old_sessions(self) -> None:
         """Remove what is stored of uploads in several requests that have ended.
@@ -270,13 +187,11 @@ class _Collector:
                 self.report.errors.append(f"not removed: what an upload has left: {session.key}")
 
     def release_reservations(self) -> None:
-        """Release the keys of requests that died, unless there is a file without a record."""
-        storages = [storage.files for storage in self.registry.attachment_storages]
-        for key in self.abandoned if not self.dry_run else ():
-            is_there = any(files.exists(key) for files in storages)
-            with transaction.manager:
-                if not is_there or self.links.of_key(key):
-                    self.links.reservations.release(key)
+        if not self.dry_run:
+            self.own.release_reservations()
+
+    def report_storages(self) -> None:
+        self.missing.report_storages(dry_run=self.dry_run)
 
     def orphans_of(self, storage: str) -> Orphans:
         age = int(self.options.orphan_age.total_seconds() * 1000)
@@ -285,12 +200,10 @@ class _Collector:
 
     def note(self, storage: str, key: str) -> bool:
         """Note a file without a record; True if it is due to be deleted."""
-        orphans = self.orphans[storage]
-        since = orphans.see(key)
-        if orphans.is_due(since):
-            return True
-        self.report.orphaned.append(f"{key} (since {_iso(since)})")
-        return False
+        told = self.orphans[storage].note(key)
+        if told is not None:
+            self.report.orphaned.append(told)
+        return told is None
 
     def save_notes(self, storage: str) -> None:
         listing = self.listings.get(storage)
@@ -303,11 +216,16 @@ class _Collector:
         if not isinstance(files, ListsUnfinished):
             return
         for batch in batches(files.list_unfinished()):
+            old = [each for each in batch if each.modified < self.before]
             abandoned = [
-                each for each in batch if self.shard.has(each.id) and self.is_abandoned(each)
+                each for each in old if self.shard.has(each.id) and self.own.has_remains(each)
             ]
             for remains in self.without_session(abandoned):
-                self.remove_remains(storage, files, remains)
+                if not self.deletions.remains(storage.name, remains):
+                    continue
+                self.report.unfinished.append(remains.key)
+                self.report.freed += remains.size
+                self.progress("remains removed", len(self.report.unfinished))
 
     def without_session(self, remains: list[Unfinished]) -> list[Unfinished]:
         """Those that belong to no upload in several requests that still goes on."""
@@ -318,44 +236,18 @@ class _Collector:
             each for each in remains if each.partial_id not in partials and each.key not in keys
         ]
 
-    def remove_remains(
-        self, storage: Storage, files: ListsUnfinished, remains: Unfinished
-    ) -> None:
-        if not self.dry_run:
-            try:
-                files.discard_unfinished(remains)
-            except StorageError as error:
-                self.failed(f"not deleted: remains of {remains.key}", error)
-                return
-            self.log_deletion(storage.name, remains.key, "an upload that was not finished")
-        self.report.unfinished.append(remains.key)
-        self.report.freed += remains.size
-        self.progress("remains removed", len(self.report.unfinished))
-
-    def is_abandoned(self, remains: Unfinished) -> bool:
-        """Whether it is what an upload of this plugin has left; others may use the same bucket."""
-        is_own = remains.is_private or self.is_own(remains.key)
-        return is_own and remains.modified < self.before
-
-    def is_own(self, key: str) -> bool:
-        """Whether the plugin gave a file its name, and no request is under way that did."""
-        name = key.rpartition("/")[2]
-        return names.is_name_of(self.owner, name) or key in self.abandoned
-
     def check_links(self) -> None:
         """Find links whose record is gone or has another attachment."""
         dangling: list[Link] = []
         for page in self.shard.pages(self.links):
-            others = [link.storage for link in page]
-            storages = self.registry.attachment_storages
-            self.elsewhere.update(name for name in others if name not in storages)
+            self.missing.count_elsewhere(page)
             with transaction.manager:
-                found = self.dangling(page)
+                found = self.dangling.among(page)
             self.report.dangling += [link.record for link in found]
             dangling += found
         self.dangling_keys = {link.key for link in dangling}
         if dangling and not self.dry_run:
-            self.relink(dangling)
+            self.dangling.relink(dangling)
         self.dangling_links = [link for link in dangling if self.note(link.storage, link.key)]
         self.links_are_checked = True
 
@@ -363,9 +255,7 @@ class _Collector:
         """Find files of a storage that no link names, not even as one of another storage."""
         for batch in batches(self.listed(storage)):
             old = [
-                file
-                for file in batch
-                if file.modified < self.before and (self.is_own(file.key) or is_heartbeat(file))
+                file for file in batch if file.modified < self.before and self.own.has_file(file)
             ]
             with transaction.manager:
                 unlinked = self.links.without_links([file.key for file in old])
@@ -392,28 +282,20 @@ class _Collector:
 
     def is_plausible(self) -> bool:
         """Whether nothing speaks against deleting files without records; else it is reported."""
-        if not self.count_due() and not self.report.orphaned:
+        due, total, really = self.count_due(), self.report.scanned, self.options.really
+        if due and self.shard != WHOLE:
+            due += sum(orphans.count_due_elsewhere() for orphans in self.orphans.values())
+            total *= self.shard.count
+        if not due and not self.report.orphaned:
             return True
-        doubts = [*self.doubts_about_records(), *self.doubts_about_number()]
-        for doubt in doubts:
+        found = [
+            *doubts.about_records(self.registry, self.dangling_keys, really=really),
+            *doubts.about_number(due, total, really=really),
+        ]
+        for doubt in found:
             logger.error("gc: %s", doubt)
-        self.report.errors += doubts
-        return not doubts
-
-    def doubts_about_records(self) -> Iterator[str]:
-        foreign: list[str] = []
-        unlinked: list[str] = []
-        # A dry run does not relink the files of dangling links.
-        for uri, is_foreign in records_without_link(self.registry, self.dangling_keys):
-            (foreign if is_foreign else unlinked).append(uri)
-        for message, uris in ((UNLINKED, unlinked), (UNPLACED, foreign)):
-            if uris and not (self.options.really and uris is foreign):
-                yield message.format(count=f"{len(uris):,}", examples=", ".join(uris[:3]))
-
-    def doubts_about_number(self) -> Iterator[str]:
-        due, total = self.count_due(), self.report.scanned
-        if due > MANY and due * SHARE > total and not self.options.really:
-            yield TOO_MANY.format(count=f"{due:,}", total=f"{total:,}")
+        self.report.errors += found
+        return not found
 
     def drop(self, links: list[Link]) -> None:
         """Drop links that were found dangling, and delete their files."""
@@ -422,54 +304,11 @@ class _Collector:
         self.site.check({link.storage: self.storages[link.storage] for link in links}.values())
         with transaction.manager:
             # A record may have got its file back since.
-            still = self.dangling(links)
+            still = self.dangling.among(links)
             entries = self.links.outbox.add_files(self.links.drop_dangling(still))
         for entry in entries:
-            if self.delete_files_of(entry, DANGLING):
+            if self.deletions.files_of(entry, DANGLING):
                 self.orphans[entry.storage].forget(entry.keys)
-
-    def relink(self, dangling: list[Link]) -> None:
-        """Link the files to the records that point at them: their links may name other records."""
-        keys = {link.key for link in dangling}
-        for batch in batches({link.hash for link in dangling}):
-            same_content = Filter(f"{FIELD}.hash", batch, COMPARISON.IN)
-            for collection in records.collections(self.registry):
-                for page in records.with_attachment(self.registry, collection, same_content):
-                    for record in page:
-                        self.relink_to(f"{collection}/records/{record['id']}", record[FIELD], keys)
-
-    def relink_to(self, uri: str, attachment: Any, keys: set[str]) -> None:
-        possible = possible_keys(self.settings, self.registry.route_prefix, attachment)
-        with transaction.manager:
-            links = self.links.of_record(uri)
-            if all(link.state != "current" for link in links):
-                life = Lives().of(uri, links)
-                for key in possible & keys:
-                    with suppress(AttachmentGone):
-                        self.links.share(Link.to(uri, key, attachment, life=life))
-
-    def dangling(self, links: list[Link]) -> list[Link]:
-        # Links of other states may outlive their record.
-        current = [
-            link for link in links if link.state == "current" and link.storage in self.storages
-        ]
-        found = []
-        for batch in batches(current):
-            written = records.by_uri(self.registry, [link.record for link in batch])
-            found += [link for link in batch if self.is_dangling(written[link.record], link)]
-        return found
-
-    def is_dangling(self, record: Any, link: Link) -> bool:
-        if record is None or record.get(FIELD) is None:
-            return True
-        keys = possible_keys(self.settings, self.registry.route_prefix, record[FIELD])
-        if not keys or link.key in keys:  # No keys: the location is from an earlier `base_url`.
-            return False
-        # The location may have an unusual host name that a client used for this server. If the
-        # record has no other file, and its attachment has this content, it is the record's file.
-        others = self.links.of_record(link.record)
-        is_only = all(other.state != "current" or other.key == link.key for other in others)
-        return not (is_only and link.describes(record[FIELD]))
 
     def links_are_written(self) -> bool:
         """Wait for requests that may be linking a file which seemed to have no link.
@@ -503,9 +342,9 @@ class _Collector:
                 unlinked = self.links.without_links(list(unlinked))
             else:
                 move = self.links.move_orphans_to_outbox
-                entries, unlinked = move(unlinked, storage, abandoned=self.abandoned)
+                entries, unlinked = move(unlinked, storage, abandoned=self.own.abandoned)
         for entry in entries:
-            if not self.delete_files_of(entry, UNLINKED_FILE):
+            if not self.deletions.files_of(entry, UNLINKED):
                 unlinked -= set(entry.keys)
         self.orphans[storage].forget(unlinked)
         self.report.unlinked += sorted(unlinked)
@@ -519,65 +358,6 @@ class _Collector:
             if self.report.scanned % 1000 == 0:
                 self.progress("files scanned", self.report.scanned, total)
             yield file
-
-    def find_missing(self) -> None:
-        complete = {name for name, listing in self.listings.items() if listing.is_complete}
-        for page in self.shard.pages(self.links) if complete else ():
-            for link in page:
-                if link.storage in complete and not self.is_present(link):
-                    self.report_missing(link)
-
-    def is_present(self, link: Link) -> bool:
-        is_listed = link.key in self.listings[link.storage]
-        return is_listed or self.storages[link.storage].files.exists(link.key)
-
-    def report_missing(self, link: Link) -> None:
-        with transaction.manager:  # It may have been dropped in the meantime.
-            if link.record in [other.record for other in self.links.of_key(link.key)]:
-                self.report.missing.append(link.record)
-                logger.error("The file of %s is missing: %s", link.record, link.key)
-
-    def check_storages(self) -> None:
-        """Report storages that have files but no settings, whose files are left as they are.
-
-        The index notes which storages have files: what is missing there is added, and a storage
-        that is not configured is forgotten when none of its files is left.
-        """
-        used, storages = self.links.used_storages, self.registry.attachment_storages
-        with transaction.manager:
-            noted = {name for name in used.names() if name not in storages}
-            waiting = {name: self.links.outbox.entries(storage=name) for name in noted}
-            for name in sorted(noted | {*self.elsewhere}):
-                if self.elsewhere[name] or waiting.get(name):
-                    self.report_storage(name)
-                    if not self.dry_run:
-                        used.note(name)
-                elif self.shard == WHOLE and not self.dry_run:
-                    used.forget(name)
-
-    def report_storage(self, name: str) -> None:
-        message = f"The storage {name!r} is not configured: its files are left as they are."
-        logger.error("gc: %s", message)
-        self.report.errors.append(message)
-
-    def failed(self, what: str, error: Exception) -> None:
-        logger.error("gc: %s: %s", what, reason(error), exc_info=error)
-        self.report.errors.append(f"{what}: {reason(error)}")
-
-
-def is_heartbeat(file: FileStat) -> bool:
-    """Whether a heartbeat has left this file."""
-    folder, _, name = file.key.rpartition("/")
-    return (
-        folder == heartbeat.FOLDER
-        and file.size == len(heartbeat.CONTENT)
-        and bool(names.RANDOM_NAME.fullmatch(name))
-    )
-
-
-def _iso(time: int) -> str:
-    moment = datetime.fromtimestamp(time / 1000, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _name_of(step: Callable[[], None]) -> str:

@@ -99,14 +99,16 @@ class Placer:
         with transaction.manager:
             present = self._bulk.of_records(page)
         todo: dict[str, list[Candidate]] = {}
+        linked: dict[str, Link] = {}
         for uri, record in page.items():
-            linked = [link for link in present[uri] if is_of(link, record)]
-            if linked:
-                yield Placed(uri, linked[0].key)
+            own = [link for link in present[uri] if is_of(link, record)]
+            if own:
+                linked[uri] = own[0]
             elif not is_described(record[FIELD]):
                 yield Placed(uri, reason=NO_HASH)
             else:
                 todo[uri] = list(dict.fromkeys(self._locate(uri, record)))
+        yield from self._checked(linked, page)
         found: dict[str, Link] = {}
         known = self._known_contents(todo, page)
         searched = self._threads.map(
@@ -122,6 +124,18 @@ class Placer:
                     if link.state == "current" and not self._dry_run:
                         self._retire(link, page[uri])
         yield from self._written(found, page)
+
+    def _checked(
+        self, linked: Mapping[str, Link], page: Mapping[str, KintoObject]
+    ) -> Iterator[Placed]:
+        """What to tell about records that have their link already."""
+        for uri, link in linked.items():
+            reason = ""
+            if self._verify and link.storage in self._registry.attachment_storages:
+                file = Candidate(link.storage, link.key)
+                found = self._search(page[uri][FIELD], [file], set())
+                reason = found if isinstance(found, str) else ""
+            yield Placed(uri, link.key, reason)
 
     def _known_contents(
         self, todo: Mapping[str, Sequence[Candidate]], page: Mapping[str, KintoObject]

@@ -16,7 +16,7 @@ from typing import Any
 import transaction
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotFound, InvalidKey
+from kinto_attachment.errors import FileNotFound, InvalidForm, InvalidKey
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.objects import batches
 from kinto_attachment.kinto_types import KintoObject, Registry
@@ -27,8 +27,19 @@ from kinto_attachment.metadata import FIELD
 from kinto_attachment.parsers import DEFAULT_STORAGE
 from kinto_attachment.uris import RecordURI
 
+KINDS = {str: "text", int: "number", bool: "boolean (true or false)"}
+FIELDS: dict[str, type] = {
+    **dict.fromkeys(("record", "key", "hash", "filename", "mimetype", "storage"), str),
+    "size": int,
+    "readonly": bool,
+}
+# RFC 6838 4.2, with parameters.
+MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}( *;[\x20-\x7e]{1,255})?", re.ASCII)
+
 NO_RECORD = "there is no such record"
 OTHER = "its attachment is not of this size and hash"
+OTHER_FILE = "its file is {} already"
+TWICE = "it is in the manifest before, with another object"
 NO_ADDRESS = "its location needs kinto.attachment.base_url or kinto.http_host"
 
 
@@ -46,22 +57,54 @@ class Entry:
     @classmethod
     def parse(cls, line: str) -> Entry:
         """:raises ValueError: the line does not describe an object; the message says why."""
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("is nested too deeply") from error
         if not isinstance(row, dict):
             raise ValueError("should be a JSON object")
-        uri = str(RecordURI.parse(str(row.get("record"))))
-        try:
-            key = names.check_key(str(row.get("key", "")))
-        except InvalidKey as error:
-            raise ValueError("`key` should be an object key") from error
-        size, digest = row.get("size"), str(row.get("hash"))
-        if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
+        # A misspelt `readonly` would have the object deleted one day.
+        if unknown := sorted(row.keys() - FIELDS.keys()):
+            raise ValueError(f"has unknown fields: {', '.join(unknown)}")
+        for name, kind in FIELDS.items():
+            if name in row and type(row[name]) is not kind:
+                raise ValueError(f"`{name}` should be a {KINDS[kind]}")
+        key = _key(row.get("key", ""))
+        uri = str(RecordURI.parse(_text(row.get("record", ""))))
+        size, digest = row.get("size", -1), row.get("hash", "")
+        if size < 0 or not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError("`size` should be in bytes, and `hash` a SHA-256 in hex")
-        filename = str(row.get("filename") or key.rpartition("/")[2])
-        mimetype = str(row.get("mimetype") or names.mimetype(filename, None, {}))
-        storage = str(row.get("storage") or "").replace(DEFAULT_STORAGE, "")
-        readonly = row.get("readonly") is True
-        return cls(uri, key, size, digest, filename, mimetype, storage, readonly)
+        filename = _filename(row.get("filename") or names.printable(key.rpartition("/")[2]))
+        mimetype = row.get("mimetype") or names.mimetype(filename, None, {})
+        if not MIMETYPE.fullmatch(mimetype):
+            raise ValueError("`mimetype` should be a media type, such as text/plain")
+        storage = row.get("storage", DEFAULT_STORAGE)
+        storage = "" if storage == DEFAULT_STORAGE else storage
+        return cls(uri, key, size, digest, filename, mimetype, storage, row.get("readonly", False))
+
+
+def _key(text: str) -> str:
+    try:
+        return names.check_key(text)
+    except InvalidKey as error:
+        raise ValueError("`key` should be an object key") from error
+
+
+def _text(text: str) -> str:
+    """:raises ValueError: the database cannot store the text."""
+    if names.printable(text) != text:
+        raise ValueError("`record` has control characters")
+    return text
+
+
+def _filename(text: str) -> str:
+    try:
+        clean = names.clean_filename(text)
+    except InvalidForm as error:
+        raise ValueError("`filename` should be the name of a file") from error
+    if clean != text:
+        raise ValueError("`filename` should be the name of a file, without folders")
+    return text
 
 
 @dataclass
@@ -86,7 +129,10 @@ def register(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> ManifestReport:
-    """Link the records of a manifest to their objects; a record without attachment gets one."""
+    """Link the records of a manifest to their objects; a record without attachment gets one.
+
+    :raises NotThisSite: a storage belongs to another database; nothing was done.
+    """
     return _Registration(registry, verify, dry_run, progress).run(lines)
 
 
@@ -102,9 +148,9 @@ class _Registration:
         self.report = ManifestReport()
 
     def run(self, lines: Iterable[str]) -> ManifestReport:
+        self.registry.attachment_site.check_not_of_others()
         for page in batches(self.entries(lines), records.RECORDS_AT_ONCE):
-            # Of several lines for a record, the last one counts.
-            self.register({entry.record: entry for entry in page})
+            self.register(self.by_record(page))
             self.progress("objects registered", self.report.objects)
         if not self.dry_run:
             self.registry.attachment_site.claim()
@@ -125,6 +171,14 @@ class _Registration:
             else:
                 self.report.unplaced.append(f"line {number}: there is no such storage")
 
+    def by_record(self, page: Iterable[Entry]) -> dict[str, Entry]:
+        """Of several lines for a record, the first one counts, however far apart they are."""
+        found: dict[str, Entry] = {}
+        for entry in page:
+            if found.setdefault(entry.record, entry) != entry:
+                self.report.count(Placed(entry.record, reason=TWICE))
+        return found
+
     def register(self, entries: dict[str, Entry]) -> None:
         with transaction.manager:
             written = records.by_uri(self.registry, entries)
@@ -142,8 +196,11 @@ class _Registration:
 
         with Placer(self.registry, locate, verify=self.verify, dry_run=self.dry_run) as placer:
             for placed in placer.place(page):
+                entry = entries[placed.record]
+                if placed.key and placed.key != entry.key:
+                    placed = Placed(placed.record, reason=OTHER_FILE.format(placed.key))
                 self.report.count(placed)
-                if entries[placed.record].readonly and placed.key and not self.dry_run:
+                if entry.readonly and placed.key and not self.dry_run:
                     self.make_readonly(placed.key)
 
     def described(self, entry: Entry, record: KintoObject | None) -> KintoObject | str:

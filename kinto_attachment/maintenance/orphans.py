@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime, timezone
 
 import transaction
 
-from kinto_attachment.index.orphans import Digest, OrphanNotes, short_digest
+from kinto_attachment.index.objects import batches
+from kinto_attachment.index.orphans import ROWS_AT_ONCE, Digest, OrphanNotes, short_digest
+from kinto_attachment.maintenance.shards import WHOLE
 
 
 class Orphans:
@@ -19,19 +22,30 @@ class Orphans:
         """``now`` is in ms since the epoch, ``age`` in ms."""
         self._notes = notes
         self._storage = storage
+        self._prefixes = set(prefixes)
         self._now = now
         self._age = age
         with transaction.manager:
-            self._before = notes.read(storage, prefixes)
+            self._before = notes.read(storage, self._prefixes)
         self._seen: dict[Digest, int] = {}
 
-    def see(self, key: str) -> int:
-        """Note an orphan; returns since when it is one."""
+    def note(self, key: str) -> str | None:
+        """Note an orphan; returns since when it is one, or None if it is due to be deleted."""
         digest = short_digest(key)
-        return self._seen.setdefault(digest, self._before.get(digest, self._now))
+        since = self._seen.setdefault(digest, self._before.get(digest, self._now))
+        return None if self._is_due(since) else f"{key} (since {_iso(since)})"
 
-    def is_due(self, since: int) -> bool:
+    def _is_due(self, since: int) -> bool:
         return since + self._age <= self._now
+
+    def count_due_elsewhere(self) -> int:
+        """How many orphans of the other shards are due, by the notes of earlier runs."""
+        count = 0
+        for batch in batches(set(WHOLE.prefixes) - self._prefixes, ROWS_AT_ONCE):
+            with transaction.manager:
+                noted = self._notes.read(self._storage, batch)
+            count += sum(map(self._is_due, noted.values()))
+        return count
 
     def forget(self, keys: Iterable[str]) -> None:
         """Forget files that were deleted."""
@@ -52,3 +66,8 @@ def _by_prefix(orphans: dict[Digest, int]) -> dict[str, dict[Digest, int]]:
     for digest, since in orphans.items():
         prefixes[digest[:2]][digest] = since
     return prefixes
+
+
+def _iso(time: int) -> str:
+    moment = datetime.fromtimestamp(time / 1000, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,7 +19,7 @@ from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.storage.memory import MemoryStorage
-from tests.support import races
+from tests.support import owned, races
 from tests.support.application import replace_backend
 from tests.support.interleavings import Decide, Orders, Stage, at_random
 from tests.support.sampling import one_in
@@ -61,6 +61,7 @@ class Records:
     def start(self, *names: str) -> None:
         """Records that all point at one file."""
         self.registry.storage.flush()
+        owned.own(self.registry)
         for key, storage in PLACES.items():
             files = self.registry.attachment_storages[storage].files
             files.delete(FILE, NEW_FILE)
@@ -242,7 +243,7 @@ class Records:
         return self.links.of_record(f"{parent(name)}/records/r")
 
     def _finish(self, entries: Iterable[Any]) -> Any:
-        return [delete_garbage(self.registry, entry) for entry in entries]
+        return [delete_garbage(self.registry, entry) is not None for entry in entries]
 
 
 Act = Callable[[Records], Any]

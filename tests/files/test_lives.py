@@ -31,6 +31,7 @@ from tests.support.application import (
     stored_files,
 )
 from tests.support.backends import ON_DATABASES, Build
+from tests.support.sampling import sampled
 
 pytestmark = ON_DATABASES
 
@@ -171,6 +172,7 @@ def collect(app: Any) -> None:
     assert not report.errors + report.unlinked + report.dangling
 
 
+@sampled(2, "backends", "rule", "end")
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 def test_namesakes_see_nothing_of_what_was_there(app: Any, end: Callable[[Any], None]) -> None:
     for content in (b"secret", b"newer secret"):

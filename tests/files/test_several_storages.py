@@ -16,7 +16,8 @@ import transaction
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.link import Link
-from kinto_attachment.maintenance.gc import GcReport, gc
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.reindex import reindex
 from tests.support.application import (
     ALICE,
@@ -33,20 +34,23 @@ from tests.support.application import (
     clear,
     empty_outbox,
     error,
-    forget_database,
     key_of,
     links_of,
-    make_app,
     outbox,
     placed_files,
-    postgresql_settings,
     put,
     put_collection,
     put_raw,
     read,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import (
+    ON_DATABASES,
+    ON_MEMORY,
+    ON_POSTGRESQL,
+    Applications,
+    Build,
+)
 from tests.support.interruptions import failing_deletes
 from tests.support.owned import STRAY, own
 
@@ -670,27 +674,31 @@ class TestCost:
             assert more == [4, 4, 0, 0, 0, 0]
 
 
+@ON_POSTGRESQL
 class TestNotConfigured:
     """A storage whose settings are gone: nothing is lost, and everybody is told."""
 
     @pytest.fixture
-    def servers(self, postgresql_url: str, tmp_path: Path, folder: str) -> Iterator[Start]:
+    def servers(
+        self, backends: list[dict[str, str]], applications: Applications, folder: str
+    ) -> Iterator[Start]:
         """Servers on one database and one folder; the first one ends with everything in order."""
+        storage, database = backends
         started = []
 
         def start(*, cold: bool = True, **options: str) -> Any:
-            storage = {"base_path": str(tmp_path / "files"), **options}
-            if cold:
-                storage["storages.cold.base_path"] = folder
-            app = make_app(storage, postgresql_settings(postgresql_url))
+            second = {"storages.cold.base_path": folder} if cold else {}
+            app = applications.get({**storage, **second, **options}, database, {})
             own(app.app.registry)
             started.append(app)
             return app
 
         yield start
-        check_invariant(started[0])
-        clear(started[0])
-        forget_database(postgresql_url)
+        try:
+            check_invariant(started[0])
+        finally:
+            for app in started:
+                clear(app)
 
     @pytest.fixture
     def app(self, servers: Start) -> Any:

@@ -24,10 +24,9 @@ from tests.support.application import (
     stored_links,
 )
 from tests.support.backends import ON_MEMORY, Build
+from tests.support.owned import STRAY
 
 pytestmark = ON_MEMORY
-
-STRAY = "00000000-0000-4000-8000-000000000000.txt"
 
 
 @pytest.fixture
@@ -69,7 +68,9 @@ def test_gc_keeps_files_that_a_transaction_may_be_linking(app: Any) -> None:
     attach(app, RECORD)
     files = app.app.registry.attachment_storages.default.files
     files.write(STRAY, io.BytesIO(b"stray"), "text/plain")
-    report = gc(app.app.registry, grace=timedelta(seconds=-5), pause=timedelta(0))
+    report = gc(
+        app.app.registry, grace=timedelta(seconds=-5), orphan_age=timedelta(0), pause=timedelta(0)
+    )
 
     assert len(report.errors) == 1
     assert "transaction" in report.errors[0]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transaction
+from sqlalchemy import text
 
 from kinto_attachment import cli
-from kinto_attachment.index.old_rows import PARENT, RESOURCE_NAME
+from kinto_attachment.index.old_rows import PARENT, SINCE_9, UNTIL_8
 from kinto_attachment.maintenance.adopt import AdoptReport, adopt
 from kinto_attachment.maintenance.linking import Candidate, Placer
-from kinto_attachment.maintenance.rollback import forget
+from kinto_attachment.maintenance.rollback import back, forget
 from kinto_attachment.metadata import FIELD
 from tests.support import invariants
 from tests.support.application import (
@@ -57,15 +61,17 @@ def store(app: Any, uri: str, content: bytes = CONTENT, location: str = "", **mo
     write_behind(app, uri, {"attachment": attachment})
 
 
-def add_row(app: Any, uri: str, key: str = "") -> None:
+def add_row(app: Any, uri: str, key: str = "", resource_name: str = UNTIL_8) -> None:
     row = {"location": key or key_of(uri), "record_uri": uri}
     with transaction.manager:
-        app.app.registry.storage.create(RESOURCE_NAME, PARENT, row)
+        app.app.registry.storage.create(resource_name, PARENT, row)
 
 
-def rows(app: Any) -> int:
+def rows(app: Any, resource_name: str = UNTIL_8) -> list[str]:
+    """The records that they name."""
     with transaction.manager:
-        return len(app.app.registry.storage.list_all(RESOURCE_NAME, PARENT))
+        found = app.app.registry.storage.list_all(resource_name, PARENT)
+    return sorted(row["record_uri"] for row in found)
 
 
 def reasons(report: AdoptReport) -> dict[str, str]:
@@ -104,6 +110,9 @@ def test_a_file_with_other_content_is_reported(app: Any) -> None:
     report = adopt(app.app.registry, verify=True)
     assert reasons(report) == {RECORD: f"its file {key_of(RECORD)} has another hash"}
     assert adopt(app.app.registry).linked == 1
+    assert not adopt(app.app.registry).found
+    again = adopt(app.app.registry, verify=True)
+    assert (again.linked, again.unplaced) == (0, report.unplaced)
     app.delete(RECORD, headers=ALICE)
 
 
@@ -179,18 +188,59 @@ def test_no_row_is_left_but_the_links(app: Any) -> None:
     assert not locks
 
 
-def test_the_old_rows_go_when_nothing_needs_them(app: Any) -> None:
+@pytest.mark.parametrize("resource_name", [UNTIL_8, SINCE_9])
+def test_the_old_rows_go_when_nothing_needs_them(app: Any, resource_name: str) -> None:
     store(app, RECORD)
     store(app, OTHER)
     for uri in (RECORD, OTHER, f"{COLLECTION}/records/gone"):
-        add_row(app, uri)
+        add_row(app, uri, resource_name=resource_name)
     registry = app.app.registry
     assert forget(registry, dry_run=True) == forget(registry)
-    assert rows(app) == 2, "of files that adopt has not placed"
+    assert len(rows(app, resource_name)) == 2, "of files that adopt has not placed"
     assert forget(registry).needed == [f"{uri}: {key_of(uri)}" for uri in (RECORD, OTHER)]
     adopt(registry)
     assert forget(registry).deleted == 2
-    assert rows(app) == 0
+    assert not rows(app, resource_name)
+
+
+@contextlib.contextmanager
+def migrated(app: Any) -> Iterator[None]:
+    """As ``kinto migrate`` leaves the database with release 9."""
+    connect = app.app.registry.storage.client.connect
+    name = "'kinto_attachment_schema_version'"
+    with connect(force_commit=True) as session:
+        session.execute(text(f"INSERT INTO metadata (name, value) VALUES ({name}, '2')"))
+    try:
+        yield
+    finally:
+        with connect(force_commit=True) as session:
+            session.execute(text(f"DELETE FROM metadata WHERE name = {name}"))
+
+
+def test_back_to_release_9(app: Any) -> None:
+    """It knows its rows by another name than the releases before."""
+    stranded = f"{COLLECTION}/records/stranded"
+    for uri in (RECORD, OTHER, stranded):
+        store(app, uri)
+        add_row(app, uri, resource_name=SINCE_9)
+    write_behind(app, stranded, {"title": "without"})
+    report = adopt(app.app.registry)
+    assert (report.linked, report.kept, report.unnamed) == (2, 1, [])
+    attach(app, OTHER, content=b"new")
+    report = back(app.app.registry)
+    assert (report.written, report.deleted) == (1, 2)
+    assert rows(app, SINCE_9) == sorted([RECORD, OTHER])
+    assert not rows(app)
+
+
+def test_back_to_release_9_without_a_row(app: Any) -> None:
+    attach(app)
+    with migrated(app):
+        back(app.app.registry)
+    assert rows(app, SINCE_9) == [RECORD]
+    assert forget(app.app.registry).deleted == 1
+    back(app.app.registry)
+    assert rows(app) == [RECORD]
 
 
 def test_a_site_of_this_plugin_is_taken_over_too(app: Any) -> None:
@@ -203,10 +253,10 @@ def test_a_site_of_this_plugin_is_taken_over_too(app: Any) -> None:
     assert stored_files(app) == {key for _, key, _ in before}
 
 
-def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store(app, RECORD)
+def configured(app: Any, folder: Path) -> Path:
+    """The ini file of a command for the same database and files."""
     settings = app.app.registry.settings
-    ini = tmp_path / "kinto.ini"
+    ini = folder / "kinto.ini"
     names = ("storage", "permission", "cache")
     lines = {
         **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
@@ -217,6 +267,12 @@ def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     }
     text = "\n".join(f"kinto.{name} = {value}" for name, value in lines.items())
     ini.write_text(f"[app:main]\nuse = egg:kinto\n{text}\n")
+    return ini
+
+
+def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(app, RECORD)
+    ini = configured(app, tmp_path)
     command = ["adopt", "--ini", str(ini)]
     assert cli.main([*command, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["linked"] == 1
@@ -227,3 +283,38 @@ def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert cli.main(command) == 1
     assert f"{OTHER}: its file does not exist" in capsys.readouterr().out
     app.delete(OTHER, headers=ALICE)
+
+
+def test_a_gzipped_file_keeps_what_is_told_about_its_original(app: Any) -> None:
+    original = {"filename": "a b.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 1000}
+    content = gzip.compress(bytes(1000))
+    gzipped = {"filename": "a b.txt.gz", "mimetype": "application/x-gzip", "original": original}
+    store(app, RECORD, content, **gzipped)
+    add_row(app, RECORD)
+    store(app, OTHER, content + b" ", **gzipped)
+    assert adopt(app.app.registry, verify=True).linked == 2
+    for uri in (RECORD, OTHER):
+        assert read(app, f"{uri}/attachment").startswith(content)
+        assert attachment_of(app, uri)["original"] == original
+    assert {link.original["size"] for link in invariants.links(app.app.registry)} == {1000}
+
+
+def test_the_command_registers_a_manifest(
+    app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ini, manifest = configured(app, tmp_path), tmp_path / "objects.jsonl"
+    store(app, RECORD)
+    line = {"record": RECORD, "key": key_of(RECORD), "size": len(CONTENT)}
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    manifest.write_text("\n".join(json.dumps({**line, "hash": each}) for each in (digest, "x")))
+    command = ["adopt", "--ini", str(ini), "--manifest", str(manifest)]
+    assert cli.main(command) == 1
+    assert "line 2: `size` should be in bytes" in capsys.readouterr().out
+    assert read(app, f"{RECORD}/attachment") == CONTENT
+    manifest.write_text(json.dumps({**line, "hash": digest}))
+    assert cli.main([*command, "--verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"objects": 1, "linked": 0, "unplaced": []}
+    manifest.unlink()
+    assert cli.main(command) == 2
+    (said,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "objects.jsonl" in said

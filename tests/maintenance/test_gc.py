@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import transaction
@@ -16,7 +15,9 @@ import transaction
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.link import Link
 from kinto_attachment.maintenance import heartbeat
-from kinto_attachment.maintenance.gc import GcReport, _Collector, gc
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.dangling import DanglingLinks
+from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.storage import ListsUnfinished
 from tests.support.application import (
@@ -87,16 +88,16 @@ def test_a_file_that_is_kept_while_gc_looks_stays(
         write_behind(app, OTHER, {"attachment": attachment})
         with transaction.manager:
             links.share(Link.to(OTHER, kept, attachment))
-    look = _Collector.dangling
+    look = DanglingLinks.among
 
-    def replace_first(collector: Any, found: list[Link]) -> list[Link]:
+    def replace_first(dangling: Any, found: list[Link]) -> list[Link]:
         if not replaced:
             with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
                 replaced.append(other.submit(attach, app, content=b"new").result())
-        return look(collector, found)
+        return look(dangling, found)
 
     replaced: list[Any] = []
-    monkeypatch.setattr(_Collector, "dangling", replace_first)
+    monkeypatch.setattr(DanglingLinks, "among", replace_first)
     assert not collect(app).missing
     assert replaced
     assert kept in stored_files(app)
@@ -135,8 +136,11 @@ def test_young_files_are_left_alone(app: Any) -> None:
     [
         *("notes.txt", "index.html", "backup.tar", f"{STRAY}/other.txt", f"x{STRAY}"),
         # As other programs name files, this plugin for another site included.
-        *("00000000-0000-4000-8000-000000000000.txt", f"folder/{uuid4()}.txt"),
-        f"__heartbeat__/{uuid4()}.txt",
+        *(
+            "00000000-0000-4000-8000-000000000000.txt",
+            "folder/6f9619ff-8b86-4d01-b42d-00c04fc964ff.txt",
+        ),
+        "__heartbeat__/6f9619ff-8b86-4d01-b42d-00c04fc964fe.txt",
     ],
 )
 @pytest.mark.parametrize("randomize", ["true", "false"])
@@ -192,6 +196,28 @@ def test_a_file_that_an_upload_could_not_delete_is_known_by_its_name(build: Buil
     assert stored_files(app) == {"notes.txt"}
     assert collect(app).unlinked == ["notes.txt"]
     assert not stored_files(app)
+
+
+@ON_DATABASES
+def test_a_file_that_was_stored_although_the_storage_failed_is_known_by_its_name(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer got lost, for example."""
+    app = build(randomize="false")
+    files = app.app.registry.attachment_storages.default.files
+    write = files.write
+
+    def write_and_fail(*args: Any, **headers: Any) -> None:
+        write(*args, **headers)
+        raise StorageUnavailable()
+
+    monkeypatch.setattr(files, "write", write_and_fail)
+    attach(app, status=503)
+    monkeypatch.undo()
+    assert collect(app).unlinked == ["notes.txt"]
+    assert not stored_files(app)
+    collect(app)
+    assert key_of(attach(app).json) == "notes.txt", "the name is free again"
 
 
 @ON_MEMORY
@@ -321,6 +347,21 @@ def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
     assert stored_links(app) >= {(RECORD, key, "current")}, "a restored file must find its link"
     store(app, key, content)
     assert not collect(app).found
+
+
+@ON_DATABASES
+def test_a_record_that_is_gone_misses_no_file(app: Any) -> None:
+    """As another program deletes both, or another release of this plugin."""
+    attach(app)
+    registry = app.app.registry
+    registry.attachment_storages.default.files.delete(key_of(attachment_of(app)))
+    parent, _, object_id = RECORD.rpartition("/records/")
+    with transaction.manager:
+        registry.storage.delete("record", parent, object_id, with_deleted=False)
+    report = collect(app, orphan_age=timedelta(days=1))
+    assert (report.dangling, report.missing) == ([RECORD], [])
+    assert collect(app).dangling == [RECORD]
+    assert not collect(app).dangling
 
 
 # Not on moto, where all multipart uploads have been started in 2010.

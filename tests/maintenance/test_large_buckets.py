@@ -35,8 +35,6 @@ FILES = 20  # The others were lost: to the index and to the storage that is the 
 @pytest.fixture
 def app(postgresql: PostgreSQL, seaweedfs: S3) -> Iterator[Any]:
     url = postgresql.create_database()
-    name = url.split("?")[0].rsplit("/", 1)[1]
-    postgresql.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # For speed.
     app = make_app(seaweedfs.options(seaweedfs.create_bucket()), postgresql_settings(url))
     put_collection(app)
     yield app

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from kinto_attachment import cli
+from kinto_attachment.maintenance import application
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.manifest import ManifestReport, register
 from tests.support import invariants
@@ -94,6 +96,79 @@ def test_what_does_not_fit_is_reported(app: Any) -> None:
     ):
         assert said in "\n".join(report.unplaced)
     app.app.registry.attachment_storages.default.files.delete("2024/x")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"readonly": "true"},
+        {"read_only": True},
+        {"filename": "a\x00b.txt"},
+        {"filename": "a\r\nX: 1"},
+        {"filename": "\ud800.txt"},
+        {"filename": "../a.txt"},
+        {"filename": {}},
+        {"filename": "f" * 5000},
+        {"mimetype": "text/html\r\nX: 1"},
+        {"mimetype": "nonsense"},
+        {"storage": "xdefault"},
+        {"storage": 5},
+        {"size": True},
+        {"key": "\ud800"},
+        {"key": ".kinto-attachment/site"},
+        {"record": f"{RECORD}\x00"},
+        {"record": f"{RECORD}\ud800"},
+        {"record": None},
+    ],
+)
+def test_a_line_that_is_wrong_changes_nothing(app: Any, changes: dict[str, Any]) -> None:
+    put(app, RECORD)
+    put(app, OTHER)
+    wrong = json.dumps(json.loads(line(app, RECORD, "2024/x")) | changes)
+    lines = [wrong, line(app, OTHER, "2024/y")]
+    report = register(app.app.registry, lines)
+    assert (report.linked, len(report.unplaced)) == (1, 1), report.unplaced
+    assert "attachment" not in app.get(RECORD, headers=ALICE).json["data"]
+    app.app.registry.attachment_storages.default.files.delete("2024/x")
+
+
+def test_of_two_lines_for_a_record_the_first_counts(app: Any) -> None:
+    put(app, RECORD)
+    lines = [line(app, RECORD, "2024/x"), line(app, RECORD, "2024/y", b"other")]
+    report = register(app.app.registry, [*lines, lines[0]])
+    assert (report.objects, report.linked, len(report.unplaced)) == (3, 1, 1)
+    assert "in the manifest before" in report.unplaced[0]
+    assert read(app, f"{RECORD}/attachment") == CONTENT
+    app.app.registry.attachment_storages.default.files.delete("2024/y")
+
+
+def test_a_manifest_that_is_not_utf8(
+    app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(app, RECORD)
+    path = tmp_path / "objects.jsonl"
+    good = line(app, RECORD, "2024/x").encode()
+    path.write_bytes(
+        b"\xef\xbb\xbf" + good.replace(b"2024", b"\xff") + b"\n" + b"[" * 100_000 + b"\n" + good
+    )
+    monkeypatch.setattr(application, "open_application", lambda ini: app.app.registry)
+    assert cli.main(["adopt", "--ini", "kinto.ini", "--manifest", str(path)]) == 1
+    output = capsys.readouterr().out
+    assert "line 1: `key` should be an object key" in output
+    assert "line 2: is nested too deeply" in output
+    assert "linked: 1" in output
+    assert read(app, f"{RECORD}/attachment") == CONTENT
+
+
+def test_a_record_with_the_same_content_keeps_its_own_file(app: Any) -> None:
+    attach(app, content=CONTENT)
+    (own,) = stored_files(app)
+    registry = app.app.registry
+    report = register(registry, [line(app, RECORD, "2024/x", readonly=True)])
+    assert report.unplaced == [f"{RECORD}: its file is {own} already"]
+    app.delete(RECORD, headers=ALICE)
+    assert stored_files(app) == {"2024/x"}
+    registry.attachment_storages.default.files.delete("2024/x")
 
 
 def delete_record(app: Any) -> None:

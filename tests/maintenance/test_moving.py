@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from datetime import timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg2
 import pytest
 
 from kinto_attachment.errors import NotThisSite
 from kinto_attachment.maintenance.adopt import adopt
+from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.rollback import back
+from kinto_attachment.storage import SITE_KEY
 from tests.support import invariants, live
 from tests.support.old_site import BASE_URL, BUCKET, OldSite, contents, record, settings
 from tests.support.services import S3, PostgreSQL
 
+DAY = timedelta(days=1)
 PLUGINS = ("kinto.plugins.default_bucket", "tests.support.publishing")
 
 
@@ -25,6 +30,7 @@ def query(site: OldSite, statement: str) -> list[Any]:
         contextlib.closing(psycopg2.connect(site.database)) as connection,
         connection.cursor() as cursor,
     ):
+        connection.autocommit = True
         cursor.execute(statement)
         return cursor.fetchall()
 
@@ -54,15 +60,34 @@ def read_all(client: live.Client, site: OldSite) -> dict[str, bytes]:
     return found
 
 
+@pytest.fixture
+def bucket(seaweedfs: S3, old_site: OldSite) -> str:
+    """With the files of the site, as release 7 would have stored them."""
+    name = seaweedfs.create_bucket()
+    client = seaweedfs.client()
+    for key, content in contents(old_site.files).items():
+        client.put_object(Bucket=name, Key=key, Body=content, ContentType="text/plain")
+    return name
+
+
+def objects(s3: S3, bucket: str) -> dict[str, bytes]:
+    """The objects in a bucket, by their keys, but for the one that tells whose they are."""
+    client, found = s3.client(), {}
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for each in page["Contents"]:
+            key = each["Key"]
+            found[key] = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    found.pop(SITE_KEY)
+    return found
+
+
 @pytest.fixture(params=["local", "s3"])
 def our_settings(request: pytest.FixtureRequest, old_site: OldSite) -> dict[str, str]:
     """For the files where they are, or where release 7 would have stored them."""
     if request.param == "local":
         return settings(old_site)
     s3: S3 = request.getfixturevalue("seaweedfs")
-    bucket = s3.create_bucket()
-    for key, content in contents(old_site.files).items():
-        s3.client().put_object(Bucket=bucket, Key=key, Body=content, ContentType="text/plain")
+    bucket: str = request.getfixturevalue("bucket")
     return settings(old_site, {**s3.options(bucket), "downloads": "proxy"})
 
 
@@ -101,6 +126,19 @@ def test_everything_is_taken_over(old_site: OldSite, our_settings: dict[str, str
         assert left == {*report.unnamed, *in_kept}, "where old files are kept, they are"
 
 
+def change(client: live.Client, site: OldSite) -> None:
+    """What happens while this plugin runs."""
+    for name in ("plain/r1", "names/r3", "kept/replaced", "plain/new", "names/new"):
+        site.attach(client, record(name), f"{name}, new".encode(), "a b.txt")
+    for name in ("plain/r2", "names/r2", "kept/r1"):
+        assert client.request("DELETE", record(name))[0] == 200
+        site.contents.pop(record(name), None)
+    copies = json.dumps({"copies": {record("plain/r3"): record("names/copy")}})
+    is_json = {"Content-Type": "application/json"}
+    assert client.request("POST", "/publish", copies, is_json)[0] == 200
+    site.contents[record("names/copy")] = site.contents[record("plain/r3")]
+
+
 def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
     site, plain = old_site, f"{BUCKET}/collections/plain"
     with (
@@ -109,15 +147,7 @@ def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
         live.Client(server) as client,
     ):
         adopt(registry)
-        for name in ("plain/r1", "names/r3", "kept/replaced", "plain/new", "names/new"):
-            site.attach(client, record(name), f"{name}, new".encode(), "a b.txt")
-        for name in ("plain/r2", "names/r2", "kept/r1"):
-            assert client.request("DELETE", record(name))[0] == 200
-            site.contents.pop(record(name), None)
-        copies = json.dumps({"copies": {record("plain/r3"): record("names/copy")}})
-        is_json = {"Content-Type": "application/json"}
-        assert client.request("POST", "/publish", copies, is_json)[0] == 200
-        site.contents[record("names/copy")] = site.contents[record("plain/r3")]
+        change(client, site)
         dry = back(registry, dry_run=True)
         rows = old_rows(site)
         report = back(registry)
@@ -145,6 +175,8 @@ def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
     ):
         assert not adopt(registry).found
         assert read_all(client, site) == site.contents
+        report = gc(registry)
+        assert (report.missing, report.errors) == ([], [])
 
 
 def assert_located(client: live.Client, site: OldSite) -> None:
@@ -154,3 +186,56 @@ def assert_located(client: live.Client, site: OldSite) -> None:
         for base in (BASE_URL, "https://old.example.org/"):
             location = location.removeprefix(base)
         assert (site.files / location.replace("%20", " ")).read_bytes() == content, uri
+
+
+def test_there_and_back_on_s3(old_site: OldSite, seaweedfs: S3, bucket: str) -> None:
+    """Release 7 was the last one with S3: what its rows say is read and deleted here for it."""
+    site = old_site
+    ours = settings(site, {**seaweedfs.options(bucket), "downloads": "proxy"})
+    with (
+        live.kinto(ours, database=site.database, includes=PLUGINS) as server,
+        invariants.inside(server) as registry,
+        live.Client(server) as client,
+    ):
+        assert not adopt(registry, verify=True).found
+        change(client, site)
+        report = back(registry)
+        assert not report.found
+        assert sorted(report.without_row) == [record("names/copy"), record("plain/r3")]
+        located = {uri: client.request("GET", uri)[2]["data"] for uri in site.contents}
+    found, rows = objects(seaweedfs, bucket), old_rows(site)
+    assert rows.keys() == site.contents.keys() - set(report.without_row)
+    for uri, content in site.contents.items():
+        location = unquote(located[uri]["attachment"]["location"])
+        for base in (BASE_URL, "https://old.example.org/"):
+            location = location.removeprefix(base)
+        assert found[location] == content
+        assert rows.get(uri, location) == location
+    plain = [uri for uri in site.contents if "/plain/" in uri]
+    for uri in plain:
+        del site.contents[uri]
+        if uri in rows:
+            seaweedfs.client().delete_object(Bucket=bucket, Key=rows[uri])
+    of_plain = "data->>'collection_uri' LIKE '%/plain' OR data->>'record_uri' LIKE '%/plain/%'"
+    query(
+        site,
+        f"DELETE FROM objects WHERE parent_id = '__attachments__' AND ({of_plain}) RETURNING 1",
+    )
+    in_plain = "resource_name = 'record' AND parent_id LIKE '%/plain'"
+    query(site, f"DELETE FROM objects WHERE {in_plain} RETURNING 1")
+    with (
+        live.kinto(ours, database=site.database) as server,
+        invariants.inside(server) as registry,
+        live.Client(server) as client,
+    ):
+        report = adopt(registry, verify=True)
+        assert not report.found
+        assert read_all(client, site) == site.contents
+        for _ in range(2):
+            collected = gc(registry, grace=-DAY, orphan_age=-DAY, pause=0 * DAY, really=True)
+            assert not collected.errors
+        assert read_all(client, site) == site.contents
+        linked = {link.key for link in invariants.links(registry)}
+        left = objects(seaweedfs, bucket)
+        assert left.keys() == linked | {*report.unnamed}, "nothing is lost, and nothing left"
+        assert sorted(left[key] for key in report.unnamed) == sorted(site.strays)

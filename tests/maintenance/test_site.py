@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,10 @@ import pytest
 import transaction
 
 from kinto_attachment.errors import NotThisSite, StorageUnavailable
-from kinto_attachment.maintenance.gc import GcReport, gc
+from kinto_attachment.maintenance.adopt import adopt
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.gc import gc
+from kinto_attachment.maintenance.manifest import register
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.maintenance.shards import Shard
 from tests.support.application import (
@@ -210,6 +214,45 @@ class TestDatabases:
             assert collect(staging).unlinked == [killed]
             assert lost in stored_files(app)
 
+    def test_adopt_takes_no_storage_of_another_database(
+        self, start: Start, database: str, postgresql: PostgreSQL
+    ) -> None:
+        """Or whoever tries it on a staging server would have production's gc refuse."""
+        app = start(database)
+        attach(app)
+        with copied(postgresql, database) as copy:
+            staging, app = start(copy), start(database)
+            empty = start(postgresql.create_database())
+            for other in (staging, empty):
+                for dry_run in (True, False):
+                    with pytest.raises(NotThisSite, match="reindex --claim"):
+                        adopt(other.app.registry, dry_run=dry_run)
+                    with pytest.raises(NotThisSite, match="reindex --claim"):
+                        register(other.app.registry, ["no JSON"], dry_run=dry_run)
+            assert not adopt(app.app.registry).found
+            assert not collect(app).found
+            url = empty.app.registry.settings["storage_url"]
+        forget_database(url)
+        postgresql.drop_database(url)
+
+    def test_names_that_were_reserved_before_the_claim_may_be_those_of_others(
+        self, start: Start, database: str, postgresql: PostgreSQL
+    ) -> None:
+        app = start(database, randomize="false")
+        attach(app)
+        reservations = app.app.registry.attachment_links.reservations
+        with transaction.manager:
+            reservations.claim("late.txt")
+        with copied(postgresql, database) as copy:
+            staging = start(copy, randomize="false")
+            app = start(database, randomize="false")
+            with transaction.manager:
+                app.app.registry.attachment_links.reservations.release("late.txt")
+            attach(app, OTHER, filename="late.txt")
+            reindex(staging.app.registry, claim=True)
+            assert not collect(staging, really=True).found
+            assert read(app, f"{OTHER}/attachment") == CONTENT
+
     def test_a_clone_of_the_disk_is_told_by_the_marks(
         self, start: Start, database: str, postgresql: PostgreSQL
     ) -> None:
@@ -218,15 +261,36 @@ class TestDatabases:
         collect(app)
         with copied(postgresql, database) as copy:
             clone, app = start(copy), start(database)
-            site = clone.app.registry.attachment_site
-            with transaction.manager:  # As if oid and system identifier were the same.
-                identity = site._identity()
-                site._put(type(identity)(identity.id, site._database.identity()))
+            pretend_to_be_cloned(clone)
             collect(app)
-            lost = orphan(app)
+            orphan(app)
             with pytest.raises(NotThisSite, match="another copy"):
-                collect(clone, really=True)
-            assert collect(app).unlinked == [lost]
+                collect(clone, dry_run=True)
+            assert not collect(app, dry_run=True).errors
+            for each in (clone, app, clone):
+                with pytest.raises(NotThisSite, match="another copy"):
+                    collect(each, really=True)
+            reindex(app.app.registry, claim=True)
+            for _ in range(2):
+                with pytest.raises(NotThisSite, match="belongs to another database"):
+                    collect(clone, really=True)
+                assert not collect(app).errors
+
+    def test_a_clone_of_the_disk_that_runs_gc_first_deletes_nothing(
+        self, start: Start, database: str, postgresql: PostgreSQL
+    ) -> None:
+        app = start(database)
+        attach(app)
+        collect(app)
+        with copied(postgresql, database) as copy:
+            clone, app = start(copy), start(database)
+            pretend_to_be_cloned(clone)
+            attach(app, OTHER)  # Which the clone does not know.
+            assert collect(clone, orphan_age=timedelta(days=1)).orphaned
+            for each in (app, clone):
+                with pytest.raises(NotThisSite, match="another copy"):
+                    collect(each)
+            assert read(app, f"{OTHER}/attachment") == CONTENT
 
     def test_a_dump_that_was_restored_is_refused_until_it_is_claimed(
         self, start: Start, database: str, postgresql: PostgreSQL
@@ -271,9 +335,9 @@ class TestDatabases:
         site = start(database).app.registry.attachment_site
         with transaction.manager:
             for number in range(120):
-                site._marks.put("attachments-mark", f"{number:032}", {"at": number})
-            site._new_mark()
-            assert len(site._latest_marks()) == 100
+                site._marks.rows.put("attachments-mark", f"{number:032}", {"at": number})
+            site._marks.new()
+            assert len(site._marks.latest()) == 100
 
     def test_a_flush_puts_the_site_back(self, start: Start, database: str) -> None:
         app = start(database)
@@ -283,6 +347,14 @@ class TestDatabases:
         put_collection(app)
         attach(app, status=201)
         assert not collect(app).found
+
+
+def pretend_to_be_cloned(copy: Any) -> None:
+    """As if the oid and the system identifier of a copy were those of the original."""
+    site = copy.app.registry.attachment_site
+    with transaction.manager:
+        identity = site._identity()
+        site._put(replace(identity, database=site._database.identity()))
 
 
 def dump_and_restore(source: str, target: str) -> None:
@@ -343,6 +415,41 @@ class TestStorages:
         away = start(database, base_path=str(tmp_path / "not-mounted"))
         with pytest.raises(NotThisSite, match="mounted"):
             collect(away)
+
+    def test_the_folder_above_is_claimed_by_mistake(
+        self, start: Start, database: str, files: Path
+    ) -> None:
+        app = start(database)
+        attach(app)
+        wrong = start(database, base_path=str(files.parent))
+        reindex(wrong.app.registry, claim=True)
+        report = collect(wrong, really=True)
+        assert (report.unlinked, report.missing) == ([], [RECORD])
+        assert read(app) == CONTENT
+
+    @pytest.mark.parametrize("site", ["gone", "another's"])
+    def test_claims_side_by_side_agree(
+        self, start: Start, database: str, files: Path, site: str
+    ) -> None:
+        """One waits, before it writes to the storage, until the other one is done."""
+        first, second = start(database), start(database)
+        attach(first)
+        path = files / ".kinto-attachment/site"
+        path.unlink() if site == "gone" else path.write_text('{"site": "x"}')
+        storage = first.app.registry.attachment_storages.default.files
+        write_site = storage.write_site
+
+        def late(*args: Any, **kwargs: Any) -> Any:
+            storage.write_site = write_site
+            reindex(second.app.registry, claim=True)
+            path.write_text('{"site": "x"}')
+            reindex(second.app.registry, claim=True)
+            return write_site(*args, **kwargs)
+
+        storage.write_site = late
+        reindex(first.app.registry, claim=True)
+        assert not collect(first).errors
+        assert not collect(second).errors
 
     def test_a_storage_that_was_never_used_is_no_reason_to_refuse(
         self, start: Start, database: str, tmp_path: Path
@@ -421,6 +528,18 @@ class TestRecords:
         assert len(stored_files(app)) == 21
         assert len(collect(app, really=True).unlinked) == 21
 
+    def test_more_than_a_tenth_in_all_shards_together(self, app: Any) -> None:
+        storage = app.app.registry.attachment_storages.default.files
+        for number in range(21):
+            storage.write(stray(number), io.BytesIO(b"x"), "text/plain")
+        shards = [Shard(number + 1, 2) for number in range(2)]
+        for shard in shards:
+            assert collect(app, shard=shard, orphan_age=timedelta(days=1)).orphaned
+        for shard in shards:
+            assert "21 of " in collect(app, shard=shard).errors[0]
+        assert len(stored_files(app)) == 21
+        collect(app, really=True)
+
 
 @ON_MEMORY
 class TestAge:
@@ -433,6 +552,24 @@ class TestAge:
         assert collect(app, orphan_age=day, dry_run=True).unlinked == [key]
         assert collect(app, orphan_age=day).unlinked == [key]
         assert not notes(app)
+
+    def test_without_a_mark_nothing_is_deleted(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = orphan(app)
+        files = app.app.registry.attachment_storages.default.files
+
+        def refuse(content: bytes, *, replace: bool) -> bool:
+            raise StorageUnavailable("This object may not be written.")
+
+        # As a bucket's policy may say of one object.
+        monkeypatch.setattr(files, "write_site", refuse)
+        report = collect(app)
+        assert "This object may not be written." in str(report.errors)
+        assert not report.unlinked
+        assert files.exists(key)
+        monkeypatch.undo()
+        assert collect(app).unlinked == [key]
 
     def test_a_dry_run_notes_nothing(self, app: Any) -> None:
         orphan(app)

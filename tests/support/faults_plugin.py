@@ -25,6 +25,7 @@ from kinto.core.storage.exceptions import BackendError, IntegrityError
 from pyramid.events import ApplicationCreated
 
 from kinto_attachment.errors import StorageUnavailable
+from tests.support import owned
 
 VARIABLE = "KINTO_ATTACHMENT_FAULTS"
 
@@ -85,6 +86,7 @@ class Faults:
 def includeme(config: Any) -> None:
     if VARIABLE in os.environ:
         injector = _Injector(Path(os.environ[VARIABLE]))
+        config.add_subscriber(lambda event: owned.remember(event.app.registry), ApplicationCreated)
         config.add_subscriber(lambda event: injector.wrap(event.app.registry), ApplicationCreated)
 
 

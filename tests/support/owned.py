@@ -6,6 +6,7 @@ As a plugin of Kinto, for commands whose database is in memory, and so begins wi
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import transaction
@@ -13,7 +14,7 @@ from kinto.core.storage.exceptions import BackendError
 from pyramid.events import ApplicationCreated
 
 from kinto_attachment.errors import StorageError
-from kinto_attachment.index import site
+from kinto_attachment.index import site, site_object
 from kinto_attachment.names import filenames
 from kinto_attachment.storage import KeepsSite
 
@@ -37,8 +38,20 @@ def own(registry: Any) -> None:
     for storage in registry.attachment_storages:
         if isinstance(storage.files, KeepsSite):
             with contextlib.suppress(StorageError):
-                site._write(storage, OWNER, "")
-    ours.forget()
+                site_object.write(storage, OWNER, "")
+    remember(registry)
+
+
+def remember(registry: Any) -> None:
+    """As after the first upload: no later one has a step more than the others."""
+    ours = registry.attachment_site
+    ours._owner = OWNER
+    ours._attempts = {each.name: site.ATTEMPTS for each in registry.attachment_storages}
+
+
+def stored_paths(folder: Path) -> list[Path]:
+    """The files in the folder of a local storage, drafts included; not whose it is."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != "site"]
 
 
 def stray(number: int = 0) -> str:

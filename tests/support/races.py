@@ -123,8 +123,7 @@ def server(
     settings = {"includes": "tests.support.publishing", **(settings or {})}
     url = postgresql.create_database()
     name = url.split("?")[0].rsplit("/", 1)[1]
-    for setting in ("deadlock_timeout = '20ms'", "synchronous_commit = off"):  # For speed.
-        postgresql.execute(f"ALTER DATABASE {name} SET {setting}")
+    postgresql.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")  # For speed.
     storage = {"base_path": str(folder), **attachment}
     try:
         yield make_app(storage, postgresql_settings(url), **settings)

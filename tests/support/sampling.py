@@ -3,6 +3,10 @@
 ``pytest --every-case`` tries them all. A sample is the same in each run. It takes every n-th case,
 from a different start in each test, so that a step that one test passes over is tried in another
 that has the same step.
+
+``@sampled(2, "backends", "rule", "end")`` on a test takes half of the combinations of these three
+parameters: each value of one with each value of another one, if there are at least two values of
+the third.
 """
 
 from __future__ import annotations
@@ -25,6 +29,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     global _every_case
     _every_case = config.getoption("--every-case")
+    config.addinivalue_line("markers", "sampled: takes one in so many combinations of parameters")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _every_case:
+        return
+    left_out = [item for item in items if not is_chosen(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if is_chosen(item)]
+
+
+def sampled(one_in: int, *parameters: str) -> pytest.MarkDecorator:
+    return pytest.mark.sampled(one_in, *parameters)
+
+
+def is_chosen(item: pytest.Item) -> bool:
+    """Whether the numbers of the values add up to a multiple, as in a Latin square."""
+    mark = item.get_closest_marker("sampled")
+    if mark is None:
+        return True
+    one_in, *parameters = mark.args
+    numbers = item.callspec.indices  # type: ignore[attr-defined]
+    return sum(numbers[name] for name in parameters) % one_in == 0
 
 
 def pytest_report_header() -> str:

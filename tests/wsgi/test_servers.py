@@ -26,6 +26,7 @@ from tests.support.connections import (
     threads_are_free,
     until,
 )
+from tests.support.owned import stored_paths
 
 MAX_SIZE = 64 * MIB
 CONTENT = bytes(range(256)) * 4096 * 3 + b"the end"
@@ -63,7 +64,7 @@ def files(folder: Path, connection: Connection) -> Callable[[], list[Path]]:
     """All that is stored, drafts included; nothing, to begin with."""
 
     def listed() -> list[Path]:
-        return [path for path in folder.rglob("*") if path.is_file()]
+        return stored_paths(folder)
 
     connection.ask("DELETE", COLLECTION)
     connection.ask("DELETE", "/v1/buckets/default/collections/c/records")

@@ -27,6 +27,7 @@ from tests.support.connections import (
     threads_are_free,
     until,
 )
+from tests.support.owned import stored_paths
 
 THREADS = 16
 TIMEOUT = 1.5  # Seconds: `body_timeout`; the rate is measured over twice the time.
@@ -311,7 +312,7 @@ def nothing_has_changed(server: live.Server, folder: Path) -> bool:
     with Connection(server) as connection:
         for record in (RECORD, DEFAULT):
             assert connection.ask("GET", f"{record}/attachment")[1] == b"the old file"
-    return len([path for path in folder.rglob("*") if path.is_file()]) == 2
+    return len(stored_paths(folder)) == 2
 
 
 @AS_IT_COMES

@@ -1,0 +1,72 @@
+"""Deletions of gc: each file is a line in the log, with the reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from kinto_attachment.errors import StorageError
+from kinto_attachment.files.settling import delete_garbage
+from kinto_attachment.index.outbox import Garbage
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.storage import ListsUnfinished, Unfinished
+from kinto_attachment.storage.storages import Storage
+
+logger = logging.getLogger(__name__)
+
+# The reasons.
+LET_GO = "a committed request has replaced or deleted it"
+DANGLING = "the record that its link names has another attachment, or is gone"
+UNLINKED = "no record has it"
+UNFINISHED = "an upload that was not finished"
+
+
+class Deletions:
+    """Deletes files in some storages; a dry run only says that it would."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        storages: Mapping[str, Storage],
+        report: GcReport,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self.registry = registry
+        self.storages = storages
+        self.report = report
+        self.dry_run = dry_run
+
+    def files_of(self, entry: Garbage, why: str) -> bool:
+        """Delete what an entry of the outbox names; False if that failed, which is reported.
+
+        The entry is then still there, for the next run.
+        """
+        if self.dry_run:
+            return True
+        try:
+            for key in delete_garbage(self.registry, entry) or ():
+                self._log(entry.storage, key, why)
+        except StorageError as error:
+            more = f" and {len(entry.keys) - 3:,} more" if len(entry.keys) > 3 else ""
+            self.report.failed(f"not deleted: {', '.join(entry.keys[:3])}{more}", error)
+            return False
+        return True
+
+    def remains(self, storage: str, remains: Unfinished) -> bool:
+        """Delete what an unfinished write has left; False if that failed, which is reported."""
+        files = self.storages[storage].files
+        if self.dry_run or not isinstance(files, ListsUnfinished):
+            return True
+        try:
+            files.discard_unfinished(remains)
+        except StorageError as error:
+            self.report.failed(f"not deleted: remains of {remains.key}", error)
+            return False
+        self._log(storage, remains.key, UNFINISHED)
+        return True
+
+    def _log(self, storage: str, key: str, why: str) -> None:
+        title = self.storages[storage].title
+        logger.info("gc: deleted %s from the storage %s: %s", key, title, why)

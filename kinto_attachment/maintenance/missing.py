@@ -1,0 +1,88 @@
+"""Files that are missing: those of a link, and all of a storage that is not configured."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import transaction
+
+from kinto_attachment.index.link import Link
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.dangling import DanglingLinks
+from kinto_attachment.maintenance.listing import Listing
+from kinto_attachment.maintenance.shards import WHOLE, Shard
+
+logger = logging.getLogger(__name__)
+
+
+class Missing:
+    """Reports what is missing. ``listings`` are those of storages, by their names."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        shard: Shard,
+        listings: Mapping[str, Listing],
+        dangling: DanglingLinks,
+        report: GcReport,
+    ) -> None:
+        self.registry = registry
+        self.links = registry.attachment_links
+        self.shard = shard
+        self.listings = listings
+        self.dangling = dangling
+        self.report = report
+        # How many links there are in storages that are not configured.
+        self.elsewhere: Counter[str] = Counter()
+
+    def count_elsewhere(self, links: Iterable[Link]) -> None:
+        storages = self.registry.attachment_storages
+        self.elsewhere.update(link.storage for link in links if link.storage not in storages)
+
+    def report_files(self) -> None:
+        """Report links whose file is not there, in storages that were listed to the end."""
+        complete = {name: each for name, each in self.listings.items() if each.is_complete}
+        for page in self.shard.pages(self.links) if complete else ():
+            for link in page:
+                if link.storage in complete and not self._is_there(link, complete[link.storage]):
+                    self._report(link)
+
+    def report_storages(self, *, dry_run: bool) -> None:
+        """Report storages that have files but no settings, whose files are left as they are.
+
+        The index notes which storages have files: what is missing there is added, and a storage
+        that is not configured is forgotten when none of its files is left.
+        """
+        used, storages = self.links.used_storages, self.registry.attachment_storages
+        with transaction.manager:
+            noted = {name for name in used.names() if name not in storages}
+            waiting = {name: self.links.outbox.entries(storage=name) for name in noted}
+            for name in sorted(noted | {*self.elsewhere}):
+                if self.elsewhere[name] or waiting.get(name):
+                    self._report_storage(name)
+                    if not dry_run:
+                        used.note(name)
+                elif self.shard == WHOLE and not dry_run:
+                    used.forget(name)
+
+    def _is_there(self, link: Link, listing: Listing) -> bool:
+        files = self.registry.attachment_storages[link.storage].files
+        return link.key in listing or files.exists(link.key)
+
+    def _report(self, link: Link) -> None:
+        with transaction.manager:
+            # It may have been dropped in the meantime.
+            is_there = link.record in [other.record for other in self.links.of_key(link.key)]
+            # A record that is gone misses no file.
+            is_missed = is_there and not self.dangling.among([link])
+        if is_missed:
+            self.report.missing.append(link.record)
+            logger.error("The file of %s is missing: %s", link.record, link.key)
+
+    def _report_storage(self, name: str) -> None:
+        message = f"The storage {name!r} is not configured: its files are left as they are."
+        logger.error("gc: %s", message)
+        self.report.errors.append(message)
