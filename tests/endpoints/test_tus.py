@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment import AttachmentAdded, AttachmentReceiving
 from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.http import saved_hashes
 from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.shards import WHOLE
 from kinto_attachment.storage import Partial, local_partials
@@ -429,6 +433,16 @@ class TestBytes:
         append(app, url, 5, CONTENT[5:])
         assert read(app) == CONTENT
 
+    def test_a_hash_that_cannot_be_saved(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is read back at its end."""
+        url = begin(app, SIZE)
+        append(app, url, 0, CONTENT[:5])
+        with monkeypatch.context() as patched:
+            patched.setattr(saved_hashes, "sha256", lambda saved: None)
+            append(app, url, 5, CONTENT[5:9])
+        append(app, url, 9, CONTENT[9:])
+        assert attachment_of(app)["hash"] == sha256(CONTENT)
+
     def test_other_media_types_and_encodings(self, app: Any) -> None:
         url = begin(app, SIZE)
         headers = {**ALICE, **TUS, "Upload-Offset": "0"}
@@ -597,3 +611,29 @@ class TestOverride:
         assert app.post(url, b"", headers=asked).headers["Upload-Offset"] == str(SIZE)
         app.post(url, b"", headers={**asked, "X-HTTP-Method-Override": "DELETE"}, status=204)
         app.post(url, b"", headers={**ALICE, **TUS}, status=405)
+
+
+@ON_POSTGRESQL
+def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: Any) -> None:
+    url = begin(app, SIZE)
+    attaching, sent = threading.Event(), threading.Event()
+
+    def wait(event: Any) -> None:
+        attaching.set()
+        assert sent.wait(10)
+        time.sleep(0.3)  # The other one gets to the lock, or does something wrong.
+
+    on_event(app, ResourceChanged, wait)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(append, app, url, 0, CONTENT)
+        assert attaching.wait(10)
+        second = pool.submit(append, app, url, SIZE - 1, CONTENT[-1:])
+        sent.set()
+        answers = [first.result(30), second.result(30)]
+    app.app.registry.on_event = None
+    assert [answer.status_code for answer in answers] == [204, 204]
+    assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
+    assert len(seen(app, AttachmentAdded)) == 1
+    events = seen(app, ResourceChanged)
+    assert [event.payload["resource_name"] for event in events].count("record") == 1
+    assert read(app) == CONTENT
