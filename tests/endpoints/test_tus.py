@@ -6,9 +6,9 @@ import io
 import json
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 from kinto.core.events import ResourceChanged
@@ -615,22 +615,21 @@ class TestOverride:
 
 @ON_POSTGRESQL
 def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: Any) -> None:
+    """Both have found all bytes there, and none has locked the upload yet."""
     url = begin(app, SIZE)
-    attaching, sent = threading.Event(), threading.Event()
+    files = app.app.registry.attachment_storages.default.files
+    finish, both, first = files.finish, threading.Barrier(2), threading.Event()
 
-    def wait(event: Any) -> None:
-        attaching.set()
-        assert sent.wait(10)
-        time.sleep(0.3)  # The other one gets to the lock, or does something wrong.
+    def finish_together(partial: Any) -> Any:
+        first.set()
+        both.wait(10)
+        return finish(partial)
 
-    on_event(app, ResourceChanged, wait)
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(append, app, url, 0, CONTENT)
-        assert attaching.wait(10)
-        second = pool.submit(append, app, url, SIZE - 1, CONTENT[-1:])
-        sent.set()
-        answers = [first.result(30), second.result(30)]
-    app.app.registry.on_event = None
+    with mock.patch.object(files, "finish", finish_together), ThreadPoolExecutor(2) as pool:
+        requests = [pool.submit(append, app, url, 0, CONTENT)]
+        assert first.wait(10)
+        requests.append(pool.submit(append, app, url, SIZE - 1, CONTENT[-1:]))
+        answers = [request.result(30) for request in requests]
     assert [answer.status_code for answer in answers] == [204, 204]
     assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
     assert len(seen(app, AttachmentAdded)) == 1
