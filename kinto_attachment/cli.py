@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_reindex(commands)
     add_adopt(commands)
     add_usage(commands)
+    add_uploads(commands)
     for name, summary in CLIENT_COMMANDS.items():
         add_client_command(commands, name, summary, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
@@ -184,6 +185,20 @@ def add_usage(commands: Any) -> None:
     parser.set_defaults(run=run_usage)
 
 
+def add_uploads(commands: Any) -> None:
+    parser = commands.add_parser(
+        "uploads",
+        help="list unfinished uploads",
+        description="List the uploads in several requests that are not finished, and how many "
+        "bytes are stored of each. Those that expire are removed by gc.",
+        epilog="Exit code: 0 listed; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument("--bucket", metavar="ID", help="list those in this bucket only")
+    parser.add_argument("--collection", metavar="ID", help="in collections of this id only")
+    parser.set_defaults(run=run_uploads)
+
+
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
     """Add a command of the client. Its libraries may be missing, unless it is ``chosen``."""
     parser = commands.add_parser(name, help=summary)
@@ -302,6 +317,18 @@ def run_reindex(
 
     report = reindex(registry, claim=arguments.claim, progress=progress)
     return report, FOUND if report.found else CLEAN
+
+
+@on_server
+def run_uploads(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.uploads import uploads
+
+    report = uploads(
+        registry, bucket=arguments.bucket, collection=arguments.collection, progress=progress
+    )
+    return report, CLEAN
 
 
 @on_server

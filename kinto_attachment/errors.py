@@ -203,6 +203,14 @@ class TakenOver(AttachmentError):
     message = "Another request has taken over the upload."
 
 
+class UploadBusy(AttachmentError):
+    """Another request is just finishing the upload; this one can be sent again."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "Another request is just finishing the upload, please retry."
+
+
 class TooManyUploads(AttachmentError):
     """The user has too many unfinished uploads in the collection."""
 

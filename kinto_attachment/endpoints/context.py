@@ -20,6 +20,29 @@ READS = ("GET", "HEAD")
 WRITES = ("POST", "PUT")
 
 
+def check_ids(request: Request, uri: RecordURI) -> None:
+    """Refuse ids that no object can have, before the database is asked for them.
+
+    Besides, ``*`` in the id of a parent means any for Kinto's backends.
+
+    :raises HTTPException: as Kinto answers for such an id.
+    """
+    check_collection(request, uri.bucket_id, uri.collection_id)
+    if not id_generator(request).match(uri.record_id):
+        raise_invalid(request, location="path", description="Invalid object id")
+
+
+def check_collection(request: Request, bucket_id: str, collection_id: str) -> None:
+    """The same for the ids of a collection and its bucket."""
+    raise_404_if_invalid_id(request, "bucket", bucket_id)
+    raise_404_if_invalid_id(request, "collection", collection_id)
+
+
+def id_generator(request: Request) -> IdGenerator:
+    generators = request.registry.id_generators
+    return generators.get("record", generators[""])
+
+
 class RecordContext(RouteFactory):  # type: ignore[misc]
     """The record that ``…/records/{id}/attachment`` is about.
 
@@ -37,7 +60,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         # Set by the view of the default bucket, where parents are created with their children.
         self.implicit_parents = getattr(request, "implicit_parents", False)
         check_host(request)
-        self._check_ids()
+        check_ids(request, self.uri)
         self.current_object = self._find_record()
         # If the record exists, so does its collection.
         self.collection_exists = self.record is not None or self._find_collection()
@@ -73,16 +96,6 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
 
     def _find_record(self) -> dict[str, Any] | None:
         return self._get("record", self.uri.collection)
-
-    def _id_generator(self) -> IdGenerator:
-        generators = self._request.registry.id_generators
-        return generators.get("record", generators[""])
-
-    def _check_ids(self) -> None:
-        raise_404_if_invalid_id(self._request, "bucket", self.uri.bucket_id)
-        raise_404_if_invalid_id(self._request, "collection", self.uri.collection_id)
-        if not self._id_generator().match(self.uri.record_id):
-            raise_invalid(self._request, location="path", description="Invalid object id")
 
     def _must_exist(self) -> bool:
         # As in Kinto, users without the read permission cannot find out what exists.
@@ -121,7 +134,7 @@ class NewRecordContext(RecordContext):
 
     def _record_id(self) -> str:
         ledger = Ledger.of(self._request)
-        ledger.new_id = ledger.new_id or self._id_generator()()
+        ledger.new_id = ledger.new_id or id_generator(self._request)()
         return ledger.new_id
 
     def _find_record(self) -> None:

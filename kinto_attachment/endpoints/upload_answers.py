@@ -10,7 +10,6 @@ from pyramid.response import Response as PyramidResponse
 from kinto_attachment.errors import AttachmentError
 from kinto_attachment.files.forms import json_object
 from kinto_attachment.files.ledger import Ledger
-from kinto_attachment.files.target import Target
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.http.resumable import ResumableUploads
 from kinto_attachment.http.tus import Tus
@@ -123,15 +122,11 @@ def on_error(event: ResponseEvent) -> None:
         return
     session = Ledger.of(request).session
     progress = None if session is None else progress_of(request, session)
-    limits = limits_of_errors(request, session)
+    # Only these are about limits. To find those may take the database, which may have failed.
+    of_limits = response.status_code == 413 and hasattr(request.context, "uri")
+    limits = limits_of(request, session) if of_limits else Limits()
     error = getattr(request, "exception", None) or AttachmentError()
     say(response, protocol.refuse(head_of(request), error, response.json, progress, limits))
-
-
-def limits_of_errors(request: Request, session: Session | None) -> Limits:
-    """The limits, where the path and so the collection is a valid one."""
-    context = getattr(request, "context", None)
-    return limits_of(request, session) if isinstance(context, Target) else Limits()
 
 
 def say(response: Response, answer: Answer) -> None:

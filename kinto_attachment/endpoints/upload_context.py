@@ -11,6 +11,7 @@ from kinto.core.errors import ERRORS, http_error
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from pyramid.httpexceptions import HTTPNotFound
 
+from kinto_attachment.endpoints.context import check_collection, check_ids
 from kinto_attachment.files.locations import check_host
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Request
@@ -32,6 +33,7 @@ class UploadContext(RouteFactory):  # type: ignore[misc]
         ids = request.matchdict
         self.uri = RecordURI(ids["bucket_id"], ids["collection_id"], ids["id"])
         check_host(request)
+        check_ids(request, self.uri)
         self.session: Session | None = None  # Set by the view.
 
     @property
@@ -97,6 +99,7 @@ class UploadsOfCollection(RouteFactory):  # type: ignore[misc]
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         ids = request.matchdict
+        check_collection(request, ids["bucket_id"], ids["collection_id"])
         uri = RecordURI(ids["bucket_id"], ids["collection_id"], "-")
         self.permission_object_id = uri.collection
         self.current_object: dict[str, Any] = {}  # A collection that is gone has no writers.

@@ -35,10 +35,18 @@ def check_attributes(
 
     :raises HTTPBadRequest: as Kinto would raise it.
     """
+    if "id" in (data or {}):
+        check_id(request, (data or {})["id"])
     if permissions is not None:
         check_permissions(request, permissions)
     if asbool(request.registry.settings.get(SETTING)):
         check_schemas(request, {**(request.context.record or {}), **(data or {})})
+
+
+def check_id(request: Request, given: object) -> None:
+    if given != request.context.uri.record_id:
+        description = "Object id does not match existing object"
+        raise_invalid(request, name="data.id", description=description)
 
 
 def check_permissions(request: Request, permissions: dict[str, Any]) -> None:

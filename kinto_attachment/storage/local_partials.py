@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial as partial_function
 from typing import Any
 
-from kinto_attachment.errors import KeyTaken
+from kinto_attachment.errors import KeyTaken, UploadBusy
 from kinto_attachment.names import check_key
 
 from . import CHUNK_SIZE, FileStat, Partial, Reader
 from .disk import OCCUPIED, FileReader, LockedFile, rename_to_free, translated, unlink
-from .partials import Pace, replaced
+from .partials import Pace, abandoned, replaced
+
+# Seconds: for another call that finishes the same file, and between two looks whether it has.
+PATIENCE, PAUSE = 2.0, 0.02
 
 _NAME = re.compile(r"([0-9a-f]{32})\.\w+")
 
@@ -68,6 +72,7 @@ class LocalPartials:
     ) -> Partial:
         check_key(partial.key)
         with translated():
+            self._remove_abandoned(partial)
             chunk = self._last_chunk(partial) or self._new_chunk(partial)
         with chunk.file as file:
             if file.size != chunk.kept:
@@ -131,6 +136,14 @@ class LocalPartials:
         open_file = partial_function(LockedFile, path, create=True)
         return Chunk(number, 0, self._in_folder(self._unfinished, open_file), is_new=True)
 
+    def _remove_abandoned(self, partial: Partial) -> None:
+        """Remove the chunks of earlier writers that were not kept, which nobody else looks for.
+
+        Otherwise, requests that fail again and again would fill the disk.
+        """
+        for number in abandoned(partial):
+            unlink(self._piece(partial, number))
+
     def _sync_chunk(self, chunk: Chunk) -> None:
         with translated():
             chunk.file.sync(durable=self.durable)
@@ -140,14 +153,26 @@ class LocalPartials:
 
     @contextmanager
     def _finishing(self, partial: Partial) -> Iterator[None]:
-        """Only one finishes at a time; :raises BlockingIOError: another one does."""
+        """Only one finishes at a time; :raises UploadBusy: another one does, and for long."""
         path = self._piece(partial, "lock")
-        open_file = partial_function(LockedFile, path, create=True)
-        with self._in_folder(self._unfinished, open_file):
+        with self._awaited(path):
             try:
                 yield
             finally:
                 unlink(path)
+
+    def _awaited(self, path: str) -> LockedFile:
+        """A file with a lock, for which others are waited for."""
+        open_file = partial_function(LockedFile, path, create=True)
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                file: LockedFile = self._in_folder(self._unfinished, open_file)
+                return file
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise UploadBusy() from error
+            time.sleep(PAUSE)
 
     def _is_published(self, partial: Partial, path: str, whole: str) -> bool:
         """Whether a call before this one has given the file its name.

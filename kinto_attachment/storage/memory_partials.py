@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from kinto_attachment.errors import KeyTaken, StorageUnavailable
 
 from . import CHUNK_SIZE, FileStat, Partial, Reader, Unfinished
-from .partials import Pace, replaced
+from .partials import Pace, abandoned, replaced
 
 
 class Chunk(bytearray):
@@ -59,6 +59,8 @@ class MemoryPartials:
         number, chunks = partial.details["number"], partial.details["chunks"]
         kept = sum(size for other, size in chunks if other == number)
         before = [chunk for chunk in chunks if chunk[0] != number]
+        for other in abandoned(partial):
+            self._chunks.pop((partial.id, other), None)
         chunk = self._chunks.setdefault((partial.id, number), Chunk())
         if len(chunk) < kept:
             raise StorageUnavailable() from LookupError(partial.id)

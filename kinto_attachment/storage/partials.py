@@ -23,6 +23,9 @@ CHECKPOINT_SECONDS = 5.0
 # Where object stores keep what belongs to a Partial; its id follows. check_key refuses such keys.
 PARTIALS_FOLDER = ".kinto-attachment/uploads/"
 
+# Chunks with lower numbers than that were removed before, or are left to gc.
+RECENT_CHUNKS = 100
+
 
 class Pace:
     """Tells when it is time for a checkpoint."""
@@ -63,3 +66,13 @@ def left_to_gc(partial: Partial) -> Iterator[None]:
     except StorageError as error:
         message = "What is left of the upload of %s stays for gc: %s"
         logger.warning(message, partial.key, error.reason, exc_info=True)
+
+
+def abandoned(partial: Partial) -> Iterator[int]:
+    """The numbers of recent chunks that a Partial does not have, as others were not kept.
+
+    Their writers are out of force. Each append asks for them, so the recent ones are enough.
+    """
+    number = partial.details["number"]
+    kept = {chunk for chunk, _ in partial.details["chunks"]}
+    return (each for each in range(max(0, number - RECENT_CHUNKS), number) if each not in kept)

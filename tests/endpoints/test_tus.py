@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from kinto.core.events import ResourceChanged
+from kinto.core.storage.exceptions import BackendError
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment import AttachmentAdded, AttachmentReceiving
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.shards import WHOLE
+from kinto_attachment.storage import Partial, local_partials
+from kinto_attachment.storage.disk import LockedFile
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -217,6 +220,38 @@ def test_a_conflict_that_may_pass_is_tried_again(app: Any) -> None:
 
 
 @ON_MEMORY
+def test_the_last_request_while_another_one_makes_the_file_whole(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage is not at fault: nobody has to be alarmed by a 503 and a traceback."""
+    monkeypatch.setattr(local_partials, "PATIENCE", 0.0)
+    url = begin(app, SIZE)
+    append(app, url, 0, CONTENT[:-1])
+    (chunk,) = app.app.registry.attachment_storages.default.files.list_unfinished()
+    files = app.app.registry.attachment_storages.default.files
+    lock = files._piece(Partial(chunk.partial_id, chunk.key, 0, {}), "lock")
+    with LockedFile(lock, create=True):
+        refused = append(app, url, SIZE - 1, CONTENT[-1:], status=409)
+        assert refused.headers["Retry-After"]
+    append(app, url, SIZE - 1, CONTENT[-1:], status=204)
+    assert read(app) == CONTENT
+
+
+@ON_MEMORY
+def test_a_database_that_fails(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer does not take the database once more."""
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise BackendError()
+
+    url = begin(app, SIZE)
+    monkeypatch.setattr(app.app.registry.storage, "get", fail)
+    refused = head(app, url, status=503)
+    assert refused.headers["Tus-Resumable"] == "1.0.0"
+    assert error(append(app, url, 0, CONTENT, status=503))[0] == 201
+
+
+@ON_MEMORY
 class TestRefusesToBegin:
     """What a form would be refused for."""
 
@@ -251,6 +286,10 @@ class TestRefusesToBegin:
     @pytest.mark.parametrize("data", ["[]", "{", "null", '{"a": NaN}', '{"a": "\\u0000"}'])
     def test_json(self, app: Any, data: str) -> None:
         create(app, 3, data=data, status=400)
+
+    def test_another_id(self, app: Any) -> None:
+        assert "data.id" in error(create(app, 3, data='{"id": "other"}', status=400))[1]
+        create(app, 3, data='{"id": "r"}', status=201)
 
     def test_a_subscriber(self, app: Any) -> None:
         def refuse(event: AttachmentReceiving) -> None:
@@ -397,6 +436,16 @@ class TestBytes:
         append(app, url, 0, b"x", {**ALICE, "Content-Encoding": "gzip"}, status=415)
         assert offset(app, url) == 0
 
+    def test_what_is_refused_again_and_again_does_not_pile_up(self, app: Any) -> None:
+        url = begin(app, SIZE)
+        wrong = {**ALICE, "Upload-Checksum": f"sha1 {digest(CONTENT, 'sha1')}"}
+        for _ in range(5):
+            append(app, url, 0, b"?" * SIZE, wrong, status=460)
+        files = app.app.registry.attachment_storages.default.files
+        assert sum(each.size for each in files.list_unfinished()) == SIZE
+        append(app, url, 0, CONTENT)
+        assert read(app) == CONTENT
+
 
 @ON_DATABASES
 class TestStrangers:
@@ -411,6 +460,24 @@ class TestStrangers:
             app.delete(url, headers=headers, status=404)
             app.get(f"{COLLECTION}/attachments/uploads", headers=headers, status=[401, 403])
         assert offset(app, url) == 0
+
+    @pytest.mark.parametrize("bucket", ["b%00", "*", "_"])
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "DELETE"])
+    def test_ids_that_no_object_has(self, app: Any, method: str, bucket: str) -> None:
+        """``*`` and ``_`` are wildcards for databases, and no text in them has a NUL."""
+        url = begin(app, SIZE).replace("/buckets/b/", f"/buckets/{bucket}/")
+        told = {**ALICE, **TUS, **BYTES, "Upload-Offset": "0"}
+        app.request(url, method=method, headers=told, status=404)
+        record = url.replace(f"/buckets/{bucket}/", "/buckets/b/").replace("/r/", "/r%00/")
+        app.request(record, method=method, headers=told, status=400)
+
+    @pytest.mark.parametrize("collection", ["*", "c%00", "_"])
+    def test_wildcards_list_nothing(self, app: Any, collection: str) -> None:
+        """Without this check, who has a bucket ``a_`` could list those of bucket ``ab``."""
+        begin(app, SIZE)
+        url = f"{BUCKET}/collections/{collection}/attachments/uploads"
+        for headers in (ALICE, BOB, ANONYMOUS):
+            app.get(url, headers=headers, status=404)
 
     def test_another_record_has_no_such_upload(self, app: Any) -> None:
         url = begin(app, SIZE).replace("/records/r/", "/records/other/")
@@ -516,3 +583,17 @@ def test_readonly_servers_take_no_uploads(build: Build) -> None:
     app = build({"readonly": True})
     app.post(f"{RECORD}/attachment/uploads", headers={**ALICE, **TUS}, status=405)
     assert "resumable" not in app.get("/").json["capabilities"]["attachments"]
+
+
+@ON_MEMORY
+class TestOverride:
+    """Clients that can send no other methods than POST and GET."""
+
+    def test_names_the_method(self, app: Any) -> None:
+        url = begin(app, SIZE)
+        headers = {**ALICE, **TUS, **BYTES, "Upload-Offset": "0"}
+        app.post(url, CONTENT, headers={**headers, "X-HTTP-Method-Override": "PATCH"}, status=204)
+        asked = {**ALICE, **TUS, "X-HTTP-Method-Override": "HEAD"}
+        assert app.post(url, b"", headers=asked).headers["Upload-Offset"] == str(SIZE)
+        app.post(url, b"", headers={**asked, "X-HTTP-Method-Override": "DELETE"}, status=204)
+        app.post(url, b"", headers={**ALICE, **TUS}, status=405)

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment.errors import InvalidKey, StorageFull, StorageUnavailable
-from kinto_attachment.storage import CHUNK_SIZE, Partial, partials
+from kinto_attachment.errors import InvalidKey, StorageFull, StorageUnavailable, UploadBusy
+from kinto_attachment.storage import CHUNK_SIZE, Partial, local_partials, partials
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import BINARY, Source, contents, keys
 
@@ -263,18 +264,47 @@ class TestHungWriters:
         ((number, size),) = kept.partial.details["chunks"]
         assert (number, size) == (0, CHUNK_SIZE + 7)
 
-    def test_two_cannot_finish_at_once(self, kept: Kept, storage: LocalStorage) -> None:
+    def test_two_cannot_finish_at_once(
+        self, kept: Kept, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def finish_too() -> None:
-            with pytest.raises(StorageUnavailable) as caught:
+            with pytest.raises(UploadBusy):
                 storage.finish(kept.partial)
-            assert isinstance(caught.value.__cause__, BlockingIOError)
             refused.append(1)
 
+        monkeypatch.setattr(local_partials, "PATIENCE", 0.0)
         refused: list[int] = []
         kept.append(b"x")
         with at_step(3, finish_too):
             storage.finish(kept.partial)
         assert refused == [1]
+        assert contents(storage, "folder/a") == b"x"
+
+    def test_the_second_waits_for_the_first(self, kept: Kept, storage: LocalStorage) -> None:
+        kept.append(b"x")
+        with ThreadPoolExecutor(1) as pool:
+            waiting: list[Future[Any]] = []
+
+            def finish_too() -> None:
+                if not waiting:
+                    waiting.append(pool.submit(storage.finish, kept.partial))
+
+            with at_step(3, finish_too):
+                storage.finish(kept.partial)
+            assert waiting[0].result(10).size == 1
+        assert contents(storage, "folder/a") == b"x"
+
+    def test_chunks_that_were_not_kept_go(
+        self, kept: Kept, storage: LocalStorage, base: Path
+    ) -> None:
+        for _ in range(3):
+            partial = storage.take_over(kept.partial)
+            storage.append(partial, Source(b"not kept"), lambda partial: None)
+            kept.keep(partial)
+            assert len(os.listdir(base / ".unfinished")) == 1
+        kept.append(b"x")
+        assert len(os.listdir(base / ".unfinished")) == 1
+        storage.finish(kept.partial)
         assert contents(storage, "folder/a") == b"x"
 
 

@@ -24,6 +24,11 @@ def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return app.get("/__api__").json
 
 
+UPLOADS = f"{ATTACHMENT}/uploads"
+UPLOAD = f"{UPLOADS}/{{upload}}"
+LISTING = f"{ATTACHMENTS}/uploads"
+
+
 def only_ours(description: Any) -> Any:
     """The description without Kinto's own paths."""
     paths = {path: item for path, item in description["paths"].items() if "/attachment" in path}
