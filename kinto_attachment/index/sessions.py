@@ -177,10 +177,7 @@ class Sessions:
         if self._has_sql:
             rows = self._execute(LIVING, parent_id=parent, least=LEAST, now=now, owner=owner)
             return [Session.load(row.data) for row in rows]
-        filters = [
-            Filter("state", list(UNFINISHED), COMPARISON.IN),
-            Filter("expires", now, COMPARISON.GT),
-        ]
+        filters = _living(now)
         if owner is not None:
             filters.append(Filter("owner", owner, COMPARISON.EQ))
         return [Session.load(row) for row in self._rows.list(parent, *filters)]
@@ -210,6 +207,13 @@ class Sessions:
 
 def _parent(record: str) -> str:
     return parent_of(RecordURI.parse(record).collection)
+
+
+def _living(now: int) -> list[Filter]:
+    return [
+        Filter("state", list(UNFINISHED), COMPARISON.IN),
+        Filter("expires", now, COMPARISON.GT),
+    ]
 
 
 def timestamp_of(session: Session) -> int:
