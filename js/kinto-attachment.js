@@ -14,6 +14,39 @@ const TRY_AGAIN = [409, 429, 503]; // Of Kinto's errors: nothing was stored.
 const NO_ANSWER = [502, 503, 504]; // Of a proxy in front: Kinto may have stored the file.
 const LONGEST_PAUSE = 60; // Seconds.
 
+const LARGE = 64 * 1024 * 1024; // Bytes: above that, files go in several requests.
+const CHUNK = 16 * 1024 * 1024; // Of each request: many web servers buffer or limit them.
+const MAX_METADATA = 4096; // What Kinto takes as Upload-Metadata.
+const ENDED = [403, 404, 410]; // The upload is gone: another one can begin.
+const REFUSED = [...ENDED, 400, 412, 413, 415]; // It is over: trying again means beginning again.
+
+// The protocols for uploads in several requests. Only tus carries data and permissions.
+const TUS = {
+  name: "tus/1.0.0",
+  headers: { "Tus-Resumable": "1.0.0" },
+  fits: (upload) => metadataOf(upload).length <= MAX_METADATA,
+  creation: (upload) => ({
+    method: "POST",
+    path: `${upload.record}/attachment/uploads`,
+    headers: { "Upload-Metadata": metadataOf(upload) },
+  }),
+  append: () => ({ "Content-Type": "application/offset+octet-stream" }),
+};
+const DRAFT = {
+  name: "ietf/8", // draft-ietf-httpbis-resumable-upload, interop version 8.
+  headers: { "Upload-Draft-Interop-Version": "8" },
+  fits: ({ data, permissions }) => data === undefined && permissions === undefined,
+  creation: ({ record, blob, filename }) => ({
+    method: "PUT",
+    path: `${record}/attachment?${new URLSearchParams({ filename })}`,
+    headers: { "Upload-Complete": "?0", "Content-Type": typeOf(blob) },
+  }),
+  append: (isLast) => ({
+    "Content-Type": "application/partial-upload",
+    "Upload-Complete": isLast ? "?1" : "?0",
+  }),
+};
+
 export class AttachmentError extends Error {
   name = "AttachmentError";
 
@@ -33,18 +66,27 @@ export class AttachmentClient {
   #headers;
   #retries;
   #pause;
+  #chunkSize;
+  #tus;
+  #protocols; // What the server speaks, or a promise of it.
 
-  constructor(server, { headers = {}, retries = 2, pause = 1 } = {}) {
+  constructor(
+    server,
+    { headers = {}, retries = 2, pause = 1, chunkSize = CHUNK, tus } = {},
+  ) {
     this.#server = String(server).replace(/\/+$/, "");
     this.#headers = typeof headers === "function" ? headers : () => headers;
     this.#retries = retries;
     this.#pause = pause;
+    this.#chunkSize = chunkSize;
+    this.#tus = tus;
   }
 
   async upload(file, options) {
     const upload = planned(file, options);
-    // Other ways to send a file would be chosen here: the plan does not depend on the way.
-    return this.#sendForm(upload);
+    const protocol = await this.#protocolOf(upload);
+    const done = protocol && (await this.#sendInSeveral(withRecord(upload), protocol));
+    return done ?? this.#sendForm(upload);
   }
 
   async remove(record, { ifMatch, signal } = {}) {
@@ -85,29 +127,197 @@ export class AttachmentClient {
     return uploaded(upload, response);
   }
 
+  /** The protocol for an upload in several requests; undefined if it is to be a form. */
+  async #protocolOf(upload) {
+    const { blob, resumable = blob.size > LARGE } = upload;
+    if (!resumable) return undefined;
+    const protocol = !this.#tus && DRAFT.fits(upload) ? DRAFT : TUS;
+    if (upload.resumable === undefined && !protocol.fits(upload)) return undefined;
+    if ((await this.#spoken()).includes(protocol.name)) return protocol;
+    // Others would take the first request for the whole file.
+    if (!upload.resumable) return undefined;
+    throw new AttachmentError("The server takes no files in several requests");
+  }
+
+  async #spoken() {
+    this.#protocols ??= this.#send({ method: "GET", path: "/", headers: {}, isRepeatable: true });
+    try {
+      const { json } = await this.#protocols;
+      return json?.capabilities?.attachments?.resumable ?? [];
+    } catch (error) {
+      this.#protocols = undefined;
+      throw error;
+    }
+  }
+
+  /** Upload a file, or the rest of it; undefined if the collection takes forms only. */
+  async #sendInSeveral(upload, protocol) {
+    const key = keyOf(this.#server, upload, protocol);
+    let session = await this.#goneOn(recall(key), upload, protocol);
+    if (!session) {
+      session = await this.#create(upload, protocol);
+      if (!session) return undefined;
+      remember(key, session);
+    }
+    try {
+      const result = await this.#complete(upload, protocol, session);
+      forget(key);
+      return result;
+    } catch (error) {
+      // After other errors, the next call goes on.
+      if (REFUSED.includes(error.status)) forget(key);
+      throw error;
+    }
+  }
+
+  async #create(upload, protocol) {
+    const { blob, signal } = upload;
+    const request = protocol.creation(upload);
+    const size = { "Upload-Length": String(blob.size) };
+    const headers = { ...protocol.headers, ...request.headers, ...preconditions(upload), ...size };
+    try {
+      const isNew = protocol === TUS ? await this.#isNew(upload) : undefined;
+      // A creation that is lost leaves nothing but an upload that expires.
+      const response = await this.#send({ ...request, headers, signal, isRepeatable: true });
+      return { path: pathOf(response.location), isNew, offset: 0 };
+    } catch (error) {
+      // For example, files of the collection are compressed. A form tells other reasons, too.
+      if (error.status === 400 && upload.resumable === undefined) return undefined;
+      throw error;
+    }
+  }
+
+  /** Whether the upload is going to create its record, which tus does not tell. */
+  async #isNew({ record, ifMatch, ifNoneMatch, signal }) {
+    if (ifMatch !== undefined || ifNoneMatch !== undefined) return ifNoneMatch !== undefined;
+    try {
+      await this.#send({ method: "HEAD", path: record, headers: {}, signal, isRepeatable: true });
+      return false;
+    } catch (error) {
+      if ([403, 404].includes(error.status)) return true;
+      throw error;
+    }
+  }
+
+  /** A session that an earlier call has begun, as it is now; undefined if there is none. */
+  async #goneOn(session, { signal }, protocol) {
+    try {
+      return session && { ...session, offset: await this.#offsetOf(session, protocol, signal) };
+    } catch (error) {
+      if (ENDED.includes(error.status)) return undefined;
+      throw error;
+    }
+  }
+
+  async #offsetOf({ path }, { headers }, signal) {
+    const request = { method: "HEAD", path, headers, signal, isRepeatable: true };
+    const { offset, status } = await this.#send(request);
+    if (Number.isNaN(offset)) throw new AttachmentError("No Upload-Offset", { status });
+    return offset;
+  }
+
+  async #complete(upload, protocol, session) {
+    if (this.#tus) await this.#sendByTus(upload, session);
+    const response = this.#tus ? undefined : await this.#sendChunks(upload, protocol, session);
+    if (protocol === DRAFT) return uploaded(upload, response);
+    const record = session.path.replace(/\/attachment\/.*/, "");
+    const request = { method: "GET", path: record, headers: {}, isRepeatable: true };
+    const { data } = (await this.#send({ ...request, signal: upload.signal })).json;
+    const { attachment, last_modified: lastModified } = data;
+    return { record, attachment, lastModified, created: session.isNew };
+  }
+
+  async #sendChunks({ blob, signal, onProgress }, protocol, session) {
+    let { offset } = session;
+    for (let failures = 0; ; ) {
+      const start = offset;
+      const body = blob.slice(start, start + this.#chunkSize);
+      const isLast = start + body.size === blob.size;
+      const own = { ...protocol.append(isLast), "Upload-Offset": String(start) };
+      const request = {
+        method: "PATCH",
+        path: session.path,
+        headers: { ...protocol.headers, ...own },
+        body,
+        signal,
+        onSent: onProgress && ((sent) => onProgress(start + Math.min(sent, body.size), blob.size)),
+        isRepeatable: true,
+        again: [408, ...TRY_AGAIN],
+      };
+      signal?.throwIfAborted();
+      const response = await this.#attempt(request);
+      if (isSuccess(response)) {
+        offset = start + body.size;
+        onProgress?.(offset, blob.size);
+        if (isLast) return response;
+      } else {
+        await this.#pauseOrFail(request, response, failures++);
+        // What arrived before the connection broke is stored, maybe all of it.
+        offset = await this.#offsetOf(session, protocol, signal);
+      }
+      if (offset > start) failures = 0;
+    }
+  }
+
+  #sendByTus({ blob, signal, onProgress }, { path }) {
+    return new Promise((resolve, reject) => {
+      const delays = Array.from({ length: this.#retries }, (_, n) => this.#pause * 2 ** n * 1000);
+      const transfer = new this.#tus.Upload(blob, {
+        uploadUrl: this.#server + path,
+        fileReader: { openFile: sourceOf },
+        storeFingerprintForResuming: false,
+        chunkSize: this.#chunkSize,
+        retryDelays: delays,
+        onBeforeRequest: async (request) => {
+          const headers = new Headers(await this.#headers());
+          headers.forEach((value, name) => request.setHeader(name, value));
+        },
+        onProgress,
+        onSuccess: resolve,
+        onError: (cause) => {
+          const response = cause.originalResponse;
+          const header = (name) => response.getHeader(name) ?? null;
+          const told = response && read(response.getStatus(), header, response.getBody());
+          reject(errorOf({ status: 0, ...told, cause }));
+        },
+      });
+      const stop = () => {
+        transfer.abort();
+        reject(signal.reason);
+      };
+      signal?.throwIfAborted();
+      signal?.addEventListener("abort", stop, { once: true });
+      transfer.start();
+    });
+  }
+
   /** Send a request, again if that is safe; Kinto's response, or the record if it is done. */
   async #send(request) {
     let wasLost = false; // An earlier attempt, whose answer nobody knows.
     for (let attempt = 0; ; attempt++) {
       request.signal?.throwIfAborted();
       const response = await this.#attempt(request);
-      if (response.status >= 200 && response.status < 300) return response;
+      if (isSuccess(response)) return response;
       if (response.status === 412 && wasLost) {
         const existing = response.json?.details?.existing;
-        if (existing && (await request.isDone(existing))) return { existing };
+        if (existing && (await request.isDone?.(existing))) return { existing };
       }
-      const isLost = response.isLost || (NO_ANSWER.includes(response.status) && !response.kinto);
-      const mayRepeat = isLost
-        ? request.isRepeatable
-        : response.kinto && TRY_AGAIN.includes(response.status);
-      // Not all clients of a server that was down come back at the same moment.
-      const seconds = response.retryAfter ?? this.#pause * 2 ** attempt * (0.5 + Math.random());
-      if (!mayRepeat || attempt >= this.#retries || seconds > LONGEST_PAUSE) {
-        throw errorOf(response);
-      }
-      wasLost ||= isLost;
-      await sleep(seconds, request.signal);
+      await this.#pauseOrFail(request, response, attempt);
+      wasLost ||= response.isLost;
     }
+  }
+
+  /** Wait until a request may be sent again, or throw what became of it. */
+  async #pauseOrFail({ isRepeatable, again = TRY_AGAIN, signal }, response, attempt) {
+    const mayRepeat = response.isLost
+      ? isRepeatable
+      : response.kinto && again.includes(response.status);
+    // Not all clients of a server that was down come back at the same moment.
+    const seconds = response.retryAfter ?? this.#pause * 2 ** attempt * (0.5 + Math.random());
+    if (!mayRepeat || attempt >= this.#retries || seconds > LONGEST_PAUSE) {
+      throw errorOf(response);
+    }
+    await sleep(seconds, signal);
   }
 
   async #attempt({ method, path, headers, body, signal, onSent }) {
@@ -150,14 +360,21 @@ function sendByXHR({ method, url, headers, body, signal, onSent }) {
 function read(status, header, text) {
   const seconds = Number(header("Retry-After") ?? NaN); // Kinto sends no dates.
   const json = parsed(text);
+  const kinto = typeof json?.errno === "number" ? json : undefined;
   return {
     status,
     json,
-    kinto: typeof json?.errno === "number" ? json : undefined,
+    kinto,
+    isLost: NO_ANSWER.includes(status) && !kinto,
+    offset: Number(header("Upload-Offset") ?? NaN),
     etag: header("ETag"),
     location: header("Location"),
     retryAfter: Number.isNaN(seconds) ? undefined : seconds,
   };
+}
+
+function isSuccess({ status }) {
+  return status >= 200 && status < 300;
 }
 
 function parsed(text) {
@@ -202,7 +419,21 @@ function planned(file, options = {}) {
   const filename = options.filename ?? file?.name;
   if (!filename) throw new TypeError("The file needs a name: set filename");
   const blob = blobOf(file, options.type ?? file?.type);
-  return { ...options, blob, filename };
+  return { ...options, file, blob, filename };
+}
+
+/** An upload to a collection as one to a new record, whose id is chosen here, as Kinto would. */
+function withRecord(upload) {
+  if (upload.record !== undefined) return upload;
+  return { ...upload, record: `${upload.collection}/records/${uuid()}`, ifNoneMatch: "*" };
+}
+
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // randomUUID needs TLS.
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const text = Array.from(bytes, hexadecimal).join("");
+  return text.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 function checkURI(name, uri, { pattern, example }) {
@@ -223,11 +454,83 @@ function formOf({ blob, filename, data, permissions }) {
   return form;
 }
 
+function typeOf(blob) {
+  return blob.type || "application/octet-stream"; // As in a form.
+}
+
+/** Upload-Metadata of tus: keys with values in Base64. */
+function metadataOf({ blob, filename, data, permissions }) {
+  const texts = { filename, filetype: typeOf(blob) };
+  if (data !== undefined) texts.data = JSON.stringify(data);
+  if (permissions !== undefined) texts.permissions = JSON.stringify(permissions);
+  const base64 = (text) =>
+    btoa(Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join(""));
+  return Object.entries(texts)
+    .map(([name, text]) => `${name} ${base64(text)}`)
+    .join(",");
+}
+
+/** A Blob as tus-js-client reads it: by itself, it takes none in Node. */
+async function sourceOf(blob) {
+  const slice = async (start, end) => {
+    const value = new Uint8Array(await blob.slice(start, end).arrayBuffer());
+    value.size = value.length;
+    return { value, done: end >= blob.size };
+  };
+  return { size: blob.size, slice, close() {} };
+}
+
 function preconditions({ ifMatch, ifNoneMatch }) {
   const headers = {};
   if (ifMatch !== undefined) headers["If-Match"] = ifMatch === "*" ? "*" : `"${ifMatch}"`;
   if (ifNoneMatch !== undefined) headers["If-None-Match"] = ifNoneMatch;
   return headers;
+}
+
+// Unfinished uploads, by a key of everything that has to be the same when they go on. In pages,
+// localStorage has them for the next visit. Blobs and buffers have nothing to tell them by.
+
+const unfinished = new Map();
+
+function keyOf(server, { file, collection, record, ...upload }, { name }) {
+  if (file.lastModified === undefined) return undefined;
+  const { blob, filename, data, permissions, ifMatch, ifNoneMatch } = upload;
+  const target = collection ?? record;
+  const said = [data, permissions, ifMatch, ifNoneMatch, name];
+  const told = [server, target, filename, blob.type, blob.size, file.lastModified, ...said];
+  return `kinto-attachment ${JSON.stringify(told)}`;
+}
+
+function recall(key) {
+  if (key === undefined) return undefined;
+  return parsed(unfinished.get(key) ?? inStorage((storage) => storage.getItem(key)));
+}
+
+function remember(key, { path, isNew }) {
+  if (key === undefined) return;
+  const text = JSON.stringify({ path, isNew });
+  unfinished.set(key, text);
+  inStorage((storage) => storage.setItem(key, text));
+}
+
+function forget(key) {
+  unfinished.delete(key);
+  inStorage((storage) => storage.removeItem(key));
+}
+
+function inStorage(action) {
+  try {
+    return action(localStorage);
+  } catch {
+    return undefined; // There is none, or the user forbids it, or it is full.
+  }
+}
+
+/** The path of a URL below the server's, so that no request goes to another server. */
+function pathOf(url) {
+  const path = url?.match(/\/buckets\/.*/)?.[0];
+  if (path === undefined) throw new AttachmentError("The server does not tell where the upload is");
+  return path;
 }
 
 function uploaded({ record, ifNoneMatch }, { existing, status, json, etag, location }) {

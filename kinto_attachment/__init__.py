@@ -20,8 +20,11 @@ from pyramid.tweens import EXCVIEW
 from kinto_attachment import endpoints
 from kinto_attachment.endpoints import (
     attachment,
+    collection_archive,
     collection_attachments,
+    collection_rules,
     cors,
+    link,
     openapi,
     record_writes,
     refusals,
@@ -46,6 +49,7 @@ from kinto_attachment.files.events import (
 )
 from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.settling import MAX_LINGERING
+from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
@@ -102,6 +106,7 @@ def add_storage(config: Configurator, settings: Settings) -> None:
     registry.attachment_site = Site(
         registry.storage, registry.attachment_storages, registry.attachment_links
     )
+    registry.attachment_signatures = signatures(settings["signing_keys"], settings.server_secret)
     registry.attachment_lingering = deque(maxlen=MAX_LINGERING)
     registry.attachment_collection_settings = CollectionSettingsResolver(
         settings, registry, default_bucket=has_default_bucket(config)
@@ -159,14 +164,16 @@ def add_views(config: Configurator, settings: Settings) -> None:
     draft = () if settings.readonly else (upload_answers.DRAFT,)
     protocols = () if settings.readonly else upload_answers.PROTOCOLS
     cors.add_options(config, attachment.ROUTE, (*methods, *writes), *draft)
-    creations = ("OPTIONS",) if settings.readonly else ("POST", "OPTIONS")
-    cors.add_options(config, collection_attachments.ROUTE, creations)
-    cors.add_options(config, stored_file.ROUTE, methods)
-    cors.add_options(config, uploads.ROUTE, creations, *protocols)
+    creations = () if settings.readonly else ("POST",)
+    cors.add_options(config, collection_attachments.ROUTE, (*methods, *creations))
+    for route in (collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE):
+        cors.add_options(config, route, methods)
+    cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
     changes = () if settings.readonly else ("POST", "PATCH", "DELETE")
     cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
+    cors.add_options(config, link.ROUTE, methods)
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
@@ -179,6 +186,13 @@ def add_views(config: Configurator, settings: Settings) -> None:
         below = {"route_name": "default_bucket_collection", "attachment_of_default_bucket": True}
         add_view(default_bucket_attachment, **below)
         add_view(refusals.forbidden_view, context=HTTPForbidden, **below)
+
+
+def can_link(config: Configurator) -> bool:
+    """Whether links that need no credentials can be made to all files."""
+    registry = config.registry
+    presigned = all(each.downloads.mode == "redirect" for each in registry.attachment_storages)
+    return presigned or registry.attachment_signatures is not None
 
 
 def add_transactions(config: Configurator) -> None:
@@ -247,6 +261,7 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         max_size=settings["max_size"],
         min_size=settings["min_size"],
         content_encodings=sorted(settings["content_encodings"]),
+        links=can_link(config),
         **backends.capabilities(config.registry.attachment_storages),
         **resumable(config.registry.attachment_storages, settings),
     )

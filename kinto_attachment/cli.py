@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CLIENT_COMMANDS = {
     "upload": "upload files as a client of a server",
     "download": "download files as a client of a server",
+    "ls": "list the files of a collection as a client of a server",
     "delete": "delete the files of records as a client of a server",
     "create-account": "create an account of Kinto's accounts plugin",
 }
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_gc(commands)
     add_reindex(commands)
     add_adopt(commands)
+    add_usage(commands)
+    add_uploads(commands)
     for name, summary in CLIENT_COMMANDS.items():
         add_client_command(commands, name, summary, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
@@ -155,6 +158,45 @@ def add_adopt(commands: Any) -> None:
         "deleted)",
     )
     parser.set_defaults(run=run_adopt)
+
+
+def add_usage(commands: Any) -> None:
+    parser = commands.add_parser(
+        "usage",
+        help="count files and bytes",
+        description="Count the files and their bytes by bucket, collection, storage and state, as "
+        "the index knows them. `stored` counts a file that several records share once. It can run "
+        "while the server is running.",
+        epilog="Exit code: 0 all is well; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument("--bucket", metavar="ID", help="only those of one bucket")
+    parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
+    parser.add_argument(
+        "--storage", metavar="NAME", help="only those in one of several storages (or `default`)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default="1/1",
+        metavar="I/N",
+        help="process part I of N, to run in parallel (default: %(default)s)",
+    )
+    parser.set_defaults(run=run_usage)
+
+
+def add_uploads(commands: Any) -> None:
+    parser = commands.add_parser(
+        "uploads",
+        help="list unfinished uploads",
+        description="List the uploads in several requests that are not finished, and how many "
+        "bytes are stored of each. Those that expire are removed by gc.",
+        epilog="Exit code: 0 listed; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument("--bucket", metavar="ID", help="list those in this bucket only")
+    parser.add_argument("--collection", metavar="ID", help="in collections of this id only")
+    parser.set_defaults(run=run_uploads)
 
 
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
@@ -278,6 +320,18 @@ def run_reindex(
 
 
 @on_server
+def run_uploads(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.uploads import uploads
+
+    report = uploads(
+        registry, bucket=arguments.bucket, collection=arguments.collection, progress=progress
+    )
+    return report, CLEAN
+
+
+@on_server
 def run_adopt(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
@@ -309,6 +363,24 @@ def run_adopt(
             progress=progress,
         )
     return report, FOUND if report.found else CLEAN
+
+
+@on_server
+def run_usage(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.application import chosen_title
+    from kinto_attachment.maintenance.usage import usage
+
+    report = usage(
+        registry,
+        bucket=arguments.bucket,
+        collection=arguments.collection,
+        storage=chosen_title(registry, arguments.storage),
+        shard=arguments.shard,
+        progress=progress,
+    )
+    return report, CLEAN
 
 
 if __name__ == "__main__":

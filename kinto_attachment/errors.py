@@ -287,6 +287,13 @@ class StorageNotConfigured(StorageError):
         super().__init__(f"The file is in the storage {name!r}, which is not configured.")
 
 
+class LinksNotConfigured(AttachmentError):
+    """The server cannot sign links: neither the storage nor a setting has a key for it."""
+
+    status = 501
+    message = "Links need kinto.attachment.signing_keys, or kinto.userid_hmac_secret."
+
+
 def as_json(refusal: HTTPException) -> HTTPException:
     """An HTTP error of other code, as one of Kinto's JSON errors."""
     if refusal.status_code < 400 or refusal.content_type == "application/json":

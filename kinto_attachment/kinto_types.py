@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kinto.core.storage import Filter, Sort
 
     from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+    from kinto_attachment.files.signatures import Signatures
     from kinto_attachment.files.target import Target
     from kinto_attachment.index.links import Links
     from kinto_attachment.index.outbox import Garbage
@@ -69,6 +70,8 @@ class StorageBackend(Protocol):
         self, resource_name: str, parent_id: str, filters: list[Filter] | None = None
     ) -> int: ...
 
+    def resource_timestamp(self, resource_name: str, parent_id: str) -> int: ...
+
 
 class PermissionBackend(Protocol):
     """Kinto's storage of permissions (``kinto.core.permission.PermissionBase``)."""
@@ -84,6 +87,8 @@ class Metrics(Protocol):
     def count(
         self, key: str, count: int = 1, unique: list[tuple[str, str]] | None = None
     ) -> object: ...
+
+    def observe(self, key: str, value: float) -> object: ...
 
 
 class IdGenerator(Protocol):
@@ -113,6 +118,7 @@ class Registry(Protocol):
     attachment_links: Links
     attachment_sessions: Sessions
     attachment_site: Site
+    attachment_signatures: Signatures | None
     attachment_lingering: deque[Garbage]
     attachment_collection_settings: CollectionSettingsResolver
 
@@ -194,7 +200,7 @@ class Request(Protocol):
 
     def log_context(self, **values: object) -> dict[str, object]: ...
 
-    def route_url(self, route_name: str, **parts: str) -> str: ...
+    def route_url(self, route_name: str, **parts: Any) -> str: ...
 
     def invoke_subrequest(self, request: Request, use_tweens: bool = False) -> Response: ...
 

@@ -23,6 +23,7 @@ from kinto_attachment.parsers import (
     google_class,
     google_key,
     kms_key_id,
+    longest_link,
     media_types,
     mimetypes,
     number,
@@ -30,6 +31,7 @@ from kinto_attachment.parsers import (
     part_size,
     s3_class,
     seconds,
+    signing_keys,
     size,
     storage,
     text,
@@ -52,6 +54,7 @@ class Option:
     help: str
     per_collection: bool = False
     aliases: tuple[str, ...] = ()
+    is_secret: bool = False  # No message shows its value.
 
 
 # What each of several storages has of its own.
@@ -198,6 +201,15 @@ OPTIONS = (
         100,
         "unfinished uploads that a user may have in a collection",
     ),
+    Option(
+        "signing_keys",
+        signing_keys,
+        "",
+        "keys of links, 32 bytes or more each, separated by spaces: the first signs, all verify; "
+        "unset: one made of `kinto.userid_hmac_secret`",
+        is_secret=True,
+    ),
+    Option("links.max_age", longest_link, "7d", "the longest validity of links, 1 s to 7 days"),
     Option("inline_types", media_types, INLINE_TYPES, "mimetypes shown in place; or `none`", True),
 )
 BACKENDS = ("base_path", "aws.bucket_name", "gcloud.bucket_name", "backend")

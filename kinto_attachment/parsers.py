@@ -91,6 +91,21 @@ def age(value: object) -> float:
     return parsed
 
 
+def longest_link(value: object) -> int:
+    """Seconds; S3 and Google sign URLs for a week at most."""
+    parsed = duration(value)
+    if not 1 <= parsed <= 7 * 86400:
+        raise ValueError("should be 1s to 7d")
+    return int(parsed)
+
+
+def signing_keys(value: object) -> tuple[bytes, ...]:
+    keys = tuple(key.encode() for key in text(value).split())
+    if any(len(key) < 32 for key in keys):
+        raise ValueError("should be keys of 32 bytes or more, separated by spaces")
+    return keys
+
+
 def size(value: object) -> int:
     """A number of bytes such as ``512``, ``64K``, ``10M`` or ``1G``, in powers of 1,024."""
     match = re.fullmatch(r"([0-9]{1,18})([KMG]?)", text(value))

@@ -56,7 +56,10 @@ def parsed_value(option: Option, name: str, value: object) -> Any:
     try:
         return option.parse(value)
     except ValueError as error:
-        message = f"{full_name(name)}: {error} (it is {value!r})."
+        shown = "" if option.is_secret else f" (it is {value!r})"
+        message = f"{full_name(name)}: {error}{shown}."
+        if option.is_secret:
+            raise ConfigurationError(message) from None
         raise ConfigurationError(message + _without_comment(option, name, value)) from error
 
 

@@ -72,6 +72,7 @@ class Settings:
     # Kinto's own settings, which take precedence over the Host header.
     http_scheme: str | None = None
     http_host: str | None = None
+    server_secret: str = field(default="", repr=False)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -127,6 +128,7 @@ class Settings:
             readonly=boolean(settings.get("readonly", False)),
             http_scheme=settings.get("http_scheme") or None,
             http_host=settings.get("http_host") or None,
+            server_secret=str(settings.get("userid_hmac_secret") or ""),
         )
         _check_choices(parsed)
         _check_patterns(parsed)

@@ -6,6 +6,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class CollectionURI:
+    """``/buckets/{bucket_id}/collections/{collection_id}``, the parent of its records."""
+
+    bucket_id: str
+    collection_id: str
+
+    @property
+    def bucket(self) -> str:
+        """The URI of the bucket."""
+        return f"/buckets/{self.bucket_id}"
+
+    @property
+    def records(self) -> str:
+        """What the URIs of its records start with."""
+        return f"{self}/records/"
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/collections/{self.collection_id}"
+
+
+@dataclass(frozen=True)
 class RecordURI:
     """``/buckets/{bucket_id}/collections/{collection_id}/records/{record_id}``."""
 

@@ -90,6 +90,7 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "lists_files",
         "copies_files",
         "storages",
+        "resumable",
     }
     assert set(capability(app)["storages"]["default"]) == {
         "base_url",

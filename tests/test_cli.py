@@ -164,6 +164,12 @@ def test_reindex_of_nothing(ini: Path, run: Run) -> None:
     }
 
 
+def test_uploads_of_nothing(ini: Path, run: Run) -> None:
+    done = run("uploads", "--ini", ini, "--json", "--bucket", "b", "--collection", "c")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"uploads": [], "bytes": 0})
+    assert run("uploads", "--ini", ini, "--quiet").stdout == ""
+
+
 def test_progress_is_one_line_on_a_terminal(
     ini: Path, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ It talks HTTP only. This room may use the names and what is below them.
 
 from __future__ import annotations
 
-from kinto_attachment.client.attachments import AttachmentClient
+from kinto_attachment.client.attachments import AttachmentClient, Change
 from kinto_attachment.client.errors import (
     ClientError,
     ConflictError,
@@ -22,6 +22,7 @@ from kinto_attachment.client.retries import Retries
 
 __all__ = [
     "AttachmentClient",
+    "Change",
     "ClientError",
     "ConflictError",
     "FileStore",

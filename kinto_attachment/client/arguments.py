@@ -72,15 +72,19 @@ def add_connection(parser: argparse.ArgumentParser, description: str, examples: 
 def add_options(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
     """Add the options of the commands for the files of a collection."""
     add_connection(parser, description, examples)
-    parser.add_argument("-b", "--bucket", type=_object_id, default="default", help="Bucket name.")
-    parser.add_argument(
-        "-c", "--collection", type=_object_id, required=True, help="Collection name."
-    )
+    add_collection(parser)
     parser.add_argument(
         "-j", "--jobs", type=_count, default=1, metavar="N", help="transfer N files at a time"
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object for each file and a summary"
+    )
+
+
+def add_collection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-b", "--bucket", type=_object_id, default="default", help="Bucket name.")
+    parser.add_argument(
+        "-c", "--collection", type=_object_id, required=True, help="Collection name."
     )
 
 

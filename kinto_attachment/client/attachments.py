@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlencode
 
 import kinto_http
 from kinto_http.utils import quote
@@ -13,20 +15,35 @@ from kinto_http.utils import quote
 from kinto_attachment import names
 from kinto_attachment.client import contents, environment, receiving
 from kinto_attachment.client.contents import Content
-from kinto_attachment.client.errors import ConflictError, MismatchError, NotFoundError
-from kinto_attachment.client.forms import Form, Progress
+from kinto_attachment.client.errors import ConflictError, NotFoundError
+from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.remote_file import RemoteReader, open_content
+from kinto_attachment.client.resumable import NewUpload
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
+from kinto_attachment.client.uploads import Uploads
 from kinto_attachment.http.streams import Reader
-from kinto_attachment.metadata import Attachment, Original
+from kinto_attachment.metadata import FIELD, Attachment
 
 Record = str | Mapping[str, Any]
 """A record, or its id. If it is a record, its attachment is not looked up again."""
 
 PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A record that was changed: its file now, None if it has none or was ``deleted``.
+
+    ``last_modified`` is the record's timestamp in ms.
+    """
+
+    id: str
+    last_modified: int
+    attachment: Attachment | None
+    deleted: bool = False
 
 
 class AttachmentClient:
@@ -62,6 +79,7 @@ class AttachmentClient:
             server_url, auth, retries=policy, timeout=timeout, ca_bundle=ca_bundle
         )
         self.kinto = kinto_http.Client(session=self.session, bucket=bucket, collection=collection)
+        self._uploads = Uploads(self.session, self._endpoint, self.stat)
 
     @classmethod
     def from_env(cls, bucket: str, collection: str, **options: Any) -> AttachmentClient:
@@ -88,12 +106,17 @@ class AttachmentClient:
         progress: Progress | None = None,
         safe: bool = False,
         if_match: int | str | None = None,
+        resumable: bool | None = None,
     ) -> Attachment:
         """Attach a file, given as a path or open for reading, and set attributes of its record.
 
         The record is created if it does not exist; attributes that are not in ``data`` stay as
         they are. With ``safe``, the record must not exist; with ``if_match``, it must have this
         ``last_modified``.
+
+        ``resumable`` uploads the file in several requests, and an upload that was interrupted
+        goes on where it was, also in another process. By default, files above 64 MiB are uploaded
+        in this way if the server and the collection support it.
 
         >>> client.upload("report", "report.csv", {"year": 2025}).filename
         'report.csv'
@@ -111,8 +134,8 @@ class AttachmentClient:
             if not name:
                 raise ValueError("The file has no name: set filename")
             kind = mimetype or names.mimetype(name, None, {})
-            form = Form(source, name, kind, _fields(data, permissions), progress)
-            return self._send(record_id, form, conditions)
+            new = NewUpload(source, name, kind, _fields(data, permissions), conditions)
+            return self._uploads.send(record_id, new, progress, resumable=resumable)
 
     def download(
         self,
@@ -186,9 +209,12 @@ class AttachmentClient:
         data: Mapping[str, Any] | None = None,
         permissions: Mapping[str, Any] | None = None,
         *,
+        filename: str | None = None,
         safe: bool = False,
     ) -> Attachment:
         """Attach a record's file to another record, by a download and an upload.
+
+        It keeps its name, unless there is a ``filename``.
 
         >>> client.copy("hello", "hello-again").filename
         'hello.txt'
@@ -201,8 +227,10 @@ class AttachmentClient:
                 source = stack.enter_context(Source.of(file))
             else:
                 source = Source(file, 0, inside.size, inside.hash)
-            form = Form(source, inside.filename, inside.mimetype, _fields(data, permissions))
-            return self._send(target_id, form, _conditions(safe, None))
+            name = filename or inside.filename
+            fields, conditions = _fields(data, permissions), _conditions(safe, None)
+            new = NewUpload(source, name, inside.mimetype, fields, conditions)
+            return self._uploads.send(target_id, new)
 
     def remove(self, record: Record) -> None:
         """Remove and delete the record's file; the record stays.
@@ -236,6 +264,49 @@ class AttachmentClient:
                 {},
             )  # They are part of the URL of the next page.
 
+    def files(self, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """The collection's files, the newest first, page by page; ``parameters`` are filters.
+
+        These are the items of the server's list: the attachment object, the record's ``id``, and
+        more (docs/listing.rst). With ``state="kept"``, they are the files that are only kept. A
+        list of values is a filter for each of them, all of which have to apply.
+
+        >>> [item["id"] for item in client.files(like_filename="*.csv")]
+        ['report']
+        """
+        endpoint = self.kinto.get_endpoint("records").removesuffix("/records") + "/attachments"
+        # kinto-http would make one value of several.
+        endpoint += "?" + urlencode({"_limit": PAGE, **parameters}, doseq=True)
+        while endpoint:
+            answer, headers = self.session.request("get", endpoint)
+            yield from answer["data"]
+            endpoint = headers.get("Next-Page", "")
+
+    def changes(self, since: int = 0) -> Iterator[Change]:
+        """The records that were changed after a timestamp, in the order of their changes.
+
+        Each record comes once, as it is now. Among them are those that were deleted, and those
+        that have no file, for they may have had one. To go on later, keep the
+        ``last_modified`` of the last one.
+
+        >>> seen = 0
+        >>> for change in client.changes(since=seen):
+        ...     seen = change.last_modified
+        >>> client.remove("report")
+        >>> [(change.id, change.attachment) for change in client.changes(since=seen)]
+        [('report', None)]
+        """
+        fields = f"{FIELD},deleted"
+        # Without ``_since``, Kinto leaves out what was deleted.
+        for record in self.records(_since=since, _sort="last_modified", _fields=fields):
+            found = record.get(FIELD)
+            yield Change(
+                record["id"],
+                record["last_modified"],
+                contents.attachment(found) if isinstance(found, Mapping) else None,
+                deleted=bool(record.get("deleted")),
+            )
+
     def content(self, record: Record) -> Content:
         """The attachment of a record, and the files that are compressed in it."""
         if not isinstance(record, str):
@@ -260,32 +331,6 @@ class AttachmentClient:
         record_id = record if isinstance(record, str) else record["id"]
         endpoint: str = self.kinto.get_endpoint("attachment", id=record_id)
         return endpoint
-
-    def _send(self, record_id: str, form: Form, conditions: Mapping[str, str]) -> Attachment:
-        headers = {"Content-Type": form.content_type, **conditions}
-        sent = form.source.sha256
-        try:
-            response = self.session.send("POST", self._endpoint(record_id), headers, form)
-            attachment = contents.attachment(response.json())
-        except ConflictError as error:
-            # An earlier attempt may have succeeded, with its response lost.
-            if error.attempts == 1 or not self._has(record_id, sent):
-                raise
-            attachment = self.stat(record_id)
-        if _received(attachment).hash != sent:
-            raise MismatchError("The server has stored other bytes than those sent")
-        return attachment
-
-    def _has(self, record_id: str, sha256: str) -> bool:
-        try:
-            return _received(self.stat(record_id)).hash == sha256
-        except NotFoundError:
-            return False
-
-
-def _received(attachment: Attachment) -> Attachment | Original:
-    """The file that the server received, before it compressed it."""
-    return attachment.original or attachment
 
 
 def _fields(

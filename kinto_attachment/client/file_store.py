@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -13,12 +14,15 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.errors import NotFoundError
 from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.receiving import Writable
-from kinto_attachment.client.sources import Readable
+from kinto_attachment.client.sources import Readable, Reads
+from kinto_attachment.metadata import Attachment
 
 MAX_KEY_BYTES = 1024  # The limit of S3. In a URL, a key takes twice that, which servers accept.
 LIST_LIMIT = 1000
 ID = "key-"
 AFTER = "g"  # Sorts after all hexadecimal digits.
+
+Value = bytes | bytearray | memoryview | str | os.PathLike[str] | Reads
 
 
 class FileStore:
@@ -39,9 +43,28 @@ class FileStore:
     def __init__(self, client: AttachmentClient) -> None:
         self.client = client
 
-    def set(self, key: str, value: bytes) -> None:
-        """Store bytes under a key, replacing those that are there."""
-        self.set_file(key, io.BytesIO(value))
+    def set(
+        self,
+        key: str,
+        value: Value,
+        *,
+        mimetype: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Store bytes, a text or a file of any size under a key, replacing what is there.
+
+        A text is stored in UTF-8. A file is a ``Path``, or any object with ``read``, from where
+        it stands.
+
+        >>> store.set("notes/today.txt", "Grüße")
+        >>> store.get("notes/today.txt").decode()
+        'Grüße'
+        """
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            value = io.BytesIO(value)
+        self.set_file(key, value, mimetype=mimetype, progress=progress)
 
     def set_file(
         self,
@@ -55,12 +78,10 @@ class FileStore:
 
         >>> store.set_file("reports/2025.csv", "report.csv")
         """
-        # Kinto and PostgreSQL refuse NUL in texts.
-        data = {"key": key} if "\0" not in key else {}
         self.client.upload(
             record_id(key),
             file,
-            data,
+            _data(key),
             mimetype=mimetype,
             filename=_filename(key),
             progress=progress,
@@ -98,9 +119,38 @@ class FileStore:
         """
         return self.client.exists(record_id(key))
 
+    def stat(self, key: str) -> Attachment:
+        """The size, the hash and the media type of the file under a key, without the file.
+
+        >>> store.stat("pictures/cat.txt").size
+        4
+
+        :raises NotFoundError: there is no such key.
+        """
+        try:
+            return self.client.stat(record_id(key))
+        except NotFoundError as error:
+            raise _missing(key) from error
+
+    def copy(self, key: str, target: str) -> None:
+        """Store the file under a key under another key, too, replacing what is there.
+
+        >>> store.copy("notes/today.txt", "notes/older/monday.txt")
+
+        :raises NotFoundError: there is no such key.
+        """
+        try:
+            self.client.copy(
+                record_id(key), record_id(target), _data(target), filename=_filename(target)
+            )
+        except NotFoundError as error:
+            raise _missing(key) from error
+
     def delete(self, key: str) -> None:
         """Delete the file under a key, and its record.
 
+        >>> store.delete("notes/today.txt")
+        >>> store.delete("notes/older/monday.txt")
         >>> store.delete("pictures/cat.txt")
         >>> store.list()
         ['reports/2025.csv']
@@ -113,30 +163,53 @@ class FileStore:
         except NotFoundError as error:
             raise _missing(key) from error
 
-    def list(self, prefix: str | None = None) -> list[str]:
+    def list(
+        self, prefix: str | None = None, recursive: bool = True, start_after: str | None = None
+    ) -> list[str]:
         """Up to 1,000 keys that start with ``prefix``, sorted by their UTF-8 bytes.
+
+        If not ``recursive``, what has a ``/`` after the prefix is in folders: there is one entry
+        for each folder, up to that ``/``. ``start_after`` is the entry before the first one.
 
         >>> store.list("rep")
         ['reports/2025.csv']
+        >>> store.list(recursive=False)
+        ['reports/']
         """
-        return list(islice(self._keys(prefix, LIST_LIMIT), LIST_LIMIT))
+        return list(islice(self.iter_list(prefix, recursive, start_after), LIST_LIMIT))
 
-    def iter_list(self, prefix: str | None = None) -> Iterator[str]:
-        """All keys that start with ``prefix``, sorted by their UTF-8 bytes, page by page.
+    def iter_list(
+        self, prefix: str | None = None, recursive: bool = True, start_after: str | None = None
+    ) -> Iterator[str]:
+        """The same for all keys, page by page.
 
         >>> list(store.iter_list())
         ['reports/2025.csv']
         """
-        return self._keys(prefix, LIST_LIMIT)
+        prefix = prefix or ""
+        is_folder = not recursive and start_after == _folder(start_after or "", prefix)
+        after: dict[str, str] | None = _behind(start_after, is_folder=is_folder)
+        while after is not None:
+            after = yield from self._until_folder_ends(prefix, recursive, after)
 
-    def _keys(self, prefix: str | None, page: int) -> Iterator[str]:
-        first = ID + (prefix or "").encode("utf-8").hex()
-        filters: dict[str, Any] = {"min_id": first, "lt_id": first + AFTER}
+    def _until_folder_ends(
+        self, prefix: str, recursive: bool, after: dict[str, str]
+    ) -> Generator[str, None, dict[str, str] | None]:
+        """Entries; returns where to go on, if a folder has more keys than are to be read."""
+        first = ID + prefix.encode("utf-8").hex()
+        filters: dict[str, Any] = {**after, "lt_id": first + AFTER}
+        filters["min_id"] = max(first, after.get("min_id", ""))
+        folder = None
         fields = "attachment.hash"
-        for record in self.client.records(**filters, _sort="id", _fields=fields, _limit=page):
-            key = key_of(record["id"])
-            if key is not None and record.get("attachment"):
-                yield key
+        for page, _ in self.client.pages(**filters, _sort="id", _fields=fields, _limit=LIST_LIMIT):
+            for key in _keys_of(page):
+                if folder is not None and key.startswith(folder):
+                    continue
+                folder = None if recursive else _folder(key, prefix)
+                yield folder or key
+            if folder is not None:
+                return _behind(folder, is_folder=True)
+        return None
 
 
 def record_id(key: str) -> str:
@@ -158,6 +231,32 @@ def key_of(identifier: str) -> str | None:
         return bytes.fromhex(identifier[len(ID) :]).decode("utf-8")
     except UnicodeDecodeError:
         return None
+
+
+def _data(key: str) -> dict[str, str]:
+    """What the record has besides the file. Kinto and PostgreSQL refuse NUL in texts."""
+    return {"key": key} if "\0" not in key else {}
+
+
+def _keys_of(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for record in records:
+        key = key_of(record["id"])
+        if key is not None and record.get("attachment"):
+            yield key
+
+
+def _folder(key: str, prefix: str) -> str | None:
+    """The key up to the first ``/`` after the prefix, if there is one."""
+    name, slash, _ = key[len(prefix) :].partition("/")
+    return f"{prefix}{name}/" if slash and key.startswith(prefix) else None
+
+
+def _behind(key: str | None, *, is_folder: bool) -> dict[str, str]:
+    """The filter for the keys after a key, or after all those in a folder."""
+    if not key:
+        return {}
+    encoded = ID + key.encode("utf-8").hex()
+    return {"min_id": encoded + AFTER} if is_folder else {"gt_id": encoded}
 
 
 def _filename(key: str) -> str:

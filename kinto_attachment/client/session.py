@@ -31,12 +31,15 @@ CONNECTION_ERRORS = (requests.ConnectionError, requests.Timeout, ChunkedEncoding
 T = TypeVar("T")
 
 
-class Body(Protocol):
+class Stream(Protocol):
     """A request's body: of known length, and iterated from the start for each attempt."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[bytes]: ...
+
+
+Body = Stream | bytes
 
 
 class Session(KintoSession):  # type: ignore[misc]
@@ -77,7 +80,7 @@ class Session(KintoSession):  # type: ignore[misc]
             return answer
 
         # A second POST to a list would create a second object.
-        return self._with_retries(attempt, repeatable=method.lower() != "post")
+        return self.retry(attempt, repeatable=method.lower() != "post")
 
     def send(
         self,
@@ -86,19 +89,22 @@ class Session(KintoSession):  # type: ignore[misc]
         headers: Mapping[str, str],
         body: Body,
     ) -> requests.Response:
-        """Send a request whose body is not JSON."""
-        url = endpoint_url(self.server_url, endpoint)
+        """Send a request whose body is not JSON; ``endpoint`` may also be a whole URL."""
+        return self.retry(lambda: self.send_once(method, endpoint, headers, body))
 
-        def attempt() -> requests.Response:
-            watched = _Body(body)
-            try:
-                response = self._send(method, url, headers, body=watched)
-            except requests.RequestException as error:
-                raise watched.error or error  # noqa: B904 - it is the error's context.
-            # Kinto redirects URLs without a version. A redirect loses the body: an error.
-            return response if response.status_code < 300 else _fail(response)
-
-        return self._with_retries(attempt)
+    def send_once(
+        self, method: str, endpoint: str, headers: Mapping[str, str], body: Body = b""
+    ) -> requests.Response:
+        """The same without retries, for what is passed to :meth:`retry`."""
+        is_url = endpoint.startswith(("http://", "https://"))
+        url = endpoint if is_url else endpoint_url(self.server_url, endpoint)
+        watched = _Body(body) if not isinstance(body, bytes) else None
+        try:
+            response = self._send(method, url, headers, body=watched or body)
+        except requests.RequestException as error:
+            raise (watched and watched.error) or error  # noqa: B904 - it is its context.
+        # Kinto redirects URLs without a version. A redirect loses the body: an error.
+        return response if response.status_code < 300 else _fail(response)
 
     def fetch(self, endpoint: str, headers: Mapping[str, str]) -> requests.Response:
         """Send a GET; read the response from its ``raw``, and close it.
@@ -118,7 +124,7 @@ class Session(KintoSession):  # type: ignore[misc]
                 response = self._send("GET", target, kept, stream=True, offsite=True)
             return response if response.status_code in (200, 206) else _fail(response)
 
-        return self._with_retries(attempt)
+        return self.retry(attempt)
 
     def _send(
         self,
@@ -151,7 +157,11 @@ class Session(KintoSession):  # type: ignore[misc]
             found = self._threads.session = requests.Session()
         return found
 
-    def _with_retries(self, attempt: Callable[[], T], *, repeatable: bool = True) -> T:
+    def retry(self, attempt: Callable[[], T], *, repeatable: bool = True) -> T:
+        """Do something until it succeeds, or fails for a reason that does not pass.
+
+        :raises ClientError: the last failure.
+        """
         number = 1
         while True:
             if self.backoff and (left := self.backoff - time.time()) > 0:
@@ -195,7 +205,7 @@ class Session(KintoSession):  # type: ignore[misc]
 class _Body:
     """Keeps the error of a body, which requests would report as a broken connection."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Stream) -> None:
         self._body = body
         self.error: Exception | None = None
 

@@ -6,18 +6,24 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import IO, Protocol, cast
 
 from kinto_attachment.client.errors import MismatchError
 
 BLOCK = 256 * 1024  # Bytes moved at once; the progress is reported after each block.
 
-Readable = str | os.PathLike[str] | IO[bytes]
+
+class Reads(Protocol):
+    """Any object that bytes can be read from, such as the body of a response."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+Readable = str | os.PathLike[str] | IO[bytes] | Reads
 
 
 @dataclass
@@ -47,17 +53,20 @@ class Source:
             if isinstance(file, (str, os.PathLike)):
                 name: str | None = os.path.basename(os.fspath(file))
                 file = stack.enter_context(open(file, "rb"))
+            elif not hasattr(file, "read"):
+                raise TypeError(f"Not a path or a file: {type(file).__name__}")
             else:
                 name = name_of(file)
-                if not file.seekable():
+                if not _is_seekable(file):
                     file = stack.enter_context(_copied(file))
-            start = file.tell()
+            seekable = cast(IO[bytes], file)
+            start = seekable.tell()
             digest = hashlib.sha256()
             size = 0
-            for chunk in iter(partial(file.read, BLOCK), b""):
+            for chunk in iter(partial(seekable.read, BLOCK), b""):
                 digest.update(chunk)
                 size += len(chunk)
-            source = cls(file, start, size, digest.hexdigest(), name)
+            source = cls(seekable, start, size, digest.hexdigest(), name)
             source.rewind()
             yield source
 
@@ -75,15 +84,21 @@ class Source:
         self.file.seek(self.start)
 
 
-def name_of(file: IO[bytes]) -> str | None:
+def _is_seekable(file: Reads) -> bool:
+    seekable = getattr(file, "seekable", None)
+    return seekable is not None and bool(seekable())
+
+
+def name_of(file: Reads) -> str | None:
     """The filename of an open file, None if it has none (such as after ``open`` of a number)."""
     name = getattr(file, "name", None)
     return os.path.basename(name) if isinstance(name, str) else None
 
 
 @contextlib.contextmanager
-def _copied(file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _copied(file: Reads) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(file, copy, BLOCK)
+        while chunk := file.read(BLOCK):
+            copy.write(chunk)
         copy.seek(0, io.SEEK_SET)
         yield copy

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from kinto.core import Service
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file, uploads
+from kinto_attachment.endpoints import (
+    attachment,
+    collection_archive,
+    collection_attachments,
+    collection_rules,
+    link,
+    stored_file,
+    uploads,
+)
 
 
 def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
@@ -15,6 +23,9 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     return [
         attachment.service(readonly=readonly, default_bucket=default_bucket),
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
+        collection_archive.service(default_bucket=default_bucket),
+        collection_rules.service(default_bucket=default_bucket),
+        link.service(default_bucket=default_bucket),
         stored_file.service(),
         *uploads.services(readonly=readonly, default_bucket=default_bucket),
     ]

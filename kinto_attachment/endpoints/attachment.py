@@ -23,6 +23,7 @@ from kinto_attachment.files.locations import find_own_file
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.http.upload_steps import Attached, Create, Progress
+from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
 
@@ -167,6 +168,11 @@ def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]
     return bool(links) and not any(link.describes(metadata) for link in links)
 
 
+def current_link(registry: Registry, record_uri: str) -> Link | None:
+    links = registry.attachment_links.of_record(record_uri)
+    return next((link for link in links if link.state == "current"), None)
+
+
 def current_file(
     request: Request, record_uri: str, metadata: Any
 ) -> tuple[str, str, Mapping[str, Any]]:
@@ -176,11 +182,11 @@ def current_file(
     """
     registry = request.registry
     if isinstance(metadata, Mapping):
-        for link in registry.attachment_links.of_record(record_uri):
-            if link.state == "current":
-                # The record may have been replaced since it was read.
-                described = metadata if link.describes(metadata) else link.attachment
-                return link.storage, link.key, described
+        link = current_link(registry, record_uri)
+        if link is not None:
+            # The record may have been replaced since it was read.
+            described = metadata if link.describes(metadata) else link.attachment
+            return link.storage, link.key, described
         # A record from before the index.
         found = find_own_file(registry, metadata)
         if found is not None and not is_known_otherwise(registry, found[1], metadata):

@@ -1,9 +1,14 @@
-"""``…/collections/{id}/attachments``: files for new records of a collection."""
+"""``…/collections/{id}/attachments``: the files of a collection, and files for new records."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
+from kinto.core.storage.exceptions import ReadonlyError
+from pyramid.httpexceptions import HTTPNotModified
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import openapi
@@ -12,10 +17,15 @@ from kinto_attachment.endpoints.attachment import (
     outside_default_bucket,
     refuse_parts,
 )
+from kinto_attachment.endpoints.collection_context import FilesContext
 from kinto_attachment.endpoints.context import NewRecordContext
 from kinto_attachment.endpoints.counting import counted
+from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
+from kinto_attachment.files.list_queries import ListQuery, parameters
+from kinto_attachment.files.listing import page_of, totals
+from kinto_attachment.files.locations import outermost
 from kinto_attachment.kinto_types import Request
 
 ROUTE = "collection-attachments"
@@ -26,13 +36,39 @@ def service(*, readonly: bool, default_bucket: bool) -> Service:
     attachments = Service(
         name=ROUTE,
         path=outside_default_bucket(PATH) if default_bucket else PATH,
-        description="Files for new records",
-        factory=NewRecordContext,
+        description="The files of a collection",
+        factory=context_of,
     )
+    # Cornice answers HEAD wherever it answers GET.
+    attachments.add_view("GET", get_attachments, permission=DYNAMIC, **openapi.listing())
     if not readonly:
         described = openapi.upload_for_new_record()
         attachments.add_view("POST", post_attachments, permission=DYNAMIC, **described)
     return attachments
+
+
+def context_of(request: Request) -> FilesContext | NewRecordContext:
+    return (NewRecordContext if request.method == "POST" else FilesContext)(request)
+
+
+def get_attachments(request: Request) -> Response:
+    """A page of the collection's files; a HEAD tells how many there are on all pages."""
+    context: Any = request.context
+    context.check_exists()
+    query = ListQuery.of(request)
+    headers = timestamp_headers(request)
+    etag = headers.get("ETag")
+    if etag and etag in request.headers.get("If-None-Match", "") and not query.kept:
+        return HTTPNotModified(headers=headers)
+    if request.method == "HEAD":
+        found = totals(request.registry, context.uri, query)
+        headers["Total-Objects"] = headers["Total-Records"] = str(found.files)
+        headers["Total-Bytes"] = str(found.bytes)
+        return with_headers(Response(json={"data": []}), headers)
+    page = page_of(request, context.uri, query)
+    if page.next:
+        headers["Next-Page"] = next_page_url(request, page.next)
+    return with_headers(Response(json={"data": page.items}), headers)
 
 
 @counted
@@ -43,3 +79,33 @@ def post_attachments(request: Request) -> Response:
     written, _ = attach(request, NewRecordArrival)
     record = {"data": written.record, "permissions": written.permissions}
     return answer(request, written, record)
+
+
+# The steps.
+
+
+def timestamp_headers(request: Request) -> dict[str, str]:
+    """The timestamp of the collection's records, as for Kinto's own list of them.
+
+    It is read before the records, so that a client which asks for changes since then misses none.
+    """
+    context: Any = request.context
+    try:
+        timestamp = request.registry.storage.resource_timestamp("record", str(context.uri))
+    except ReadonlyError:
+        return dict(CURRENT)  # There never was a record.
+    return {"ETag": f'"{timestamp}"', **CURRENT}
+
+
+def with_headers(response: Response, headers: Mapping[str, str]) -> Response:
+    response.headers.update(headers)
+    return response
+
+
+def next_page_url(request: Request, token: str) -> str:
+    """The same query, from a token on."""
+    query = [(name, value) for name, value in parameters(request) if name != "_token"]
+    query.append(("_token", token))
+    uri: Any = request.context.uri
+    ids = {"bucket_id": uri.bucket_id, "collection_id": uri.collection_id}
+    return outermost(request).route_url(ROUTE, _query=query, **ids)

@@ -12,32 +12,39 @@ from pyramid.httpexceptions import HTTPNoContent
 from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
-from kinto_attachment.endpoints import attachment, collection_attachments, stored_file, uploads
+from kinto_attachment.endpoints import (
+    attachment,
+    collection_archive,
+    collection_attachments,
+    collection_rules,
+    link,
+    stored_file,
+    uploads,
+)
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
 from kinto_attachment.endpoints.upload_answers import announced
 from kinto_attachment.http.upload_steps import UploadProtocol
 from kinto_attachment.kinto_types import Configurator, Request, Response, ResponseEvent
 
 EXPOSED_HEADERS = (
-    "Accept-Ranges",
-    "Cache-Control",
-    "Content-Disposition",
-    "Content-Range",
-    "ETag",
-    "Last-Modified",
-    "Location",
-    "Repr-Digest",
-)
-# Of the uploads in several requests, and of what is to come.
-MORE_HEADERS = (
-    *("Content-Location", "Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Metadata"),
-    *("Upload-Complete", "Upload-Limit", "Upload-Draft-Interop-Version", "Tus-Resumable"),
-    *("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm", "Next-Page"),
-    *("Total-Objects", "Total-Records", "Total-Bytes", "Quota-Bytes", "Quota-Left"),
-    *("Attachment-Version", "Retry-After"),
+    *("Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Location"),
+    *("Content-Range", "ETag", "Last-Modified", "Location", "Repr-Digest", "Retry-After"),
+    # Of lists.
+    *("Next-Page", "Total-Bytes", "Total-Objects", "Total-Records"),
+    # Of uploads in several requests.
+    *("Upload-Complete", "Upload-Draft-Interop-Version", "Upload-Expires", "Upload-Length"),
+    *("Upload-Limit", "Upload-Metadata", "Upload-Offset", "Tus-Checksum-Algorithm"),
+    *("Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
+    # Of what is to come.
+    *("Attachment-Version", "Quota-Bytes", "Quota-Left"),
 )
 ROUTES = (
-    *(attachment.ROUTE, collection_attachments.ROUTE, stored_file.ROUTE),
+    attachment.ROUTE,
+    collection_attachments.ROUTE,
+    collection_archive.ROUTE,
+    collection_rules.ROUTE,
+    link.ROUTE,
+    stored_file.ROUTE,
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
 )
 
@@ -62,7 +69,7 @@ def share(response: Response, *, any_origin: bool) -> None:
     else:
         response.vary = (*(response.vary or ()), "Origin")
     if "Access-Control-Allow-Origin" in headers:
-        exposed = dict.fromkeys((*EXPOSED_HEADERS, *MORE_HEADERS, *Service.default_cors_headers))
+        exposed = dict.fromkeys((*EXPOSED_HEADERS, *Service.default_cors_headers))
         headers["Access-Control-Expose-Headers"] = ", ".join(exposed)
 
 

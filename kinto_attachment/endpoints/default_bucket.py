@@ -12,7 +12,8 @@ from kinto_attachment.kinto_types import Request
 
 OURS = re.compile(
     r"collections/[^/]*/"
-    r"(?:attachments(?:/uploads)?|records/[^/]*/attachment(?:/uploads(?:/[^/]*)?)?)"
+    r"(?:attachments(?:\.zip|/rules|/uploads)?"
+    r"|records/[^/]*/attachment(?:/url|/uploads(?:/[^/]*)?)?)"
 )
 
 

@@ -22,7 +22,13 @@ from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.http import ranges
 from kinto_attachment.kinto_types import Request
-from kinto_attachment.names import clean_filename, content_disposition, public_url
+from kinto_attachment.names import (
+    clean_filename,
+    content_disposition,
+    disposition_type,
+    public_url,
+    sendable_type,
+)
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import (
     CHUNK_SIZE,
@@ -45,7 +51,6 @@ SECURITY_HEADERS = {
     # Files are made to be shown in pages of other origins; who may read them is asked before.
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
 # Responses depend on the user: a cache must not give them to another user, or after a logout.
 IDENTITY = "Authorization"
 FOREVER = "max-age=31536000, immutable"
@@ -102,13 +107,22 @@ def as_requested(request: Request, file: StoredFile) -> StoredFile:
 
     :raises InvalidBody, InvalidForm: the query has an invalid value.
     """
+    disposition, filename = requested_disposition(request)
+    if filename is not None:
+        file = replace(file, filename=filename)
+    # ``inline`` needs nothing: the settings decide which types may be shown in place.
+    return replace(file, is_saved=disposition == "attachment")
+
+
+def requested_disposition(request: Request) -> tuple[str | None, str | None]:
+    """The disposition and the filename of the query.
+
+    :raises InvalidBody, InvalidForm: one of them has an invalid value.
+    """
     disposition, filename = (request.GET.get(name) for name in ("disposition", "filename"))
     if disposition not in (None, "inline", "attachment"):
         raise InvalidBody("disposition in querystring: should be inline or attachment")
-    if filename is not None:
-        file = replace(file, filename=clean_filename(filename))
-    # ``inline`` needs nothing: the settings decide which types may be shown in place.
-    return replace(file, is_saved=disposition == "attachment")
+    return disposition, clean_filename(filename) if filename is not None else None
 
 
 def respond(
@@ -139,7 +153,7 @@ def respond(
 
 def _headers(file: StoredFile, rules: CollectionSettings) -> dict[str, str]:
     headers = {
-        "Content-Type": _media_type(file.mimetype),
+        "Content-Type": sendable_type(file.mimetype),
         "Content-Disposition": _disposition(file, rules),
         "Accept-Ranges": "bytes",
         "ETag": f'"{file.hash}"',
@@ -158,11 +172,6 @@ def _disposition(file: StoredFile, rules: CollectionSettings) -> str:
     if file.is_saved:
         return content_disposition(file.filename, "attachment")
     return disposition_of(rules, file.filename, file.mimetype)
-
-
-def _media_type(mimetype: str) -> str:
-    # Metadata may have been written by other code.
-    return mimetype if MEDIA_TYPE.fullmatch(mimetype) else "application/octet-stream"
 
 
 def _answer(status: int, headers: Mapping[str, str], body: Iterable[bytes] = ()) -> Response:
@@ -195,7 +204,7 @@ def _refuse(outcome: ranges.Outcome, file: StoredFile, headers: dict[str, str]) 
 def _redirect(file: StoredFile, headers: dict[str, str]) -> Response:
     backend, ttl = file.storage.files, file.storage.signed_url_ttl
     assert isinstance(backend, SignsUrls)  # noqa: S101 - checked at the start-up.
-    kind = headers["Content-Disposition"].partition(";")[0]
+    kind = disposition_type(headers["Content-Disposition"])
     url = backend.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
     answer = {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"}
     # Pages that embed only what allows it look at redirects, too (Fetch Standard, "HTTP fetch").

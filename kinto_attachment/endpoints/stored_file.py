@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 from kinto.core import Service
 from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPForbidden
@@ -12,6 +15,7 @@ from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files.locations import FILES_ROUTE, check_host, location_of
 from kinto_attachment.files.permissions import may_read
+from kinto_attachment.files.signed_links import LinkClaims, linked_file
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage.storages import Storages
@@ -37,17 +41,34 @@ def service() -> Service:
 def get_file(request: Request) -> Response:
     check_host(request)
     registry = request.registry
-    link = readable_link(request, request.matchdict["key"])
+    key = request.matchdict["key"]
+    signed = linked_file(request, key, request.GET.get("token", ""))
+    link = signed[0] if signed else readable_link(request, key)
     storage = registry.attachment_storages[link.storage]
     file = downloads.StoredFile.find(storage, link.key, link.attachment)
     uri = RecordURI.parse(link.record)
     resolver = registry.attachment_collection_settings
     rules = resolver.of(request, uri.bucket_id, uri.collection_id)
     caching = downloads.PUBLIC if storage.public else downloads.PRIVATE
+    if signed:
+        file, caching = as_signed(file, signed[1])
     response = downloads.respond(request, file, rules, caching)
     location = location_of(request, storage, link.key)
     downloads.announce(request, response, link.record, {**link.attachment, "location": location})
     return response
+
+
+def as_signed(
+    file: downloads.StoredFile, claims: LinkClaims
+) -> tuple[downloads.StoredFile, dict[str, str]]:
+    """The file with the name and the disposition of a signed link, and the headers for caches."""
+    left = max(0, int(claims.expires - time.time()))
+    is_saved = claims.disposition == "attachment"
+    caching = {
+        "Cache-Control": f"private, max-age={left}, immutable",
+        "Referrer-Policy": "no-referrer",  # The URL is a credential.
+    }
+    return replace(file, filename=claims.filename, is_saved=is_saved), caching
 
 
 def readable_link(request: Request, key: str) -> Link:

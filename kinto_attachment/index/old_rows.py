@@ -1,7 +1,8 @@
 """The rows of the kinto-attachment that people run before this plugin, in releases up to 9.
 
 It has one for each file that a record got and has not let go of, with the object key as
-``location``. It deletes what the rows of a record, a collection or a bucket name.
+``location``. It deletes what the rows of a record, a collection or a bucket name. Its release 9
+gave the rows another resource name, which ``kinto migrate`` gave to those that were there.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.uris import RecordURI
 
-RESOURCE_NAME = ""
 PARENT = "__attachments__"
+UNTIL_8, SINCE_9 = "", "attachments"  # Resource names of rows.
+# Present once release 9 has renamed all rows: it does not look at others, and never does so again.
+RENAMED = "SELECT count(*) FROM metadata WHERE name = 'kinto_attachment_schema_version'"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class OldRow:
     id: str
     record: str
     key: str
+    resource_name: str
 
 
 class OldRows:
@@ -37,22 +41,41 @@ class OldRows:
 
     def pages(self, size: int) -> Iterator[list[OldRow]]:
         """All rows, page by page; the caller may delete those that it has seen."""
+        for resource_name in (UNTIL_8, SINCE_9):
+            yield from self._pages_of(resource_name, min(size, self._page_size))
+
+    def _pages_of(self, resource_name: str, size: int) -> Iterator[list[OldRow]]:
         rules: list[list[Filter]] = []
-        size = min(size, self._page_size)
         while True:
             rows = self._backend.list_all(
-                resource_name=RESOURCE_NAME,
+                resource_name=resource_name,
                 parent_id=PARENT,
                 sorting=[Sort("last_modified", 1)],
                 pagination_rules=rules,
                 limit=size,
             )
-            yield [row for row in map(_load, rows) if row is not None]
+            loaded = (_load(row, resource_name) for row in rows)
+            yield [row for row in loaded if row is not None]
             if len(rows) < size:
                 return
             rules = [[Filter("last_modified", rows[-1]["last_modified"], COMPARISON.GT)]]
 
-    def write(self, link: Link) -> None:
+    def resource_name(self) -> str:
+        """The resource name under which the other release looks for its rows."""
+        if self._is_renamed() or self._backend.list_all(SINCE_9, PARENT, limit=1):
+            return SINCE_9
+        return UNTIL_8
+
+    def _is_renamed(self) -> bool:
+        from sqlalchemy import text
+
+        client = getattr(self._backend, "client", None)
+        if client is None:
+            return False
+        with client.connect(readonly=True) as session:
+            return bool(session.execute(text(RENAMED)).scalar())
+
+    def write(self, link: Link, resource_name: str) -> None:
         """Write the row of a record's current file."""
         uri = RecordURI.parse(link.record)
         row = {
@@ -61,15 +84,18 @@ class OldRows:
             "collection_uri": uri.collection,
             "bucket_uri": uri.bucket,
         }
-        self._backend.create(resource_name=RESOURCE_NAME, parent_id=PARENT, obj=row)
+        self._backend.create(resource_name=resource_name, parent_id=PARENT, obj=row)
 
     def delete(self, row: OldRow) -> None:
         self._backend.delete(
-            resource_name=RESOURCE_NAME, parent_id=PARENT, object_id=row.id, with_deleted=False
+            resource_name=row.resource_name,
+            parent_id=PARENT,
+            object_id=row.id,
+            with_deleted=False,
         )
 
 
-def _load(row: Mapping[str, Any]) -> OldRow | None:
+def _load(row: Mapping[str, Any], resource_name: str) -> OldRow | None:
     """None for a row that names no file of a record."""
     record, key = row.get("record_uri"), row.get("location")
     if not isinstance(record, str) or not isinstance(key, str):
@@ -78,4 +104,4 @@ def _load(row: Mapping[str, Any]) -> OldRow | None:
         RecordURI.parse(record)
     except ValueError:
         return None
-    return OldRow(row["id"], record, key.lstrip("/"))
+    return OldRow(row["id"], record, key.lstrip("/"), resource_name)

@@ -102,6 +102,34 @@ class LinkQueries:
             # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
 
+    def kept_below(self, prefix: str, after: tuple[str, str] | None, limit: int) -> list[Link]:
+        """Kept files of records whose URI starts with ``prefix``, by their links' ids and records.
+
+        ``after`` are the id and the record of the link before the page.
+        Those of an earlier life of the collection or bucket are left out. There may be links of
+        other collections among them: PostgreSQL takes the ``_`` of a name for any character.
+        """
+        rules = (
+            []
+            if after is None
+            else [
+                [Filter("id", after[0], COMPARISON.GT)],
+                [
+                    Filter("id", after[0], COMPARISON.EQ),
+                    Filter("record", after[1], COMPARISON.GT),
+                ],
+            ]
+        )
+        rows = self._rows.list(
+            f"attachments:{prefix}*",
+            Filter("state", "kept", COMPARISON.EQ),
+            Filter("ended", "collection", COMPARISON.NOT),
+            sorting=[Sort("id", 1), Sort("record", 1)],
+            pagination_rules=rules,
+            limit=limit,
+        )
+        return [Link.load(row) for row in rows]
+
     def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
         """The same for a single file that has more links than a page holds."""
         last = ""

@@ -58,6 +58,14 @@ LIVING = """
 LEAST = TIMESTAMPS // 2
 
 
+TOTALS = """
+    SELECT count(*) AS count, COALESCE(sum((data->'partial'->>'size')::BIGINT), 0) AS bytes
+      FROM objects
+     WHERE resource_name = 'attachment-upload' AND parent_id LIKE 'attachments-upload:%'
+       AND data->>'state' = ANY(:states) AND (data->>'expires')::BIGINT > :now AND NOT deleted
+"""
+
+
 class Sessions:
     """The sessions in a Kinto storage backend; all methods run in the caller's transaction."""
 
@@ -135,6 +143,14 @@ class Sessions:
         """The sessions of all users in a collection that may go on, the newest first."""
         found = self._living(collection, now)
         return sorted(found, key=attrgetter("created"), reverse=True)
+
+    def unfinished_totals(self, now: int) -> tuple[int, int]:
+        """How many sessions may go on, and how many bytes they have brought."""
+        if self._has_sql:
+            (row,) = self._execute(TOTALS, states=list(UNFINISHED), now=now)
+            return int(row.count), int(row.bytes)
+        found = [Session.load(row) for row in self._rows.list(ANY, *_living(now))]
+        return len(found), sum(session.size for session in found)
 
     def owned_keys(self, keys: Collection[str]) -> set[str]:
         """The keys among ``keys`` that belong to a session which nobody has ended yet."""

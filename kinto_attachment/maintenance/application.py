@@ -42,14 +42,23 @@ def chosen_storage(registry: Registry, title: str | None) -> str | None:
     :raises CommandError: there is none of this title, or none of those to look at answers: a
         command would else fail once for each file.
     """
-    storages = {storage.title: storage for storage in registry.attachment_storages}
+    storages = registry.attachment_storages
+    name = chosen_title(registry, title)
+    _check(storages if name is None else [storages[name]])
+    return name
+
+
+def chosen_title(registry: Registry, title: str | None) -> str | None:
+    """The same for a command that asks no storage: one that does not answer is no obstacle.
+
+    :raises CommandError: there is none of this title.
+    """
+    titles = {storage.title: storage.name for storage in registry.attachment_storages}
     if title is None:
-        _check(storages.values())
         return None
-    if title not in storages:
-        raise CommandError(f"--storage should be one of {', '.join(storages)}")
-    _check([storages[title]])
-    return storages[title].name
+    if title not in titles:
+        raise CommandError(f"--storage should be one of {', '.join(titles)}")
+    return titles[title]
 
 
 def _check(storages: Iterable[Storage]) -> None:

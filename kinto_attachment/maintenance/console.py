@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 from kinto_attachment.maintenance.reports import Report
 from kinto_attachment.terminal import printable
@@ -22,11 +23,22 @@ def show(report: Report, *, as_json: bool) -> None:
         print(json.dumps(findings))
         return
     for name, value in findings.items():
+        if isinstance(value, dict):
+            print(f"{name}: {_members(value)}")
+            continue
         print(f"{name}: {len(value) if isinstance(value, list) else value}")
         for item in value[:SHOWN] if isinstance(value, list) else ():
-            print(f"  {printable(item)}")
+            print(f"  {printable(_members(item) if isinstance(item, dict) else str(item))}")
         if isinstance(value, list) and len(value) > SHOWN:
             print(f"  … and {len(value) - SHOWN} more")
+
+
+def _members(value: dict[str, Any]) -> str:
+    """The members of an object; of one with objects in it, a line for each of them."""
+    if any(isinstance(member, dict) for member in value.values()):
+        lines = (f"  {printable(name)}: {_members(member)}" for name, member in value.items())
+        return "\n".join(["", *lines])
+    return ", ".join(f"{name} {member}" for name, member in value.items()) or "none"
 
 
 class Meter:

@@ -108,7 +108,7 @@ class _Collector:
             for storage in self.storages.values()
             if isinstance(storage.files, ListsFiles)
         }
-        self.missing = Missing(registry, self.shard, self.listings, self.report)
+        self.missing = Missing(registry, self.shard, self.listings, self.dangling, self.report)
 
     def is_ours(self, storage: Storage) -> bool:
         """Whether a storage belongs to the database; False if it is free, or does not answer.

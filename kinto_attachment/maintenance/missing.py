@@ -11,6 +11,7 @@ import transaction
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.collection import GcReport
+from kinto_attachment.maintenance.dangling import DanglingLinks
 from kinto_attachment.maintenance.listing import Listing
 from kinto_attachment.maintenance.shards import WHOLE, Shard
 
@@ -25,12 +26,14 @@ class Missing:
         registry: Registry,
         shard: Shard,
         listings: Mapping[str, Listing],
+        dangling: DanglingLinks,
         report: GcReport,
     ) -> None:
         self.registry = registry
         self.links = registry.attachment_links
         self.shard = shard
         self.listings = listings
+        self.dangling = dangling
         self.report = report
         # How many links there are in storages that are not configured.
         self.elsewhere: Counter[str] = Counter()
@@ -70,10 +73,14 @@ class Missing:
         return link.key in listing or files.exists(link.key)
 
     def _report(self, link: Link) -> None:
-        with transaction.manager:  # It may have been dropped in the meantime.
-            if link.record in [other.record for other in self.links.of_key(link.key)]:
-                self.report.missing.append(link.record)
-                logger.error("The file of %s is missing: %s", link.record, link.key)
+        with transaction.manager:
+            # It may have been dropped in the meantime.
+            is_there = link.record in [other.record for other in self.links.of_key(link.key)]
+            # A record that is gone misses no file.
+            is_missed = is_there and not self.dangling.among([link])
+        if is_missed:
+            self.report.missing.append(link.record)
+            logger.error("The file of %s is missing: %s", link.record, link.key)
 
     def _report_storage(self, name: str) -> None:
         message = f"The storage {name!r} is not configured: its files are left as they are."

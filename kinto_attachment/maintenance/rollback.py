@@ -60,6 +60,8 @@ def back(
     """
     report = BackReport()
     known = Digests()  # Of record and key.
+    with transaction.manager:
+        resource_name = _rows(registry).resource_name()
     for rows in pages_of(registry):
         with transaction.manager:
             right, wrong = _sorted(registry, rows)
@@ -72,7 +74,10 @@ def back(
         progress("old rows checked", report.rows + report.deleted)
     for page in WHOLE.pages(registry.attachment_links):
         for batch in batches((link for link in page if link.state == "current"), ROWS_AT_ONCE):
-            _write_missing(registry, batch, known, report, dry_run=dry_run)
+            with transaction.manager:
+                for link in _missing_rows(registry, batch, known, report):
+                    if not dry_run:
+                        _rows(registry).write(link, resource_name)
             progress("links checked", report.rows)
     return report
 
@@ -140,25 +145,24 @@ def _is_owned(links: list[Link]) -> bool:
     return is_sole and not first.readonly and not first.storage
 
 
-def _write_missing(
-    registry: Registry, links: list[Link], known: Digests, report: BackReport, *, dry_run: bool
-) -> None:
-    with transaction.manager:
-        written = records.by_uri(registry, {link.record for link in links})
-        of_files = registry.attachment_links.of_keys(link.key for link in links)
-        for link in links:
-            attachment = (written[link.record] or {}).get(FIELD) or {}
-            if not link.describes(attachment):  # It was changed past this plugin.
-                continue
-            if not _is_served(registry, link, attachment.get("location")):
-                report.unreachable.append(link.record)
-            if not _is_owned(of_files[link.key]):
-                report.without_row.append(link.record)
-            elif f"{link.record} {link.key}" not in known:
-                report.rows += 1
-                report.written += 1
-                if not dry_run:
-                    _rows(registry).write(link)
+def _missing_rows(
+    registry: Registry, links: list[Link], known: Digests, report: BackReport
+) -> Iterator[Link]:
+    """The links, current ones, of files that need a row and have none."""
+    written = records.by_uri(registry, {link.record for link in links})
+    of_files = registry.attachment_links.of_keys(link.key for link in links)
+    for link in links:
+        attachment = (written[link.record] or {}).get(FIELD) or {}
+        if not link.describes(attachment):  # It was changed past this plugin.
+            continue
+        if not _is_served(registry, link, attachment.get("location")):
+            report.unreachable.append(link.record)
+        if not _is_owned(of_files[link.key]):
+            report.without_row.append(link.record)
+        elif f"{link.record} {link.key}" not in known:
+            report.rows += 1
+            report.written += 1
+            yield link
 
 
 def _is_served(registry: Registry, link: Link, location: object) -> bool:

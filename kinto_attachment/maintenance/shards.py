@@ -39,11 +39,14 @@ class Shard:
     def has(self, key: str) -> bool:
         return int(digest_of(key)[:2], 16) % self.count == self.index - 1
 
-    def pages(self, links: Links) -> Iterator[list[Link]]:
-        """All links of files in this shard, each page read in a transaction of its own."""
+    def pages(self, links: Links, parents: str = "") -> Iterator[list[Link]]:
+        """All links of files in this shard, each page read in a transaction of its own.
+
+        ``parents`` is what the URIs of their records start with.
+        """
         prefixes = self.prefixes if self.count > 1 else [""]
         for prefix in prefixes:
-            pages = links.under(within=prefix)
+            pages = links.under(parents, prefix)
             while True:
                 with transaction.manager:
                     page = next(pages, None)

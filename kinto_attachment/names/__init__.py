@@ -3,7 +3,7 @@
 Everything here works on strings alone, and may be used by all rooms above.
 """
 
-from .dispositions import content_disposition, disposition_filename
+from .dispositions import content_disposition, disposition_filename, disposition_type
 from .filenames import (
     RANDOM_NAME,
     clean_filename,
@@ -18,7 +18,7 @@ from .filenames import (
     truncated,
 )
 from .keys import check_key, key_from_url, public_url
-from .media_types import media_type, mimetype
+from .media_types import media_type, mimetype, sendable_type
 from .patterns import Pattern
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "clean_filename",
     "content_disposition",
     "disposition_filename",
+    "disposition_type",
     "extension",
     "inner_name",
     "is_name_of",
@@ -39,6 +40,7 @@ __all__ = [
     "public_url",
     "random_name",
     "safe_name",
+    "sendable_type",
     "shortened",
     "truncated",
 ]

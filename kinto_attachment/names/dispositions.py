@@ -43,6 +43,11 @@ def content_disposition(filename: str, kind: str = "attachment") -> str:
     return f"{header}; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE_CHARACTERS)}"
 
 
+def disposition_type(header: str) -> str:
+    """The type of a disposition, such as ``inline``."""
+    return header.partition(";")[0].strip().lower()
+
+
 def disposition_filename(header: str) -> str | None:
     """The filename in a request's ``Content-Disposition``; ``filename*`` takes precedence.
 

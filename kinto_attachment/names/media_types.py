@@ -26,6 +26,8 @@ COMPRESSED = {
     "br": "application/x-brotli",
 }
 
+_SENDABLE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
+
 # RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it leaves out ``*/*``, a range rather than a type.
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 _MEDIA_PARAMETER = rf'[ \t]*;[ \t]*({TOKEN}=(?:{TOKEN}|"(?:[ !#-\[\]-~]|\\["\\])*"))'
@@ -53,6 +55,11 @@ def media_type(declared: str) -> str:
     if normal is None:
         raise InvalidForm("body: mimetype should be a media type, such as text/plain")
     return normal
+
+
+def sendable_type(stored: str) -> str:
+    """The media type of a file for a header: metadata may have been written by other code."""
+    return stored if _SENDABLE.fullmatch(stored) else "application/octet-stream"
 
 
 def _media_type(declared: str) -> str | None:

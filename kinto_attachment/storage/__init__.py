@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from pyramid_storage.extensions import resolve_extensions
@@ -110,6 +111,10 @@ class FileStorage:
         No two storages of a server may have places of which one begins with the other.
         """
         return ""
+
+    def signs_until(self) -> datetime | None:
+        """When signed URLs end, whatever their own validity, as temporary credentials do."""
+        return None
 
     # The interface of pyramid_storage, built on the core.
 

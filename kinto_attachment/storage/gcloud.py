@@ -20,7 +20,7 @@ from kinto_attachment.errors import (
     StorageUnavailable,
 )
 
-from . import SITE_KEY, ClosableReader, FileStat, FileStorage, Reader, Unfinished, check_key
+from . import SITE_KEY, ClosableReader, FileStat, FileStorage, Reader, check_key
 from .wait_budget import CONNECT_TIMEOUT, READ_TIMEOUT
 
 try:
@@ -29,7 +29,8 @@ try:
 
     from .gcloud_bucket import BatchOfAnswers, GoogleBucket
     from .gcloud_download import Download, get
-    from .gcloud_errors import NO_BUCKET, translated
+    from .gcloud_errors import translated
+    from .gcloud_partials import GooglePartials
     from .gcloud_signing import signer
     from .gcloud_upload import NewObject
 except (ImportError, RuntimeError) as error:  # The latter is pyramid_storage's.
@@ -41,10 +42,9 @@ logger = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 100  # What Google advises.
 JSON = "application/json"
-LISTED = "items(name,size,timeCreated,contentType),nextPageToken"
 
 
-class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
+class GoogleStorage(GooglePartials, FileStorage, GoogleCloudStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
     ``credentials`` is the path of a service account's key file; without it, Google's default
@@ -149,35 +149,10 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         """
         for key in keys:
             check_key(key)
-        if len(keys) == 1:
-            return self._delete(keys[0])
-        found = False
-        left: dict[str, int] = {}
-        for first in range(0, len(keys), DELETED_AT_ONCE):
-            some = keys[first : first + DELETED_AT_ONCE]
-            statuses = dict(zip(some, self._delete_some(some), strict=True))
-            found |= any(status < 300 for status in statuses.values())
-            left |= {k: status for k, status in statuses.items() if 300 <= status != 404}
-        if left:
-            logger.error("Google Cloud Storage did not delete: %s", left)
-            raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
-        return found
+        return self._delete(keys[0]) if len(keys) == 1 else self._delete_all(keys)
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
-        with translated():
-            blobs = iter(
-                self._bucket.client().list_blobs(
-                    self.bucket_name, prefix=prefix, fields=LISTED, retry=self._bucket.retry
-                )
-            )
-        while True:
-            try:
-                with translated():
-                    blob = next(blobs, None)
-            except FileNotFound as error:
-                raise StorageUnavailable(NO_BUCKET) from error
-            if blob is None:
-                return
+        for blob in self._bucket.list(prefix):
             with suppress(
                 InvalidKey
             ):  # Not ours: web consoles create folders as objects named "a/".
@@ -201,14 +176,6 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             if not new.exists_whole():
                 raise
         return FileStat(target, new.size, datetime.now(timezone.utc), origin.content_type)
-
-    def list_unfinished(self) -> Iterator[Unfinished]:
-        """Always empty: Google does not list unfinished uploads, and removes them after a week."""
-        self._bucket.check()
-        return iter(())
-
-    def discard_unfinished(self, unfinished: Unfinished) -> None:
-        pass
 
     def read_site(self) -> bytes | None:
         try:
@@ -260,13 +227,13 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
         """Close idle connections; later calls open new ones."""
         self._bucket.close()
 
-    def _new(self, key: str, **properties: str | None) -> NewObject:
+    def _new(self, key: str, *, token: str = "", **properties: str | None) -> NewObject:
         properties = {
             "cache_control": self.cache_control,
             "storage_class": self.storage_class,
             **properties,
         }
-        return NewObject(self._bucket, key, self.acl, self.kms_key, **properties)
+        return NewObject(self._bucket, key, self.acl, self.kms_key, token=token, **properties)
 
     def _create_bucket(self) -> None:
         if self.auto_create_bucket and not self._created:
@@ -284,7 +251,20 @@ class GoogleStorage(FileStorage, GoogleCloudStorage):  # type: ignore[misc]
             return False
         return True
 
-    def _delete_some(self, keys: tuple[str, ...]) -> Sequence[int]:
+    def _delete_all(self, keys: Sequence[str]) -> bool:
+        found = False
+        left: dict[str, int] = {}
+        for first in range(0, len(keys), DELETED_AT_ONCE):
+            some = keys[first : first + DELETED_AT_ONCE]
+            statuses = dict(zip(some, self._delete_some(some), strict=True))
+            found |= any(status < 300 for status in statuses.values())
+            left |= {k: status for k, status in statuses.items() if 300 <= status != 404}
+        if left:
+            logger.error("Google Cloud Storage did not delete: %s", left)
+            raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
+        return found
+
+    def _delete_some(self, keys: Sequence[str]) -> Sequence[int]:
         """Delete up to 100 files in one call; returns the HTTP status for each of them."""
         batch = BatchOfAnswers(self._bucket.client())
         with translated(ValueError), batch:  # The response is not multipart.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import google.auth
@@ -32,6 +33,7 @@ from .wait_budget import (
 )
 
 CONNECTIONS = 50
+LISTED = "items(name,size,timeCreated,contentType),nextPageToken"
 
 
 class GoogleBucket:
@@ -95,6 +97,22 @@ class GoogleBucket:
             self.check()
             raise
         return blob
+
+    def list(self, prefix: str) -> Iterator[Any]:
+        """The blobs, with what a listing needs of their metadata."""
+        with translated():
+            blobs = iter(
+                self.client().list_blobs(self.name, prefix=prefix, fields=LISTED, retry=self.retry)
+            )
+        while True:
+            try:
+                with translated():
+                    blob = next(blobs, None)
+            except FileNotFound as error:
+                raise StorageUnavailable(NO_BUCKET) from error
+            if blob is None:
+                return
+            yield blob
 
     def create(self, *, acl: str | None, uniform_access: bool) -> None:
         """Create the bucket if it does not exist."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,8 @@ class NewObject:
         key: str,
         acl: str | None,
         kms_key: str | None,
+        *,
+        token: str = "",
         **properties: str | None,
     ) -> None:
         self.key = key
@@ -30,7 +33,7 @@ class NewObject:
         self._bucket = bucket
         self._acl = acl
         # Tells this object from one that another request created under the same key.
-        self._token = uuid4().hex
+        self._token = token or uuid4().hex
         self._blob = bucket.blob(key, kms_key_name=kms_key)
         self._blob.metadata = {"upload": self._token}
         for name, value in properties.items():
@@ -83,7 +86,22 @@ class NewObject:
                 )
             if token is None:
                 break
-        if self._acl:  # A copy can only get an ACL afterwards.
+        self.set_acl()
+
+    def compose(self, keys: Sequence[str], size: int) -> None:
+        """Have Google put up to 32 objects together, of ``size`` bytes; their class stays.
+
+        :raises KeyTaken: there is an object under this key.
+        :raises FileNotFound: one of them is missing.
+        """
+        self.size = size
+        sources = [self._bucket.blob(key) for key in keys]
+        with translated():
+            self._blob.compose(sources, if_generation_match=0, retry=self._bucket.retry)
+
+    def set_acl(self) -> None:
+        """Copies and composed objects can only get an ACL afterwards."""
+        if self._acl:
             with translated():
                 self._blob.acl.save_predefined(self._acl)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from kinto_attachment.errors import StorageError
+
 from . import Partial
+
+logger = logging.getLogger(__name__)
 
 # A process that dies loses at most so much of what a request has sent; a slow client loses at
 # most what it has sent in so many seconds.
@@ -50,6 +56,16 @@ def replaced(partial: Partial, size: int | None = None, **details: Any) -> Parti
     """A Partial with another size, and some other details."""
     size = partial.size if size is None else size
     return replace(partial, size=size, details={**partial.details, **details})
+
+
+@contextmanager
+def left_to_gc(partial: Partial) -> Iterator[None]:
+    """Go on when something of a finished file could not be removed."""
+    try:
+        yield
+    except StorageError as error:
+        message = "What is left of the upload of %s stays for gc: %s"
+        logger.warning(message, partial.key, error.reason, exc_info=True)
 
 
 def abandoned(partial: Partial) -> Iterator[int]:

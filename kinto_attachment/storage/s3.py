@@ -6,7 +6,7 @@ import io
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
@@ -170,12 +170,7 @@ class S3Storage(S3Partials, FileStorage, S3FileStorage):  # type: ignore[misc]
         """
         for key in keys:
             check_key(key)
-        left: dict[str, str] = {}
-        for first in range(0, len(keys), DELETED_AT_ONCE):
-            left |= self._delete_some(keys[first : first + DELETED_AT_ONCE])
-        if left:
-            logger.error("S3 did not delete: %s", left)
-            raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
+        self._delete_all(keys)
         return True
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
@@ -234,6 +229,9 @@ class S3Storage(S3Partials, FileStorage, S3FileStorage):  # type: ignore[misc]
             )
         return url
 
+    def signs_until(self) -> datetime | None:
+        return self._bucket.credentials_expire()
+
     def close(self) -> None:
         """Close idle connections; later calls open new ones."""
         self._bucket.close()
@@ -247,7 +245,15 @@ class S3Storage(S3Partials, FileStorage, S3FileStorage):  # type: ignore[misc]
         encryption = {name: self._created_with[name] for name in ENCRYPTION}
         return {name: value for name, value in encryption.items() if value}
 
-    def _delete_some(self, keys: tuple[str, ...]) -> dict[str, str]:
+    def _delete_all(self, keys: Sequence[str]) -> None:
+        left: dict[str, str] = {}
+        for first in range(0, len(keys), DELETED_AT_ONCE):
+            left |= self._delete_some(keys[first : first + DELETED_AT_ONCE])
+        if left:
+            logger.error("S3 did not delete: %s", left)
+            raise StorageUnavailable(details=left) from RuntimeError(f"Not deleted: {left}")
+
+    def _delete_some(self, keys: Sequence[str]) -> dict[str, str]:
         """Delete up to 1,000 files in one call; returns the error codes of those not deleted."""
         if len(keys) == 1:
             self._bucket.call("delete_object", tolerating=["NoSuchKey"], Key=keys[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
+from datetime import datetime
 from typing import Any
 
 from kinto_attachment.errors import AttachmentError, FileNotFound, KeyTaken, StorageUnavailable
@@ -28,6 +29,10 @@ class S3Bucket:
     def client(self, *, cleanup: bool = False) -> Any:
         """boto3's client; the one for ``cleanup`` gives up sooner."""
         return self._clients.get(cleanup=cleanup)
+
+    def credentials_expire(self) -> datetime | None:
+        """When temporary credentials end, of a role for example; None for others."""
+        return self._clients.credentials_expire()
 
     @property
     def is_aws(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,6 +70,14 @@ class S3Clients:
             if name not in self._clients:
                 self._clients[name] = self._build(cleanup)
             return self._clients[name]
+
+    def credentials_expire(self) -> datetime | None:
+        """When the credentials end that URLs are signed with now; None if they do not."""
+        with translated():
+            credentials = self.get()._get_credentials()
+            if credentials is not None:
+                credentials.get_frozen_credentials()  # This renews them if they end soon.
+        return getattr(credentials, "_expiry_time", None)
 
     @property
     def server(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -11,7 +11,7 @@ from typing import Any
 from kinto_attachment.errors import FileNotFound, KeyTaken, StorageError, StorageUnavailable
 
 from . import CHUNK_SIZE, FileStat, Partial, Reader, Unfinished, check_key
-from .partials import PARTIALS_FOLDER, Pace, partial_of
+from .partials import PARTIALS_FOLDER, Pace, left_to_gc, partial_of
 from .pieces import Piece
 from .s3_bucket import S3Bucket
 from .s3_errors import error_code
@@ -29,6 +29,7 @@ class S3Partials:
     _part_size: int
     _headers: Callable[[dict[str, str | None]], dict[str, Any]]
     _hidden_headers: Callable[[], dict[str, Any]]
+    _delete_all: Callable[[Sequence[str]], None]
 
     largest_partial = LARGEST_FILE
 
@@ -78,13 +79,16 @@ class S3Partials:
                 # The answer may have been lost, or another call was faster.
                 if not self._is_finished(partial):
                     raise
-        self._remove_hidden(partial)
+        with left_to_gc(partial):
+            self._remove_hidden(partial)
         content_type = partial.details["headers"]["ContentType"]
         return FileStat(partial.key, partial.size, datetime.now(timezone.utc), content_type)
 
     def discard(self, partial: Partial) -> None:
+        check_key(partial.key)
         for upload in self._uploads(partial.key):
-            self._abort(partial.key, upload["UploadId"])
+            if upload["Key"] == partial.key:
+                self._abort(partial.key, upload["UploadId"])
         self._remove_hidden(partial, thoroughly=True)
         with suppress(KeyTaken):  # By another file.
             if partial.size and self._size_of_own(partial) == 0:
@@ -147,10 +151,9 @@ class S3Partials:
         return int(found["ContentLength"])
 
     def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """The multipart uploads whose key is, or starts with, a prefix."""
         for page in self._bucket.pages("list_multipart_uploads", Prefix=prefix):
-            for found in page.get("Uploads", ()):
-                if found["Key"] == prefix or prefix.startswith(PARTIALS_FOLDER):
-                    yield found
+            yield from page.get("Uploads", ())
 
     def _abort(self, key: str, upload_id: str) -> None:
         self._bucket.call(
@@ -166,9 +169,7 @@ class S3Partials:
         for upload in self._uploads(folder) if thoroughly or details["segment"] else ():
             self._abort(upload["Key"], upload["UploadId"])
         for page in self._bucket.pages("list_objects_v2", Prefix=folder):
-            objects = [{"Key": found["Key"]} for found in page.get("Contents", ())]
-            if objects:
-                self._bucket.call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+            self._delete_all([found["Key"] for found in page.get("Contents", ())])
 
     def _sent(self, key: str, upload_id: str) -> int:
         """How many bytes of an unfinished upload are stored."""

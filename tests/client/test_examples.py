@@ -74,7 +74,7 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     server = "http://127.0.0.1:8888/v1"
     commands = [text for text in code_blocks("docs/client.rst", "shell") if server in text]
     commands = [text for text in commands if "kinto-attachment" in text]
-    assert len(commands) == 4
+    assert len(commands) == 5
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for text in commands:
         here = text.replace(server, embedded.url)

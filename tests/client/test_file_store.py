@@ -125,6 +125,117 @@ def test_a_list_is_limited_and_an_iteration_is_not(
     assert list(itertools.islice(simple.iter_list("0"), 5)) == keys[:5]
 
 
+class Body:
+    """An object with ``read`` and nothing else; it gives less than it is asked for."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = io.BytesIO(content)
+
+    def read(self, size: int) -> bytes:
+        return self._content.read(min(size, 1000))
+
+
+def test_values_of_all_kinds(store: FileStore, tmp_path: Path) -> None:
+    content = random.Random(5).randbytes(300_000)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with path.open("rb") as opened:
+        opened.seek(10)
+        for value, expected in (
+            (content, content),
+            (bytearray(content), content),
+            (memoryview(content), content),
+            ("Grüße", "Grüße".encode()),
+            ("", b""),
+            (path, content),
+            (opened, content[10:]),
+            (Body(content), content),
+            (io.BytesIO(content), content),
+        ):
+            store.set("k", value)
+            assert store.get("k") == expected, type(value)
+    store.set("k", "a;b", mimetype="text/x-notes")
+    assert store.stat("k").mimetype == "text/x-notes"
+    with pytest.raises(TypeError):
+        store.set("k", 7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        store.set("k", io.StringIO("a text"))  # type: ignore[arg-type]
+    assert store.get("k") == b"a;b"
+
+
+def test_stat(simple: FileStore) -> None:
+    simple.set("folder/f.txt", b"content")
+    found = simple.stat("folder/f.txt")
+    assert (found.size, found.filename, found.mimetype) == (7, "f.txt", "text/plain")
+    with pytest.raises(NotFoundError, match="'none'"):
+        simple.stat("none")
+
+
+def test_copy(store: FileStore) -> None:
+    content = random.Random(6).randbytes(300_000)
+    store.set("a/one.txt", content)
+    store.set("b/two.txt", b"before")
+    store.copy("a/one.txt", "b/two.txt")
+    assert store.get("a/one.txt") == store.get("b/two.txt") == content
+    record = store.client.kinto.get_record(id=record_id("b/two.txt"))["data"]
+    assert record["key"] == "b/two.txt"
+    assert record["attachment"]["filename"] == "two.txt"
+    assert record["attachment"]["mimetype"] == "text/plain"
+    with pytest.raises(NotFoundError, match="'none'"):
+        store.copy("none", "b/two.txt")
+    assert store.list() == ["a/one.txt", "b/two.txt"]
+
+
+NESTED = ["a", "a/", "a/1", "a/2/x", "a/2/y", "a/3", "a0", "b//c", "b/d", "ä/1", "z"]
+
+
+def entries(prefix: str, *, recursive: bool) -> list[str]:
+    """What is in a folder, by the definition."""
+    found = set()
+    for key in NESTED:
+        if key.startswith(prefix):
+            name, slash, _ = key[len(prefix) :].partition("/")
+            found.add(f"{prefix}{name}{slash}" if not recursive else key)
+    return sorted(found, key=str.encode)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_folders(simple: FileStore, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(file_store, "LIST_LIMIT", size)
+    for key in NESTED:
+        simple.set(key, b"x")
+    for prefix in ("", "a", "a/", "a/2", "a/2/", "b/", "ä/", "c", "z"):
+        for recursive in (True, False):
+            expected = entries(prefix, recursive=recursive)
+            found = list(simple.iter_list(prefix, recursive))
+            assert found == expected, (prefix, recursive)
+            assert simple.list(prefix, recursive) == expected[:size]
+            for number, entry in enumerate(expected, 1):
+                rest = list(simple.iter_list(prefix, recursive, entry))
+                assert rest == expected[number:], (prefix, recursive, entry)
+    assert simple.list(start_after="ä/2") == []
+    assert simple.list("b", start_after="a")[:1] == ["b//c"]
+
+
+def test_a_folder_with_many_files_is_one_entry_and_few_requests(
+    simple: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_store, "LIST_LIMIT", 4)
+    for number in range(12):
+        simple.set(f"many/{number:02}", b"x")
+    simple.set("other", b"x")
+    asked = []
+    request = simple.client.session.request
+
+    def count(method: str, *args: object, **options: object) -> object:
+        asked.append(method)
+        return request(method, *args, **options)
+
+    monkeypatch.setattr(simple.client.session, "request", count)
+    assert simple.list(recursive=False) == ["many/", "other"]
+    assert len(asked) == 2
+
+
 def test_what_others_put_into_the_collection_is_no_key(simple: FileStore) -> None:
     client = simple.client
     simple.set("k", b"x")

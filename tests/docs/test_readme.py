@@ -10,6 +10,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import requests
 
 from tests.support import ROOT
+from tests.support.application import ask
 from tests.support.documents import code_blocks
 from tests.support.faults import HOST
 from tests.support.services import _free_port, _wait
@@ -182,6 +184,12 @@ def deletes(session: Session, output: str) -> None:
     assert session.attachment("raw") is None
 
 
+def makes_a_link(session: Session, output: str) -> None:
+    data = json.loads(output)["data"]
+    assert data["expires_at"] / 1000 > time.time() + 599
+    assert ask(data["url"]).content == HELLO
+
+
 def makes_the_file(session: Session, output: str) -> None:
     assert (session.folder / "hello.txt").read_bytes() == HELLO
 
@@ -199,6 +207,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "gzip -c hello.txt": uploads_packed,
         "If-None-Match: *": is_refused,
         "-o copy.txt": downloads,
+        "/attachment/url": makes_a_link,
         "-X PATCH": renames,
         "-X DELETE": deletes,
     },
@@ -348,7 +357,7 @@ def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
 def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
     text = (ROOT / PRODUCTION).read_text()
     commands = set(re.findall(r"kinto-attachment \w+(?: --\S+)* --ini kinto\.ini", text))
-    assert len(commands) == 4
+    assert len(commands) == 6
     commands = {command for command in commands if "--claim" not in command}  # Not in memory.
     for command in commands:
         shell = ["bash", "-c", f"exec {BIN}/{command}"]

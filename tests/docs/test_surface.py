@@ -51,6 +51,8 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     cli.add_gc(subparsers)
     cli.add_reindex(subparsers)
     cli.add_adopt(subparsers)
+    cli.add_usage(subparsers)
+    cli.add_uploads(subparsers)
     for name in cli.CLIENT_COMMANDS:
         cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()
@@ -61,7 +63,9 @@ def metrics() -> set[str]:
     return {
         name
         for text in sources
-        for name in re.findall(r'(?:\.count\(|metric_of\([\w.]+,)\s*"([\w.]+\.\w+)"', text)
+        for name in re.findall(
+            r'(?:\.(?:count|observe)\(|metric_of\([\w.]+,)\s*"([\w.]+\.\w+)"', text
+        )
     }
 
 
@@ -115,8 +119,8 @@ def test_each_entry_is_documented(table: str) -> None:
     text = documentation()
     for entry in rows()[table]:
         # Of endpoints, what follows the record's own URL.
-        name = re.sub(r"^(\w+) /buckets/.*/attachment$", r"\1 R/attachment", entry)
-        name = re.sub(r"^(\w+) /buckets/.*/attachments$", r"\1 C/attachments", name)
+        name = re.sub(r"^(\w+) /buckets/.*/attachment(/.*)?$", r"\1 R/attachment\2", entry)
+        name = re.sub(r"^(\w+) /buckets/.*/(attachments(?:\.zip|/.*)?)$", r"\1 C/\2", name)
         name = re.sub(r"^GET /attachments", "GET /v1/attachments", name)
         name = name if table == "Endpoints" else name.rpartition(" ")[2]
         assert re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text), f"{entry}: {name}"

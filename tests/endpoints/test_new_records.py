@@ -152,7 +152,7 @@ class TestCreatesToo:
 
     def test_options_announce(self, app: Any) -> None:
         answer = app.options(URL, status=204)
-        assert answer.headers["Allow"] == "POST, OPTIONS"
+        assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
 
     def test_the_rest_is_kinto_s(self, app: Any) -> None:
         for method in ("put", "patch", "delete"):

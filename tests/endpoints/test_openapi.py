@@ -8,7 +8,15 @@ import pytest
 from openapi_spec_validator import OpenAPIV2SpecValidator
 
 from tests.support.backends import ON_MEMORY, Build
-from tests.support.description import ATTACHMENT, ATTACHMENTS, FILE, described, only_ours
+from tests.support.description import (
+    ARCHIVE,
+    ATTACHMENT,
+    ATTACHMENTS,
+    FILE,
+    RULES,
+    described,
+    only_ours,
+)
 
 
 @pytest.fixture
@@ -24,7 +32,8 @@ def paths(description: Any) -> Any:
 def ours(paths: Any) -> list[Any]:
     """Our operations."""
     methods = [(ATTACHMENT, name) for name in ("get", "post", "put", "delete")]
-    others = [(ATTACHMENTS, "post"), (FILE, "get")]
+    others = [(path, "get") for path in (ATTACHMENTS, ARCHIVE, RULES, FILE)]
+    others.append((ATTACHMENTS, "post"))
     return [paths[path][method] for path, method in [*methods, *others]]
 
 
@@ -163,3 +172,16 @@ def test_of_a_readonly_server_has_what_it_does(
 @ON_MEMORY
 def test_leaves_kinto_s_own_alone(paths: Any) -> None:
     assert {"get", "put", "patch", "delete"} <= set(paths[ATTACHMENT.removesuffix("/attachment")])
+
+
+@ON_MEMORY
+def test_describes_listings(paths: Any) -> None:
+    listing = paths[ATTACHMENTS]["get"]
+    asked = {"filename", "like_filename", "in_id", "_since", "_limit", "_token", "state"}
+    assert asked <= set(parameters(listing))
+    headers = listing["responses"]["200"]["headers"]
+    assert {"Next-Page", "Total-Objects", "Total-Bytes"} <= set(headers)
+    archive = paths[ARCHIVE]["get"]
+    assert archive["produces"] == ["application/zip", "application/json"]
+    assert archive["responses"]["200"]["schema"] == {"type": "file"}
+    assert "like_filename" in parameters(archive)

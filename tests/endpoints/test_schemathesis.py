@@ -37,9 +37,17 @@ from tests.support.application import (
     sha256,
 )
 from tests.support.backends import ON_MEMORY, Build
-from tests.support.description import ATTACHMENT, ATTACHMENTS, FILE, described, only_ours
+from tests.support.description import (
+    ARCHIVE,
+    ATTACHMENT,
+    ATTACHMENTS,
+    FILE,
+    RULES,
+    described,
+    only_ours,
+)
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "25"))
 
 # The answers that the requests of the table have to get to see.
 REACHED = {
@@ -48,6 +56,9 @@ REACHED = {
     ("PUT", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412, 415},
     ("DELETE", ATTACHMENT): {204, 400, 401, 403, 404, 412},
     ("GET", ATTACHMENT): {200, 206, 304, 400, 401, 403, 404, 412, 416},
+    ("GET", ATTACHMENTS): {200, 304, 401, 403, 404},
+    ("GET", ARCHIVE): {200, 401, 403, 404},
+    ("GET", RULES): {200, 401, 403, 404},
     ("GET", FILE): {200, 206, 304, 404, 412, 416},
 }
 
@@ -91,6 +102,7 @@ READING: list[Headers] = [
     {"If-Match": '"1"'},
     {"If-None-Match": "*"},
     {"If-None-Match": '"HASH"'},
+    {"If-None-Match": '"RECORDS"'},
     {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"},
     {"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
     {"Range": "bytes=1-3"},
@@ -171,8 +183,9 @@ class Server:
         for bucket in ("b", "default"):
             records = f"/buckets/{bucket}/collections/c/records"
             uploaded = attach(self.app, f"{records}/attached")
-            put(self.app, f"{records}/bare")
+            bare = put(self.app, f"{records}/bare")
             if bucket == "b":
+                self.records = str(bare["data"]["last_modified"])
                 self.key = key_of(uploaded.json)
                 self.record = uploaded.headers["ETag"].strip('"')
 
@@ -181,7 +194,7 @@ class Server:
         if changes.place:
             key = self.key if changes.place["bucket_id"] == "b" else "gone.txt"
             place = {"key": key} if case.path == FILE else dict(changes.place)
-            if case.path == ATTACHMENTS:
+            if case.path in (ATTACHMENTS, ARCHIVE, RULES):
                 del place["id"]
             case.path_parameters = place
         if changes.filename is not None and case.method == "PUT":
@@ -190,7 +203,9 @@ class Server:
             file = {name: value for name, value in case.body.items() if name == "attachment"}
             case.body = {**file, **changes.form}
         headers = {
-            name: value.replace("RECORD", self.record).replace("HASH", sha256(CONTENT))
+            name: value.replace("RECORDS", self.records)
+            .replace("RECORD", self.record)
+            .replace("HASH", sha256(CONTENT))
             for name, value in {**changes.headers, **changes.user}.items()
         }
         if changes.only_these:
@@ -228,7 +243,19 @@ CHECKS = [
 
 
 OPERATIONS = pytest.mark.parametrize(
-    ("method", "path"), REACHED, ids=["form", "new", "put", "delete", "get", "get-file"]
+    ("method", "path"),
+    REACHED,
+    ids=[
+        "form",
+        "new",
+        "put",
+        "delete",
+        "get",
+        "list",
+        "archive",
+        "rules",
+        "get-file",
+    ],
 )
 
 

@@ -589,3 +589,17 @@ def test_readonly_servers_take_no_uploads(build: Build) -> None:
     app = build({"readonly": True})
     app.post(f"{RECORD}/attachment/uploads", headers={**ALICE, **TUS}, status=405)
     assert "resumable" not in app.get("/").json["capabilities"]["attachments"]
+
+
+@ON_MEMORY
+class TestOverride:
+    """Clients that can send no other methods than POST and GET."""
+
+    def test_names_the_method(self, app: Any) -> None:
+        url = begin(app, SIZE)
+        headers = {**ALICE, **TUS, **BYTES, "Upload-Offset": "0"}
+        app.post(url, CONTENT, headers={**headers, "X-HTTP-Method-Override": "PATCH"}, status=204)
+        asked = {**ALICE, **TUS, "X-HTTP-Method-Override": "HEAD"}
+        assert app.post(url, b"", headers=asked).headers["Upload-Offset"] == str(SIZE)
+        app.post(url, b"", headers={**asked, "X-HTTP-Method-Override": "DELETE"}, status=204)
+        app.post(url, b"", headers={**ALICE, **TUS}, status=405)

@@ -5,85 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import ROOT, live
-from tests.support.application import ALICE, sha256
+from tests.support.application import sha256
 from tests.support.faults import Answer, FaultProxy, answering
-
-MODULE = ROOT / "js" / "kinto-attachment.js"
-COLLECTION = "/buckets/b/collections/c"
-RECORD = f"{COLLECTION}/records/r"
-CONTENT = b"Hello!\n"
-
-# What each program begins with; it returns what it has to show.
-PROGRAM = """
-import {{ AttachmentClient, AttachmentError }} from {module};
-const [server, headers] = JSON.parse(process.argv[1]);
-const client = new AttachmentClient(server, {{ headers, pause: 0.01 }});
-const file = new File(["Hello!\\n"], "hello.txt", {{ type: "text/plain" }});
-const record = "{record}";
-const collection = "{collection}";
-const failure = (promise) => promise.then(
-  (value) => {{ throw new Error(`No failure: ${{JSON.stringify(value)}}`); }},
-  (error) => ({{ ...error, name: error.name, message: error.message }}),
-);
-console.log(JSON.stringify(await (async () => {{
-{code}
-}})() ?? null));
-"""
-
-
-def javascript(url: str, code: str) -> Any:
-    program = PROGRAM.format(
-        module=json.dumps(MODULE.as_uri()), record=RECORD, collection=COLLECTION, code=code
-    )
-    done = subprocess.run(
-        ["node", "--input-type=module", "-e", program, json.dumps([url, ALICE])],
-        env={**os.environ, "NODE_NO_WARNINGS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
-    folder = tmp_path_factory.mktemp("files")
-    with live.kinto({"base_path": str(folder), "extensions": "txt+bin"}) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: live.Server) -> Iterator[live.Server]:
-    """An empty collection."""
-    with live.Client(running) as alice:
-        alice.put("/buckets/b")
-        alice.put(COLLECTION)
-        yield running
-        alice.request("DELETE", "/buckets/b")
-
-
-@pytest.fixture
-def proxy(server: live.Server) -> Iterator[FaultProxy]:
-    with FaultProxy(server.address) as proxy:
-        yield proxy
-
-
-def stored(server: live.Server) -> list[Any]:
-    with live.Client(server) as alice:
-        return alice.request("GET", f"{COLLECTION}/records")[2]["data"]
-
-
-def content(server: live.Server, record: str = RECORD) -> bytes:
-    with live.Client(server) as alice:
-        return alice.request("GET", f"{record}/attachment")[2]
+from tests.support.javascript import COLLECTION, CONTENT, RECORD, content, javascript, stored
 
 
 class TestUpload:
@@ -442,6 +372,8 @@ class TestPackage:
         """Each line of the program that is marked has to be refused, and no other one."""
         (tmp_path / "node_modules").mkdir()
         (tmp_path / "node_modules" / "kinto-attachment").symlink_to(ROOT / "js")
+        tus = ROOT / "node_modules" / "tus-js-client"
+        (tmp_path / "node_modules" / "tus-js-client").symlink_to(tus)
         (tmp_path / "package.json").write_text('{"type": "module"}')
         program = (ROOT / "tests" / "support" / "kinto_attachment.ts").read_text("utf-8")
         (tmp_path / "program.ts").write_text(program)

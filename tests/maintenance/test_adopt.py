@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transaction
+from sqlalchemy import text
 
 from kinto_attachment import cli
-from kinto_attachment.index.old_rows import PARENT, RESOURCE_NAME
+from kinto_attachment.index.old_rows import PARENT, SINCE_9, UNTIL_8
 from kinto_attachment.maintenance.adopt import AdoptReport, adopt
 from kinto_attachment.maintenance.linking import Candidate, Placer
-from kinto_attachment.maintenance.rollback import forget
+from kinto_attachment.maintenance.rollback import back, forget
 from kinto_attachment.metadata import FIELD
 from tests.support import invariants
 from tests.support.application import (
@@ -58,15 +61,17 @@ def store(app: Any, uri: str, content: bytes = CONTENT, location: str = "", **mo
     write_behind(app, uri, {"attachment": attachment})
 
 
-def add_row(app: Any, uri: str, key: str = "") -> None:
+def add_row(app: Any, uri: str, key: str = "", resource_name: str = UNTIL_8) -> None:
     row = {"location": key or key_of(uri), "record_uri": uri}
     with transaction.manager:
-        app.app.registry.storage.create(RESOURCE_NAME, PARENT, row)
+        app.app.registry.storage.create(resource_name, PARENT, row)
 
 
-def rows(app: Any) -> int:
+def rows(app: Any, resource_name: str = UNTIL_8) -> list[str]:
+    """The records that they name."""
     with transaction.manager:
-        return len(app.app.registry.storage.list_all(RESOURCE_NAME, PARENT))
+        found = app.app.registry.storage.list_all(resource_name, PARENT)
+    return sorted(row["record_uri"] for row in found)
 
 
 def reasons(report: AdoptReport) -> dict[str, str]:
@@ -183,18 +188,59 @@ def test_no_row_is_left_but_the_links(app: Any) -> None:
     assert not locks
 
 
-def test_the_old_rows_go_when_nothing_needs_them(app: Any) -> None:
+@pytest.mark.parametrize("resource_name", [UNTIL_8, SINCE_9])
+def test_the_old_rows_go_when_nothing_needs_them(app: Any, resource_name: str) -> None:
     store(app, RECORD)
     store(app, OTHER)
     for uri in (RECORD, OTHER, f"{COLLECTION}/records/gone"):
-        add_row(app, uri)
+        add_row(app, uri, resource_name=resource_name)
     registry = app.app.registry
     assert forget(registry, dry_run=True) == forget(registry)
-    assert rows(app) == 2, "of files that adopt has not placed"
+    assert len(rows(app, resource_name)) == 2, "of files that adopt has not placed"
     assert forget(registry).needed == [f"{uri}: {key_of(uri)}" for uri in (RECORD, OTHER)]
     adopt(registry)
     assert forget(registry).deleted == 2
-    assert rows(app) == 0
+    assert not rows(app, resource_name)
+
+
+@contextlib.contextmanager
+def migrated(app: Any) -> Iterator[None]:
+    """As ``kinto migrate`` leaves the database with release 9."""
+    connect = app.app.registry.storage.client.connect
+    name = "'kinto_attachment_schema_version'"
+    with connect(force_commit=True) as session:
+        session.execute(text(f"INSERT INTO metadata (name, value) VALUES ({name}, '2')"))
+    try:
+        yield
+    finally:
+        with connect(force_commit=True) as session:
+            session.execute(text(f"DELETE FROM metadata WHERE name = {name}"))
+
+
+def test_back_to_release_9(app: Any) -> None:
+    """It knows its rows by another name than the releases before."""
+    stranded = f"{COLLECTION}/records/stranded"
+    for uri in (RECORD, OTHER, stranded):
+        store(app, uri)
+        add_row(app, uri, resource_name=SINCE_9)
+    write_behind(app, stranded, {"title": "without"})
+    report = adopt(app.app.registry)
+    assert (report.linked, report.kept, report.unnamed) == (2, 1, [])
+    attach(app, OTHER, content=b"new")
+    report = back(app.app.registry)
+    assert (report.written, report.deleted) == (1, 2)
+    assert rows(app, SINCE_9) == sorted([RECORD, OTHER])
+    assert not rows(app)
+
+
+def test_back_to_release_9_without_a_row(app: Any) -> None:
+    attach(app)
+    with migrated(app):
+        back(app.app.registry)
+    assert rows(app, SINCE_9) == [RECORD]
+    assert forget(app.app.registry).deleted == 1
+    back(app.app.registry)
+    assert rows(app) == [RECORD]
 
 
 def test_a_site_of_this_plugin_is_taken_over_too(app: Any) -> None:

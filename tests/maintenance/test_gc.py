@@ -349,6 +349,21 @@ def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
     assert not collect(app).found
 
 
+@ON_DATABASES
+def test_a_record_that_is_gone_misses_no_file(app: Any) -> None:
+    """As another program deletes both, or another release of this plugin."""
+    attach(app)
+    registry = app.app.registry
+    registry.attachment_storages.default.files.delete(key_of(attachment_of(app)))
+    parent, _, object_id = RECORD.rpartition("/records/")
+    with transaction.manager:
+        registry.storage.delete("record", parent, object_id, with_deleted=False)
+    report = collect(app, orphan_age=timedelta(days=1))
+    assert (report.dangling, report.missing) == ([RECORD], [])
+    assert collect(app).dangling == [RECORD]
+    assert not collect(app).dangling
+
+
 # Not on moto, where all multipart uploads have been started in 2010.
 @runs_on("local", "seaweedfs", "gcs")
 def test_remains_of_interrupted_writes_are_removed(app: Any) -> None:

@@ -211,7 +211,7 @@ def test_a_full_disk_is_told(build: Build, monkeypatch: pytest.MonkeyPatch, uplo
 
     # No disk can be filled without taking it from others.
     with monkeypatch.context() as patch:
-        patch.setattr(Draft, "_write", full)
+        patch.setattr(Draft, "write", full)
         response = upload(app, content=b"new", status=507)
         assert heartbeat(app, status=503) is False
     assert response.json["errno"] == 201

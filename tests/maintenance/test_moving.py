@@ -175,6 +175,8 @@ def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
     ):
         assert not adopt(registry).found
         assert read_all(client, site) == site.contents
+        report = gc(registry)
+        assert (report.missing, report.errors) == ([], [])
 
 
 def assert_located(client: live.Client, site: OldSite) -> None:

@@ -18,6 +18,7 @@ from kinto_attachment.errors import FileNotFound, StorageUnavailable
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, Source, in_threads, keys
 from kinto_attachment.storage.testing import (
+    ContinuesWritesContract,
     CopiesFilesContract,
     KeepsSiteContract,
     ListsFilesContract,
@@ -55,6 +56,7 @@ class TestGoogleStorage(
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
+    ContinuesWritesContract,
     KeepsSiteContract,
     SignsUrlsContract,
 ):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -507,6 +510,23 @@ def test_credentials_may_come_from_where_aws_keeps_them(
     with s3_storage(seaweedfs, bucket, **options) as storage:
         storage.write("a", Source(b"x"), BINARY)
         assert contents(storage, "a") == b"x"
+
+
+def test_signed_urls_end_with_temporary_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=1)
+    given = {"AccessKeyId": "key", "SecretAccessKey": "secret", "SessionToken": "token"}
+    answer = json.dumps({"Version": 1, **given, "Expiration": end.isoformat()})
+    (tmp_path / "credentials.json").write_text(answer)
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = cat {tmp_path / 'credentials.json'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert S3Storage("bucket", region="eu-central-1").signs_until() == end
+    own = S3Storage("bucket", region="eu-central-1", access_key="key", secret_key="secret")
+    assert own.signs_until() is None
 
 
 def test_wrong_credentials_are_an_outage(seaweedfs: S3) -> None:

@@ -28,7 +28,7 @@ consistency                               ``invariants`` (what is lost or left),
                                           (threads that take turns), ``races`` (requests that
                                           meet), ``faults_plugin`` (failures inside a server),
                                           ``load`` (many clients)
-other plugins                             ``publishing``, ``signing``
+other plugins                             ``publishing``, ``signing``, ``redis_queue``
 earlier releases                          ``old_rows`` (a database that one wrote)
 files that linger                         ``lingering``
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what

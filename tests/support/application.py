@@ -552,10 +552,10 @@ def clear(app: Any) -> None:
     registry.attachment_links.used_storages = UsedStorages(registry.storage)
     for storage, key in placed_files(app):
         registry.attachment_storages[storage].files.delete(key)
-    owned.own(registry)
     for storage in registry.attachment_storages:
         for unfinished in getattr(storage.files, "list_unfinished", list)():
             storage.files.discard_unfinished(unfinished)
+    owned.own(registry)
     registry.seen.clear()
     registry.on_event = None
 

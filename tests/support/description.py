@@ -10,6 +10,8 @@ from kinto.core.views.openapi import openapi_view
 
 ATTACHMENT = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 ATTACHMENTS = "/buckets/{bucket_id}/collections/{collection_id}/attachments"
+ARCHIVE = f"{ATTACHMENTS}.zip"
+RULES = f"{ATTACHMENTS}/rules"
 FILE = "/attachments/{key}"
 
 
@@ -22,7 +24,12 @@ def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return app.get("/__api__").json
 
 
+UPLOADS = f"{ATTACHMENT}/uploads"
+UPLOAD = f"{UPLOADS}/{{upload}}"
+LISTING = f"{ATTACHMENTS}/uploads"
+
+
 def only_ours(description: Any) -> Any:
     """The description without Kinto's own paths."""
-    paths = {path: description["paths"][path] for path in (ATTACHMENT, ATTACHMENTS, FILE)}
+    paths = {path: item for path, item in description["paths"].items() if "/attachment" in path}
     return {**description, "paths": paths}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import subprocess
 import sys
 import venv
@@ -16,6 +17,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 
 from tests.support import ROOT
+from tests.support.services import NOWHERE
 
 CACHE = ROOT / "benchmarks" / ".cache"
 PEER = "kinto-attachment==8.0.0"
@@ -78,6 +80,8 @@ def _install(folder: Path, python: Path) -> None:
             *(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
             *("-c", str(constraints), PEER, SETUPTOOLS, *SHARED),
         ],
+        # The fixture of Google's emulator keeps its client, but not pip, from the internet.
+        env={name: value for name, value in os.environ.items() if value != NOWHERE},
         check=True,
     )
 

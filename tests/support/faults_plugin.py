@@ -15,6 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -31,7 +32,8 @@ VARIABLE = "KINTO_ATTACHMENT_FAULTS"
 OBJECT_CALLS = ("create", "update", "delete", "delete_all", "flush")
 PERMISSION_CALLS = ("replace_object_permissions", "delete_object_permissions")
 LINK_CALLS = ("put_link",)
-FILE_CALLS = ("write", "delete")
+FILE_CALLS = ("write", "delete", "begin", "append", "finish", "discard")
+SESSION_CALLS = ("commit",)
 
 When = Literal["before", "after"]
 How = Literal["error", "bug", "conflict", "kill"]
@@ -101,9 +103,10 @@ class _Injector:
             (registry.storage, OBJECT_CALLS, _object_label),
             (registry.permission, PERMISSION_CALLS, _permission_label),
             (registry.attachment_links.collections, LINK_CALLS, _link_label),
+            (registry.attachment_sessions, SESSION_CALLS, _session_label),
             *((storage.files, FILE_CALLS, _file_label) for storage in storages),
         ):
-            for name in calls:
+            for name in filter(partial(hasattr, target), calls):
                 setattr(target, name, self.step(getattr(target, name), name, label))
         commit = transaction.Transaction._commitResources
 
@@ -155,6 +158,10 @@ def fail(what: str, order: Order) -> None:
 
 def _object_label(name: str, resource_name: Any = None, *args: Any, **kwargs: Any) -> str:
     return f"{resource_name or 'everything'} {name}"
+
+
+def _session_label(name: str, *args: Any, **kwargs: Any) -> str:
+    return "attachment-upload update"
 
 
 def _link_label(name: str, *args: Any, **kwargs: Any) -> str:

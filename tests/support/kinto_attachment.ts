@@ -1,13 +1,20 @@
 // What an application does with the JavaScript module's types. A line after "@ts-expect-error"
 // does not compile unless the types refuse it.
 import { AttachmentClient, AttachmentError } from "kinto-attachment";
+import * as tus from "tus-js-client";
 import type { Attachment, Uploaded, UploadOptions } from "kinto-attachment";
+
+declare global {
+  interface Buffer extends Uint8Array {} // Of Node, in the types of tus-js-client.
+}
 
 const record = "/buckets/b/collections/c/records/r";
 const collection = "/buckets/b/collections/c";
 const client = new AttachmentClient("https://kinto.example.com/v1", {
   headers: async () => ({ Authorization: "Bearer token" }),
   retries: 5,
+  tus,
+  chunkSize: 8 * 1024 * 1024,
 });
 
 export async function upload(input: HTMLInputElement, signal: AbortSignal): Promise<Attachment> {
@@ -19,6 +26,7 @@ export async function upload(input: HTMLInputElement, signal: AbortSignal): Prom
     onProgress: (sent: number, total: number) => console.log(sent / total),
     signal,
     ifNoneMatch: "*",
+    resumable: true,
   });
   await client.upload(new Uint8Array(3), { collection, filename: "a.bin", type: "a/b" });
   await client.remove(result.record, { ifMatch: result.lastModified, signal });
@@ -44,6 +52,8 @@ export const wrong: UploadOptions[] = [
   { record, onProgress: (event: ProgressEvent) => event },
 ];
 
+// @ts-expect-error: not the module tus-js-client
+export const wrongClient = new AttachmentClient("https://kinto.example.com/v1", { tus: {} });
 // @ts-expect-error: a text is not a file
 export const text = () => client.upload("text", { record, filename: "a.txt" });
 // @ts-expect-error: no such disposition

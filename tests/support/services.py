@@ -38,6 +38,7 @@ from tests.support.faults import HOST
 
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
 SERVICES = ("postgresql", "moto", "seaweedfs", "gcs")
+NOWHERE = f"http://{HOST}:9"  # A proxy that nobody runs.
 
 
 @dataclass(frozen=True)
@@ -409,7 +410,7 @@ def gcs_fixture() -> Iterator[GoogleEmulator]:
     with gcs() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", server.url)
         # Google's library asks googleapis.com about every service account, in the background.
-        patch.setenv("https_proxy", f"http://{HOST}:9")
+        patch.setenv("https_proxy", NOWHERE)
         yield server
 
 

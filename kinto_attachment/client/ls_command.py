@@ -1,0 +1,94 @@
+"""``kinto-attachment ls``: lists the files of a collection."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kinto_attachment.client import command
+from kinto_attachment.client.arguments import add_collection, add_connection, client_of
+from kinto_attachment.client.errors import ClientError
+from kinto_attachment.client.jobs import Stop
+from kinto_attachment.client.outcomes import readable
+from kinto_attachment.terminal import accept_any_character, printable
+
+DESCRIPTION = """\
+List the files of a collection's records, those that were changed last first: the id of the
+record, the size in bytes, and the filename.
+
+FILTER selects some of them, as in the server's list: NAME=VALUE, with filename, mimetype, size,
+hash, id or last_modified as the NAME, and like_, not_, min_, max_, gt_, lt_, in_ or exclude_ in
+front of it.
+"""
+EXAMPLES = """\
+  %(prog)s --auth alice:secret --collection docs
+  %(prog)s --collection pictures 'like_filename=*.png' gt_size=1000000
+  %(prog)s --auth alice:secret --collection docs --kept --json
+"""
+
+
+def add_ls_arguments(parser: argparse.ArgumentParser) -> None:
+    add_connection(parser, DESCRIPTION, EXAMPLES)
+    add_collection(parser)
+    parser.add_argument("filters", nargs="*", type=_filter, metavar="FILTER", help="NAME=VALUE")
+    parser.add_argument(
+        "--kept", action="store_true", help="list files that are only kept (keep_old_files)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each file")
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """Run the command; returns its exit code."""
+    accept_any_character()
+    try:
+        _list(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return command.INTERRUPTED
+    except BrokenPipeError:  # As of ``| head``.
+        sys.stderr.close()
+        return command.DONE
+    except (ClientError, OSError, ValueError) as error:
+        print(printable(command.reason(error)), file=sys.stderr)
+        return command.ERROR
+    return command.DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    add_ls_arguments(parser)
+    return ls(parser.parse_args(argv))
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    filters: dict[str, Any] = {}
+    for name, value in arguments.filters:
+        filters.setdefault(name, []).append(value)
+    if arguments.kept:
+        filters["state"] = "kept"
+    count = size = 0
+    for item in client_of(arguments, Stop()).files(**filters):
+        count += 1
+        size += item["size"] or 0
+        line = json.dumps(item) if arguments.json else _line(item)
+        print(printable(line), flush=True)
+    if not arguments.json:
+        print(f"{count} files, {readable(size)}", file=sys.stderr)
+
+
+def _line(item: dict[str, Any]) -> str:
+    return f"{item['id']}  {item['size']}  {item['filename']}"
+
+
+def _filter(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator or name.startswith("_"):
+        raise argparse.ArgumentTypeError(f"{text!r} should be NAME=VALUE, such as gt_size=1000")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

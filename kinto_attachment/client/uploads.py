@@ -1,0 +1,103 @@
+"""Sending a file to a record: in one form, or in several requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kinto_attachment.client import contents, resumable as resuming
+from kinto_attachment.client.errors import (
+    ConflictError,
+    MismatchError,
+    NotFoundError,
+    RejectedError,
+)
+from kinto_attachment.client.forms import Form, Progress
+from kinto_attachment.client.resumable import NewUpload, ResumableUpload
+from kinto_attachment.client.session import Session
+from kinto_attachment.metadata import Attachment, Original
+
+
+class Uploads:
+    """Uploads to the records of a collection.
+
+    ``endpoint_of`` gives the URL of the attachment of a record, ``stat`` its attachment.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        endpoint_of: Callable[[str], str],
+        stat: Callable[[str], Attachment],
+    ) -> None:
+        self._session = session
+        self._endpoint_of = endpoint_of
+        self._stat = stat
+        self._protocols: list[str] | None = None
+
+    def send(
+        self,
+        record_id: str,
+        new: NewUpload,
+        progress: Progress | None = None,
+        *,
+        resumable: bool | None = None,
+    ) -> Attachment:
+        """Attach a file; ``resumable`` of None lets its size and the server decide.
+
+        :raises ConflictError, MismatchError, RejectedError: see ``AttachmentClient.upload``.
+        """
+        attachment = None
+        if resumable or (resumable is None and self._can_resume(new)):
+            attachment = self._in_several(record_id, new, progress, forced=bool(resumable))
+        if attachment is None:
+            attachment = self._in_a_form(record_id, new, progress)
+        if _received(attachment).hash != new.source.sha256:
+            raise MismatchError("The server has stored other bytes than those sent")
+        return attachment
+
+    def _in_a_form(self, record_id: str, new: NewUpload, progress: Progress | None) -> Attachment:
+        form = Form(new.source, new.filename, new.mimetype, new.fields, progress)
+        headers = {"Content-Type": form.content_type, **new.conditions}
+        try:
+            response = self._session.send("POST", self._endpoint_of(record_id), headers, form)
+            return contents.attachment(response.json())
+        except ConflictError as error:
+            # An earlier attempt may have succeeded, with its response lost.
+            if error.attempts == 1 or not self._has(record_id, new.source.sha256):
+                raise
+            return self._stat(record_id)
+
+    def _in_several(
+        self, record_id: str, new: NewUpload, progress: Progress | None, *, forced: bool
+    ) -> Attachment | None:
+        """Upload in several requests; None if the collection takes forms only."""
+        try:
+            ResumableUpload(self._session, self._endpoint_of(record_id), new, progress).send()
+        except RejectedError as error:
+            # A collection whose files are compressed takes forms only.
+            if forced or error.response is None or error.response.status_code != 400:
+                raise
+            return None
+        return self._stat(record_id)
+
+    def _can_resume(self, new: NewUpload) -> bool:
+        return new.source.size > resuming.LARGE and new.fits and self._server_resumes()
+
+    def _server_resumes(self) -> bool:
+        """Whether the server speaks the protocol of uploads in several requests."""
+        if self._protocols is None:
+            answer, _ = self._session.request("get", "/")
+            described = answer.get("capabilities", {}).get("attachments", {})
+            self._protocols = list(described.get("resumable", ()))
+        return resuming.PROTOCOL in self._protocols
+
+    def _has(self, record_id: str, sha256: str) -> bool:
+        try:
+            return _received(self._stat(record_id)).hash == sha256
+        except NotFoundError:
+            return False
+
+
+def _received(attachment: Attachment) -> Attachment | Original:
+    """The file that the server received, before it compressed it."""
+    return attachment.original or attachment

@@ -1,0 +1,45 @@
+"""The endpoints as ``/v1/__api__`` describes them (OpenAPI 2.0), a function for each operation."""
+
+from kinto_attachment.endpoints.openapi.description import describe_files
+from kinto_attachment.endpoints.openapi.downloads import (
+    download_of_file,
+    download_of_record,
+    link_to_file,
+)
+from kinto_attachment.endpoints.openapi.lists import archive, listing, rules
+from kinto_attachment.endpoints.openapi.sessions import (
+    upload_append,
+    upload_cancellation,
+    upload_creation,
+    upload_list,
+    upload_override,
+    upload_state,
+)
+from kinto_attachment.endpoints.openapi.uploads import (
+    removal,
+    renaming,
+    upload_for_new_record,
+    upload_of_body,
+    upload_of_form,
+)
+
+__all__ = [
+    "archive",
+    "describe_files",
+    "download_of_file",
+    "download_of_record",
+    "link_to_file",
+    "listing",
+    "removal",
+    "renaming",
+    "rules",
+    "upload_append",
+    "upload_cancellation",
+    "upload_creation",
+    "upload_for_new_record",
+    "upload_list",
+    "upload_of_body",
+    "upload_of_form",
+    "upload_override",
+    "upload_state",
+]

@@ -1,0 +1,60 @@
+"""What the server signs for itself: tokens in URLs, which replace credentials."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from itsdangerous import BadData, URLSafeSerializer
+
+DERIVED_FOR = b"kinto-attachment: signing key"
+
+
+class Signatures:
+    """Signs tokens with the first of its keys, and verifies them with all.
+
+    A token is valid for one purpose only.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        # itsdangerous signs with the last one.
+        self._keys = list(reversed(keys))
+
+    def sign(self, purpose: str, claims: Mapping[str, Any]) -> str:
+        """A token for URLs; the same claims give the same token."""
+        token = self._serializer(purpose).dumps(dict(sorted(claims.items())))
+        return token if isinstance(token, str) else token.decode()
+
+    def read(self, purpose: str, token: str) -> dict[str, Any] | None:
+        """The claims of a token; None if it was not signed here for this purpose."""
+        try:
+            claims = self._serializer(purpose).loads(token)
+        except BadData:
+            return None
+        return claims if isinstance(claims, dict) else None
+
+    def _serializer(self, purpose: str) -> URLSafeSerializer:
+        # The purpose is part of the key of each signature.
+        return URLSafeSerializer(
+            self._keys,
+            salt=f"kinto-attachment {purpose}",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
+
+
+def signatures(keys: Sequence[bytes], server_secret: str) -> Signatures | None:
+    """The signatures of a server: by its own keys, or by one made of Kinto's secret.
+
+    None if it has neither.
+    """
+    if keys:
+        return Signatures(keys)
+    return Signatures([derived_key(server_secret.encode())]) if server_secret else None
+
+
+def derived_key(secret: bytes, purpose: bytes = DERIVED_FOR) -> bytes:
+    """A key of 32 bytes, by HKDF with SHA-256 and without a salt (RFC 5869 2.2 and 2.3)."""
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(extracted, purpose + b"\x01", "sha256")

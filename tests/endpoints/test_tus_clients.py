@@ -1,0 +1,212 @@
+"""The clients of tus that people use upload large files over connections and workers that break.
+
+``tuspy`` sends chunks, ``tus-js-client`` the whole file in one request. Half-way, either the
+connection breaks or the worker is killed; another worker goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from tusclient.client import TusClient
+
+from tests.endpoints.test_clients import run_javascript
+from tests.support import live, sampling
+from tests.support.application import ALICE
+from tests.support.faults import FaultProxy
+from tests.support.services import S3, GoogleEmulator, PostgreSQL
+
+MIB = 1024 * 1024
+# The whole size in make tests-all; in any case, several parts of S3 and of a checkpoint.
+SIZE = (200 if sampling.every_case() else 40) * MIB
+CHUNK = 8 * MIB
+COLLECTION = "buckets/b/collections/c"
+PREFERRED = {"name": "Füm.bin", "type": "video/mp4"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "local",
+        pytest.param("seaweedfs", marks=pytest.mark.seaweedfs),
+        pytest.param("gcs", marks=pytest.mark.gcs),
+    ],
+)
+def server(
+    request: pytest.FixtureRequest, postgresql: PostgreSQL, tmp_path_factory: Any
+) -> Iterator[live.Server]:
+    """Two workers, which share a database and a storage."""
+    environ = {}
+    if request.param == "local":
+        options = {"base_path": str(tmp_path_factory.mktemp("files"))}
+    elif request.param == "seaweedfs":
+        seaweedfs: S3 = request.getfixturevalue("seaweedfs")
+        options = {**seaweedfs.options(seaweedfs.create_bucket()), "downloads": "proxy"}
+    else:
+        gcs: GoogleEmulator = request.getfixturevalue("gcs")
+        options = {**gcs.options(gcs.create_bucket()), "downloads": "proxy"}
+        environ = {"STORAGE_EMULATOR_HOST": gcs.url}
+    database = postgresql.create_database()
+    try:
+        with live.kinto(
+            options, workers=2, database=database, environ=environ, preload=True
+        ) as found:
+            with live.Client(found) as client:
+                client.put("/buckets/b")
+                client.put(f"/{COLLECTION}")
+            yield found
+    finally:
+        postgresql.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.bin"
+    block = hashlib.shake_256(b"film").digest(MIB)
+    with path.open("wb") as file:
+        for number in range(SIZE // MIB):
+            file.write(number.to_bytes(8, "big") + block[8:])
+    return path
+
+
+@contextmanager
+def broken(server: live.Server, how: str) -> Iterator[FaultProxy]:
+    """A way to the server that breaks when half of the file has gone to it."""
+    with FaultProxy(server.address) as proxy:
+        if how == "connection":
+            proxy.cut(sent=SIZE // 2, once=True)
+            yield proxy
+            assert proxy.connections > 1
+            return
+        proxy.hang(sent=SIZE // 2)
+
+        def kill() -> None:
+            proxy.broken.wait(60)
+            server.kill_workers()
+            proxy.cut()
+            proxy.work()
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        yield proxy
+        killing.join()
+        server.wait()
+
+
+def is_there(server: live.Server, record: str, film: Path) -> None:
+    url = f"{server.url}/{COLLECTION}/records/{record}"
+    record = requests.get(url, headers=ALICE, timeout=10).json()["data"]
+    sha256 = hashlib.sha256(film.read_bytes()).hexdigest()
+    assert record["title"] == "Füm"
+    assert record["attachment"]["hash"] == sha256
+    assert record["attachment"]["size"] == SIZE
+    assert record["attachment"]["filename"] == PREFERRED["name"]
+    assert record["attachment"]["mimetype"] == PREFERRED["type"]
+    with requests.get(f"{url}/attachment", headers=ALICE, stream=True, timeout=60) as answer:
+        stored = hashlib.sha256()
+        for block in answer.iter_content(MIB):
+            stored.update(block)
+    assert stored.hexdigest() == sha256
+
+
+METADATA = {
+    "filename": PREFERRED["name"],
+    "filetype": PREFERRED["type"],
+    "data": json.dumps({"title": "Füm"}),
+}
+
+
+@pytest.mark.parametrize("how", ["connection", "worker"])
+def test_tuspy(server: live.Server, film: Path, how: str) -> None:
+    record = f"tuspy-{how}"
+    with broken(server, how) as proxy, film.open("rb") as file:
+        url = f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads"
+        uploader = TusClient(url, ALICE).uploader(
+            file_stream=file, chunk_size=CHUNK, metadata=METADATA, retries=20, retry_delay=0.1
+        )
+        uploader.upload()
+    assert uploader.offset == SIZE
+    is_there(server, record, film)
+
+
+@pytest.mark.parametrize("how", ["connection", "worker"])
+@pytest.mark.parametrize("chunk", [None, CHUNK], ids=["whole", "chunks"])
+def test_tus_js_client(server: live.Server, film: Path, how: str, chunk: int | None) -> None:
+    record = f"js-{how}-{'whole' if chunk is None else 'chunks'}"
+    with broken(server, how) as proxy:
+        result = run_javascript(
+            {
+                "endpoint": f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads",
+                "headers": ALICE,
+                "path": str(film),
+                "metadata": METADATA,
+                "chunkSize": chunk,
+                "pauses": [100] * 20,
+            },
+            "tus_upload.cjs",
+        )
+    assert result["requests"][0] == "POST"
+    assert result["requests"].count("POST") == 1, "it did not begin again"
+    assert "HEAD" in result["requests"]
+    is_there(server, record, film)
+
+
+@pytest.mark.parametrize("library", ["tuspy", "tus-js-client"])
+def test_a_lost_last_answer_uploads_nothing_again(
+    server: live.Server, tmp_path: Path, library: str
+) -> None:
+    record = f"lost-{library}"
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"x" * 1000)
+    with FaultProxy(server.address) as proxy:
+        url = f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads"
+        # The answer to the creation comes back, and not the one to the bytes.
+        answer = len(created_answer(server))
+        proxy.cut(received=answer + 20, once=True)
+        if library == "tuspy":
+            with path.open("rb") as file:
+                TusClient(url, ALICE).uploader(
+                    file_stream=file, metadata=METADATA, retries=5, retry_delay=0.1
+                ).upload()
+        else:
+            result = run_javascript(
+                {
+                    "endpoint": url,
+                    "headers": ALICE,
+                    "path": str(path),
+                    "metadata": METADATA,
+                    "chunkSize": None,
+                    "pauses": [50] * 5,
+                },
+                "tus_upload.cjs",
+            )
+            assert result["requests"] == ["POST", "PATCH", "HEAD"]
+        assert proxy.broken.is_set()
+    url = f"{server.url}/{COLLECTION}/records/{record}"
+    data = requests.get(url, headers=ALICE, timeout=10).json()["data"]
+    assert data["attachment"]["size"] == 1000
+
+
+def created_answer(server: live.Server) -> bytes:
+    """The bytes of an answer to a creation, whose length is the same each time but for cookies."""
+    with live.Client(server) as client:
+        status, headers, _ = client.request(
+            "POST",
+            f"/{COLLECTION}/records/measure/attachment/uploads",
+            headers={
+                "Tus-Resumable": "1.0.0",
+                "Upload-Length": "1000",
+                "Upload-Metadata": "filename YQ==",
+            },
+        )
+    assert status == 201, headers
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(["HTTP/1.1 201 Created", *lines, "", ""]).encode()
