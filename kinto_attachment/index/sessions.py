@@ -57,11 +57,11 @@ LIVING = """
 # The least timestamp of sessions that may go on.
 LEAST = TIMESTAMPS // 2
 
-
 TOTALS = """
     SELECT count(*) AS count, COALESCE(sum((data->'partial'->>'size')::BIGINT), 0) AS bytes
       FROM objects
      WHERE resource_name = 'attachment-upload' AND parent_id LIKE 'attachments-upload:%'
+       AND last_modified >= from_epoch(:least)
        AND data->>'state' = ANY(:states) AND (data->>'expires')::BIGINT > :now AND NOT deleted
 """
 
@@ -147,7 +147,7 @@ class Sessions:
     def unfinished_totals(self, now: int) -> tuple[int, int]:
         """How many sessions may go on, and how many bytes they have brought."""
         if self._has_sql:
-            (row,) = self._execute(TOTALS, states=list(UNFINISHED), now=now)
+            (row,) = self._execute(TOTALS, states=list(UNFINISHED), least=LEAST, now=now)
             return int(row.count), int(row.bytes)
         found = [Session.load(row) for row in self._rows.list(ANY, *_living(now))]
         return len(found), sum(session.size for session in found)
@@ -177,10 +177,7 @@ class Sessions:
         if self._has_sql:
             rows = self._execute(LIVING, parent_id=parent, least=LEAST, now=now, owner=owner)
             return [Session.load(row.data) for row in rows]
-        filters = [
-            Filter("state", list(UNFINISHED), COMPARISON.IN),
-            Filter("expires", now, COMPARISON.GT),
-        ]
+        filters = _living(now)
         if owner is not None:
             filters.append(Filter("owner", owner, COMPARISON.EQ))
         return [Session.load(row) for row in self._rows.list(parent, *filters)]
@@ -210,6 +207,13 @@ class Sessions:
 
 def _parent(record: str) -> str:
     return parent_of(RecordURI.parse(record).collection)
+
+
+def _living(now: int) -> list[Filter]:
+    return [
+        Filter("state", list(UNFINISHED), COMPARISON.IN),
+        Filter("expires", now, COMPARISON.GT),
+    ]
 
 
 def timestamp_of(session: Session) -> int:
