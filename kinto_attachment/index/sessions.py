@@ -57,11 +57,11 @@ LIVING = """
 # The least timestamp of sessions that may go on.
 LEAST = TIMESTAMPS // 2
 
-
 TOTALS = """
     SELECT count(*) AS count, COALESCE(sum((data->'partial'->>'size')::BIGINT), 0) AS bytes
       FROM objects
      WHERE resource_name = 'attachment-upload' AND parent_id LIKE 'attachments-upload:%'
+       AND last_modified >= from_epoch(:least)
        AND data->>'state' = ANY(:states) AND (data->>'expires')::BIGINT > :now AND NOT deleted
 """
 
@@ -147,7 +147,7 @@ class Sessions:
     def unfinished_totals(self, now: int) -> tuple[int, int]:
         """How many sessions may go on, and how many bytes they have brought."""
         if self._has_sql:
-            (row,) = self._execute(TOTALS, states=list(UNFINISHED), now=now)
+            (row,) = self._execute(TOTALS, states=list(UNFINISHED), least=LEAST, now=now)
             return int(row.count), int(row.bytes)
         found = [Session.load(row) for row in self._rows.list(ANY, *_living(now))]
         return len(found), sum(session.size for session in found)
