@@ -88,6 +88,8 @@ class Metrics(Protocol):
         self, key: str, count: int = 1, unique: list[tuple[str, str]] | None = None
     ) -> object: ...
 
+    def observe(self, key: str, value: float) -> object: ...
+
 
 class IdGenerator(Protocol):
     """Kinto's generator of the ids of a resource, which also knows which ids are valid."""

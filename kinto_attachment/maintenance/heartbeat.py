@@ -8,6 +8,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import transaction
+from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import AttachmentError, cause
 from kinto_attachment.kinto_types import Registry, Request
@@ -54,12 +55,20 @@ def check(storage: Storage, *, readonly: bool) -> Callable[[Request], bool]:
     return heartbeat
 
 
+def observe_uploads(registry: Registry) -> None:
+    """Tell the metrics how many uploads in several requests are unfinished, and their bytes."""
+    count, size = registry.attachment_sessions.unfinished_totals(msec_time())
+    registry.metrics.observe("attachments.unfinished_uploads", count)
+    registry.metrics.observe("attachments.unfinished_bytes", size)
+
+
 def check_storages(registry: Registry) -> Callable[[Request], bool | Failure]:
     """The heartbeat function that finds storages which have files, but no settings any more."""
 
     def heartbeat(request: Request) -> bool | Failure:
         with transaction.manager:
             used = registry.attachment_links.used_storages.names()
+            observe_uploads(registry)
         missing = sorted(name for name in used if name not in registry.attachment_storages)
         if not missing:
             return True

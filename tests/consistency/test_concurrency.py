@@ -21,6 +21,7 @@ from tests.support.application import ALICE, Part, form, sha256
 from tests.support.live import Client
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
+from tests.support.tus import BYTES, TUS, metadata
 
 CLIENTS = 16
 UPLOADS = 20 // one_in(2)  # Of each client.
@@ -203,6 +204,35 @@ def test_slow_uploads_hold_no_database_connection(frugal: live.Server, tmp_path:
         finally:
             stop.set()
         assert [upload.result(60) for upload in uploads] == [201] * 20
+
+
+def test_slow_parts_hold_no_database_connection(frugal: live.Server, tmp_path: Path) -> None:
+    stop = threading.Event()
+    with ThreadPoolExecutor(20) as pool:
+        uploads = [pool.submit(send_part_slowly, frugal, number, stop) for number in range(20)]
+        try:
+            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
+            check_reads(frugal)
+        finally:
+            stop.set()
+        assert [upload.result(60) for upload in uploads] == [204] * 20
+
+
+def send_part_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
+    """Begin an upload by tus, and append to it as :func:`upload_slowly` does."""
+    record = f"/buckets/b/collections/c/records/parts{number}"
+    told = {**TUS, "Upload-Defer-Length": "1", "Upload-Metadata": metadata(filename="a.bin")}
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(60):
+            yield bytes(1024)
+            stop.wait(1)
+
+    with Client(server) as client:
+        _, headers, _ = client.request("POST", f"{record}/attachment/uploads", None, told)
+        path = headers["Location"].partition("/v1")[2]
+        sent = {**TUS, **BYTES, "Upload-Offset": "0", "Transfer-Encoding": "chunked"}
+        return client.request("PATCH", path, pieces(), sent)[0]
 
 
 def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> int:

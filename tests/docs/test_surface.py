@@ -63,7 +63,9 @@ def metrics() -> set[str]:
     return {
         name
         for text in sources
-        for name in re.findall(r'(?:\.count\(|metric_of\([\w.]+,)\s*"([\w.]+\.\w+)"', text)
+        for name in re.findall(
+            r'(?:\.(?:count|observe)\(|metric_of\([\w.]+,)\s*"([\w.]+\.\w+)"', text
+        )
     }
 
 

@@ -24,7 +24,7 @@ from tests.support.application import (
     read,
     stored_files,
 )
-from tests.support.backends import EVERYWHERE, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.tus import append, begin, head, offset
 
 SIZE = len(CONTENT)
@@ -173,3 +173,23 @@ def test_unfinished_uploads_are_listed(app: Any) -> None:
     assert not listed(collection="other").uploads
     age(app, expires=1)
     assert not listed().uploads
+
+
+@ON_DATABASES
+def test_the_heartbeat_tells_the_metrics_what_is_unfinished(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed: dict[str, float] = {}
+    metrics = app.app.registry.metrics
+    monkeypatch.setattr(
+        metrics, "observe", lambda key, value, **more: observed.update({key: value})
+    )
+    begin(app, SIZE, content=CONTENT[:5])
+    begin(app, SIZE)
+    begin(app, SIZE, content=CONTENT)
+    app.get("/__heartbeat__")
+    found = {key: value for key, value in observed.items() if key.startswith("attachments.unf")}
+    assert found == {"attachments.unfinished_uploads": 2, "attachments.unfinished_bytes": 5}
+    age(app, expires=1)
+    app.get("/__heartbeat__")
+    assert observed["attachments.unfinished_uploads"] == 0

@@ -1,0 +1,77 @@
+"""What uploads in several requests cost the database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import sqlalchemy
+import transaction
+
+from tests.support.application import CONTENT, RECORD, put, put_raw
+from tests.support.backends import ON_POSTGRESQL
+from tests.support.tus import append, begin, head
+
+SIZE = len(CONTENT)
+WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH)", re.I)
+
+
+def statements(app: Any, action: Callable[[], object]) -> list[str]:
+    executed: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        executed.append(" ".join(statement.split()))
+
+    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
+    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+    try:
+        action()
+    finally:
+        sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+    return executed
+
+
+@ON_POSTGRESQL
+def test_of_a_patch(app: Any) -> None:
+    put_raw(app)
+    url = begin(app, SIZE)
+    append(app, url, 0, b"W")
+    done = statements(app, lambda: append(app, url, 1, CONTENT[1:5]))
+    # The session (locked, with the token; then with the bytes), and the user's rights.
+    sessions = [each for each in done if "attachment" in each or "FOR UPDATE" in each]
+    assert len(sessions) <= 3, sessions
+    assert len(done) <= 6, done
+
+
+@ON_POSTGRESQL
+def test_of_a_question_for_the_offset(app: Any) -> None:
+    url = begin(app, SIZE)
+    append(app, url, 0, b"W")
+    done = statements(app, lambda: head(app, url))
+    assert not [each for each in done if WRITES.match(each)]
+    assert len(done) <= 3, "\n".join(done)
+
+
+@ON_POSTGRESQL
+def test_other_uploads_cost_what_they_did(app: Any) -> None:
+    """No statement is about uploads in several requests."""
+    put(app, RECORD)
+    for url in (None, begin(app, SIZE)):
+        done = statements(app, lambda: put_raw(app, content=b"x"))
+        assert not [each for each in done if "attachment-upload" in each], url
+
+
+@ON_POSTGRESQL
+def test_no_session_changes_the_row_of_another(app: Any) -> None:
+    """Rows of two uploads of one record can be written at the same time."""
+    sessions = app.app.registry.attachment_sessions
+    urls = [begin(app, SIZE) for _ in range(2)]
+    with transaction.manager:
+        (one, other) = next(sessions.pages())
+        assert sessions.lock(one.record, one.upload) == one
+        url = next(url for url in urls if url.endswith(other.upload))
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(append, app, url, 0, b"W").result(timeout=10)
+        assert answer.status_code == 204
