@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import statistics
 import threading
 import time
@@ -10,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from benchmarks.bodies import Body
-from benchmarks.client import Client
+from benchmarks.bodies import Body, Payload
+from benchmarks.client import Client, Slice
 from benchmarks.servers import Kinto
 
 BUCKET, COLLECTION = "/buckets/bench", "/buckets/bench/collections/files"
 STORED = (200, 201)
+TUS = {"Tus-Resumable": "1.0.0"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,23 @@ class Site:
         with self.server.client() as client:
             started = time.perf_counter()
             self.upload(client, body, record)
+            elapsed = time.perf_counter() - started
+            client.expect((200, 204), "DELETE", f"{record}/attachment")
+        return elapsed
+
+    def time_in_chunks(self, payload: Payload, size: int) -> float:
+        """One upload by tus, in chunks of a size, removed again afterwards."""
+        record = self.record()
+        name = base64.b64encode(b"picture.jpg").decode()
+        created = {"Upload-Length": str(payload.size), "Upload-Metadata": f"filename {name}"}
+        chunk = {**TUS, "Content-Type": "application/offset+octet-stream"}
+        with self.server.client() as client:
+            started = time.perf_counter()
+            answer = client.expect(201, "POST", f"{record}/attachment/uploads", {**TUS, **created})
+            upload = str(urlsplit(answer.headers["location"]).path)
+            for start in range(0, payload.size, size):
+                part = Slice(payload.file, start, min(size, payload.size - start))
+                client.expect(204, "PATCH", upload, {**chunk, "Upload-Offset": str(start)}, part)
             elapsed = time.perf_counter() - started
             client.expect((200, 204), "DELETE", f"{record}/attachment")
         return elapsed

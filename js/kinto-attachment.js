@@ -473,11 +473,16 @@ function metadataOf({ blob, filename, data, permissions }) {
 /** A Blob as tus-js-client reads it: by itself, it takes none in Node. */
 async function sourceOf(blob) {
   const slice = async (start, end) => {
-    const value = new Uint8Array(await blob.slice(start, end).arrayBuffer());
-    value.size = value.length;
+    const part = blob.slice(start, end);
+    // Pages send a Blob as it is, which is much faster than its bytes (Chromium).
+    const value = globalThis.XMLHttpRequest ? part : await bytesOf(part);
     return { value, done: end >= blob.size };
   };
   return { size: blob.size, slice, close() {} };
+}
+
+async function bytesOf(blob) {
+  return Object.assign(new Uint8Array(await blob.arrayBuffer()), { size: blob.size });
 }
 
 function preconditions({ ifMatch, ifNoneMatch }) {

@@ -91,6 +91,7 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "copies_files",
         "storages",
         "resumable",
+        "links",
     }
     assert set(capability(app)["storages"]["default"]) == {
         "base_url",

@@ -71,6 +71,7 @@ class ResumableUpload:
         self._progress = progress
         said = [session.server_url, self._endpoint, new.source.sha256, new.metadata]
         self._unfinished = Unfinished.of(*said, json.dumps(dict(new.conditions)))
+        self.has_begun = False  # Whether the server has accepted that the file comes in this way.
 
     def send(self) -> None:
         """Upload the file, or the rest of it.
@@ -83,6 +84,7 @@ class ResumableUpload:
         if url is None or offset is None:
             url, offset = self._create(), 0
             self._unfinished.save(url)
+        self.has_begun = True
         try:
             while offset < self._new.source.size:
                 offset = self._append(url, offset)

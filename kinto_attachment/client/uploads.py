@@ -71,11 +71,13 @@ class Uploads:
         self, record_id: str, new: NewUpload, progress: Progress | None, *, forced: bool
     ) -> Attachment | None:
         """Upload in several requests; None if the collection takes forms only."""
+        upload = ResumableUpload(self._session, self._endpoint_of(record_id), new, progress)
         try:
-            ResumableUpload(self._session, self._endpoint_of(record_id), new, progress).send()
+            upload.send()
         except RejectedError as error:
             # A collection whose files are compressed takes forms only.
-            if forced or error.response is None or error.response.status_code != 400:
+            status = None if error.response is None else error.response.status_code
+            if forced or upload.has_begun or status != 400:
                 raise
             return None
         return self._stat(record_id)

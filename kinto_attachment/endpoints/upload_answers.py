@@ -123,7 +123,8 @@ def on_error(event: ResponseEvent) -> None:
     session = Ledger.of(request).session
     progress = None if session is None else progress_of(request, session)
     # Only these are about limits. To find those may take the database, which may have failed.
-    of_limits = response.status_code == 413 and hasattr(request.context, "uri")
+    context = getattr(request, "context", None)
+    of_limits = response.status_code == 413 and hasattr(context, "uri")
     limits = limits_of(request, session) if of_limits else Limits()
     error = getattr(request, "exception", None) or AttachmentError()
     say(response, protocol.refuse(head_of(request), error, response.json, progress, limits))

@@ -49,7 +49,9 @@ def end(registry: Registry, session: Session, state: State, error: dict[str, Any
         was_whole = locked.state == "finishing"
         # The lock shows that no request has linked the file, or is about to.
         garbage = outbox.add([locked.key], storage=locked.storage) if was_whole else []
-        ended = replace(locked, state=state, error=error, writer="")
+        ended = replace(locked, state=state, error=error, writer="", hash=None)
+        # What clients have sent is of no use any more.
+        ended = replace(ended, data=None, permissions=None, preconditions={}, notes="")
         sessions.put(ended)
     if discard(registry, ended, release=not was_whole):
         for entry in garbage:

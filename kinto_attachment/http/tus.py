@@ -19,6 +19,8 @@ from kinto_attachment.errors import (
     TooLarge,
     UnsupportedType,
     UnsupportedVersion,
+    UploadComplete,
+    WrongOffset,
 )
 from kinto_attachment.http.encodings import encoding_of
 from kinto_attachment.http.ranges import http_date
@@ -114,6 +116,9 @@ class Tus:
     ) -> Answer:
         # Without Upload-Offset: clients take the one of any answer for what has arrived.
         headers = _headers()
+        if isinstance(error, UploadComplete):  # The text has one answer for every wrong offset.
+            body = {**body, "code": WrongOffset.status, "errno": WrongOffset.errno.value}
+            body["error"] = "Conflict"
         if progress is not None:
             headers |= _expiry(progress)
         if isinstance(error, UnsupportedVersion):

@@ -38,12 +38,12 @@ class Objects:
         self._backend = backend
         self._resource_name = resource_name
 
-    def put(self, parent_id: str, object_id: str, obj: dict[str, Any]) -> None:
+    def put(self, parent_id: str, object_id: str, obj: dict[str, Any], timestamp: int = 0) -> None:
         self._backend.update(
             resource_name=self._resource_name,
             parent_id=parent_id,
             object_id=object_id,
-            obj={**obj, "last_modified": random_timestamp()},
+            obj={**obj, "last_modified": timestamp or random_timestamp()},
         )
 
     def create(self, parent_id: str, object_id: str, obj: dict[str, Any]) -> bool:

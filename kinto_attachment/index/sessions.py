@@ -4,6 +4,9 @@ A request that writes bytes draws a token, and commits what has become durable o
 session still has that token. So no lock is held between two requests or while bytes arrive, and a
 request that hangs cannot overwrite what a later one has committed.
 
+The timestamps of rows mean nothing, but are in an index. So that ended sessions, of which there
+may be many, do not have to be read to find the others, theirs are the lower half.
+
 On PostgreSQL, each change is one statement, or two if the row has to be read first. Backends of
 other packages are asked and written to under the lock of a row, which Kinto has no other way for.
 """
@@ -11,9 +14,11 @@ other packages are asked and written to under the lock of a row, which Kinto has
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 from kinto.core.storage import Filter, Sort
@@ -21,7 +26,7 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.locks import FileLocks
-from kinto_attachment.index.objects import Objects, batches, random_timestamp
+from kinto_attachment.index.objects import TIMESTAMPS, Objects, batches
 from kinto_attachment.index.session import UNFINISHED, Session, parent_of, partial_id
 from kinto_attachment.uris import RecordURI
 
@@ -41,11 +46,22 @@ COMMIT = """
        AND data->>'writer' = :writer AND NOT deleted
 """
 
+LIVING = """
+    SELECT data FROM objects
+     WHERE parent_id = :parent_id AND resource_name = 'attachment-upload'
+       AND last_modified >= from_epoch(:least) AND NOT deleted
+       AND data->>'state' IN ('open', 'finishing')
+       AND CAST(data->>'expires' AS BIGINT) > :now
+       AND (CAST(:owner AS TEXT) IS NULL OR data->>'owner' = :owner)
+"""
+# The least timestamp of sessions that may go on.
+LEAST = TIMESTAMPS // 2
 
 TOTALS = """
     SELECT count(*) AS count, COALESCE(sum((data->'partial'->>'size')::BIGINT), 0) AS bytes
       FROM objects
      WHERE resource_name = 'attachment-upload' AND parent_id LIKE 'attachments-upload:%'
+       AND last_modified >= from_epoch(:least)
        AND data->>'state' = ANY(:states) AND (data->>'expires')::BIGINT > :now AND NOT deleted
 """
 
@@ -90,7 +106,7 @@ class Sessions:
 
     def put(self, session: Session) -> None:
         """Write a session that is new, or locked."""
-        self._rows.put(session.parent, session.id, session.dump())
+        self._rows.put(session.parent, session.id, session.dump(), timestamp_of(session))
 
     def commit(self, session: Session, writer: str) -> bool:
         """Write a session if it still has this writer's token; False if it was taken over."""
@@ -106,7 +122,7 @@ class Sessions:
                 id=session.id,
                 parent_id=session.parent,
                 data=json.dumps(session.dump()),
-                timestamp=random_timestamp(),
+                timestamp=timestamp_of(session),
                 writer=writer,
             )
         )
@@ -121,20 +137,17 @@ class Sessions:
 
     def unfinished_of(self, collection: str, owner: str, now: int) -> list[Session]:
         """The sessions of a user in a collection that may go on; ``now`` is in ms."""
-        filters = (Filter("owner", owner, COMPARISON.EQ), *_living(now))
-        rows = self._rows.list(parent_of(collection), *filters)
-        return [Session.load(row) for row in rows]
+        return self._living(collection, now, owner)
 
     def unfinished_in(self, collection: str, now: int) -> list[Session]:
         """The sessions of all users in a collection that may go on, the newest first."""
-        newest = [Sort("created", -1)]
-        rows = self._rows.list(parent_of(collection), *_living(now), sorting=newest)
-        return [Session.load(row) for row in rows]
+        found = self._living(collection, now)
+        return sorted(found, key=attrgetter("created"), reverse=True)
 
     def unfinished_totals(self, now: int) -> tuple[int, int]:
         """How many sessions may go on, and how many bytes they have brought."""
         if self._has_sql:
-            (row,) = self._execute(TOTALS, states=list(UNFINISHED), now=now)
+            (row,) = self._execute(TOTALS, states=list(UNFINISHED), least=LEAST, now=now)
             return int(row.count), int(row.bytes)
         found = [Session.load(row) for row in self._rows.list(ANY, *_living(now))]
         return len(found), sum(session.size for session in found)
@@ -158,6 +171,16 @@ class Sessions:
         ):
             last = rows[-1]["id"]
             yield [Session.load(row) for row in rows]
+
+    def _living(self, collection: str, now: int, owner: str | None = None) -> list[Session]:
+        parent = parent_of(collection)
+        if self._has_sql:
+            rows = self._execute(LIVING, parent_id=parent, least=LEAST, now=now, owner=owner)
+            return [Session.load(row.data) for row in rows]
+        filters = _living(now)
+        if owner is not None:
+            filters.append(Filter("owner", owner, COMPARISON.EQ))
+        return [Session.load(row) for row in self._rows.list(parent, *filters)]
 
     def _known(self, field: str, values: Collection[str]) -> set[str]:
         found: set[str] = set()
@@ -186,8 +209,13 @@ def _parent(record: str) -> str:
     return parent_of(RecordURI.parse(record).collection)
 
 
-def _living(now: int) -> tuple[Filter, ...]:
-    return (
+def _living(now: int) -> list[Filter]:
+    return [
         Filter("state", list(UNFINISHED), COMPARISON.IN),
         Filter("expires", now, COMPARISON.GT),
-    )
+    ]
+
+
+def timestamp_of(session: Session) -> int:
+    """A random timestamp for the row of a session."""
+    return secrets.randbelow(LEAST - 1) + (LEAST if session.is_unfinished else 1)

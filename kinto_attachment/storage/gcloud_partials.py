@@ -119,11 +119,12 @@ class GooglePartials:
         """
         name = secrets.token_hex(8)
         key = f"{folder_of(partial)}{name}"
-        storage_class = STANDARD if self.storage_class else None
-        kind = partial.details["type"]
-        new = NewObject(
-            self._bucket, key, None, self.kms_key, storage_class=storage_class, content_type=kind
-        )
+        properties = {
+            "content_type": partial.details["type"],
+            "storage_class": STANDARD if self.storage_class else None,
+        }
+        # With the file's own token: a copy has it from its original, until it gets its own.
+        new = NewObject(self._bucket, key, None, self.kms_key, token=partial.id, **properties)
         return name, new
 
     def _store(self, partial: Partial, reader: Reader) -> tuple[str, int]:

@@ -99,12 +99,17 @@ class PartialWriter:
         upload = self.main
         if self.main.next > DIRECT_PARTS or self.segment:
             upload = self.segment = self.segment or self._new_segment()
-        upload.create(self._bucket, self._headers_of(upload))
-        upload.send(self.tail.take())
-        self._since_checkpoint += 1
+        self._send_to(upload)
         self.closing = self.segment is not None and self.segment.size >= segment_size(
             self.main.next
         )
+
+    def send_rest(self) -> None:
+        """Make parts of everything. Whoever repeats it sends the same parts again."""
+        self.close_segment()
+        if self.tail.size:
+            self._send_to(self.main)
+        self.store()
 
     def store(self) -> None:
         """Make everything durable; a checkpoint can follow."""
@@ -127,6 +132,11 @@ class PartialWriter:
         self._sender.wait()
         self.tail.garbage.append(segment.key.removeprefix(self.folder))
         self.segment, self.closing = None, False
+
+    def _send_to(self, upload: OpenUpload) -> None:
+        upload.create(self._bucket, self._headers_of(upload))
+        upload.send(self.tail.take())
+        self._since_checkpoint += 1
 
     def _new_segment(self) -> OpenUpload:
         return OpenUpload(self._sender, self.folder + secrets.token_hex(8))

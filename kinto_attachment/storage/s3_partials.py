@@ -121,10 +121,7 @@ class S3Partials:
             if not main.size and not writer.segment:
                 self._bucket.create(partial.key, writer.tail.take(), **partial.details["headers"])
                 return
-            if writer.tail.size:
-                writer.send_tail()
-                writer.store()
-            writer.close_segment()
+            writer.send_rest()
             if self._bucket.is_aws:
                 main.complete(self._bucket, IfNoneMatch="*")
                 return

@@ -33,6 +33,8 @@ ELEMENTS = """<input type=file id=input><progress id=bar></progress>
 <button id=cancel>Cancel</button><p id=message></p><script type=module src=/upload.js></script>"""
 EXAMPLES = {
     "/upload.js": "input.onchange",
+    "/large.js": "function start(",
+    "/by-tus.js": "function sendByTus(",
     "/show.js": "function show(",
     "/sw.js": "clients.claim",
     "/register.js": "serviceWorker.register",
@@ -89,6 +91,57 @@ def test_upload_is_cancelled(
     reader.click("#cancel")
     reader.set_input_files("#input", tmp_path / "a.txt")
     until(reader, "message.textContent === 'Cancelled'")
+
+
+@pytest.mark.parametrize("way", ["large", "by-tus"])
+def test_a_large_file_goes_on_after_a_reload(
+    reader: Any, server: live.Server, tmp_path: Path, way: str
+) -> None:
+    size = 65 * 1024 * 1024
+    with (tmp_path / f"{way}.bin").open("wb") as file:
+        file.truncate(size)
+    seen: list[str] = []
+    reader.on("request", lambda request: seen.append(request.method))
+    open_again(reader, tmp_path / f"{way}.bin", way)
+    reader.evaluate("send((sent) => { told = sent; }).catch((error) => { why = error.name; }), 0")
+    until(reader, "told > 40_000_000")
+    if way == "large":
+        reader.evaluate("pause()")
+        until(reader, "why === 'AbortError'")
+    open_again(reader, tmp_path / f"{way}.bin", way)
+    seen.clear()
+    first = reader.evaluate(
+        """
+        async () => {
+          let first;
+          await send((sent) => { first ??= sent; });
+          return first;
+        }
+        """
+    )
+    assert first >= 2 * 16 * 1024 * 1024
+    assert "POST" not in seen
+    stored = record(server, "films/holiday")
+    assert (stored["title"], stored["attachment"]["filename"]) == ("A film", f"{way}.bin")
+    assert stored["attachment"]["size"] == size
+
+
+def open_again(page: Any, path: Path, way: str) -> None:
+    """Load a page anew, and choose a file in it."""
+    page.reload()
+    page.add_script_tag(url="/tus.js")
+    page.evaluate(
+        """
+        async (way) => {
+          const { start, pause, sendByTus } = await import(`/${way}.js`);
+          document.body.innerHTML = "<input type=file id=input>";
+          const send = (onProgress) => (start ?? sendByTus)(input.files[0], "A film", onProgress);
+          Object.assign(window, { send, pause, told: 0, why: "" });
+        }
+        """,
+        way,
+    )
+    page.set_input_files("#input", path)
 
 
 def test_show_a_picture(reader: Any, server: live.Server) -> None:

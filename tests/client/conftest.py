@@ -36,7 +36,8 @@ def embedded(files: Path) -> Iterator[live.Server]:
         "resources.named.randomize": "false",
         "resources.small.max_size": "1000",
     }
-    with live.kinto(settings) as server:
+    schemas = {"kinto.experimental_collection_schema_validation": "true"}
+    with live.kinto(settings, settings=schemas) as server:
         yield server
 
 

@@ -82,6 +82,16 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     assert (tmp_path / "docs" / "report.csv").read_text() == "a;b\n"
 
 
+def test_tuspy(names: dict[str, object], embedded: live.Server) -> None:
+    (code,) = [text for text in code_blocks("docs/client.rst", "python") if "tusclient" in text]
+    code = code.replace("http://127.0.0.1:8888/v1", embedded.url)
+    with live.Client(embedded) as alice:
+        alice.put("/buckets/default/collections/docs")
+        exec(compile(code, "docs/client.rst", "exec"), {})
+        data = alice.request("GET", "/buckets/default/collections/docs/records/tuspy")[2]["data"]
+    assert (data["year"], data["attachment"]["size"]) == (2025, 4)
+
+
 def test_a_client_from_the_environment(
     embedded: live.Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,6 +240,21 @@ class TestByDefault:
         local.upload("r", file_of(), {"text": "x" * 5000})
         assert made == ["POST"]
 
+    def test_what_is_refused_at_the_end_is_not_sent_again(
+        self, local: AttachmentClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = self.sessions(local, monkeypatch)
+
+        def change_schema(done: int, total: int) -> None:
+            if done == total // 2:  # Before the server has all bytes.
+                schema = {"type": "object", "required": ["title"]}
+                local.kinto.patch_collection(data={"schema": schema})
+
+        with pytest.raises(RejectedError, match="title"):
+            local.upload("r", file_of(), progress=change_schema)
+        assert made == ["POST", *["PATCH"] * (len(CONTENT) // CHUNK)]
+        assert not local.exists("r")
+
     def test_not_where_files_are_compressed(self, embedded: live.Server, collection: str) -> None:
         client = AttachmentClient(embedded.url, "gzipped", collection, AUTH)
         client.kinto.create_bucket(id="gzipped", if_not_exists=True)

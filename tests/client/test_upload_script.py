@@ -28,6 +28,7 @@ from tests.support.scripts import AUTH, ROOT, Press, Script
 
 LARGE = random.Random(1).randbytes(3_000_000)
 GIB = 1024**3
+LARGEST_FORM = 64 * 1024**2  # Larger files go in several requests.
 HUGE = GIB // 4 // one_in(5)
 MANY = 120 // one_in(2)  # More than are looked up in one request: 50.
 
@@ -533,6 +534,29 @@ def test_what_was_cut_off_is_not_there_and_the_next_run_completes(
     for record in client.records():
         name = record["attachment"]["filename"].removesuffix(".gz")
         assert content(client, record) == (folder / name).read_bytes()
+
+
+def test_a_large_file_goes_on_after_ctrl_c(
+    embedded: live.Server, local: AttachmentClient, folder: Path, collection: str, tmp_path: Path
+) -> None:
+    path = folder / "film.bin"
+    path.write_bytes(random.Random(2).randbytes(LARGEST_FORM + 1))
+    with FaultProxy(embedded.address) as proxy:
+        script = Script.of("upload.py", proxy, collection, tmp_path / "tmp")
+        proxy.hang(sent=LARGEST_FORM * 3 // 4)
+        with script.started(path) as process:
+            wait(process, proxy)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        assert (process.returncode, "Traceback" in err) == (130, False)
+        assert list(local.records()) == []
+        # The whole file would not get through.
+        proxy.cut(sent=LARGEST_FORM * 3 // 4)
+        done = script.run("--json", "--retry", 0, path)
+        assert (done.code, done.results()) == (0, {"film.bin": "uploaded"}), done.err
+        assert not proxy.broken.is_set()
+    assert content(local, records(local)["film.bin"]) == path.read_bytes()
+    assert [each for each in (tmp_path / "cache").rglob("*") if each.is_file()] == []
 
 
 def test_ctrl_c_in_a_terminal(

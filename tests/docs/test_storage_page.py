@@ -1,4 +1,4 @@
-"""The CORS rules for buckets in docs/storage.rst do what that page says."""
+"""The rules for buckets in docs/storage.rst do what that page says."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import requests
 
+from kinto_attachment.storage.partials import PARTIALS_FOLDER
+from tests.storage.test_s3_rights import policy
 from tests.support.application import ALICE, CONTENT, RECORD, attach, sha256
 from tests.support.backends import runs_on
 from tests.support.documents import code_blocks
@@ -59,7 +61,7 @@ def test_a_rule_for_one_origin_refuses_them(app: Any, rules: Any) -> None:
 
 
 def test_the_rules_for_google_say_the_same() -> None:
-    s3, google = (json.loads(code) for code in code_blocks(PAGE, "json"))
+    s3, google = (json.loads(code) for code in code_blocks(PAGE, "json") if "AgeSeconds" in code)
     (one,), (other,) = s3["CORSRules"], google
     assert other == {
         "origin": one["AllowedOrigins"],
@@ -67,3 +69,20 @@ def test_the_rules_for_google_say_the_same() -> None:
         "responseHeader": one["ExposeHeaders"],
         "maxAgeSeconds": one["MaxAgeSeconds"],
     }
+
+
+def test_the_rights_are_those_that_are_tested() -> None:
+    (code,) = (code for code in code_blocks(PAGE, "json") if "Statement" in code)
+    assert json.loads(code) == policy("my-attachments")
+
+
+def test_a_bucket_takes_the_rules_for_what_was_left(seaweedfs: S3) -> None:
+    (code,) = (code for code in code_blocks(PAGE, "json") if "DaysAfterInitiation" in code)
+    rules = json.loads(code)
+    client, bucket = seaweedfs.client(), seaweedfs.create_bucket()
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+    aborting, expiring = rules["Rules"]
+    week = 7  # The default of uploads.max_age.
+    assert aborting["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > week
+    assert expiring["Expiration"]["Days"] > week
+    assert expiring["Filter"]["Prefix"] == PARTIALS_FOLDER

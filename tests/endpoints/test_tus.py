@@ -91,6 +91,12 @@ class TestLastAnswer:
         (event,) = seen(app, AttachmentAdded)
         assert event.attachment == attachment_of(app)
 
+    def test_other_offsets_are_wrong_ones(self, app: Any) -> None:
+        url = begin(app, SIZE, content=CONTENT[:5])
+        append(app, url, 5, CONTENT[5:])
+        for start in (2, SIZE + 1):
+            assert error(append(app, url, start, b"x", status=409))[0] == 122
+
     def test_a_finished_upload_goes_on_to_answer(self, app: Any) -> None:
         url = begin(app, SIZE, content=CONTENT)
         told = head(app, url).headers

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tests.endpoints.test_clients import run_javascript
 from tests.support import live, sampling
 from tests.support.application import ALICE
 from tests.support.faults import FaultProxy
+from tests.support.interruptions import broken_half_way
 from tests.support.services import S3, GoogleEmulator, PostgreSQL
 
 MIB = 1024 * 1024
@@ -77,30 +76,6 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextmanager
-def broken(server: live.Server, how: str) -> Iterator[FaultProxy]:
-    """A way to the server that breaks when half of the file has gone to it."""
-    with FaultProxy(server.address) as proxy:
-        if how == "connection":
-            proxy.cut(sent=SIZE // 2, once=True)
-            yield proxy
-            assert proxy.connections > 1
-            return
-        proxy.hang(sent=SIZE // 2)
-
-        def kill() -> None:
-            proxy.broken.wait(60)
-            server.kill_workers()
-            proxy.cut()
-            proxy.work()
-
-        killing = threading.Thread(target=kill)
-        killing.start()
-        yield proxy
-        killing.join()
-        server.wait()
-
-
 def is_there(server: live.Server, record: str, film: Path) -> None:
     url = f"{server.url}/{COLLECTION}/records/{record}"
     record = requests.get(url, headers=ALICE, timeout=10).json()["data"]
@@ -127,7 +102,7 @@ METADATA = {
 @pytest.mark.parametrize("how", ["connection", "worker"])
 def test_tuspy(server: live.Server, film: Path, how: str) -> None:
     record = f"tuspy-{how}"
-    with broken(server, how) as proxy, film.open("rb") as file:
+    with broken_half_way(server, how, SIZE) as proxy, film.open("rb") as file:
         url = f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads"
         uploader = TusClient(url, ALICE).uploader(
             file_stream=file, chunk_size=CHUNK, metadata=METADATA, retries=20, retry_delay=0.1
@@ -141,7 +116,7 @@ def test_tuspy(server: live.Server, film: Path, how: str) -> None:
 @pytest.mark.parametrize("chunk", [None, CHUNK], ids=["whole", "chunks"])
 def test_tus_js_client(server: live.Server, film: Path, how: str, chunk: int | None) -> None:
     record = f"js-{how}-{'whole' if chunk is None else 'chunks'}"
-    with broken(server, how) as proxy:
+    with broken_half_way(server, how, SIZE) as proxy:
         result = run_javascript(
             {
                 "endpoint": f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads",

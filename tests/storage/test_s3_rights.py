@@ -131,6 +131,15 @@ def test_these_rights_are_enough(account: Account, storage: S3Storage) -> None:
     assert contents(storage, "copy") == bytes(20 * MIB)
     storage.delete("large")
     storage.delete("copy")
+    partial = storage.begin("0" * 32, "chunks", BINARY)
+    for size in (5 * MIB, 5 * MIB):
+        partial = storage.append(partial, Source(bytes(size)), lambda _: None)
+    storage.finish(partial)
+    assert contents(storage, "chunks") == bytes(10 * MIB)
+    storage.delete("chunks")
+    for left in storage.list_unfinished():  # One by one: see NEEDED.
+        storage.discard_unfinished(left)
+    assert list(storage.list_unfinished()) == []
 
 
 @pytest.mark.parametrize("action", [*ON_OBJECTS, *ON_THE_BUCKET])

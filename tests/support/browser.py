@@ -28,6 +28,7 @@ from tests.support.faults import HOST
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BLANK = "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>A page</title>"
 KINTO_JS = ROOT / "node_modules" / "kinto" / "dist" / "kinto.min.js"
+TUS_JS = ROOT / "node_modules" / "tus-js-client" / "dist" / "tus.min.js"
 MODULE = ROOT / "js" / "kinto-attachment.js"
 TIMEOUT = 20_000  # Milliseconds, for whatever a page does.
 
@@ -72,6 +73,8 @@ def serve_pages() -> Iterator[Pages]:
     pages.add("/kinto-attachment.js", MODULE.read_bytes())
     if KINTO_JS.is_file():
         pages.add("/kinto.js", KINTO_JS.read_bytes())
+    if TUS_JS.is_file():
+        pages.add("/tus.js", TUS_JS.read_bytes())
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

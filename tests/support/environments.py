@@ -1,4 +1,4 @@
-"""Virtual environments that servers run in: ours, and one of the plugin that people run today.
+"""Virtual environments that servers run in: ours, and those of the plugin that people run today.
 
 Benchmarks compare the two, and tests move sites from one to the other.
 """
@@ -20,7 +20,15 @@ from tests.support import ROOT
 from tests.support.services import NOWHERE
 
 CACHE = ROOT / "benchmarks" / ".cache"
-PEER = "kinto-attachment==8.0.0"
+# Its releases that are tried, with what each needs beside Kinto. The first is that of benchmarks.
+# The others are installed without asking pip, which refuses them: 6.3.0 wants an older Kinto, and
+# 9.0.1 a newer Python than ours may be.
+RELEASES: dict[str, tuple[str, ...]] = {
+    "8.0.0": (),
+    "6.3.0": ("pyramid-storage==2.0.0",),
+    "9.0.1": (),
+}
+RELEASE = next(iter(RELEASES))
 SETUPTOOLS = "setuptools<80"  # It imports pkg_resources.
 # What both run on, at our versions, so that only the plugin differs.
 SHARED = (
@@ -47,16 +55,17 @@ def ours() -> Environment:
     return Environment("ours", Path(sys.executable), str(ROOT))
 
 
-def peer() -> Environment:
+def peer(release: str = RELEASE) -> Environment:
     """The plugin of the same name on PyPI, installed on first use."""
-    folder = CACHE / "peer"
+    folder = CACHE / ("peer" if release == RELEASE else f"peer-{release}")
     environment = Environment("peer", folder / "bin" / "python")
     stamp = folder / "installed"
     shared = (f"{name}=={version(name)}" for name in SHARED)
-    wanted = "\n".join([PEER, SETUPTOOLS, sys.version, *shared])
+    plugin = f"kinto-attachment=={release}"
+    wanted = "\n".join([plugin, SETUPTOOLS, *RELEASES[release], sys.version, *shared])
     with _alone():
         if not stamp.exists() or stamp.read_text() != wanted:
-            _install(folder, environment.python)
+            _install(folder, environment.python, release)
             stamp.write_text(wanted)
     return environment
 
@@ -70,15 +79,25 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _install(folder: Path, python: Path) -> None:
-    print(f"Installing {PEER} in {folder} …", flush=True)
+def _install(folder: Path, python: Path, release: str) -> None:
+    plugin = f"kinto-attachment=={release}"
+    print(f"Installing {plugin} in {folder} …", flush=True)
     venv.create(folder, clear=True, with_pip=True)
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(_constraints()))
+    others = [SETUPTOOLS, *RELEASES[release], *SHARED]
+    if release == RELEASE:
+        others.append(plugin)
+    else:
+        _pip(python, "--no-deps", "--ignore-requires-python", plugin)
+    _pip(python, "-c", str(constraints), *others)
+
+
+def _pip(python: Path, *arguments: str) -> None:
     subprocess.run(
         [
             *(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
-            *("-c", str(constraints), PEER, SETUPTOOLS, *SHARED),
+            *arguments,
         ],
         # The fixture of Google's emulator keeps its client, but not pip, from the internet.
         env={name: value for name, value in os.environ.items() if value != NOWHERE},

@@ -1,4 +1,4 @@
-"""What comes between: another request during an upload, and a disk that deletes nothing."""
+"""What comes between: another request, a connection or worker that ends, a failing disk."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import transaction
 from pyramid.events import ContextFound
 
 from kinto_attachment.errors import StorageUnavailable
+from tests.support import live
+from tests.support.faults import FaultProxy
 
 
 @contextlib.contextmanager
@@ -34,6 +36,33 @@ def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
     finally:
         registry.unregisterHandler(act, (ContextFound,))
     assert done
+
+
+@contextlib.contextmanager
+def broken_half_way(server: live.Server, how: str, size: int) -> Iterator[FaultProxy]:
+    """A way to a server for a file of so many bytes, half of which arrive at the first attempt.
+
+    Then the ``connection`` is reset, or each ``worker`` is killed while the connection hangs.
+    """
+    with FaultProxy(server.address) as proxy:
+        if how == "connection":
+            proxy.cut(sent=size // 2, once=True)
+            yield proxy
+            assert proxy.connections > 1
+            return
+        proxy.hang(sent=size // 2)
+
+        def kill() -> None:
+            proxy.broken.wait(60)
+            server.kill_workers()
+            proxy.cut()
+            proxy.work()
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        yield proxy
+        killing.join()
+        server.wait()
 
 
 class Meanwhile(io.BytesIO):

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import environments, live
+from tests.support import environments, live, sampling
 from tests.support.services import PostgreSQL
 
 BUCKET = "/buckets/b"
@@ -44,6 +45,7 @@ class OldSite:
 
     database: str
     files: Path
+    release: str = environments.RELEASE
     contents: dict[str, bytes] = field(default_factory=dict)
     stranded: dict[str, bytes] = field(default_factory=dict)
     strays: list[bytes] = field(default_factory=list)
@@ -60,7 +62,7 @@ class OldSite:
             {"base_path": str(self.files), **SETTINGS, **settings},
             engine="waitress",
             database=self.database,
-            environment=environments.peer(),
+            environment=environments.peer(self.release),
         )
 
     def attach(self, client: live.Client, uri: str, content: bytes, filename: str) -> None:
@@ -72,8 +74,8 @@ class OldSite:
         self.contents[uri] = content
 
 
-def make(postgresql: PostgreSQL, folder: Path) -> OldSite:
-    site = OldSite(postgresql.create_database(), folder)
+def make(postgresql: PostgreSQL, folder: Path, release: str) -> OldSite:
+    site = OldSite(postgresql.create_database(), folder, release)
     folder.mkdir()
     with site.server(base_url="", folder="") as server, live.Client(server) as client:
         client.put(BUCKET)
@@ -124,11 +126,21 @@ def _fill(site: OldSite, client: live.Client) -> None:
         site.stranded[uri] = site.contents.pop(uri)
 
 
-@pytest.fixture(scope="session")
+def releases() -> Iterator[Any]:
+    """The first in ``make tests``, all of them in ``make tests-all``."""
+    first, *others = environments.RELEASES
+    yield first
+    in_all = sampling.sampled(len(environments.RELEASES), "_old_site")
+    yield from (pytest.param(release, marks=in_all) for release in others)
+
+
+@pytest.fixture(scope="session", params=releases())
 def _old_site(
-    postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    postgresql: PostgreSQL,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[OldSite]:
-    site = make(postgresql, tmp_path_factory.mktemp("old") / "files")
+    site = make(postgresql, tmp_path_factory.mktemp("old") / "files", request.param)
     yield site
     postgresql.drop_database(site.database)
 

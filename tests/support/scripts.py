@@ -92,7 +92,9 @@ class Script:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {**os.environ, "TMPDIR": str(self.temporary), "TERM": "xterm", "COLUMNS": "120"}
+        cache = self.temporary.with_name("cache")  # Of unfinished uploads.
+        folders = {"TMPDIR": str(self.temporary), "XDG_CACHE_HOME": str(cache)}
+        return {**os.environ, **folders, "TERM": "xterm", "COLUMNS": "120"}
 
     def run(self, *arguments: object) -> Done:
         """Run it to its end, its output in pipes."""

@@ -366,7 +366,7 @@ def _reaper(pid: int, signal: str, folder: Path) -> Iterator[None]:
 
     A shell waits at the end of a pipe that only we hold: it reads on when we are gone.
     """
-    script = 'read -r _; kill -s "$1" "$2"; sleep 1; rm -rf "$3"'
+    script = 'read -r _; kill -s "$1" -- "$2"; sleep 1; rm -rf "$3"'
     process = subprocess.Popen(
         ["/bin/sh", "-c", script, "sh", signal, str(pid), str(folder)],
         stdin=subprocess.PIPE,

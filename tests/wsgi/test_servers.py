@@ -6,14 +6,17 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 
-from tests.support import live
+from tests.support import ROOT, live
 from tests.support.application import Part, form, sha256
 from tests.support.connections import (
     ALICE,
@@ -418,3 +421,25 @@ def test_slow_downloads_hold_no_thread_of_others(
             assert slow.socket.recv(10)
         assert connection.ask("GET", "/v1/")[0].status == 200
         assert connection.ask("GET", stored)[1] == CONTENT
+
+
+def test_a_server_ends_when_the_run_of_the_tests_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tests.support import live\n"
+        "with live.kinto({'base_path': sys.argv[1]}) as server:\n"
+        "    print(server.process.pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        server = psutil.Process(int(run.stdout.readline()))
+        run.kill()
+    _, alive = psutil.wait_procs([server], timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive
