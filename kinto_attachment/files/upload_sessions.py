@@ -350,7 +350,8 @@ def arriving_bytes(request: Request, session: Session, step: Create | Append) ->
 
     :raises TooLarge: the request's length shows that there are too many.
     """
-    rules = rules_of(request)
+    with separate_transaction(request):  # It may ask the database, whose connection is not kept.
+        rules = rules_of(request)
     limits = [rules.max_size, continuing(request, session.storage).largest_partial]
     limits = [limit for limit in (*limits, session.length) if limit]
     left = min(limits) - session.size if limits else None

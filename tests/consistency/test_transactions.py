@@ -54,10 +54,12 @@ from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTG
 from tests.support.faults import FaultProxy
 from tests.support.interruptions import Meanwhile, failing_deletes
 from tests.support.services import S3, PostgreSQL
+from tests.support.tus import BYTES, TUS, begin, metadata
 
 pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
+UUID = "6f1ed002-ab59-5b5c-aa97-ae7ea3c9b1d4"
 
 
 def pool(app: Any) -> Any:
@@ -319,6 +321,30 @@ class TestConnections:
         watched = Meanwhile(CONTENT, lambda: held.append(pool(app).checkedout()))
         url = f"{record}/attachment?filename=a.txt"
         send(app, "PUT", url, watched, length=len(CONTENT), status=201)
+        assert held == [0]
+        assert read(app, f"{record}/attachment") == CONTENT
+
+    @pytest.mark.parametrize("creates", [True, False])
+    def test_while_bytes_of_an_upload_arrive(self, build: Build, creates: bool) -> None:
+        """In a bucket of which the database knows whether it is somebody's default bucket."""
+        app = build(**{"resources.default.max_size": 100})
+        bucket = f"/buckets/{UUID}"
+        put(app, bucket)
+        put(app, f"{bucket}/collections/c")
+        record = f"{bucket}/collections/c/records/r"
+        held: list[int] = []
+        watched = Meanwhile(CONTENT, lambda: held.append(pool(app).checkedout()))
+        headers = {**ALICE, **TUS, **BYTES}
+        if creates:
+            method, url, status = "POST", f"{record}/attachment/uploads", 201
+            headers |= {
+                "Upload-Length": str(len(CONTENT)),
+                "Upload-Metadata": metadata(filename="a.txt"),
+            }
+        else:
+            method, url, status = "PATCH", begin(app, len(CONTENT), record), 204
+            headers["Upload-Offset"] = "0"
+        send(app, method, url, watched, length=len(CONTENT), headers=headers, status=status)
         assert held == [0]
         assert read(app, f"{record}/attachment") == CONTENT
 
