@@ -33,9 +33,10 @@ from kinto_attachment.maintenance.missing import Missing
 from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.orphans import Orphans
 from kinto_attachment.maintenance.own_names import OwnNames
+from kinto_attachment.maintenance.remains import Remains
 from kinto_attachment.maintenance.reports import Progress, no_progress
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished, Unfinished
+from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished
 from kinto_attachment.storage.storages import Storage
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class _Collector:
         self.deletions = Deletions(registry, self.storages, self.report, dry_run=self.dry_run)
         self.dangling = DanglingLinks(registry, self.storages)
         self.own = OwnNames(registry, self.owner, self.shard, self.before)
+        self.remains = Remains(registry, self.own, self.shard)
         self.orphans = {name: self.orphans_of(name) for name in self.storages}
         # What is due to be deleted.
         self.dangling_links: list[Link] = []
@@ -215,26 +217,12 @@ class _Collector:
         files = storage.files
         if not isinstance(files, ListsUnfinished):
             return
-        for batch in batches(files.list_unfinished()):
-            old = [each for each in batch if each.modified < self.before]
-            abandoned = [
-                each for each in old if self.shard.has(each.id) and self.own.has_remains(each)
-            ]
-            for remains in self.without_session(abandoned):
-                if not self.deletions.remains(storage.name, remains):
-                    continue
-                self.report.unfinished.append(remains.key)
-                self.report.freed += remains.size
-                self.progress("remains removed", len(self.report.unfinished))
-
-    def without_session(self, remains: list[Unfinished]) -> list[Unfinished]:
-        """Those that belong to no upload in several requests that still goes on."""
-        with transaction.manager:
-            partials = self.sessions.owned_partials({*(each.partial_id for each in remains)})
-            keys = self.sessions.owned_keys({*(each.key for each in remains)})
-        return [
-            each for each in remains if each.partial_id not in partials and each.key not in keys
-        ]
+        for remains in self.remains.in_storage(files):
+            if not self.deletions.remains(storage.name, remains):
+                continue
+            self.report.unfinished.append(remains.key)
+            self.report.freed += remains.size
+            self.progress("remains removed", len(self.report.unfinished))
 
     def check_links(self) -> None:
         """Find links whose record is gone or has another attachment."""
