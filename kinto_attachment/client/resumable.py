@@ -83,6 +83,8 @@ class ResumableUpload:
         if url is None or offset is None:
             url, offset = self._create(), 0
             self._unfinished.save(url)
+        if self._progress:
+            self._progress(offset, self._new.source.size)
         try:
             while offset < self._new.source.size:
                 offset = self._append(url, offset)
