@@ -313,8 +313,11 @@ def run_gc(
 def run_reindex(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.application import warn_of_memory
     from kinto_attachment.maintenance.reindex import reindex
 
+    if not arguments.claim:  # Which is refused.
+        warn_of_memory(registry)
     report = reindex(registry, claim=arguments.claim, progress=progress)
     return report, FOUND if report.found else CLEAN
 
@@ -323,8 +326,10 @@ def run_reindex(
 def run_uploads(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.application import warn_of_memory
     from kinto_attachment.maintenance.uploads import uploads
 
+    warn_of_memory(registry)
     report = uploads(
         registry, bucket=arguments.bucket, collection=arguments.collection, progress=progress
     )
@@ -369,9 +374,10 @@ def run_adopt(
 def run_usage(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    from kinto_attachment.maintenance.application import chosen_title
+    from kinto_attachment.maintenance.application import chosen_title, warn_of_memory
     from kinto_attachment.maintenance.usage import usage
 
+    warn_of_memory(registry)
     report = usage(
         registry,
         bucket=arguments.bucket,

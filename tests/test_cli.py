@@ -50,6 +50,18 @@ def run_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+UNFINISHED = {
+    "record": "/buckets/b/collections/c/records/r",
+    "id": "4b8e",
+    "owner": "basicauth:941a",
+    "protocol": "tus/1.0.0",
+    "state": "open",
+    "filename": "a.txt",
+    "offset": 5,
+    "size": 1100,
+    "created": 1_763_683_200_000,
+    "expires_at": 1_763_769_600_000,
+}
 GC = ("gc", "--orphan-age", "0", "--ini")
 
 Run = Callable[..., Done]
@@ -168,6 +180,30 @@ def test_uploads_of_nothing(ini: Path, run: Run) -> None:
     done = run("uploads", "--ini", ini, "--json", "--bucket", "b", "--collection", "c")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"uploads": [], "bytes": 0})
     assert run("uploads", "--ini", ini, "--quiet").stdout == ""
+
+
+@pytest.mark.parametrize("command", ["uploads", "usage", "reindex"])
+def test_commands_say_that_they_find_nothing_in_memory(ini: Path, run: Run, command: str) -> None:
+    done = run(command, "--ini", ini)
+    assert done.returncode == 0
+    assert "WARNING: Kinto's storage backend is in memory" in done.stderr
+    assert "Set kinto.storage_backend to the database." in done.stderr
+    assert run(command, "--ini", ini, "--quiet").stderr == ""
+
+
+def test_unfinished_uploads_are_printed_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    from kinto_attachment.maintenance.uploads import Line, UploadsReport
+
+    report = UploadsReport([Line(UNFINISHED)], bytes=5)
+    show(report, as_json=False)
+    assert capsys.readouterr().out == (
+        "uploads: 1\n"
+        "  /buckets/b/collections/c/records/r a.txt: 5 of 1,100 bytes, "
+        "open until 2025-11-22T00:00:00Z, tus/1.0.0, 4b8e\n"
+        "bytes: 5\n"
+    )
+    show(report, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"uploads": [UNFINISHED], "bytes": 5}
 
 
 def test_progress_is_one_line_on_a_terminal(

@@ -115,8 +115,9 @@ class AttachmentClient:
         ``last_modified``.
 
         ``resumable`` uploads the file in several requests, and an upload that was interrupted
-        goes on where it was, also in another process. By default, files above 64 MiB are uploaded
-        in this way if the server and the collection support it.
+        continues where it was, also in another process. By default, files above 64 MiB are
+        uploaded in this way if the server and the collection support it. ``progress`` is first
+        called with the number of bytes that the server already has.
 
         >>> client.upload("report", "report.csv", {"year": 2025}).filename
         'report.csv'

@@ -46,6 +46,8 @@ class Form:
         size = self.source.size
         self.source.rewind()
         done = 0
+        if self._progress:
+            self._progress(0, size)
         before = self._head
         while done < size:
             block = self.source.read(min(BLOCK, size - done))

@@ -85,6 +85,8 @@ class ResumableUpload:
             url, offset = self._create(), 0
             self._unfinished.save(url)
         self.has_begun = True
+        if self._progress:
+            self._progress(offset, self._new.source.size)
         try:
             while offset < self._new.source.size:
                 offset = self._append(url, offset)

@@ -25,7 +25,7 @@ from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.local_files import LocalFile
 from kinto_attachment.client.lookup import Found
-from kinto_attachment.client.outcomes import Outcome, Report
+from kinto_attachment.client.outcomes import Outcome, Report, readable
 from kinto_attachment.client.sources import BLOCK, Source
 from kinto_attachment.http.streams import GzipReader
 from kinto_attachment.metadata import Attachment, Original
@@ -36,6 +36,7 @@ Upload files to the records of a collection, one record for each file.
 The id of the record is the MD5 of the filename, written as a UUID. If there is no such record,
 a record whose attachment has the same filename is used. A second run skips files that have not
 changed. The bucket and the collection are created if they do not exist and the user may do so.
+A file above 64 MiB is sent in several requests: after an interruption, the same command continues.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs README.rst
@@ -159,12 +160,18 @@ class Upload:
             if not self._arguments.force and _is_there(found, source):
                 return outcome(result="skipped", why="already there")
 
+            arrived: list[int] = []  # What the server had first, from an earlier run.
+
             def progress(done: int, total: int) -> None:
                 self._stop.check()
+                if not arrived:
+                    arrived.append(done)
                 transfer.progress(done, total)
 
-            sent = self._send(file, source, record_id, found, progress)
-            return outcome(result="uploaded", sent=sent)
+            size = self._send(file, source, record_id, found, progress)
+            before = arrived[0] if arrived else 0
+            why = f"continued after {readable(before)}" if before else ""
+            return outcome(result="uploaded", sent=size - before, why=why)
 
     def _send(
         self,
@@ -174,7 +181,7 @@ class Upload:
         found: Found | None,
         progress: Progress,
     ) -> int:
-        """Upload the file; returns the number of bytes sent."""
+        """Upload the file; returns its size, compressed if it is."""
         name = lookup.sent_name(file.name)
         mimetype = self._arguments.mimetype or names.mimetype(name, None, {})
         with contextlib.ExitStack() as stack:

@@ -23,7 +23,10 @@ from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Request
 
 IN_BATCH = "Uploads in several requests cannot be part of a batch."
-NO_PROTOCOL = "The request speaks none of the protocols: tus 1.0.0, or HTTP's resumable uploads."
+NO_PROTOCOL = (
+    "The request names no protocol: it should have the header Tus-Resumable: 1.0.0, or "
+    "Upload-Draft-Interop-Version: 8 if the upload began with PUT."
+)
 
 
 def create(request: Request, *, filename: str) -> Response:

@@ -7,6 +7,10 @@ MEMORY = (
     "Kinto's storage backend is in memory, which only the server's process knows: a command "
     "cannot tell which files have a record. Set kinto.storage_backend to the database."
 )
+MEMORY_IS_EMPTY = (
+    "Kinto's storage backend is in memory, which only the server's process knows: this command "
+    "finds nothing there. Set kinto.storage_backend to the database."
+)
 NO_ROW = (
     "The database has no site id, so no file was ever uploaded through it, or only by an earlier "
     "release. If it is the right one, " + CLAIM + " (or `kinto-attachment adopt`, for files of "

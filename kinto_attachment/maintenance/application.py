@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterable
@@ -12,8 +13,11 @@ import transaction
 from kinto.core.storage.exceptions import BackendError
 
 from kinto_attachment.errors import AttachmentError, StorageError, cause
+from kinto_attachment.index.site_refusals import MEMORY_IS_EMPTY
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.storage.storages import Storage
+
+logger = logging.getLogger(__name__)
 
 NOT_INCLUDED = "{ini}: kinto_attachment is not in kinto.includes"
 NOT_MIGRATED = "The database has no tables of Kinto: run kinto migrate --ini {ini}"
@@ -34,6 +38,12 @@ def open_application(ini: str) -> Registry:
         raise CommandError(NOT_INCLUDED.format(ini=ini))
     _check_database(registry, ini)
     return registry
+
+
+def warn_of_memory(registry: Registry) -> None:
+    """Say that what a command counts and lists is not what the server has."""
+    if registry.attachment_site.is_in_memory:
+        logger.warning("%s", MEMORY_IS_EMPTY)
 
 
 def chosen_storage(registry: Registry, title: str | None) -> str | None:

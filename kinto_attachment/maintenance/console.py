@@ -28,7 +28,8 @@ def show(report: Report, *, as_json: bool) -> None:
             continue
         print(f"{name}: {len(value) if isinstance(value, list) else value}")
         for item in value[:SHOWN] if isinstance(value, list) else ():
-            print(f"  {printable(_members(item) if isinstance(item, dict) else str(item))}")
+            # A finding that is more than a plain object says itself how people read it.
+            print(f"  {printable(_members(item) if type(item) is dict else str(item))}")
         if isinstance(value, list) and len(value) > SHOWN:
             print(f"  … and {len(value) - SHOWN} more")
 

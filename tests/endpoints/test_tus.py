@@ -343,7 +343,8 @@ class TestRefusesToBegin:
 
     def test_other_media_types(self, app: Any) -> None:
         url = f"{RECORD}/attachment/uploads"
-        app.post(url, b"", headers=ALICE, status=415)
+        refused = app.post(url, b"", headers=ALICE, status=415)
+        assert "the header Tus-Resumable: 1.0.0" in refused.json["message"]
         app.post_json(url, {}, headers=ALICE, status=415)
 
     def test_in_a_batch(self, app: Any) -> None:
