@@ -61,9 +61,10 @@ class MemoryPartials:
         before = [chunk for chunk in chunks if chunk[0] != number]
         for other in abandoned(partial):
             self._chunks.pop((partial.id, other), None)
-        chunk = self._chunks.setdefault((partial.id, number), Chunk())
+        chunk = self._chunks.get((partial.id, number), Chunk())
         if len(chunk) < kept:
             raise StorageUnavailable() from LookupError(partial.id)
+        self._chunks[partial.id, number] = chunk
         # What was not kept. Nobody else uses it, however long ago this writer has begun.
         del chunk[kept:]
         size, pace = partial.size, Pace()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 
 from kinto_attachment.errors import InvalidKey, StorageFull, StorageUnavailable, UploadBusy
 from kinto_attachment.storage import CHUNK_SIZE, Partial, local_partials, partials
+from kinto_attachment.storage.disk import LockedFile
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import BINARY, Source, contents, keys
 
@@ -263,6 +265,39 @@ class TestHungWriters:
         kept.append(b"second")
         ((number, size),) = kept.partial.details["chunks"]
         assert (number, size) == (0, CHUNK_SIZE + 7)
+
+    def test_one_that_has_opened_a_chunk_does_not_write_to_the_file_that_it_became(
+        self, kept: Kept, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It hangs between opening and locking, until the file is finished."""
+        flock = fcntl.flock
+
+        def finish_first(descriptor: int, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            storage.finish(kept.partial)
+            flock(descriptor, operation)
+
+        kept.append(b"abc")
+        monkeypatch.setattr(fcntl, "flock", finish_first)
+        with pytest.raises(StorageUnavailable):
+            storage.append(kept.partial, Source(b"x"), kept.keep)
+        assert contents(storage, "folder/a") == b"abc"
+
+    def test_a_lock_is_of_the_file_that_has_the_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process may remove the file and make a new one before it is locked."""
+        path, flock = tmp_path / "lock", fcntl.flock
+
+        def replace_first(descriptor: int, operation: int) -> None:
+            path.rename(tmp_path / "old")
+            path.touch()
+            flock(descriptor, operation)
+
+        path.touch()
+        monkeypatch.setattr(fcntl, "flock", replace_first)
+        with pytest.raises(FileNotFoundError):
+            LockedFile(str(path))
 
     def test_two_cannot_finish_at_once(
         self, kept: Kept, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch

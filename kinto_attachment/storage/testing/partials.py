@@ -221,6 +221,29 @@ class ContinuesWritesContract(StorageContract):
         assert contents(storage, f"{folder}/a") == b"abc" * size + b"x" * kept + others
         self.discard_what_is_left(storage, upload)
 
+    @pytest.mark.parametrize("begins", ["after another", "after the finish"])
+    @pytest.mark.parametrize("size", [3, 6 * MIB])
+    def test_a_writer_that_begins_late_changes_nothing(
+        self, storage: Any, folder: str, size: int, begins: str
+    ) -> None:
+        """It was given what it goes on with, and hung before it did anything."""
+
+        def refuse(_: Partial) -> None:
+            raise TakenOver
+
+        upload = Upload(storage, f"{folder}/a")
+        upload.append(b"abc" * size)
+        late = upload.partial
+        upload.take_over()
+        upload.append(b"def" * size)
+        if begins == "after the finish":
+            upload.finish()
+        with suppress(*LATE):
+            storage.append(late, Source(b"x" * size), refuse)
+        upload.finish()
+        assert contents(storage, f"{folder}/a") == b"abc" * size + b"def" * size
+        self.discard_what_is_left(storage, upload)
+
     def test_two_writers_at_once_are_not_mixed(self, storage: Any, folder: str) -> None:
         """The one that came first still writes, while the one that has taken over does."""
         upload, expected = Upload(storage, f"{folder}/a"), b""
