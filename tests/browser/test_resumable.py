@@ -14,12 +14,10 @@ from tests.support.application import ALICE
 from tests.support.browser import fetch, until
 from tests.support.faults import FaultProxy
 from tests.support.interruptions import broken_half_way
-from tests.support.services import PostgreSQL
+from tests.support.resuming import COLLECTION, MIB, STORAGES, two_workers, write_film
 
-MIB = 1024 * 1024
 SIZE = 200 * MIB
 CHUNK = 16 * MIB
-COLLECTION = "/buckets/b/collections/c"
 TITLE = "Ein Füm"
 
 # The ways of the module: HTTP's draft, tus where there are attributes, tus-js-client. The last one
@@ -61,31 +59,15 @@ async ([server, headers, record, way]) => {
 """
 
 
-@pytest.fixture(scope="module")
-def workers(
-    postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[live.Server]:
-    """Two workers, which share a database and a folder."""
-    options = {"base_path": str(tmp_path_factory.mktemp("files"))}
-    database = postgresql.create_database()
-    try:
-        with live.kinto(options, workers=2, database=database, preload=True) as server:
-            with live.Client(server) as alice:
-                alice.put("/buckets/b")
-                alice.put(COLLECTION)
-            yield server
-    finally:
-        postgresql.drop_database(database)
+@pytest.fixture(scope="module", params=STORAGES)
+def workers(request: pytest.FixtureRequest) -> Iterator[live.Server]:
+    with two_workers(request) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "film.bin"
-    block = hashlib.shake_256(b"film").digest(MIB)
-    with path.open("wb") as file:
-        for number in range(SIZE // MIB):
-            file.write(number.to_bytes(8, "big") + block[8:])
-    return path
+    return write_film(tmp_path_factory.mktemp("film") / "film.bin", SIZE)
 
 
 class Requests:

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -21,63 +20,27 @@ from tests.support import live, sampling
 from tests.support.application import ALICE
 from tests.support.faults import FaultProxy
 from tests.support.interruptions import broken_half_way
-from tests.support.services import S3, GoogleEmulator, PostgreSQL
+from tests.support.resuming import COLLECTION, MIB, STORAGES, two_workers, write_film
 
-MIB = 1024 * 1024
 # The whole size in make tests-all; in any case, several parts of S3 and of a checkpoint.
 SIZE = (200 if sampling.every_case() else 40) * MIB
 CHUNK = 8 * MIB
-COLLECTION = "buckets/b/collections/c"
 PREFERRED = {"name": "Füm.bin", "type": "video/mp4"}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "local",
-        pytest.param("seaweedfs", marks=pytest.mark.seaweedfs),
-        pytest.param("gcs", marks=pytest.mark.gcs),
-    ],
-)
-def server(
-    request: pytest.FixtureRequest, postgresql: PostgreSQL, tmp_path_factory: Any
-) -> Iterator[live.Server]:
-    """Two workers, which share a database and a storage."""
-    environ = {}
-    if request.param == "local":
-        options = {"base_path": str(tmp_path_factory.mktemp("files"))}
-    elif request.param == "seaweedfs":
-        seaweedfs: S3 = request.getfixturevalue("seaweedfs")
-        options = {**seaweedfs.options(seaweedfs.create_bucket()), "downloads": "proxy"}
-    else:
-        gcs: GoogleEmulator = request.getfixturevalue("gcs")
-        options = {**gcs.options(gcs.create_bucket()), "downloads": "proxy"}
-        environ = {"STORAGE_EMULATOR_HOST": gcs.url}
-    database = postgresql.create_database()
-    try:
-        with live.kinto(
-            options, workers=2, database=database, environ=environ, preload=True
-        ) as found:
-            with live.Client(found) as client:
-                client.put("/buckets/b")
-                client.put(f"/{COLLECTION}")
-            yield found
-    finally:
-        postgresql.drop_database(database)
+@pytest.fixture(scope="module", params=STORAGES)
+def server(request: pytest.FixtureRequest) -> Iterator[live.Server]:
+    with two_workers(request) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "film.bin"
-    block = hashlib.shake_256(b"film").digest(MIB)
-    with path.open("wb") as file:
-        for number in range(SIZE // MIB):
-            file.write(number.to_bytes(8, "big") + block[8:])
-    return path
+    return write_film(tmp_path_factory.mktemp("film") / "film.bin", SIZE)
 
 
 def is_there(server: live.Server, record: str, film: Path) -> None:
-    url = f"{server.url}/{COLLECTION}/records/{record}"
+    url = f"{server.url}{COLLECTION}/records/{record}"
     record = requests.get(url, headers=ALICE, timeout=10).json()["data"]
     sha256 = hashlib.sha256(film.read_bytes()).hexdigest()
     assert record["title"] == "Füm"
@@ -103,7 +66,7 @@ METADATA = {
 def test_tuspy(server: live.Server, film: Path, how: str) -> None:
     record = f"tuspy-{how}"
     with broken_half_way(server, how, SIZE) as proxy, film.open("rb") as file:
-        url = f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads"
+        url = f"{proxy.url}/v1{COLLECTION}/records/{record}/attachment/uploads"
         uploader = TusClient(url, ALICE).uploader(
             file_stream=file, chunk_size=CHUNK, metadata=METADATA, retries=20, retry_delay=0.1
         )
@@ -119,7 +82,7 @@ def test_tus_js_client(server: live.Server, film: Path, how: str, chunk: int | N
     with broken_half_way(server, how, SIZE) as proxy:
         result = run_javascript(
             {
-                "endpoint": f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads",
+                "endpoint": f"{proxy.url}/v1{COLLECTION}/records/{record}/attachment/uploads",
                 "headers": ALICE,
                 "path": str(film),
                 "metadata": METADATA,
@@ -142,7 +105,7 @@ def test_a_lost_last_answer_uploads_nothing_again(
     path = tmp_path / "a.bin"
     path.write_bytes(b"x" * 1000)
     with FaultProxy(server.address) as proxy:
-        url = f"{proxy.url}/v1/{COLLECTION}/records/{record}/attachment/uploads"
+        url = f"{proxy.url}/v1{COLLECTION}/records/{record}/attachment/uploads"
         # The answer to the creation comes back, and not the one to the bytes.
         answer = len(created_answer(server))
         proxy.cut(received=answer + 20, once=True)
@@ -165,7 +128,7 @@ def test_a_lost_last_answer_uploads_nothing_again(
             )
             assert result["requests"] == ["POST", "PATCH", "HEAD"]
         assert proxy.broken.is_set()
-    url = f"{server.url}/{COLLECTION}/records/{record}"
+    url = f"{server.url}{COLLECTION}/records/{record}"
     data = requests.get(url, headers=ALICE, timeout=10).json()["data"]
     assert data["attachment"]["size"] == 1000
 
@@ -175,7 +138,7 @@ def created_answer(server: live.Server) -> bytes:
     with live.Client(server) as client:
         status, headers, _ = client.request(
             "POST",
-            f"/{COLLECTION}/records/measure/attachment/uploads",
+            f"{COLLECTION}/records/measure/attachment/uploads",
             headers={
                 "Tus-Resumable": "1.0.0",
                 "Upload-Length": "1000",

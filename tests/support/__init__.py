@@ -33,6 +33,8 @@ earlier releases                          ``old_rows`` (a database that one wrot
 files that linger                         ``lingering``
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
                                           happens during a request)
+uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
+                                          ``ietf_client`` and ``ietf_cases`` (HTTP's draft)
 samples of large products                 ``sampling``
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
