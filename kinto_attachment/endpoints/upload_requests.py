@@ -14,7 +14,7 @@ from kinto_attachment.endpoints.upload_answers import (
     step_of,
 )
 from kinto_attachment.errors import InvalidBody, UnsupportedType
-from kinto_attachment.files import upload_sessions
+from kinto_attachment.files import session_creation, session_writes
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.session_arrival import attach_session
 from kinto_attachment.files.transactions import in_batch
@@ -38,9 +38,9 @@ def create(request: Request, *, filename: str) -> Response:
     check_preconditions(request)
     session = Ledger.of(request).session
     if session is None:  # Otherwise, this is the same request, repeated by a tween.
-        session = upload_sessions.create(request, protocol.name, step, step.filename or filename)
+        session = session_creation.create(request, protocol.name, step, step.filename or filename)
         if step.has_content:
-            with upload_sessions.ended_by_errors(request, session):
+            with session_creation.ended_by_errors(request, session):
                 session = receive(request, protocol, session, step)
     return finish(request, protocol, session, step)
 
@@ -49,7 +49,7 @@ def receive(
     request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
 ) -> Session:
     at_length = protocol.ends_at_length
-    return upload_sessions.receive(request, session, step, at_length=at_length)
+    return session_writes.receive(request, session, step, at_length=at_length)
 
 
 def finish(

@@ -31,7 +31,7 @@ from kinto_attachment.endpoints.upload_requests import (
     spoken,
 )
 from kinto_attachment.errors import UnsupportedType
-from kinto_attachment.files import upload_sessions
+from kinto_attachment.files import session_writes, upload_sessions
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.http.upload_steps import (
     Append,
@@ -120,7 +120,7 @@ def append(request: Request, protocol: UploadProtocol, step: Append) -> Response
     session = Ledger.of(request).attaching
     if session is None:
         upload = request.matchdict["upload"]
-        session = upload_sessions.start(
+        session = session_writes.start(
             request, upload, protocol.name, step, at_length=protocol.ends_at_length
         )
         session = receive(request, protocol, session, step)

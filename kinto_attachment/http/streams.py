@@ -189,6 +189,10 @@ class ClaimedDigests:
         """The algorithms that a :class:`HashingReader` needs for the check."""
         return tuple({claim.algorithm: None for claim in self.claims})
 
+    def dump(self) -> tuple[tuple[str, str, str], ...]:
+        """The claims as header, algorithm, and digest in hex."""
+        return tuple((each.header, each.algorithm, each.digest.hex()) for each in self.claims)
+
     def check(self, reader: HashingReader) -> None:
         """:raises DigestMismatch: a digest of the bytes read differs from the claimed one."""
         for claim in self.claims:

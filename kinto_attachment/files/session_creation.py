@@ -1,0 +1,124 @@
+"""How uploads in several requests begin: a file in the storage, and a session's row."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+from kinto.core.utils import msec_time
+
+from kinto_attachment.errors import AttachmentError, InvalidBody, TooLarge, TooManyUploads
+from kinto_attachment.files.keys import new_key
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.record_schemas import check_attributes
+from kinto_attachment.files.session_ends import cancelled, end
+from kinto_attachment.files.session_writers import NOT_POSSIBLE, continuing, expiry, new_token
+from kinto_attachment.files.transactions import paused_transaction, separate_transaction
+from kinto_attachment.files.upload_sessions import user_of
+from kinto_attachment.files.uploads import Accepted, accept, disposition_of, rules_of
+from kinto_attachment.http.upload_steps import Create
+from kinto_attachment.index.session import ANONYMOUS, Session, partial_id
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.wsgi.bodies import check_size
+
+
+def create(request: Request, protocol: str, step: Create, filename: str) -> Session:
+    """Begin an upload. Its request is refused for whatever a form would be refused for.
+
+    :raises AttachmentError, HTTPException: nothing was stored.
+    """
+    rules, length = rules_of(request), step.length
+    if rules.gzipped:
+        raise InvalidBody(f"{NOT_POSSIBLE}{rules.setting('gzipped')} is set.")
+    if length is not None:
+        check_size(length, rules.max_size, rules.min_size)
+    check_attributes(request, step.data, step.permissions)
+    accepted = accept(request, filename, step.mimetype, length)
+    files = continuing(request, rules.storage)
+    if length is not None and 0 < files.largest_partial < length:
+        raise TooLarge(f"The storage takes at most {files.largest_partial} bytes in this way.")
+    make_room(request)
+    session = begin(request, protocol, step, accepted)
+    Ledger.of(request).session = session
+    return session
+
+
+def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> Session:
+    """Begin the file in the storage, and then write the session's row.
+
+    If the process dies in between, gc removes what was stored.
+    """
+    upload = secrets.token_hex(16)
+    rules, storage = accepted.rules, accepted.storage
+    key = new_key(request, rules, storage, accepted.filename, session=partial_id(upload))
+    now = msec_time()
+    context = request.context
+    session = Session(
+        upload=upload,
+        record=str(context.uri),
+        owner=user_of(request),
+        protocol=protocol,
+        filename=accepted.filename,
+        mimetype=accepted.mimetype,
+        storage=storage.name,
+        key=key,
+        created=now,
+        expires=expiry(request, now, now),
+        length=step.length,
+        data=step.data,
+        permissions=step.permissions,
+        preconditions=dict(context.preconditions),
+        claims=step.file_claims.dump(),
+        notes=step.notes,
+        implicit_parents=context.implicit_parents,
+        writer=new_token() if step.has_content else "",
+        state="finishing" if step.complete and step.length == 0 else "open",
+    )
+    partial = continuing(request, storage.name).begin(
+        session.id,
+        key,
+        accepted.mimetype,
+        disposition=disposition_of(rules, accepted.filename, accepted.mimetype),
+        length=step.length,
+    )
+    session = replace(session, partial=asdict(partial))
+    with separate_transaction(request):
+        request.registry.attachment_sessions.put(session)
+    return session
+
+
+@contextmanager
+def ended_by_errors(request: Request, session: Session) -> Iterator[None]:
+    """End a session whose creation fails: nobody was told where it is."""
+    try:
+        yield
+    except AttachmentError as error:
+        with paused_transaction():
+            end(request.registry, session, "failed", cancelled(str(error)))
+        Ledger.of(request).session = None
+        raise
+
+
+def make_room(request: Request) -> None:
+    """Refuse to begin more uploads than a user may have in a collection.
+
+    Anonymous writers are one user. Among theirs, the oldest one that has brought nothing goes.
+
+    :raises TooManyUploads: the user has to finish or cancel some.
+    """
+    most = request.registry.attachment_settings["uploads.max_unfinished"]
+    owner = user_of(request)
+    sessions = request.registry.attachment_sessions
+    with separate_transaction(request):
+        collection = request.context.uri.collection
+        unfinished = sessions.unfinished_of(collection, owner, msec_time())
+    if len(unfinished) < most:
+        return
+    empty = [each for each in unfinished if each.state == "open" and not each.size]
+    if owner != ANONYMOUS or not empty:
+        raise TooManyUploads()
+    oldest = min(empty, key=lambda each: each.created)
+    with paused_transaction():
+        end(request.registry, oldest, "failed", cancelled("It made room for another upload."))

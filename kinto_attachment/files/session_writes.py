@@ -1,0 +1,193 @@
+"""The bytes that a request adds to an upload.
+
+They are committed as they become durable. No transaction is open while they arrive, and none of
+them is committed once another request has taken the upload over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import cast
+
+from kinto.core.authorization import DYNAMIC
+from kinto.core.utils import msec_time
+from pyramid.httpexceptions import HTTPForbidden
+
+from kinto_attachment.errors import (
+    TakenOver,
+    TooLarge,
+    UploadComplete,
+    WrongLength,
+    WrongOffset,
+)
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.session_writers import continuing, expiry, new_token, taken_over
+from kinto_attachment.files.target import SessionTarget
+from kinto_attachment.files.transactions import separate_transaction
+from kinto_attachment.files.upload_sessions import found
+from kinto_attachment.files.uploads import count_bytes, rules_of
+from kinto_attachment.http import saved_hashes
+from kinto_attachment.http.arriving import Arriving
+from kinto_attachment.http.upload_steps import Append, Create
+from kinto_attachment.index.session import Session
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.storage import Partial
+from kinto_attachment.wsgi.bodies import body_of, check_size
+
+
+def start(
+    request: Request, upload: str, protocol: str, step: Append, *, at_length: bool
+) -> Session:
+    """Begin to continue an upload, and put the writer before out of force, if it still runs.
+
+    The session that is returned has the token of this request, unless there is nothing to write:
+    the request repeats the last one of an upload that is whole.
+    """
+    sessions = request.registry.attachment_sessions
+    with separate_transaction(request), sessions.alone():
+        session = found(request, sessions.lock(str(request.context.uri), upload), protocol)
+        target = cast(SessionTarget, request.context)
+        target.session = session
+        if not request.has_permission(DYNAMIC, target):
+            raise HTTPForbidden()
+        if session.is_unfinished:
+            session = with_length(request, session, step)
+        if session.state == "open" and at_length and session.is_whole:
+            # The process died between the last byte and what follows.
+            session = replace(taken_over(request, session), state="finishing")
+            sessions.put(session)
+        if session.state != "open":
+            check_repetition(request, session, step)
+            return session
+        if step.offset != session.size:
+            raise WrongOffset(f"{WrongOffset.message} It is {session.size}.")
+        session = taken_over(request, session)
+        session = replace(session, writer=new_token(), last=step.offset)
+        if step.file_claims:
+            session = replace(session, claims=step.file_claims.dump())
+        sessions.put(session)
+    return session
+
+
+def receive(
+    request: Request, session: Session, step: Create | Append, *, at_length: bool
+) -> Session:
+    """Append the bytes of a request to an upload, and commit what is durable from time to time.
+
+    ``at_length`` says whether the file is whole as soon as it has its length.
+
+    :raises TakenOver: another request has put this one out of force.
+    :raises AttachmentError: what had arrived was kept, unless the bytes have a digest.
+    """
+    if session.state != "open":
+        return session
+    return _Write(request, session, step).receive(at_length=at_length)
+
+
+class _Write:
+    """One request's write to a session, of which it has the token."""
+
+    def __init__(self, request: Request, session: Session, step: Create | Append) -> None:
+        self.request = request
+        self.session = session
+        self.step = step
+        self.sessions = request.registry.attachment_sessions
+        self.arriving = arriving_bytes(request, session, step)
+
+    def receive(self, *, at_length: bool) -> Session:
+        partial = Partial(**(self.session.partial or {}))
+        if self.request.content_length != 0:
+            files = continuing(self.request, self.session.storage)
+            partial = files.append(partial, self.arriving, self.checkpoint)
+        if self.step.claims:
+            self.arriving.check(self.step.claims)
+        after = self.after(partial, at_length=at_length)
+        self.commit(after)
+        storage = self.request.registry.attachment_storages[after.storage]
+        count_bytes(self.request, storage, after.size - self.session.size)
+        if after.state == "open":
+            if self.arriving.error is not None:
+                raise self.arriving.error
+            if self.step.complete:
+                raise WrongLength()
+        return after
+
+    def checkpoint(self, partial: Partial) -> None:
+        """Commit what is durable; bytes with a digest are kept together or not at all."""
+        if not self.step.claims:
+            self.commit(self.grown(partial))
+            return
+        with separate_transaction(self.request):
+            if not self.sessions.is_writer(self.session):
+                raise TakenOver()
+
+    def grown(self, partial: Partial) -> Session:
+        return replace(
+            self.session,
+            partial=asdict(partial),
+            hash=self.arriving.saved(),
+            expires=expiry(self.request, self.session.created, msec_time()),
+        )
+
+    def after(self, partial: Partial, *, at_length: bool) -> Session:
+        """The session after the last byte of the request."""
+        after = replace(self.grown(partial), writer="")
+        is_end = self.step.complete and self.arriving.error is None
+        if is_end and after.length is None:
+            after = replace(after, length=after.size)
+        if after.is_whole and (is_end or at_length):
+            after = replace(after, state="finishing")
+        return after
+
+    def commit(self, session: Session) -> None:
+        with separate_transaction(self.request), self.sessions.alone():
+            if not self.sessions.commit(session, self.session.writer):
+                raise TakenOver()
+        Ledger.of(self.request).session = session
+
+
+def with_length(request: Request, session: Session, step: Append) -> Session:
+    """The session with the length that a request tells, or whose content it fills."""
+    content, length = request.content_length, step.length
+    if step.complete and content is not None:
+        end = step.offset + content
+        if length is not None and length != end:
+            raise WrongLength()
+        length = end
+    if length is None:
+        return session
+    if session.length not in (None, length) or length < session.size:
+        raise WrongLength()
+    if session.length is None:
+        rules = rules_of(request)
+        check_size(length, rules.max_size, rules.min_size)
+    return replace(session, length=length)
+
+
+def check_repetition(request: Request, session: Session, step: Append) -> None:
+    """Whether a request may be the last one of an upload that is whole, sent again.
+
+    :raises WrongOffset, WrongLength, UploadComplete: it is not.
+    """
+    length = session.size
+    end = step.offset + (request.content_length or 0)
+    if step.offset <= length < end or step.length not in (None, length):
+        raise WrongLength()
+    if step.offset not in (session.last, length - 1, length):
+        raise UploadComplete() if session.state == "done" else WrongOffset()
+
+
+def arriving_bytes(request: Request, session: Session, step: Create | Append) -> Arriving:
+    """The bytes of a request that belong to the file.
+
+    :raises TooLarge: the request's length shows that there are too many.
+    """
+    with separate_transaction(request):  # It may ask the database, whose connection is not kept.
+        rules = rules_of(request)
+    limits = [rules.max_size, continuing(request, session.storage).largest_partial]
+    limits = [limit for limit in (*limits, session.length) if limit]
+    left = min(limits) - session.size if limits else None
+    if left is not None and (request.content_length or 0) > left:
+        raise TooLarge(f"body: The file has more than {min(limits)} bytes.")
+    saved = None if session.hash is None else saved_hashes.sha256(session.hash)
+    return Arriving(body_of(request), saved, left, step.claims)
