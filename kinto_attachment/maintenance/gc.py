@@ -27,16 +27,15 @@ from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import doubts
 from kinto_attachment.maintenance.collection import GcReport, Options
 from kinto_attachment.maintenance.dangling import DanglingLinks
-from kinto_attachment.maintenance.deletions import DANGLING, LET_GO, UNLINKED, Deletions
+from kinto_attachment.maintenance.deletions import DANGLING, UNLINKED, Deletions
+from kinto_attachment.maintenance.known_garbage import KnownGarbage
 from kinto_attachment.maintenance.listing import Listing
 from kinto_attachment.maintenance.missing import Missing
-from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.orphans import Orphans
 from kinto_attachment.maintenance.own_names import OwnNames
-from kinto_attachment.maintenance.remains import Remains
 from kinto_attachment.maintenance.reports import Progress, no_progress
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.storage import FileStat, ListsFiles, ListsUnfinished
+from kinto_attachment.storage import FileStat, ListsFiles
 from kinto_attachment.storage.storages import Storage
 
 logger = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class _Collector:
         self.deletions = Deletions(registry, self.storages, self.report, dry_run=self.dry_run)
         self.dangling = DanglingLinks(registry, self.storages)
         self.own = OwnNames(registry, self.owner, self.shard, self.before)
-        self.remains = Remains(registry, self.own, self.shard)
+        self.known = KnownGarbage(self.deletions, self.own, self.shard, progress)
         self.orphans = {name: self.orphans_of(name) for name in self.storages}
         # What is due to be deleted.
         self.dangling_links: list[Link] = []
@@ -139,10 +138,13 @@ class _Collector:
     def run(self) -> GcReport:
         steps: list[Callable[[], None]] = [
             self.leave_mark,
-            *(partial(self.empty_outbox, name) for name in self.storages),
-            self.remove_old_sessions,
+            *(partial(self.known.empty_outbox, name) for name in self.storages),
+            self.known.remove_old_sessions,
             self.own.read_reservations,
-            *(partial(self.remove_unfinished, storage) for storage in self.storages.values()),
+            *(
+                partial(self.known.remove_unfinished, storage)
+                for storage in self.storages.values()
+            ),
             self.check_links,
             *(partial(self.find_unlinked, name) for name in self.listings),
             self.remove_orphans,
@@ -159,34 +161,6 @@ class _Collector:
                 if step == self.leave_mark:
                     break  # A copy of this database could delete the same files at its next run.
         return self.report
-
-    def empty_outbox(self, storage: str) -> None:
-        """Delete the files of a storage that committed transactions left to be deleted."""
-        done: set[str] = set()
-        while True:
-            with transaction.manager:
-                waiting = self.links.outbox.entries(storage=storage)
-            now = msec_time()
-            entries = [entry for entry in waiting if entry.id not in done and entry.due <= now]
-            if not entries:
-                return
-            for entry in entries:
-                done.add(entry.id)
-                if self.shard.has(entry.id) and self.deletions.files_of(entry, LET_GO):
-                    self.report.finished += entry.keys
-                    self.progress("deletions finished", len(self.report.finished))
-
-    def remove_old_sessions(self) -> None:
-        """Remove what is stored of uploads in several requests that have ended.
-
-        Until then, it belongs to them, whatever its age.
-        """
-        old = OldSessions(self.registry, self.storages, self.shard, dry_run=self.dry_run)
-        for session, is_removed in old.remove():
-            if is_removed:
-                self.report.uploads.append(session.key)
-            else:
-                self.report.errors.append(f"not removed: what an upload has left: {session.key}")
 
     def release_reservations(self) -> None:
         if not self.dry_run:
@@ -212,17 +186,6 @@ class _Collector:
         is_complete = self.links_are_checked and (listing is None or listing.is_complete)
         if is_complete and not self.dry_run:
             self.orphans[storage].save()
-
-    def remove_unfinished(self, storage: Storage) -> None:
-        files = storage.files
-        if not isinstance(files, ListsUnfinished):
-            return
-        for remains in self.remains.in_storage(files):
-            if not self.deletions.remains(storage.name, remains):
-                continue
-            self.report.unfinished.append(remains.key)
-            self.report.freed += remains.size
-            self.progress("remains removed", len(self.report.unfinished))
 
     def check_links(self) -> None:
         """Find links whose record is gone or has another attachment."""

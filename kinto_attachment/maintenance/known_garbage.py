@@ -1,0 +1,71 @@
+"""What nobody needs, whatever the records say: gc removes it without looking at them."""
+
+from __future__ import annotations
+
+import transaction
+from kinto.core.utils import msec_time
+
+from kinto_attachment.maintenance.deletions import LET_GO, Deletions
+from kinto_attachment.maintenance.old_sessions import OldSessions
+from kinto_attachment.maintenance.own_names import OwnNames
+from kinto_attachment.maintenance.remains import Remains
+from kinto_attachment.maintenance.reports import Progress
+from kinto_attachment.maintenance.shards import Shard
+from kinto_attachment.storage import ListsUnfinished
+from kinto_attachment.storage.storages import Storage
+
+
+class KnownGarbage:
+    """The known garbage of a shard, in the storages of ``deletions``."""
+
+    def __init__(
+        self, deletions: Deletions, own: OwnNames, shard: Shard, progress: Progress
+    ) -> None:
+        self.registry = deletions.registry
+        self.report = deletions.report
+        self.deletions = deletions
+        self.shard = shard
+        self.progress = progress
+        self.remains = Remains(self.registry, own, shard)
+
+    def empty_outbox(self, storage: str) -> None:
+        """Delete the files of a storage that committed transactions left to be deleted."""
+        outbox = self.registry.attachment_links.outbox
+        done: set[str] = set()
+        while True:
+            with transaction.manager:
+                waiting = outbox.entries(storage=storage)
+            now = msec_time()
+            entries = [entry for entry in waiting if entry.id not in done and entry.due <= now]
+            if not entries:
+                return
+            for entry in entries:
+                done.add(entry.id)
+                if self.shard.has(entry.id) and self.deletions.files_of(entry, LET_GO):
+                    self.report.finished += entry.keys
+                    self.progress("deletions finished", len(self.report.finished))
+
+    def remove_old_sessions(self) -> None:
+        """Remove what is stored of uploads in several requests that have ended.
+
+        Until then, it belongs to them, whatever its age.
+        """
+        storages, dry_run = self.deletions.storages, self.deletions.dry_run
+        old = OldSessions(self.registry, storages, self.shard, dry_run=dry_run)
+        for session, is_removed in old.remove():
+            if is_removed:
+                self.report.uploads.append(session.key)
+            else:
+                self.report.errors.append(f"not removed: what an upload has left: {session.key}")
+
+    def remove_unfinished(self, storage: Storage) -> None:
+        """Remove what writes have left that did not end."""
+        files = storage.files
+        if not isinstance(files, ListsUnfinished):
+            return
+        for remains in self.remains.in_storage(files):
+            if not self.deletions.remains(storage.name, remains):
+                continue
+            self.report.unfinished.append(remains.key)
+            self.report.freed += remains.size
+            self.progress("remains removed", len(self.report.unfinished))
