@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from uuid import uuid4
 
 import pytest
 
+from kinto_attachment.storage import CHUNK_SIZE, partials
 from tests.support import live
-from tests.support.application import ALICE, Part, form
+from tests.support.application import ALICE, RECORD, Part, form, send
+from tests.support.backends import ON_MEMORY
 from tests.support.connections import MIB, until
 from tests.support.faults import HOST
 from tests.support.ietf_cases import CASES, FILE, SIZE, Case, run
@@ -218,3 +221,17 @@ class TestBrokenRequests:
         # Waitress waits for the whole request. So that one comes last, and repeats the end.
         assert late.status == (423 if engine == "gunicorn" else 201)
         assert content_of(client) == FILE
+
+
+@ON_MEMORY
+def test_errors_tell_what_is_durable_by_then(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if bytes of the same request are."""
+    monkeypatch.setattr(partials, "CHECKPOINT_BYTES", 1)
+    created = {**ALICE, "Upload-Complete": "?0", "Upload-Length": str(CHUNK_SIZE + 5)}
+    path = f"{RECORD}/attachment?filename=notes.txt"
+    url = app.put(path, b"", headers=created, status=201).headers["Location"]
+    headers = {**ALICE, "Transfer-Encoding": "chunked", **append_headers(0, complete=True)}
+    body = io.BytesIO(bytes(CHUNK_SIZE + 6))
+    refused = send(app, "PATCH", url, body, headers=headers, status=413)
+    inspected = app.head(url, headers=ALICE)
+    assert refused.headers["Upload-Offset"] == inspected.headers["Upload-Offset"] != "0"
