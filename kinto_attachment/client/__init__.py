@@ -7,7 +7,7 @@ It talks HTTP only. This room may use the names and what is below them.
 
 from __future__ import annotations
 
-from kinto_attachment.client.attachments import AttachmentClient, Change
+from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.errors import (
     ClientError,
     ConflictError,
@@ -18,6 +18,7 @@ from kinto_attachment.client.errors import (
     UnavailableError,
 )
 from kinto_attachment.client.file_store import FileStore
+from kinto_attachment.client.lists import Change
 from kinto_attachment.client.retries import Retries
 
 __all__ = [

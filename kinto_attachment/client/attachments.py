@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlencode
 
 import kinto_http
 from kinto_http.utils import quote
 
 from kinto_attachment import names
-from kinto_attachment.client import contents, environment, receiving
+from kinto_attachment.client import environment, receiving
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ConflictError, NotFoundError
 from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.lists import CollectionLists
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.remote_file import RemoteReader, open_content
 from kinto_attachment.client.resumable import NewUpload
@@ -25,28 +24,13 @@ from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
 from kinto_attachment.client.uploads import Uploads
 from kinto_attachment.http.streams import Reader
-from kinto_attachment.metadata import FIELD, Attachment
+from kinto_attachment.metadata import Attachment
 
 Record = str | Mapping[str, Any]
 """A record, or its id. If it is a record, its attachment is not looked up again."""
 
-PAGE = 1000
 
-
-@dataclass(frozen=True)
-class Change:
-    """A record that was changed: its file now, None if it has none or was ``deleted``.
-
-    ``last_modified`` is the record's timestamp in ms.
-    """
-
-    id: str
-    last_modified: int
-    attachment: Attachment | None
-    deleted: bool = False
-
-
-class AttachmentClient:
+class AttachmentClient(CollectionLists):
     """Uploads and downloads the files of one collection; threads may share it.
 
     ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,
@@ -236,77 +220,13 @@ class AttachmentClient:
     def remove(self, record: Record) -> None:
         """Remove and delete the record's file; the record stays.
 
-        >>> client.remove("hello-again")
-        >>> client.exists("hello-again")
+        >>> client.remove("report")
+        >>> client.exists("report")
         False
 
         :raises NotFoundError: the record does not exist.
         """
         self.session.request("delete", self._endpoint(record))
-
-    def records(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """The collection's records, page by page; ``parameters`` are Kinto's filters.
-
-        >>> [record["id"] for record in client.records(year=2025, _fields="year")]
-        ['report']
-        """
-        for page, _ in self.pages(**parameters):
-            yield from page
-
-    def pages(self, **parameters: Any) -> Iterator[tuple[list[dict[str, Any]], int]]:
-        """The same in pages, each with the timestamp of the collection at that time."""
-        endpoint = self.kinto.get_endpoint("records")
-        parameters.setdefault("_limit", PAGE)
-        while endpoint:
-            answer, headers = self.session.request("get", endpoint, params=parameters or None)
-            yield answer["data"], int(headers["ETag"].strip('"'))
-            endpoint, parameters = (
-                headers.get("Next-Page"),
-                {},
-            )  # They are part of the URL of the next page.
-
-    def files(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """The collection's files, the newest first, page by page; ``parameters`` are filters.
-
-        These are the items of the server's list: the attachment object, the record's ``id``, and
-        more (docs/listing.rst). With ``state="kept"``, they are the files that are only kept. A
-        list of values is a filter for each of them, all of which have to apply.
-
-        >>> [item["id"] for item in client.files(like_filename="*.csv")]
-        ['report']
-        """
-        endpoint = self.kinto.get_endpoint("records").removesuffix("/records") + "/attachments"
-        # kinto-http would make one value of several.
-        endpoint += "?" + urlencode({"_limit": PAGE, **parameters}, doseq=True)
-        while endpoint:
-            answer, headers = self.session.request("get", endpoint)
-            yield from answer["data"]
-            endpoint = headers.get("Next-Page", "")
-
-    def changes(self, since: int = 0) -> Iterator[Change]:
-        """The records that were changed after a timestamp, in the order of their changes.
-
-        Each record comes once, as it is now. Among them are those that were deleted, and those
-        that have no file, for they may have had one. To go on later, keep the
-        ``last_modified`` of the last one.
-
-        >>> seen = 0
-        >>> for change in client.changes(since=seen):
-        ...     seen = change.last_modified
-        >>> client.remove("report")
-        >>> [(change.id, change.attachment) for change in client.changes(since=seen)]
-        [('report', None)]
-        """
-        fields = f"{FIELD},deleted"
-        # Without ``_since``, Kinto leaves out what was deleted.
-        for record in self.records(_since=since, _sort="last_modified", _fields=fields):
-            found = record.get(FIELD)
-            yield Change(
-                record["id"],
-                record["last_modified"],
-                contents.attachment(found) if isinstance(found, Mapping) else None,
-                deleted=bool(record.get("deleted")),
-            )
 
     def content(self, record: Record) -> Content:
         """The attachment of a record, and the files that are compressed in it."""

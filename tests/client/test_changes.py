@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from kinto_attachment.client import AttachmentClient, Change, attachments
+from kinto_attachment.client import AttachmentClient, Change, lists
 
 
 def changes(client: AttachmentClient, since: int = 0) -> list[tuple[str, int | None, bool]]:
@@ -47,7 +47,7 @@ def test_what_was_deleted_long_ago_is_told_from_the_start(client: AttachmentClie
 
 
 def test_page_by_page(local: AttachmentClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachments, "PAGE", 2)
+    monkeypatch.setattr(lists, "PAGE", 2)
     for number in range(5):
         upload(local, f"r{number}", number + 1)
     assert changes(local) == [(f"r{number}", number + 1, False) for number in range(5)]

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import kinto_attachment.client
-from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store
+from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store, lists
 from tests.support import live
 from tests.support.documents import code_blocks
 from tests.support.scripts import AUTH, ROOT
@@ -40,7 +40,7 @@ def names(
     }
 
 
-@pytest.mark.parametrize("module", [kinto_attachment.client, attachments, file_store])
+@pytest.mark.parametrize("module", [kinto_attachment.client, attachments, file_store, lists])
 def test_docstrings(module: ModuleType, names: dict[str, object]) -> None:
     # One after the other, as they are read: later ones use what earlier ones made.
     examples = [

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from kinto_attachment import cli
-from kinto_attachment.client import AttachmentClient, NotAllowedError, RejectedError, attachments
+from kinto_attachment.client import AttachmentClient, NotAllowedError, RejectedError, lists
 from tests.support import live
 
 
@@ -30,7 +30,7 @@ class TestFiles:
         assert (item["id"], item["size"], item["state"]) == ("a", 1, "current")
 
     def test_page_by_page(self, filled: AttachmentClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attachments, "PAGE", 1)
+        monkeypatch.setattr(lists, "PAGE", 1)
         assert names(filled) == ["c.txt", "b.png", "a.txt"]
         assert names(filled, like_filename="*.txt", max_size=2) == ["a.txt"]
 
