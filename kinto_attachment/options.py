@@ -141,6 +141,14 @@ OPTIONS = (
         True,
     ),
     Option("keep_old_files", boolean, False, "keep the file on replace and delete", True),
+    Option("max_versions", number, 0, "files kept for each record; 0: no limit", True),
+    Option(
+        "versions_permission",
+        one_of("write", "read"),
+        "write",
+        "permission on the record to read its earlier files: `write` or `read`",
+        True,
+    ),
     Option(
         "linger",
         duration,

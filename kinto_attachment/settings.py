@@ -40,6 +40,8 @@ class CollectionSettings:
     randomize: bool
     filename_pattern: Pattern
     keep_old_files: bool
+    max_versions: int
+    versions_permission: str
     linger: float
     extensions: frozenset[str]
     mimetypes: Mapping[str, str]

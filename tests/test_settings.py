@@ -572,6 +572,8 @@ class TestResources:
             "randomize": "false",
             "filename_pattern": "{rid}-{filename}",
             "keep_old_files": "true",
+            "max_versions": "3",
+            "versions_permission": "read",
             "linger": "30m",
             "extensions": "any",
             "mimetypes": ".a:a/b",

@@ -40,6 +40,7 @@ KINDS = ("object", "plural")
 # The services, Kinto's and ours, whose DELETE may conflict with uploads.
 DELETED = {
     "attachment",
+    "attachment-version",
     *(f"{name}-{kind}" for name in ("record", "collection", "bucket") for kind in KINDS),
 }
 # PostgreSQL's appendix A: serialization_failure and deadlock_detected.
