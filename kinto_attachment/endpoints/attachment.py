@@ -19,6 +19,7 @@ from kinto_attachment.endpoints.upload_requests import create
 from kinto_attachment.errors import FileNotFound, UnsupportedType
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
+from kinto_attachment.files.copying import CopyArrival
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.sources import current_source
@@ -70,9 +71,13 @@ def outside_default_bucket(path: str) -> str:
 
 @counted
 def post_attachment(request: Request) -> Response:
-    """Attach the file of a form to the record, and set its attributes and permissions."""
+    """Attach the file of a form to the record, and set its attributes and permissions.
+
+    With JSON, the file is that of another record.
+    """
     refuse_parts(request)
-    return upload(request, FormArrival)
+    is_copy = request.content_type == "application/json"
+    return upload(request, CopyArrival if is_copy else FormArrival)
 
 
 def put_attachment(request: Request) -> Response:
