@@ -49,6 +49,7 @@ from kinto_attachment.files.events import (
     AttachmentReplaced,
 )
 from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files.server_code import attach, copy_attachment, open_attachment
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.links import Links
@@ -68,7 +69,10 @@ __all__ = [
     "AttachmentRemoved",
     "AttachmentReplaced",
     "allow_metadata_changes",
+    "attach",
+    "copy_attachment",
     "includeme",
+    "open_attachment",
 ]
 
 logger = logging.getLogger(__name__)

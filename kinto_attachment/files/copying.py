@@ -73,7 +73,12 @@ def readable_source(request: Request, uri: RecordURI, version: str | None = None
         return Source.of(find(versions, version))
     if record is None:
         raise FileNotFound("copy_from in body: There is no such record.")
-    return current_source(request.registry, str(uri), record.get(FIELD))
+    attachment = record.get(FIELD)
+    # The index does not know it before the end of the request.
+    own = Ledger.of(request).file_of(str(uri), attachment)
+    if own is not None:
+        return Source(own.storage, own.key, attachment or {})
+    return current_source(request.registry, str(uri), attachment)
 
 
 def give(request: Request, source: Source) -> Attachment:

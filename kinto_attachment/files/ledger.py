@@ -140,8 +140,12 @@ class Ledger:
 
     def key_of(self, record: str, attachment: Any) -> str | None:
         """The key of the file that the request attaches to a record."""
-        file = self.new_file(attachment) or self.shared_file(record, attachment)
+        file = self.file_of(record, attachment)
         return file.key if file is not None else None
+
+    def file_of(self, record: str, attachment: Any) -> NewFile | SharedFile | None:
+        """The file that the request attaches to a record."""
+        return self.new_file(attachment) or self.shared_file(record, attachment)
 
     def revived(self, record: str) -> Link | None:
         """The version by which this request creates a deleted record again."""
