@@ -41,6 +41,8 @@ class CollectionSettings:
     filename_pattern: Pattern
     keep_old_files: bool
     max_versions: int
+    kept_max_age: float
+    max_age: float
     versions_permission: str
     linger: float
     extensions: frozenset[str]

@@ -573,6 +573,8 @@ class TestResources:
             "filename_pattern": "{rid}-{filename}",
             "keep_old_files": "true",
             "max_versions": "3",
+            "kept_max_age": "30d",
+            "max_age": "1h",
             "versions_permission": "read",
             "linger": "30m",
             "extensions": "any",

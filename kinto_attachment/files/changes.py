@@ -99,6 +99,7 @@ class _Changes:
             return
         self.check_precondition(change, current)
         self.check_renamed(change, current)
+        self.check_detached(change, current)
         if change.new is None and change.old is not None and not (change.deleted or current):
             self.check_collection(change)
         key = self.plan_file(change, current, life) if change.new is not None else None
@@ -287,6 +288,17 @@ class _Changes:
         # The record may be from before the index. A memory backend has the new name already.
         committed = self.committed_attachment(change)
         if not (same_json(committed, before) or same_json(committed, change.new)):
+            raise AttachmentChanged()
+
+    def check_detached(self, change: RecordChange, current: list[Link]) -> None:
+        """Refuse to detach a file that is not the record's any more.
+
+        If the record was deleted in the meantime, Kinto's storage would create it again.
+
+        :raises AttachmentChanged: the record has another file, or is gone.
+        """
+        key = self.ledger.detached.get(change.record)
+        if key is not None and all(link.key != key for link in current):
             raise AttachmentChanged()
 
     def check_collection(self, change: RecordChange) -> None:

@@ -106,6 +106,8 @@ class Ledger:
     linking: set[str] = field(default_factory=set)
     # The attachments that are renamed, as the request has read them, by record.
     renamed: dict[str, Any] = field(default_factory=dict)
+    # The keys of files that are too old, and which are to be detached, by record.
+    detached: dict[str, str] = field(default_factory=dict)
     # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)

@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import transaction
+from kinto.core.storage.exceptions import BackendError
 
+from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files.detaching import detach
+from kinto_attachment.files.settling import delete_garbage
 from tests.support import invariants, owned, races, sampling
 from tests.support.application import ALICE, RECORD, attach, clear, put, put_collection
 from tests.support.interleavings import Orders, Stage
@@ -85,6 +90,29 @@ def collect(app: Any) -> Any:
     invariants.collect(app.app.registry)
 
 
+def expire(app: Any) -> Any:
+    """What gc does with a file that was kept for long enough."""
+    registry = app.app.registry
+    links = registry.attachment_links
+    with transaction.manager:
+        of_record = links.of_record(RECORD)
+        found = [each for each in of_record if each.version == app.versions[0]]
+        entries = links.outbox.add_files(links.drop_kept(found))
+    for entry in entries:
+        delete_garbage(registry, entry)
+
+
+def detach_current(app: Any) -> Any:
+    """What gc does with a current file that is too old."""
+    registry = app.app.registry
+    with transaction.manager:
+        links = registry.attachment_links.of_record(RECORD)
+        found = [each for each in links if each.state == "current"]
+    with contextlib.suppress(AttachmentGone, BackendError):
+        for link in found:
+            detach(registry, link)
+
+
 def is_there(app: Any, version: str) -> bool:
     found = app.get(VERSIONS, headers=ALICE, status="*")
     return found.status_int == 200 and version in str(found.json["data"])
@@ -131,7 +159,8 @@ def check_versions(app: Any, acts: list[Act], outcomes: list[Any], told: str) ->
     if app.get(RECORD, headers=ALICE, status="*").status_int == 200 and new_life:
         return
     first, second, third = app.versions
-    assert is_there(app, first) == (delete_version not in done), told
+    if expire not in acts:
+        assert is_there(app, first) == (delete_version not in done), told
     assert is_there(app, second), told
     assert is_there(app, third), told
 
@@ -155,6 +184,20 @@ def test_a_restore_meets(app: Any, other: Act) -> None:
 )
 def test_a_deletion_meets(app: Any, other: Act) -> None:
     meet(app, start, [delete_version, other])
+
+
+@pytest.mark.parametrize("other", [restore, delete_record], ids=lambda act: act.__name__)
+def test_an_expiry_meets(app: Any, other: Act) -> None:
+    statuses = meet(app, start, [expire, other])
+    if other is restore:
+        assert {status for _, status in statuses} >= {200, 404}
+
+
+@pytest.mark.parametrize(
+    "other", [replace, remove, restore, delete_record], ids=lambda act: act.__name__
+)
+def test_a_detachment_meets(app: Any, other: Act) -> None:
+    meet(app, start, [detach_current, other])
 
 
 @pytest.mark.parametrize("other", [delete_version, delete_copy], ids=lambda act: act.__name__)
