@@ -190,6 +190,7 @@ class TestList:
         allowed = app.options(VERSIONS).headers["Allow"]
         assert allowed == "GET, HEAD, OPTIONS"
 
+    @ON_POSTGRESQL
     def test_has_all_versions_of_a_record_with_many(self, build: Build) -> None:
         """More than Kinto's storage returns at once."""
         app = build({"storage_max_fetch_size": "5", "paginate_by": "20"}, **KEEPING)
