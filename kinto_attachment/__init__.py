@@ -31,6 +31,7 @@ from kinto_attachment.endpoints import (
     stored_file,
     upload_answers,
     uploads,
+    versions,
 )
 from kinto_attachment.endpoints.default_bucket import (
     AttachmentOfDefaultBucket,
@@ -48,6 +49,7 @@ from kinto_attachment.files.events import (
     AttachmentReplaced,
 )
 from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files.server_code import attach, copy_attachment, open_attachment
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.links import Links
@@ -67,7 +69,10 @@ __all__ = [
     "AttachmentRemoved",
     "AttachmentReplaced",
     "allow_metadata_changes",
+    "attach",
+    "copy_attachment",
     "includeme",
+    "open_attachment",
 ]
 
 logger = logging.getLogger(__name__)
@@ -166,7 +171,10 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, attachment.ROUTE, (*methods, *writes), *draft)
     creations = () if settings.readonly else ("POST",)
     cors.add_options(config, collection_attachments.ROUTE, (*methods, *creations))
-    for route in (collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE):
+    for route in (
+        *(collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE),
+        versions.LIST_ROUTE,
+    ):
         cors.add_options(config, route, methods)
     cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
     changes = () if settings.readonly else ("POST", "PATCH", "DELETE")
@@ -174,6 +182,9 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
     cors.add_options(config, link.ROUTE, methods)
+    deletions = () if settings.readonly else ("DELETE",)
+    cors.add_options(config, versions.ROUTE, (*methods, *deletions))
+    cors.add_options(config, versions.RESTORE_ROUTE, ("OPTIONS", *creations))
     config.add_subscriber(cors.on_response, NewResponse)
     config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
     # Not add_exception_view: Kinto's batch would not find those.
@@ -262,6 +273,7 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         min_size=settings["min_size"],
         content_encodings=sorted(settings["content_encodings"]),
         links=can_link(config),
+        versions=True,
         **backends.capabilities(config.registry.attachment_storages),
         **resumable(config.registry.attachment_storages, settings),
     )

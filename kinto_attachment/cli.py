@@ -26,6 +26,9 @@ CLIENT_COMMANDS = {
     "upload": "upload files as a client of a server",
     "download": "download files as a client of a server",
     "ls": "list the files of a collection as a client of a server",
+    "versions": "list the files that a record has and had",
+    "restore": "make an earlier file of a record its current one again",
+    "cp": "give a record the file of another one",
     "delete": "delete the files of records as a client of a server",
     "create-account": "create an account of Kinto's accounts plugin",
 }

@@ -32,6 +32,7 @@ class AttachmentError(Exception):
     status = 500
     errno: ERRORS = ERRORS.UNDEFINED
     message = "The attachment could not be processed."
+    may_pass = True  # Whether the same request may succeed later, if the status says so.
 
     def __init__(self, message: str = "", *, details: object = None) -> None:
         super().__init__(message or self.message)
@@ -241,6 +242,23 @@ class AttachmentChanged(AttachmentGone):
     """The record has another attachment than the request has read; it can be sent again."""
 
     message = "The attachment was changed meanwhile, please retry."
+
+
+class VersionInUse(AttachmentError):
+    """The version to be deleted is the record's current file."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "This version is the record's current file. Delete the attachment instead."
+    may_pass = False
+
+
+class VersionUnavailable(AttachmentError):
+    """The version to be restored is in a storage that the settings no longer name."""
+
+    status = 410
+    errno = ERRORS.INVALID_RESOURCE_ID
+    message = "The file of this version is in a storage that is not configured any more."
 
 
 class StorageError(AttachmentError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 FIELD = "attachment"
+# What every attachment object, and its ``original``, tells of a file.
+DESCRIBED = ("filename", "hash", "mimetype", "size")
 
 
 class Absent:
@@ -40,6 +43,19 @@ class Attachment:
     size: int
     original: Original | None = None
     encoding: str | None = None
+
+    @classmethod
+    def at(cls, location: str, described: Mapping[str, Any]) -> Attachment:
+        """The attachment of a stored file, by its location and what else is known of it."""
+        original = described.get("original")
+        return cls(
+            **{name: described.get(name, "") for name in DESCRIBED},
+            location=location,
+            original=None
+            if not isinstance(original, Mapping)
+            else Original(**{name: original.get(name, "") for name in DESCRIBED}),
+            encoding=described.get("encoding") or None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         fields = dict(vars(self))

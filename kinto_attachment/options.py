@@ -141,6 +141,22 @@ OPTIONS = (
         True,
     ),
     Option("keep_old_files", boolean, False, "keep the file on replace and delete", True),
+    Option("max_versions", number, 0, "files kept for each record; 0: no limit", True),
+    Option(
+        "kept_max_age",
+        duration,
+        0,
+        "how long files are kept; gc deletes older ones; 0: for ever",
+        True,
+    ),
+    Option("max_age", duration, 0, "gc detaches files that are older; 0: never", True),
+    Option(
+        "versions_permission",
+        one_of("write", "read"),
+        "write",
+        "permission on the record to read its earlier files: `write` or `read`",
+        True,
+    ),
     Option(
         "linger",
         duration,

@@ -40,6 +40,10 @@ class CollectionSettings:
     randomize: bool
     filename_pattern: Pattern
     keep_old_files: bool
+    max_versions: int
+    kept_max_age: float
+    max_age: float
+    versions_permission: str
     linger: float
     extensions: frozenset[str]
     mimetypes: Mapping[str, str]

@@ -85,6 +85,7 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "max_size",
         "min_size",
         "content_encodings",
+        "versions",
         "ranges",
         "signed_urls",
         "lists_files",

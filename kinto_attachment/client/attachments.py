@@ -197,15 +197,19 @@ class AttachmentClient(CollectionLists):
         filename: str | None = None,
         safe: bool = False,
     ) -> Attachment:
-        """Attach a record's file to another record, by a download and an upload.
+        """Attach a record's file to another record, which shares it.
 
-        It keeps its name, unless there is a ``filename``.
+        It keeps its name, unless there is a ``filename``. Then, and if this client has compressed
+        the file, it is downloaded and uploaded.
 
         >>> client.copy("hello", "hello-again").filename
         'hello.txt'
         """
         content = self.content(record)
         inside = content.inside
+        if filename is None and inside in (content.stored, content.stored.original):
+            uri = self._uri(record)
+            return self.copy_from(uri, target_id, data, permissions, safe=safe)
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(self.open(record))
             if content.layers and content.layers[-1] is None:  # Its size is not known.
@@ -216,6 +220,71 @@ class AttachmentClient(CollectionLists):
             fields, conditions = _fields(data, permissions), _conditions(safe, None)
             new = NewUpload(source, name, inside.mimetype, fields, conditions)
             return self._uploads.send(target_id, new)
+
+    def copy_from(
+        self,
+        uri: str,
+        target_id: str,
+        data: Mapping[str, Any] | None = None,
+        permissions: Mapping[str, Any] | None = None,
+        *,
+        version: str | None = None,
+        safe: bool = False,
+    ) -> Attachment:
+        """Attach the file of any record of the server, or one of its versions, to a record.
+
+        ``uri`` is the one of the record, such as ``/buckets/main/collections/docs/records/hello``.
+        No byte is sent.
+
+        >>> uri = "/buckets/default/collections/docs/records/hello"
+        >>> client.copy_from(uri, "greeting", {"title": "Hello"}).filename
+        'hello.txt'
+
+        :raises NotFoundError: there is no such record, file or version.
+        :raises ConflictError: the record exists, with ``safe``.
+        """
+        body = {"copy_from": uri, **_fields(data, permissions)}
+        if version is not None:
+            body["version"] = version
+        endpoint, headers = self._endpoint(target_id), _conditions(safe, None)
+        answer, _ = self.session.request("post", endpoint, payload=body, headers=headers)
+        return contents.attachment(answer)
+
+    def versions(self, record: Record) -> Iterator[dict[str, Any]]:
+        """The files that a record has and had, the newest first, page by page.
+
+        Each has an ``id``, ``created`` (ms) and ``state``: ``current`` or ``kept``. The server
+        keeps earlier ones with ``keep_old_files`` (docs/versions.rst).
+
+        >>> [version["state"] for version in client.versions("hello")]
+        ['current']
+        """
+        endpoint = f"{self._endpoint(record)}/versions"
+        while endpoint:
+            answer, headers = self.session.request("get", endpoint)
+            yield from answer["data"]
+            endpoint = headers.get("Next-Page", "")
+
+    def restore(self, record: Record, version: str) -> Attachment:
+        """Make a version, by its id, the current file of a record; a deleted one is created.
+
+        >>> newest = next(client.versions("hello"))
+        >>> client.restore("hello", newest["id"]).filename
+        'hello.txt'
+
+        :raises NotFoundError: there is no such version.
+        """
+        endpoint = f"{self._endpoint(record)}/versions/{version}/restore"
+        answer, _ = self.session.request("post", endpoint)
+        return contents.attachment(answer)
+
+    def delete_version(self, record: Record, version: str) -> None:
+        """Delete an earlier file of a record for good.
+
+        :raises ClientError: it is the current file.
+        :raises NotFoundError: there is no such version.
+        """
+        self.session.request("delete", f"{self._endpoint(record)}/versions/{version}")
 
     def remove(self, record: Record) -> None:
         """Remove and delete the record's file; the record stays.
@@ -251,6 +320,12 @@ class AttachmentClient(CollectionLists):
     def _endpoint(self, record: Record) -> str:
         record_id = record if isinstance(record, str) else record["id"]
         endpoint: str = self.kinto.get_endpoint("attachment", id=record_id)
+        return endpoint
+
+    def _uri(self, record: Record) -> str:
+        """The URI of a record, without the API version."""
+        record_id = record if isinstance(record, str) else record["id"]
+        endpoint: str = self.kinto.get_endpoint("record", id=record_id)
         return endpoint
 
 

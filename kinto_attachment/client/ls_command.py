@@ -8,12 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from kinto_attachment.client import command
-from kinto_attachment.client.arguments import add_collection, add_connection, client_of
-from kinto_attachment.client.errors import ClientError
-from kinto_attachment.client.jobs import Stop
+from kinto_attachment.client import one_off
+from kinto_attachment.client.arguments import add_collection, add_connection
+from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.outcomes import readable
-from kinto_attachment.terminal import accept_any_character, printable
+from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
 List the files of a collection's records, those that were changed last first: the id of the
@@ -42,19 +41,7 @@ def add_ls_arguments(parser: argparse.ArgumentParser) -> None:
 
 def ls(arguments: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    accept_any_character()
-    try:
-        _list(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return command.INTERRUPTED
-    except BrokenPipeError:  # As of ``| head``.
-        sys.stderr.close()
-        return command.DONE
-    except (ClientError, OSError, ValueError) as error:
-        print(printable(command.reason(error)), file=sys.stderr)
-        return command.ERROR
-    return command.DONE
+    return one_off.run(arguments, lambda client: _list(client, arguments))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ls(parser.parse_args(argv))
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def _list(client: AttachmentClient, arguments: argparse.Namespace) -> None:
     filters: dict[str, Any] = {}
     for name, value in arguments.filters:
         filters.setdefault(name, []).append(value)
     if arguments.kept:
         filters["state"] = "kept"
     count = size = 0
-    for item in client_of(arguments, Stop()).files(**filters):
+    for item in client.files(**filters):
         count += 1
         size += item["size"] or 0
         line = json.dumps(item) if arguments.json else _line(item)

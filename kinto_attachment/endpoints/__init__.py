@@ -15,6 +15,7 @@ from kinto_attachment.endpoints import (
     link,
     stored_file,
     uploads,
+    versions,
 )
 
 
@@ -26,6 +27,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         collection_archive.service(default_bucket=default_bucket),
         collection_rules.service(default_bucket=default_bucket),
         link.service(default_bucket=default_bucket),
+        *versions.services(readonly=readonly, default_bucket=default_bucket),
         stored_file.service(),
         *uploads.services(readonly=readonly, default_bucket=default_bucket),
     ]

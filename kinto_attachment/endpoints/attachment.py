@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from kinto.core import Service
@@ -19,13 +19,15 @@ from kinto_attachment.endpoints.upload_requests import create
 from kinto_attachment.errors import FileNotFound, UnsupportedType
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
-from kinto_attachment.files.locations import find_own_file
+from kinto_attachment.files.copying import CopyArrival
+from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.renaming import rename
+from kinto_attachment.files.sources import current_source
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.http.upload_steps import Attached, Create, Progress
-from kinto_attachment.index.link import Link
-from kinto_attachment.kinto_types import Registry, Request
-from kinto_attachment.metadata import FIELD
+from kinto_attachment.index.objects import digest_of
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.metadata import FIELD, Attachment
 
 ROUTE = "attachment"
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
@@ -69,9 +71,13 @@ def outside_default_bucket(path: str) -> str:
 
 @counted
 def post_attachment(request: Request) -> Response:
-    """Attach the file of a form to the record, and set its attributes and permissions."""
+    """Attach the file of a form to the record, and set its attributes and permissions.
+
+    With JSON, the file is that of another record.
+    """
     refuse_parts(request)
-    return upload(request, FormArrival)
+    is_copy = request.content_type == "application/json"
+    return upload(request, CopyArrival if is_copy else FormArrival)
 
 
 def put_attachment(request: Request) -> Response:
@@ -107,10 +113,11 @@ def patch_attachment(request: Request) -> Response:
 
 def get_attachment(request: Request) -> Response:
     """The record's current file, with its own name or the one that the query requests."""
-    context = request.context
+    context, registry = request.context, request.registry
     metadata = context.existing_record().get(FIELD)
-    storage, key, described = current_file(request, str(context.uri), metadata)
-    file = downloads.StoredFile.find(request.registry.attachment_storages[storage], key, described)
+    source = current_source(registry, str(context.uri), metadata)
+    storage = registry.attachment_storages[source.storage]
+    file = downloads.StoredFile.find(storage, source.key, source.described)
     file = downloads.as_requested(request, file)
     response = downloads.respond(request, file, rules_of(request), downloads.CURRENT)
     downloads.announce(request, response, str(context.uri), metadata)
@@ -124,7 +131,9 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     """Attach a file, in the given way of arriving."""
     check_preconditions(request)
     written, attachment = attach(request, arrival)
-    return answer(request, written, attachment.to_json())
+    response = answer(request, written, attachment.to_json())
+    name_version(request, response, attachment)
+    return response
 
 
 @counted
@@ -162,33 +171,8 @@ def answer(request: Request, written: records.Written, body: dict[str, Any]) -> 
     return response
 
 
-def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether the index knows the file, and not as the one that the metadata describe."""
-    links = registry.attachment_links.of_key(key)
-    return bool(links) and not any(link.describes(metadata) for link in links)
-
-
-def current_link(registry: Registry, record_uri: str) -> Link | None:
-    links = registry.attachment_links.of_record(record_uri)
-    return next((link for link in links if link.state == "current"), None)
-
-
-def current_file(
-    request: Request, record_uri: str, metadata: Any
-) -> tuple[str, str, Mapping[str, Any]]:
-    """The storage and the key of the record's file, and its metadata.
-
-    :raises FileNotFound: the record has no attachment, or one on another server.
-    """
-    registry = request.registry
-    if isinstance(metadata, Mapping):
-        link = current_link(registry, record_uri)
-        if link is not None:
-            # The record may have been replaced since it was read.
-            described = metadata if link.describes(metadata) else link.attachment
-            return link.storage, link.key, described
-        # A record from before the index.
-        found = find_own_file(registry, metadata)
-        if found is not None and not is_known_otherwise(registry, found[1], metadata):
-            return *found, metadata
-    raise FileNotFound("The record has no attachment.")
+def name_version(request: Request, response: Response, attachment: Attachment) -> None:
+    """Tell the id of the version that a record has got."""
+    key = Ledger.of(request).key_of(str(request.context.uri), attachment.to_json())
+    if key is not None:
+        response.headers["Attachment-Version"] = digest_of(key)

@@ -20,7 +20,7 @@ from kinto.core.utils import COMPARISON
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import openapi
-from kinto_attachment.endpoints.attachment import is_known_otherwise, outside_default_bucket
+from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import FilesContext
 from kinto_attachment.endpoints.downloads import CURRENT, SECURITY_HEADERS, StreamedResponse
 from kinto_attachment.errors import FileNotFound, InvalidBody, TooLarge, cause
@@ -28,6 +28,7 @@ from kinto_attachment.files.events import AttachmentRead
 from kinto_attachment.files.list_queries import HAS_FILE, ListQuery
 from kinto_attachment.files.listing import Current, item_of, records_of, totals
 from kinto_attachment.files.locations import find_own_file
+from kinto_attachment.files.sources import is_known_otherwise
 from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.http.archives import Archive
 from kinto_attachment.kinto_types import Request

@@ -14,6 +14,7 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     answer,
+    name_version,
     outside_default_bucket,
     refuse_parts,
 )
@@ -76,9 +77,11 @@ def post_attachments(request: Request) -> Response:
     """Create a record, and attach the file of a form to it."""
     refuse_parts(request)
     check_preconditions(request)
-    written, _ = attach(request, NewRecordArrival)
+    written, attachment = attach(request, NewRecordArrival)
     record = {"data": written.record, "permissions": written.permissions}
-    return answer(request, written, record)
+    response = answer(request, written, record)
+    name_version(request, response, attachment)
+    return response
 
 
 # The steps.

@@ -49,4 +49,5 @@ def as_json(rules: CollectionSettings) -> dict[str, Any]:
         "extensions": sorted(rules.extensions),
         "gzipped": rules.gzipped,
         "content_encodings": sorted(rules.content_encodings),
+        "versions": rules.keep_old_files,
     }

@@ -72,7 +72,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
     def record(self) -> dict[str, Any] | None:
         """The record as it was before the body was read; None if it did not exist."""
         record: dict[str, Any] | None = self.current_object
-        return record
+        return record or None
 
     @property
     def preconditions(self) -> dict[str, str]:
@@ -127,6 +127,26 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
     def _not_found(self, resource_name: str, object_id: str, errno: ERRORS) -> HTTPNotFound:
         details = {"id": object_id, "resource_name": resource_name}
         return http_error(HTTPNotFound(), errno=errno, details=details)
+
+
+class VersionsContext(RecordContext):
+    """The record whose versions a request is about; it may have been deleted."""
+
+    def _find_record(self) -> dict[str, Any]:
+        # Not None: Kinto would ask for ``read`` on the parent of an object that does not exist,
+        # instead of ``write``.
+        return super()._find_record() or {}
+
+    def _must_exist(self) -> bool:
+        return self.implicit_parents  # No parents are created for versions.
+
+    def _permission(self) -> tuple[str, str]:
+        if self._request.method in READS:
+            return str(self.uri), "read"
+        if self.record is not None:
+            return str(self.uri), "write"
+        self.resource_name = "collection"
+        return self.uri.collection, "write"
 
 
 class NewRecordContext(RecordContext):

@@ -20,6 +20,7 @@ from kinto_attachment.endpoints import (
     link,
     stored_file,
     uploads,
+    versions,
 )
 from kinto_attachment.endpoints.default_bucket import is_of_default_bucket
 from kinto_attachment.endpoints.upload_answers import announced
@@ -35,8 +36,9 @@ EXPOSED_HEADERS = (
     *("Upload-Complete", "Upload-Draft-Interop-Version", "Upload-Expires", "Upload-Length"),
     *("Upload-Limit", "Upload-Metadata", "Upload-Offset", "Tus-Checksum-Algorithm"),
     *("Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
+    "Attachment-Version",
     # Of what is to come.
-    *("Attachment-Version", "Quota-Bytes", "Quota-Left"),
+    *("Quota-Bytes", "Quota-Left"),
 )
 ROUTES = (
     attachment.ROUTE,
@@ -46,6 +48,9 @@ ROUTES = (
     link.ROUTE,
     stored_file.ROUTE,
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
+    versions.LIST_ROUTE,
+    versions.ROUTE,
+    versions.RESTORE_ROUTE,
 )
 
 

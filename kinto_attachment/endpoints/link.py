@@ -9,13 +9,13 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     PATH as ATTACHMENT_PATH,
-    current_link,
     outside_default_bucket,
 )
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.downloads import requested_disposition
 from kinto_attachment.errors import FileNotFound, InvalidBody
 from kinto_attachment.files.signed_links import signed_link
+from kinto_attachment.files.sources import current_link
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import FIELD

@@ -45,7 +45,7 @@ def error_view(error: AttachmentError, request: Request) -> Response:
     response = http_error(
         STATUSES[error.status](), errno=error.errno, message=str(error), details=error.details
     )
-    if error.status in (409, 503, 507):
+    if error.may_pass and error.status in (409, 503, 507):
         response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
     if isinstance(error, UnsupportedType) and error.accepted:
         response.headers["Accept-Encoding"] = error.accepted

@@ -16,6 +16,7 @@ from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files.locations import FILES_ROUTE, check_host, location_of
 from kinto_attachment.files.permissions import may_read
 from kinto_attachment.files.signed_links import LinkClaims, linked_file
+from kinto_attachment.files.versions import may_read_earlier
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage.storages import Storages
@@ -85,12 +86,20 @@ def readable_link(request: Request, key: str) -> Link:
     if not found and not all_public:
         may_read(request, str(NO_RECORD))  # It takes as long as for a file that exists.
     for link in found:
-        may = is_public(storages, link) or may_read(request, link.record)
-        if may and not links.is_of_earlier_life(link):
+        if may_read_file(request, link, storages) and not links.is_of_earlier_life(link):
             return link
     if not all_public and request.authenticated_userid is None:
         raise HTTPForbidden()  # Kinto turns it into a 401.
     raise FileNotFound()
+
+
+def may_read_file(request: Request, link: Link, storages: Storages) -> bool:
+    """Whether a user may read the file of a link: an earlier file only as a version."""
+    if is_public(storages, link):
+        return True
+    if not may_read(request, link.record):
+        return False
+    return link.state != "kept" or may_read_earlier(request, RecordURI.parse(link.record))
 
 
 def is_public(storages: Storages, link: Link) -> bool:

@@ -123,9 +123,9 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
     """
     received = receive_once(request, kind)
     attachment = received.attachment.to_json()
-    file = Ledger.of(request).new_file(attachment)
-    if file is not None:  # Kinto's log has a line for each request, with what is bound to it.
-        request.log_context(attachment_key=file.key, attachment_bytes=attachment["size"])
+    key = Ledger.of(request).key_of(str(request.context.uri), attachment)
+    if key is not None:  # Kinto's log has a line for each request, with what is bound to it.
+        request.log_context(attachment_key=key, attachment_bytes=attachment["size"])
     written = records.write(request, received.data, received.permissions, attachment)
     return written, received.attachment
 

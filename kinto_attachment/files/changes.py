@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from kinto.core.errors import ERRORS, http_error
@@ -34,9 +35,10 @@ def write_links(registry: Registry, ledger: Ledger) -> None:
     """Bring the index in line with the records that a request wrote or deleted.
 
     :raises AttachmentGone: a record points at a file that was deleted in the meantime.
+    :raises VersionInUse: a version to be deleted was restored in the meantime.
     :raises HTTPPreconditionFailed: the record is not the one of the client's ``If-Match``.
     """
-    if ledger.changes or ledger.deleted_parents:
+    if ledger.changes or ledger.deleted_parents or ledger.deleted_versions:
         _Changes(registry, ledger).write()
 
 
@@ -50,8 +52,10 @@ class _Changes:
         self.settings = registry.attachment_settings
         self.changes = list(ledger.changes.values())
         self.deleted_parents = list(ledger.deleted_parents)
+        self.deleted_versions = list(ledger.deleted_versions)
         ledger.changes.clear()
         ledger.deleted_parents.clear()
+        ledger.deleted_versions.clear()
         self.steps = LinkSteps(registry, ledger)
         self.now = msec_time()
         self.lives = Lives()
@@ -63,17 +67,20 @@ class _Changes:
         present = self.present_links()
         for change in self.changes:
             self.plan(change, present.get(change.record, []))
+        for version in self.deleted_versions:
+            self.steps.drop_version(version)
         self.steps.write()
         for uri in self.deleted_parents:
             self.drop_links_below(uri)
         self.steps.discard_files()
 
     def present_links(self) -> dict[str, list[Link]]:
-        """The links, by record, of the records that existed before the request."""
+        """The links, by record, of the records that existed before the request, or once did."""
         by_collection = defaultdict(list)
         for change in self.changes:
-            # A new record has no file yet. What an earlier record of its id has left, stays.
-            if not change.created:
+            # A new record has no file yet. What an earlier record of its id has left, stays,
+            # unless the request makes that record again.
+            if not change.created or self.ledger.revived(change.record):
                 uri = RecordURI.parse(change.record)
                 by_collection[uri.collection].append(uri.record_id)
         found = defaultdict(list)
@@ -84,7 +91,7 @@ class _Changes:
 
     def plan(self, change: RecordChange, present: list[Link]) -> None:
         self.find_outcome(change)
-        living = [link for link in present if not link.ended]
+        living = self.living(change, present)
         current = [link for link in living if link.state == "current"]
         life = self.life_of(change, living)
         if change.times == 1 and not change.deleted and same_json(change.new, change.old):
@@ -92,14 +99,49 @@ class _Changes:
             return
         self.check_precondition(change, current)
         self.check_renamed(change, current)
+        self.check_detached(change, current)
         if change.new is None and change.old is not None and not (change.deleted or current):
             self.check_collection(change)
         key = self.plan_file(change, current, life) if change.new is not None else None
+        surplus = self.surplus(change, living, key)
         for link in living:
+            if link.key in surplus:
+                self.steps.drop(link)
             # A replaced record keeps the links of files from before its current one.
-            if link.key != key and (link.state == "current" or change.let_go):
+            elif link.key != key and (link.state == "current" or change.let_go):
                 self.retire(link, change)
         self.keep_intermediate(change, key, current_life(living) if change.ended else life)
+
+    def living(self, change: RecordChange, present: list[Link]) -> list[Link]:
+        """The links of the record's life: the present one, or the one that is revived.
+
+        :raises AttachmentChanged: the life was to be revived, but there is another record now.
+        """
+        version = None if change.ended else self.ledger.revived(change.record)
+        if version is None:
+            return [link for link in present if not link.ended]
+        if not change.created:
+            raise AttachmentChanged()
+        revived = [
+            replace(link, ended="")
+            for link in present
+            if (link.life, link.ended) == (version.life, version.ended)
+        ]
+        restored = self.ledger.shared_file(change.record, change.new)
+        for link in revived:
+            if restored is None or link.key != restored.key:
+                self.steps.update(link)
+        return revived
+
+    def surplus(self, change: RecordChange, living: list[Link], key: str | None) -> set[str]:
+        """The keys of earlier files that ``max_versions`` leaves no room for: the oldest ones."""
+        rules = self.rules(change.record)
+        if not (rules.keep_old_files and rules.max_versions):
+            return set()
+        earlier = [link for link in living if link.key != key and link.state not in ENDING]
+        earlier.sort(key=attrgetter("age"), reverse=True)
+        room = rules.max_versions - len(self.new_intermediate(change, key))
+        return {link.key for link in earlier[max(room, 0) :]}
 
     def life_of(self, change: RecordChange, living: list[Link]) -> str:
         """The life that the record is in when the request has ended."""
@@ -121,7 +163,9 @@ class _Changes:
     def plan_file(self, change: RecordChange, current: list[Link], life: str) -> str | None:
         """Link the record to its file, if it is one of ours; returns the file's key, or None."""
         file = self.ledger.new_file(change.new)
-        key = file.key if file else self.key_of_other(change.new, current)
+        shared = None if file else self.ledger.shared_file(change.record, change.new)
+        known = file or shared
+        key = known.key if known else self.key_of_other(change.new, current)
         if key is None:
             return None
         link = self.link(change, key, change.new, life, file)
@@ -130,6 +174,12 @@ class _Changes:
             self.update(before, link)
         elif file is not None and file.record == change.record:
             self.steps.add(link, file, is_new=change.created)
+        elif shared is not None and shared.version is not None:
+            self.steps.restore(shared.version, self.now, is_new=change.created)
+        elif shared is not None:
+            # The index knows the file, unless its record is from before the index.
+            known_in = [shared.storage] if shared.link is None else []
+            self.steps.share(link, known_in, is_new=change.created)
         else:
             # Only code on the server can do this. It may know a file that the index does not.
             own = own_files(self.settings, self.registry.route_prefix, change.new)
@@ -171,6 +221,8 @@ class _Changes:
         """Drop a link, or change its state if the file is kept for good or for a while."""
         rules = self.rules(change.record)
         withdrawn = change.let_go
+        if link.state == "current":
+            link = replace(link, retired=self.now)
         if change.ended:
             link = self.lives.end(link, change.ended)
         if link.state in ENDING:
@@ -191,14 +243,19 @@ class _Changes:
         If the record was deleted in it, too, nobody knows which of them came before that: all of
         them belong to the life that has ended.
         """
-        if not self.rules(change.record).keep_old_files:
-            return
-        for attachment in change.intermediate:
-            file = self.ledger.new_file(attachment)
-            if file is not None and file.key != key:
-                link = self.link(change, file.key, attachment, life or "", file)
-                kept = replace(link, state="kept")
-                self.steps.add(self.lives.end(kept, change.ended) if change.ended else kept, file)
+        for file, attachment in self.new_intermediate(change, key):
+            link = self.link(change, file.key, attachment, life or "", file)
+            kept = replace(link, state="kept", retired=self.now)
+            self.steps.add(self.lives.end(kept, change.ended) if change.ended else kept, file)
+
+    def new_intermediate(self, change: RecordChange, key: str | None) -> list[tuple[NewFile, Any]]:
+        """These files, as far as they are kept, with their attachment objects."""
+        rules = self.rules(change.record)
+        if not (change.intermediate and rules.keep_old_files):
+            return []
+        files = [(self.ledger.new_file(each), each) for each in change.intermediate]
+        kept = [(file, each) for file, each in files if file is not None and file.key != key]
+        return kept[-rules.max_versions :]  # All if that is 0.
 
     def check_precondition(self, change: RecordChange, current: list[Link]) -> None:
         """Check ``If-Match`` again, now that the record is locked.
@@ -231,6 +288,17 @@ class _Changes:
         # The record may be from before the index. A memory backend has the new name already.
         committed = self.committed_attachment(change)
         if not (same_json(committed, before) or same_json(committed, change.new)):
+            raise AttachmentChanged()
+
+    def check_detached(self, change: RecordChange, current: list[Link]) -> None:
+        """Refuse to detach a file that is not the record's any more.
+
+        If the record was deleted in the meantime, Kinto's storage would create it again.
+
+        :raises AttachmentChanged: the record has another file, or is gone.
+        """
+        key = self.ledger.detached.get(change.record)
+        if key is not None and all(link.key != key for link in current):
             raise AttachmentChanged()
 
     def check_collection(self, change: RecordChange) -> None:

@@ -80,13 +80,16 @@ def read_form(
     return Form(files[0], fields.get("data"), fields.get("permissions"))
 
 
-def read_json(name: str, reader: Reader) -> JSONObject:
+def read_json(name: str, reader: Reader, *, optional: bool = False) -> JSONObject:
     """A JSON object, parsed as Kinto parses the body of a record write.
+
+    If it is ``optional``, nothing stands for an empty one.
 
     :raises InvalidForm: it is none.
     :raises TooLarge: it has more than :data:`MAX_FIELD_SIZE` bytes.
     """
-    return json_object(name, _field(name, reader))
+    text = _field(name, reader)
+    return {} if optional and not text.strip() else json_object(name, text)
 
 
 def _check_part(part: MultipartSegment, seen: Collection[str]) -> None:

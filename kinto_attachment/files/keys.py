@@ -13,7 +13,7 @@ from functools import partial
 from kinto_attachment import names
 from kinto_attachment.errors import KeyTaken
 from kinto_attachment.files.ledger import Ledger
-from kinto_attachment.files.transactions import in_batch, separate_transaction
+from kinto_attachment.files.transactions import separate_transaction, shares_transaction
 from kinto_attachment.index.elsewhere import commit_elsewhere
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.settings import CollectionSettings
@@ -54,7 +54,7 @@ def _reserved_key(
     request.registry.attachment_site.look_at(storage)
     # It is committed before the file is stored, since it tells gc whose file it is.
     reserve = partial(_reserve, request, rules, storage, filename, session)
-    if in_batch(request):
+    if shares_transaction(request):
         key = commit_elsewhere(reserve)
     else:
         with separate_transaction(request):

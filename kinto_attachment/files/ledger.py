@@ -10,7 +10,7 @@ import transaction
 from kinto.core.events import EventCollector
 from kinto.core.utils import instance_uri, msec_time
 
-from kinto_attachment.index.link import Ended
+from kinto_attachment.index.link import Ended, Link
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
@@ -46,6 +46,26 @@ class NewFile:
     is_of_session: bool = False
 
 
+@dataclass(frozen=True)
+class SharedFile:
+    """A file that was stored before, and that the request attaches to a record.
+
+    ``attachment`` is the attachment object for that record. ``link`` is the link that the file
+    has; None for the file of a record from before the index.
+    """
+
+    record: str
+    attachment: dict[str, Any]
+    storage: str
+    key: str
+    link: Link | None = None
+
+    @property
+    def version(self) -> Link | None:
+        """The link if the file is an earlier one of the same record."""
+        return self.link if self.link is not None and self.link.record == self.record else None
+
+
 @dataclass
 class RecordChange:
     """What the events of a request tell about one record, taken together."""
@@ -74,16 +94,20 @@ class Ledger:
     """
 
     new_files: dict[str, NewFile] = field(default_factory=dict)
+    shared_files: list[SharedFile] = field(default_factory=list)
     received: Received | None = None  # Set once the body of an upload is read.
     new_id: str | None = None  # Made for a new record; the same if the request is repeated.
     reserved: list[str] = field(default_factory=list)
     left: set[str] = field(default_factory=set)  # Keys of files that are left, or may be.
     changes: dict[str, RecordChange] = field(default_factory=dict)
     deleted_parents: list[str] = field(default_factory=list)
+    deleted_versions: list[Link] = field(default_factory=list)
     # Keys of new files that get a link in this transaction.
     linking: set[str] = field(default_factory=set)
     # The attachments that are renamed, as the request has read them, by record.
     renamed: dict[str, Any] = field(default_factory=dict)
+    # The keys of files that are too old, and which are to be detached, by record.
+    detached: dict[str, str] = field(default_factory=dict)
     # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
@@ -109,6 +133,29 @@ class Ledger:
                 return file
         return None
 
+    def shared_file(self, record: str, attachment: Any) -> SharedFile | None:
+        """The file that this request shares with a record, by its attachment object."""
+        for file in reversed(self.shared_files):
+            if file.record == record and same_json(file.attachment, attachment):
+                return file
+        return None
+
+    def key_of(self, record: str, attachment: Any) -> str | None:
+        """The key of the file that the request attaches to a record."""
+        file = self.file_of(record, attachment)
+        return file.key if file is not None else None
+
+    def file_of(self, record: str, attachment: Any) -> NewFile | SharedFile | None:
+        """The file that the request attaches to a record."""
+        return self.new_file(attachment) or self.shared_file(record, attachment)
+
+    def revived(self, record: str) -> Link | None:
+        """The version by which this request creates a deleted record again."""
+        for file in self.shared_files:
+            if file.record == record and file.version is not None and file.version.ended:
+                return file.version
+        return None
+
     def when_committed(self, to: list[T], *items: T) -> None:
         """Append to one of the lists above if the current transaction commits."""
 
@@ -122,6 +169,7 @@ class Ledger:
         """Forget what was written in a transaction that was aborted."""
         self.changes.clear()
         self.deleted_parents.clear()
+        self.deleted_versions.clear()
         self.linking.clear()
         self.default_buckets.clear()
 

@@ -51,6 +51,11 @@ class LinkSteps:
         step = partial(self._links.share, link, known_in=known_in, is_new=is_new)
         self._step(link.key, COPIED, step)
 
+    def restore(self, version: Link, attached: int, *, is_new: bool) -> None:
+        """Make an earlier file the current one again: see :meth:`Links.restore`."""
+        step = partial(self._links.restore, version, attached, is_new=is_new)
+        self._step(version.key, COPIED, step)
+
     def share_if_known(self, link: Link) -> None:
         """Link a file that was there before, if the index knows it."""
         self._step(link.key, COPIED, partial(self._share_if_known, link))
@@ -68,6 +73,10 @@ class LinkSteps:
 
     def drop(self, link: Link) -> None:
         self._dropped.append(link)
+
+    def drop_version(self, link: Link) -> None:
+        """Drop an earlier file of a record: see :meth:`Links.drop_version`."""
+        self._step(link.key, DROPPED, partial(self._drop_version, link))
 
     def write(self) -> None:
         """Write the steps that were collected since the last call.
@@ -109,6 +118,9 @@ class LinkSteps:
     def _share_if_known(self, link: Link) -> None:
         with suppress(AttachmentGone):
             self._links.share(link)
+
+    def _drop_version(self, link: Link) -> None:
+        self._orphans += self._links.drop_version(link)
 
     def _drop(self, links: list[Link]) -> None:
         self._orphans += self._links.drop(links)

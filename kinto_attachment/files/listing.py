@@ -16,10 +16,10 @@ from kinto.core.utils import COMPARISON, msec_time
 from kinto_attachment.files.list_queries import ListQuery, refuse
 from kinto_attachment.files.locations import location_of
 from kinto_attachment.index.bulk import BulkLinks
-from kinto_attachment.index.link import REQUIRED, Link
+from kinto_attachment.index.link import Link
 from kinto_attachment.index.totals import Totals, totals_of
 from kinto_attachment.kinto_types import KintoObject, Registry, Request
-from kinto_attachment.metadata import FIELD
+from kinto_attachment.metadata import DESCRIBED, FIELD
 from kinto_attachment.uris import CollectionURI
 
 NEWEST_FIRST = [Sort("last_modified", -1)]
@@ -148,7 +148,7 @@ def item_of(request: Request, current: Current) -> dict[str, Any]:
 
 def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What an attachment object tells of a file: no members that other code has added."""
-    known = {name: metadata.get(name) for name in REQUIRED}
+    known = {name: metadata.get(name) for name in DESCRIBED}
     optional = {name: metadata.get(name) for name in ("encoding", "original")}
     return known | {name: value for name, value in optional.items() if value}
 

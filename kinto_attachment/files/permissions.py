@@ -1,4 +1,4 @@
-"""Whether the user may read a record, decided by Kinto's own policy."""
+"""What the user may do with a record or a collection, decided by Kinto's own policy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from kinto.authorization import RouteFactory
 from kinto.core.authorization import DYNAMIC
 from kinto.core.utils import build_request
 
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import KintoObject, Request
 
 
-class _Readable(RouteFactory):  # type: ignore[misc]
-    """A context for Kinto's policy: reading a given record."""
+class _Wanted(RouteFactory):  # type: ignore[misc]
+    """A context for Kinto's policy: a permission on a given object."""
 
-    resource_name = "record"
-    required_permission = "read"
+    # Kinto asks for ``read`` on the parent instead of ``write`` on an object that does not exist.
+    current_object: KintoObject = {}
 
-    def __init__(self, request: Request, record_uri: str) -> None:
+    def __init__(self, request: Request, uri: str, permission: str) -> None:
         super().__init__(request)
-        self.permission_object_id = record_uri
+        self.resource_name = "record" if "/records/" in uri else "collection"
+        self.permission_object_id = uri
+        self.required_permission = permission
+
+
+def may(request: Request, permission: str, uri: str) -> bool:
+    """Whether the user has a permission on a record or a collection, directly or inherited."""
+    return bool(request.has_permission(DYNAMIC, _Wanted(request, uri, permission)))
 
 
 class _Collection(RouteFactory):  # type: ignore[misc]
@@ -33,8 +40,13 @@ class _Collection(RouteFactory):  # type: ignore[misc]
 
 
 def may_read(request: Request, record_uri: str) -> bool:
-    """Whether the user has the ``read`` permission on a record, directly or inherited."""
-    return bool(request.has_permission(DYNAMIC, _Readable(request, record_uri)))
+    """Whether the user has the ``read`` permission on a record."""
+    return may(request, "read", record_uri)
+
+
+def may_now(request: Request, permission: str, uri: str) -> bool:
+    """The same with the user's current groups: a request caches those of its beginning."""
+    return may(build_request(request, {"path": uri}), permission, uri)
 
 
 def may_write_collection(request: Request, collection: str) -> bool:
@@ -43,5 +55,5 @@ def may_write_collection(request: Request, collection: str) -> bool:
 
 
 def may_read_now(request: Request, record_uri: str) -> bool:
-    """The same with the user's current groups: a request caches those of its beginning."""
-    return may_read(build_request(request, {"path": record_uri}), record_uri)
+    """Whether the user has the ``read`` permission on a record by now."""
+    return may_now(request, "read", record_uri)

@@ -16,7 +16,7 @@ from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.record_bodies import MERGE_PATCH
 from kinto_attachment.files.target import Target
-from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.files.transactions import shares_transaction
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import FIELD
@@ -91,7 +91,7 @@ def write(
 def _mark_default_bucket(request: Request, bucket_id: str) -> None:
     """Remember a default bucket; not in a batch, which may hold locks of Kinto's objects."""
     resolver = request.registry.attachment_collection_settings
-    if resolver.is_default(request, bucket_id) and not in_batch(request):
+    if resolver.is_default(request, bucket_id) and not shares_transaction(request):
         resolver.remember(bucket_id)
 
 
@@ -100,7 +100,7 @@ def _forget_principals(request: Request) -> None:
 
     Not in a batch: Kinto reads them once for all parts, and the body is there already.
     """
-    if request.method != "DELETE" and not in_batch(request):
+    if request.method != "DELETE" and not shares_transaction(request):
         for name in [name for name in request.bound_data if str(name).endswith(PRINCIPALS)]:
             del request.bound_data[name]
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+from kinto.core.errors import ERRORS, http_error
+from pyramid.httpexceptions import HTTPNotFound
 
 from kinto_attachment.index.session import Session
 from kinto_attachment.uris import RecordURI
@@ -13,9 +17,14 @@ from kinto_attachment.uris import RecordURI
 class Target(Protocol):
     """What the context of a request tells about its record."""
 
-    uri: RecordURI
-    # Whether bucket and collection are created with the record, as in the default bucket.
-    implicit_parents: bool
+    # Read-only, so that they may be attributes or properties.
+    @property
+    def uri(self) -> RecordURI: ...
+
+    @property
+    def implicit_parents(self) -> bool:
+        """Whether bucket and collection are created with the record, as in default buckets."""
+        ...
 
     @property
     def preconditions(self) -> Mapping[str, str]:
@@ -36,3 +45,19 @@ class SessionTarget(Target, Protocol):
     """The record that an upload in several requests is for."""
 
     session: Session | None  # Set by whoever has found it.
+
+
+@dataclass(frozen=True)
+class KnownTarget:
+    """A record that code on the server names."""
+
+    uri: RecordURI
+    record: dict[str, Any] | None
+    implicit_parents: bool = False
+    # Those of the client's request are about another record.
+    preconditions: Mapping[str, str] = field(default_factory=dict)
+
+    def existing_record(self) -> dict[str, Any]:
+        if self.record is None:
+            raise http_error(HTTPNotFound(), errno=ERRORS.INVALID_RESOURCE_ID)
+        return self.record

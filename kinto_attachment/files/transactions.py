@@ -36,10 +36,13 @@ CREATED = ("buckets", "collections")
 # Two writers of one collection conflict if they get the same timestamp, rarely twice.
 ATTEMPTS = 10
 PAUSE = 0.02  # Seconds, at most, before the second attempt; then longer, up to ten times that.
+# An attribute of requests that code on the server makes within another request.
+JOINS = "kinto_attachment_joins_transaction"
 KINDS = ("object", "plural")
 # The services, Kinto's and ours, whose DELETE may conflict with uploads.
 DELETED = {
     "attachment",
+    "attachment-version",
     *(f"{name}-{kind}" for name in ("record", "collection", "bucket") for kind in KINDS),
 }
 # PostgreSQL's appendix A: serialization_failure and deadlock_detected.
@@ -99,7 +102,7 @@ def restart_transaction(request: Request) -> None:
     Not in a batch, which may have written something. After-commit hooks of the request, such as
     Kinto's for ``AfterResourceChanged``, move to the new transaction.
     """
-    if not in_batch(request):
+    if not shares_transaction(request):
         hooks = list(transaction.get().getAfterCommitHooks())
         transaction.abort()
         _begin(hooks)
@@ -110,9 +113,9 @@ def restart_transaction(request: Request) -> None:
 def separate_transaction(request: Request) -> Iterator[None]:
     """Run the block in a short transaction, before the one of the request.
 
-    In a batch, the block runs in the transaction of the batch.
+    If the request shares its transaction with others, the block runs in that one.
     """
-    if in_batch(request):
+    if shares_transaction(request):
         yield
         return
     with paused_transaction(), transaction.manager:
@@ -128,6 +131,11 @@ def paused_transaction() -> Iterator[None]:
         yield
     finally:
         _begin(hooks)
+
+
+def shares_transaction(request: Request) -> bool:
+    """Whether the transaction is not the request's own: in a batch, or for code on the server."""
+    return in_batch(request) or getattr(request, JOINS, False)
 
 
 def in_batch(request: Request) -> bool:

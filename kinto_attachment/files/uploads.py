@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, StorageError, as_json
+from kinto_attachment.errors import FileNotAllowed, StorageError, StorageUnavailable, as_json
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger, NewFile
@@ -93,7 +93,7 @@ def accept(
     storage = request.registry.attachment_storages[rules.storage]
     check_extension(request, rules, filename)
     mimetype = names.mimetype(filename, declared_type, rules.mimetypes)
-    _announce(request, filename, mimetype, size)
+    announce(request, filename, mimetype, size)
     return Accepted(rules, storage, filename, mimetype)
 
 
@@ -106,6 +106,23 @@ def describe(request: Request, file: NewFile, attachment: Attachment) -> None:
 def count_bytes(request: Request, storage: Storage, size: int) -> None:
     metrics = request.registry.metrics
     metrics.count(metric_of(storage.name, "attachments.bytes_in"), size)
+
+
+def store_again(request: Request, source: Attachment, reader: Reader) -> Attachment:
+    """Store a file of another storage for the request's record, in the form that it has there.
+
+    :raises StorageError: the file does not stay stored; also if it is not what it should be.
+    """
+    rules = rules_of(request)
+    storage = request.registry.attachment_storages[rules.storage]
+    stored, encoding = HashingReader(reader), source.encoding or ""
+    filename, mimetype = source.filename, source.mimetype
+    key = _write(request, rules, storage, filename, mimetype, stored, encoding)
+    if stored.sha256 != source.hash:
+        raise StorageUnavailable("The file to be copied is damaged.")
+    return _attachment(
+        request, storage, key, filename, mimetype, stored, source.original, encoding=encoding
+    )
 
 
 def check_extension(request: Request, rules: CollectionSettings, filename: str) -> None:
@@ -138,7 +155,7 @@ def rules_of(request: Request) -> CollectionSettings:
     return resolver.of(request, uri.bucket_id, uri.collection_id)
 
 
-def _announce(request: Request, filename: str, mimetype: str, size: int | None) -> None:
+def announce(request: Request, filename: str, mimetype: str, size: int | None) -> None:
     """Tell other plugins of a file before any of it is stored.
 
     What they read or write is a transaction of its own: the body may take hours to arrive.

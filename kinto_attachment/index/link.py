@@ -7,15 +7,12 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from kinto_attachment.index.objects import digest_of
-from kinto_attachment.metadata import same_json
+from kinto_attachment.metadata import DESCRIBED, same_json
 
 State = Literal["current", "kept", "lingering", "withdrawn"]
 ENDING: tuple[State, ...] = ("lingering", "withdrawn")
 # What ended a life: the deletion of the record, or of its collection or bucket.
 Ended = Literal["", "record", "collection"]
-# Fields that every attachment object has, besides its location. The location is not part of a
-# link: it follows from the key, the storage and the configuration.
-REQUIRED = ("filename", "hash", "mimetype", "size")
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,9 @@ class Link:
     (``withdrawn``). In any of these states, the file can be linked again.
 
     ``encoding`` is the ``Content-Encoding`` of the stored bytes, empty if they have none.
-    ``created`` is when the file was stored, ``attached`` when it became the record's current file
-    (ms since the epoch; 0: not known, in rows of earlier releases). ``life`` is the id of the life
+    ``created`` is when the file was stored, ``attached`` when it became the record's current file,
+    ``retired`` when it stopped being that one (ms since the epoch; 0: not known, in rows of
+    earlier releases, and ``retired`` of a current file). ``life`` is the id of the life
     of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
     of the file's storage (empty: the default one), ``hold`` is carried along,
     and set and checked by nothing yet.
@@ -47,6 +45,7 @@ class Link:
     until: int = 0
     created: int = 0
     attached: int = 0
+    retired: int = 0
     life: str = ""
     ended: Ended = ""
     storage: str = ""
@@ -73,7 +72,7 @@ class Link:
 
         ``more`` are the other fields of the link.
         """
-        described = {name: attachment.get(name, "") for name in REQUIRED}
+        described = {name: attachment.get(name, "") for name in DESCRIBED}
         described["encoding"] = attachment.get("encoding") or ""
         return cls(record, key, **described, original=original_of(attachment), **more)
 
@@ -94,10 +93,20 @@ class Link:
 
     @property
     def attachment(self) -> dict[str, Any]:
-        """The attachment object, without its location."""
-        described = {name: getattr(self, name) for name in REQUIRED}
+        """The attachment object, without its location.
+
+        That follows from the key, the storage and the configuration.
+        """
+        described = {name: getattr(self, name) for name in DESCRIBED}
         optional = {"original": self.original, "encoding": self.encoding}
         return described | {name: value for name, value in optional.items() if value}
+
+    @property
+    def age(self) -> tuple[int, int, str]:
+        """What sorts the files of a record by when each became the current one."""
+        # In rows of earlier releases, it is not known: the current one is the newest.
+        attached = self.attached or int(self.state == "current")
+        return attached, self.created, self.version
 
     def is_readable(self, now: int) -> bool:
         """Whether users who may read the record may read the file; ``now`` is in ms."""

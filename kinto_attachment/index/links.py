@@ -26,7 +26,7 @@ from operator import attrgetter
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
-from kinto_attachment.errors import AttachmentGone, FileNotFound
+from kinto_attachment.errors import AttachmentGone, FileNotFound, VersionInUse
 from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
@@ -132,10 +132,26 @@ class Links(LinkQueries):
         self.locks.lock(link.key)
         if not link.shared and not self._delete_sole([link]):
             link = replace(link, shared=True)
-        # There are no links if gc has deleted the file in the meantime.
-        if not link.shared or self.of_key(link.key):
+        if not link.shared or self._may_be_put_back(link):
             self._put(replace(link, state=state, until=until))
         self.locks.clear(link.key)
+
+    def restore(self, version: Link, attached: int, *, is_new: bool) -> None:
+        """Make an earlier file of a record its current one again, since ``attached`` (ms).
+
+        ``version`` is the record's link as it was read. For ``is_new`` see :meth:`add`.
+
+        :raises AttachmentGone: it was deleted, or its life has ended, in the meantime.
+        """
+        self.locks.lock(version.key)
+        try:
+            own = self._still_kept(version)
+            current = replace(own, state="current", attached=attached, retired=0, ended="")
+            self._put(current, is_new=is_new)
+        except AttachmentGone:
+            self.locks.clear(version.key)
+            raise
+        self.locks.clear(version.key)
 
     def end_lingering(self, keys: Iterable[str]) -> list[str]:
         """Drop the expired links of files; returns the keys that have no link any more."""
@@ -162,6 +178,20 @@ class Links(LinkQueries):
         """
         return self._without_readonly(self._drop(links, "current"))
 
+    def drop_kept(self, links: list[Link]) -> list[Link]:
+        """The same for earlier files of records that are not locked; restored ones stay."""
+        return self._without_readonly(self._drop(links, "kept"))
+
+    def drop_version(self, link: Link) -> list[Link]:
+        """The same for one file.
+
+        :raises VersionInUse: it has become the current one in the meantime.
+        """
+        orphans = self.drop_kept([link])
+        if not orphans and self._is_in(link, "current"):
+            raise VersionInUse()
+        return orphans
+
     def move_orphans_to_outbox(
         self, keys: Iterable[str], storage: str = "", *, abandoned: Container[str] = ()
     ) -> tuple[list[Garbage], set[str]]:
@@ -184,6 +214,28 @@ class Links(LinkQueries):
             self.locks.clear(key)
             self.reservations.release(key)
         return self.outbox.add(sorted(orphans), storage=storage), orphans
+
+    def _may_be_put_back(self, link: Link) -> bool:
+        """Whether a link that became a shared one may be written again, under a lock.
+
+        There are no links if gc has deleted the file in the meantime. An earlier file may have
+        been deleted by somebody who did not lock the record.
+        """
+        others = self.of_key(link.key)
+        return any(link.state != "kept" or other.record == link.record for other in others)
+
+    def _still_kept(self, version: Link) -> Link:
+        """The present link of an earlier file, which nobody can drop any more.
+
+        :raises AttachmentGone: there is none in that life.
+        """
+        for link in self.of_key(version.key):
+            same_life = (link.life, link.ended) == (version.life, version.ended)
+            is_same = link.record == version.record and link.state == "kept" and same_life
+            # Whoever drops a sole link deletes its row without a lock.
+            if is_same and (link.shared or self._delete_sole([link])):
+                return link
+        raise AttachmentGone()
 
     def _put(self, link: Link, *, is_new: bool | None = None) -> None:
         if link.storage:
@@ -219,11 +271,10 @@ class Links(LinkQueries):
     def put_back(self, links: Iterable[Link]) -> None:
         """Give readonly files that have no link any more one of a life that has ended.
 
-        So nobody can read them, and gc does not take them for files that are left.
+        So nobody can read or restore them, and gc does not take them for files that are left.
         """
         for link in links:
-            ended = link.ended or "record"
-            self._put(replace(link, shared=False, state="kept", ended=ended))
+            self._put(replace(link, shared=False, state="kept", ended="collection"))
 
     def _without_readonly(self, orphans: list[Link]) -> list[Link]:
         """The files that may be deleted, of those that have lost their last link."""

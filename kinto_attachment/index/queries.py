@@ -11,7 +11,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.lives import current_life
 from kinto_attachment.index.objects import BATCH, Objects, batches, digest_of
-from kinto_attachment.kinto_types import StorageBackend
+from kinto_attachment.kinto_types import KintoObject, StorageBackend
 
 DIGEST_LENGTH = 64
 FEW_RECORDS = 50  # Up to that many are looked up one by one.
@@ -27,8 +27,21 @@ class LinkQueries:
 
     def of_record(self, record: str) -> list[Link]:
         """The links of a record, in any state."""
-        rows = self._rows.list(f"attachments:{record}")
+        parent = f"attachments:{record}"
+        rows = self._rows.list(parent)
+        if len(rows) >= self.page_size:  # There may be more than Kinto's storage returns at once.
+            rows = self._all_rows(parent)
         return [Link.load(row) for row in rows]
+
+    def _all_rows(self, parent: str) -> list[KintoObject]:
+        rows, last = [], ""
+        sorting, size = [Sort("id", 1)], self.page_size
+        while page := self._rows.list(
+            parent, Filter("id", last, COMPARISON.GT), sorting=sorting, limit=size
+        ):
+            rows += page
+            last = page[-1]["id"]
+        return rows
 
     def of_records(self, collection: str, ids: list[str]) -> list[Link]:
         """The links of several records; ``collection`` is a URI."""

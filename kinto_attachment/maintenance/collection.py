@@ -23,6 +23,8 @@ class GcReport(Report):
     unfinished: list[str] = field(default_factory=list)  # Left by writes of dead processes.
     uploads: list[str] = field(default_factory=list)  # Sessions that have expired, or ended.
     dangling: list[str] = field(default_factory=list)  # URIs of records, deleted or changed.
+    expired: list[str] = field(default_factory=list)  # Kept for longer than kept_max_age.
+    detached: list[str] = field(default_factory=list)  # URIs of records: files beyond max_age.
     missing: list[str] = field(default_factory=list)  # URIs of records whose file is not there.
     errors: list[str] = field(default_factory=list)
     scanned: int = 0

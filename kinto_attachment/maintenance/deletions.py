@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 LET_GO = "a committed request has replaced or deleted it"
 DANGLING = "the record that its link names has another attachment, or is gone"
 UNLINKED = "no record has it"
+EXPIRED = "it was kept for as long as kept_max_age says"
 UNFINISHED = "an upload that was not finished"
 
 

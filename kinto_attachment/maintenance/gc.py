@@ -25,6 +25,7 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import doubts
+from kinto_attachment.maintenance.ageing import Ageing
 from kinto_attachment.maintenance.collection import GcReport, Options
 from kinto_attachment.maintenance.dangling import DanglingLinks
 from kinto_attachment.maintenance.deletions import DANGLING, UNLINKED, Deletions
@@ -95,6 +96,14 @@ class _Collector:
         self.shard = options.shard
         self.progress = progress
         self.deletions = Deletions(registry, self.storages, self.report, dry_run=self.dry_run)
+        self.ageing = Ageing(
+            registry,
+            self.storages,
+            self.shard,
+            self.deletions,
+            self.report,
+            dry_run=self.dry_run,
+        )
         self.dangling = DanglingLinks(registry, self.storages)
         self.own = OwnNames(registry, self.owner, self.shard, self.before)
         self.known = KnownGarbage(self.deletions, self.own, self.shard, progress)
@@ -145,6 +154,7 @@ class _Collector:
                 partial(self.known.remove_unfinished, storage)
                 for storage in self.storages.values()
             ),
+            self.ageing.run,
             self.check_links,
             *(partial(self.find_unlinked, name) for name in self.listings),
             self.remove_orphans,

@@ -35,7 +35,9 @@ ANONYMOUS_WAIT = (0.25, 0.1)  # The same two for clients without credentials.
 _turn = threading.Lock()
 
 # How the paths of uploads end.
-UPLOADS = re.compile(r"/(?:attachments?|attachment/uploads(?:/[^/]*)?)\Z")
+UPLOADS = re.compile(
+    r"/(?:attachments?|attachment/(?:uploads(?:/[^/]*)?|versions/[^/]*/restore))\Z"
+)
 
 
 @dataclass

@@ -744,7 +744,7 @@ def test_copy(server: live.Server, collection: str, bucket: str) -> None:
         first.mimetype,
         first.hash,
     )
-    assert copy.location != first.location
+    assert copy.location == first.location
     client.remove("r")
     assert read(client, "s") == LARGE
     assert record_of(client, "s")["title"] == "copied"
@@ -821,4 +821,6 @@ def test_files_with_a_content_encoding(
         file.seek(1_000_000)
         assert file.read(10) == LARGE[1_000_000:1_000_010]
     copied = client.copy("r", "other")
-    assert (copied.encoding, copied.hash, copied.filename) == (None, sha256(LARGE), "a.bin")
+    assert (copied.encoding, copied.hash, copied.filename) == ("gzip", sha256(packed), "a.bin")
+    copied = client.copy("r", "other", filename="b.bin")
+    assert (copied.encoding, copied.hash, copied.filename) == (None, sha256(LARGE), "b.bin")

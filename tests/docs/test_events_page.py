@@ -22,6 +22,7 @@ from kinto_attachment import (
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
+    BOB,
     CONTENT,
     attach,
     attachment_of,
@@ -169,3 +170,31 @@ def test_all_events_have_one_base() -> None:
         assert issubclass(kind, AttachmentEvent)
         assert kind.__name__ in kinto_attachment.__all__
     assert "AttachmentEvent" in kinto_attachment.__all__
+
+
+class TestTheReport:
+    ORDERS = "/buckets/main/collections/orders"
+    REPORT = "/buckets/main/collections/reports/records/orders"
+
+    def test_is_made_anew_for_each_order(self, start: Start) -> None:
+        app = start("def report(")
+        put_collection(app, self.ORDERS)
+        put_collection(app, self.REPORT.partition("/records/")[0])
+        put(app, f"{self.ORDERS}/records/first", data={"amount": 3, "note": "x"})
+        put(app, f"{self.ORDERS}/records/second", data={"amount": 4})
+        url = f"{self.REPORT}/attachment"
+        assert read(app, url) == b"id,amount\r\nfirst,3\r\nsecond,4\r\n"
+        app.delete(f"{self.ORDERS}/records/first", headers=ALICE)
+        assert read(app, url) == b"id,amount\r\nsecond,4\r\n"
+        assert attachment_of(app, self.REPORT)["mimetype"] == "text/csv"
+        check_invariant(app)
+
+    def test_is_written_for_those_who_may_write_it(self, start: Start) -> None:
+        app = start("def report(")
+        put_collection(app, self.ORDERS)
+        put_collection(app, self.REPORT.partition("/records/")[0])
+        put(app, self.ORDERS, permissions={"write": [userid(app, BOB)]})
+        order = f"{self.ORDERS}/records/first"
+        app.put_json(order, {"data": {"amount": 3}}, headers=BOB, status=403)
+        app.get(order, headers=ALICE, status=404)
+        check_invariant(app)

@@ -135,6 +135,24 @@ def uploads_bytes(session: Session, output: str) -> None:
     assert session.attachment("raw")["mimetype"] == "text/plain"
 
 
+def copies(session: Session, output: str) -> None:
+    is_hello(json.loads(output), session, "copy")
+
+
+def lists_versions(session: Session, output: str) -> None:
+    newest, oldest = json.loads(output)["data"]
+    assert (newest["state"], oldest["state"]) == ("current", "kept")
+    assert (newest["filename"], oldest["filename"]) == ("second.txt", "first.txt")
+
+
+def restores(session: Session, output: str) -> None:
+    assert json.loads(output)["filename"] == "first.txt"
+
+
+def nothing(session: Session, output: str) -> None:
+    """Its effect is seen in what follows."""
+
+
 def creates_a_record(session: Session, output: str) -> None:
     data = json.loads(output)["data"]
     is_hello(data["attachment"], session, data["id"])
@@ -203,6 +221,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     "docs/api.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,
         "-T hello.txt": uploads_bytes,
+        "copy_from": copies,
         "/docs/attachments": creates_a_record,
         "gzip -c hello.txt": uploads_packed,
         "If-None-Match: *": is_refused,
@@ -210,6 +229,11 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "/attachment/url": makes_a_link,
         "-X PATCH": renames,
         "-X DELETE": deletes,
+    },
+    "docs/versions.rst": {
+        "first.txt": nothing,
+        "/versions": lists_versions,
+        "/restore": restores,
     },
     "docs/client.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,

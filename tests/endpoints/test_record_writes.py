@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import sqlalchemy
 from kinto.core.events import ResourceChanged
 from kinto.core.utils import build_request
 from pyramid.security import NO_PERMISSION_REQUIRED
@@ -36,6 +34,7 @@ from tests.support.application import (
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.interruptions import overtaken
+from tests.support.statements import counted
 
 pytestmark = ON_MEMORY
 
@@ -569,22 +568,6 @@ class TestForOneCollection:
     def test_a_setting_that_is_no_such_word(self, build: Build) -> None:
         with pytest.raises(Exception, match=r"client_metadata: should be refuse or ignore"):
             build(client_metadata="allow")
-
-
-@contextlib.contextmanager
-def counted(app: Any) -> Iterator[Counter[str]]:
-    """Counts the statements on the database."""
-    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
-    found: Counter[str] = Counter()
-
-    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        found[statement.split()[0]] += 1
-
-    sqlalchemy.event.listen(engine, "before_cursor_execute", count)
-    try:
-        yield found
-    finally:
-        sqlalchemy.event.remove(engine, "before_cursor_execute", count)
 
 
 @ON_POSTGRESQL

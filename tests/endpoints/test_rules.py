@@ -36,6 +36,7 @@ class TestRules:
             "extensions": ["png", "txt"],
             "gzipped": True,
             "content_encodings": ["gzip"],
+            "versions": False,
         }
 
     def test_by_default(self, app: Any) -> None:

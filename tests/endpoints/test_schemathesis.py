@@ -42,7 +42,10 @@ from tests.support.description import (
     ATTACHMENT,
     ATTACHMENTS,
     FILE,
+    RESTORE,
     RULES,
+    VERSION,
+    VERSIONS,
     described,
     only_ours,
 )
@@ -59,6 +62,10 @@ REACHED = {
     ("GET", ATTACHMENTS): {200, 304, 401, 403, 404},
     ("GET", ARCHIVE): {200, 401, 403, 404},
     ("GET", RULES): {200, 401, 403, 404},
+    ("GET", VERSIONS): {200, 401, 403, 404},
+    ("GET", VERSION): {200, 206, 304, 400, 401, 403, 404, 412, 416},
+    ("DELETE", VERSION): {204, 400, 401, 403, 404, 409, 412},
+    ("POST", RESTORE): {200, 201, 400, 401, 403, 404, 412},
     ("GET", FILE): {200, 206, 304, 404, 412, 416},
 }
 
@@ -175,6 +182,7 @@ class Server:
 
     def __init__(self, app: Any) -> None:
         self.app = app
+        self.versions: dict[tuple[str, str], str] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -182,12 +190,25 @@ class Server:
         put_collection(self.app)
         for bucket in ("b", "default"):
             records = f"/buckets/{bucket}/collections/c/records"
+            self.versions[bucket, "new"] = self.attach(f"{records}/new")
+            self.app.delete(f"{records}/new", headers=ALICE)
+            self.versions[bucket, "attached"] = self.attach(f"{records}/attached")
             uploaded = attach(self.app, f"{records}/attached")
+            self.versions[bucket, "current"] = uploaded.headers["Attachment-Version"]
             bare = put(self.app, f"{records}/bare")
             if bucket == "b":
                 self.records = str(bare["data"]["last_modified"])
                 self.key = key_of(uploaded.json)
                 self.record = uploaded.headers["ETag"].strip('"')
+
+    def attach(self, record: str) -> str:
+        return str(attach(self.app, record).headers["Attachment-Version"])
+
+    def version_of(self, changes: Changes) -> str:
+        """An earlier version of the records ``attached`` and ``new``, or the current one."""
+        is_current = changes.user == ALICE and changes.headers == {"Accept": "text/html"}
+        name = "current" if is_current else (changes.place or {}).get("id", "")
+        return self.versions.get((changes.place["bucket_id"], name), "x")
 
     def answer(self, case: schemathesis.Case, changes: Changes) -> int:
         """Send the request, and look at the answer."""
@@ -196,6 +217,8 @@ class Server:
             place = {"key": key} if case.path == FILE else dict(changes.place)
             if case.path in (ATTACHMENTS, ARCHIVE, RULES):
                 del place["id"]
+            if case.path in (VERSION, RESTORE):
+                place["version"] = self.version_of(changes)
             case.path_parameters = place
         if changes.filename is not None and case.method == "PUT":
             case.query = {"filename": changes.filename}
@@ -242,6 +265,7 @@ CHECKS = [
 ]
 
 
+OF_VERSIONS = ["versions", "version", "delete-version", "restore"]
 OPERATIONS = pytest.mark.parametrize(
     ("method", "path"),
     REACHED,
@@ -254,6 +278,7 @@ OPERATIONS = pytest.mark.parametrize(
         "list",
         "archive",
         "rules",
+        *OF_VERSIONS,
         "get-file",
     ],
 )
@@ -283,10 +308,11 @@ def describe(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> Describ
 @ON_MEMORY
 @OPERATIONS
 def test_the_table_is_answered_as_described(
-    app: Any, describe: Describe, method: str, path: str
+    build: Build, describe: Describe, method: str, path: str
 ) -> None:
+    app = build(keep_old_files="true")
     operation, server = describe(app), Server(app)
-    bodies = {
+    bodies: dict[str, Any] = {
         # By the bytes, the part is called "attachment.png".
         "POST": {
             "body": {"attachment": b"\x89PNG\r\n\x1a\n"},
@@ -295,7 +321,9 @@ def test_the_table_is_answered_as_described(
         "PUT": {"body": b"new", "media_type": "application/octet-stream"},
     }
     statuses = {
-        server.answer(operation.Case(**bodies.get(method, {})), changes)
+        server.answer(
+            operation.Case(**(bodies.get(method, {}) if path != RESTORE else {})), changes
+        )
         for changes in all_changes(method)
     }
     assert statuses >= REACHED[method, path]
@@ -307,7 +335,7 @@ def test_the_table_is_answered_as_described(
 def test_what_is_generated_is_answered_as_described(
     build: Build, describe: Describe, method: str, mode: GenerationMode
 ) -> None:
-    app = build(extensions="any")  # Few generated names have one.
+    app = build(extensions="any", keep_old_files="true")  # Few generated names have one.
     # Nothing else of these can be invalid.
     credentials = mode is GenerationMode.NEGATIVE and method in ("GET", "DELETE")
     operation, server = describe(app, credentials), Server(app)

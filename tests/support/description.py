@@ -12,6 +12,9 @@ ATTACHMENT = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/atta
 ATTACHMENTS = "/buckets/{bucket_id}/collections/{collection_id}/attachments"
 ARCHIVE = f"{ATTACHMENTS}.zip"
 RULES = f"{ATTACHMENTS}/rules"
+VERSIONS = f"{ATTACHMENT}/versions"
+VERSION = f"{VERSIONS}/{{version}}"
+RESTORE = f"{VERSION}/restore"
 FILE = "/attachments/{key}"
 
 

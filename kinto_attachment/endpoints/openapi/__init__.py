@@ -22,16 +22,26 @@ from kinto_attachment.endpoints.openapi.uploads import (
     upload_of_body,
     upload_of_form,
 )
+from kinto_attachment.endpoints.openapi.versions import (
+    download_of_version,
+    list_of_versions,
+    removal_of_version,
+    restoring,
+)
 
 __all__ = [
     "archive",
     "describe_files",
     "download_of_file",
     "download_of_record",
+    "download_of_version",
     "link_to_file",
+    "list_of_versions",
     "listing",
     "removal",
+    "removal_of_version",
     "renaming",
+    "restoring",
     "rules",
     "upload_append",
     "upload_cancellation",

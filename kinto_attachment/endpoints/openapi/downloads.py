@@ -59,11 +59,11 @@ def download_of_record() -> Arguments:
         text("disposition", "`inline` or `attachment`"),
         text("filename", "The name to save it under"),
     )
-    return _download("get_attachment", ACCESS, asked)
+    return download("get_attachment", ACCESS, asked)
 
 
 def download_of_file() -> Arguments:
-    return _download("get_file", FILE_ACCESS)
+    return download("get_file", FILE_ACCESS)
 
 
 def link_to_file() -> Arguments:
@@ -84,7 +84,7 @@ def link_to_file() -> Arguments:
     return operation("get_attachment_url", FileRequest(asked), responses)
 
 
-def _download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:
+def download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:
     schema = FileRequest(
         *also,
         mapping(

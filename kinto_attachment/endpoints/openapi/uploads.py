@@ -97,6 +97,7 @@ UPLOADS = {
 
 def upload_of_form() -> Arguments:
     schema = FileRequest(mapping("header", *PRECONDITIONS, *DIGESTS))
+    # OpenAPI 2.0 cannot describe the JSON of a copy beside the form.
     schema.consumes, schema.parameters = ("multipart/form-data",), FORM_FIELDS
     return operation("attach_file", schema, UPLOADS)
 

@@ -1,0 +1,125 @@
+"""A file that is stored already, and that another record gets: copies between records."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from pyramid.httpexceptions import HTTPForbidden
+
+from kinto_attachment.errors import FileNotFound, InvalidForm, TooLarge, TooSmall
+from kinto_attachment.files.forms import read_json
+from kinto_attachment.files.ledger import Ledger, Received, SharedFile
+from kinto_attachment.files.permissions import may_now
+from kinto_attachment.files.sources import Source, current_source
+from kinto_attachment.files.stored_records import stored_record
+from kinto_attachment.files.uploads import announce, check_extension, rules_of, store_again
+from kinto_attachment.files.versions import find, readable_versions
+from kinto_attachment.http.encodings import encoding_of
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.metadata import FIELD, Attachment
+from kinto_attachment.uris import RecordURI
+from kinto_attachment.wsgi.bodies import body_of
+
+RECORD_FIELDS = ("data", "permissions")
+DEFAULT_BUCKET = "/buckets/default/"
+
+
+class CopyArrival:
+    """JSON that names another record, or one of its versions."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def check(self) -> None:
+        encoding_of(self._request.headers.get("Content-Encoding", ""), ())
+
+    def receive(self) -> Received:
+        fields = fields_of(self._request, "copy_from", "version")
+        uri = _uri_of(self._request, fields.get("copy_from"))
+        version = fields.get("version")
+        if version is not None and not isinstance(version, str):
+            raise InvalidForm("version in body: should be the id of a version")
+        attachment = give(self._request, readable_source(self._request, uri, version))
+        return Received(attachment, fields.get("data"), fields.get("permissions"))
+
+
+def fields_of(request: Request, *names: str, optional: bool = False) -> dict[str, Any]:
+    """The members of a JSON body: ``names``, and those for the record.
+
+    :raises InvalidForm: it has others, or those for the record are no objects.
+    """
+    fields = read_json("body", body_of(request), optional=optional)
+    allowed = (*names, *RECORD_FIELDS)
+    if unknown := sorted(fields.keys() - allowed):
+        raise InvalidForm(f"body: {unknown[0][:100]!r} not in {allowed}")
+    for name in RECORD_FIELDS:
+        if name in fields and not isinstance(fields[name], dict):
+            raise InvalidForm(f"body: {name} is not a JSON object")
+    return fields
+
+
+def readable_source(request: Request, uri: RecordURI, version: str | None = None) -> Source:
+    """The current file of a record, or one of its versions, that the user may read.
+
+    :raises HTTPForbidden: the user may not read the record, whether or not it exists.
+    :raises FileNotFound: there is no such record, attachment or version.
+    """
+    if not may_now(request, "read", str(uri)):
+        raise HTTPForbidden()
+    record = stored_record(request.registry, str(uri))
+    if version is not None:
+        versions = readable_versions(request, uri, exists=record is not None)
+        return Source.of(find(versions, version))
+    if record is None:
+        raise FileNotFound("copy_from in body: There is no such record.")
+    attachment = record.get(FIELD)
+    # The index does not know it before the end of the request.
+    own = Ledger.of(request).file_of(str(uri), attachment)
+    if own is not None:
+        return Source(own.storage, own.key, attachment or {})
+    return current_source(request.registry, str(uri), attachment)
+
+
+def give(request: Request, source: Source) -> Attachment:
+    """The attachment object by which the request's record gets a file.
+
+    Within a storage, the records share the file. Between two, it is stored again, in the form
+    that it has.
+
+    :raises FileNotAllowed, TooLarge, TooSmall: the collection's rules refuse the file.
+    :raises HTTPException: another plugin refuses it.
+    """
+    attachment = source.attachment(request)
+    rules = rules_of(request)
+    sent = attachment.original or attachment
+    check_extension(request, rules, sent.filename)
+    if 0 < rules.max_size < sent.size:
+        raise TooLarge(f"body: File size exceeds the limit of {rules.max_size} bytes.")
+    if sent.size < rules.min_size:
+        raise TooSmall(f"body: File size is below the minimum of {rules.min_size} bytes.")
+    announce(request, sent.filename, sent.mimetype, sent.size)
+    if source.storage == rules.storage:
+        share(request, source, attachment)
+        return attachment
+    storage = request.registry.attachment_storages[source.storage]
+    with closing(storage.files.open(source.key)) as reader:
+        return store_again(request, attachment, reader)
+
+
+def share(request: Request, source: Source, attachment: Attachment) -> None:
+    """Have the request's record linked to a stored file, if it gets this attachment object."""
+    uri = str(request.context.uri)
+    file = SharedFile(uri, attachment.to_json(), source.storage, source.key, source.link)
+    Ledger.of(request).shared_files.append(file)
+
+
+def _uri_of(request: Request, text: object) -> RecordURI:
+    if not isinstance(text, str):
+        raise InvalidForm("copy_from in body: should be the URI of a record")
+    if text.startswith(DEFAULT_BUCKET) and request.authenticated_userid is not None:
+        text = text.replace(DEFAULT_BUCKET, f"/buckets/{request.default_bucket_id}/", 1)
+    try:
+        return RecordURI.parse(text)
+    except ValueError as error:
+        raise InvalidForm("copy_from in body: should be the URI of a record") from error

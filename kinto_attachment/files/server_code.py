@@ -1,0 +1,131 @@
+"""Attachments for other plugins and views: in the request's transaction, as its user.
+
+The same steps and checks follow as for an upload. What they raise fails the request, unless the
+caller catches it: the errors of this package, and Kinto's HTTP exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+from kinto.core.utils import build_request
+
+from kinto_attachment.files import records
+from kinto_attachment.files.copying import give, readable_source
+from kinto_attachment.files.locations import outermost
+from kinto_attachment.files.stored_records import stored_record
+from kinto_attachment.files.target import KnownTarget
+from kinto_attachment.files.transactions import JOINS
+from kinto_attachment.files.uploads import IncomingFile, store
+from kinto_attachment.http.streams import ClaimedDigests, Reader
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.metadata import Attachment
+from kinto_attachment.storage import ClosableReader
+from kinto_attachment.uris import RecordURI
+
+# Of the client's request, not of what server code does for it.
+NOT_INHERITED = (
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-MD5",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Unmodified-Since",
+)
+
+
+class OpenedAttachment:
+    """The bytes of a file, with its attachment object as ``metadata``; a context manager."""
+
+    def __init__(self, reader: ClosableReader, metadata: Mapping[str, Any]) -> None:
+        self._reader = reader
+        self.metadata = metadata
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes, maybe fewer before the end; everything if it is negative."""
+        if size >= 0:
+            return self._reader.read(size)
+        return b"".join(iter(lambda: self._reader.read(1024 * 1024), b""))
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> OpenedAttachment:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def attach(
+    request: Request,
+    record_uri: str,
+    file: bytes | Reader,
+    filename: str,
+    mimetype: str | None = None,
+    data: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Attach a file to a record, which is created if it does not exist.
+
+    ``record_uri`` is without the API version. ``file`` are the bytes, or an object with
+    ``read(size)``. ``data`` are attributes of the record. The user has to have the permission to
+    write or create the record. The file is deleted again if the request fails.
+
+    :returns: the attachment object.
+    :raises AttachmentError: the collection's rules refuse the file, or a storage fails.
+    :raises HTTPException: Kinto refuses the record: permissions, schema.
+    """
+    target = _request_for(request, record_uri)
+    reader = BytesIO(file) if isinstance(file, bytes) else file
+    stored = store(target, IncomingFile(filename, mimetype, reader, ClaimedDigests()))
+    return _write(target, stored, data)
+
+
+def copy_attachment(
+    request: Request, source_uri: str, target_uri: str, data: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Give a record the file of another one, which the user may read.
+
+    Within a storage they share the file. For the rest see :func:`attach`.
+
+    :raises FileNotFound: the source has no file.
+    """
+    target = _request_for(request, target_uri)
+    source = readable_source(request, RecordURI.parse(source_uri))
+    return _write(target, give(target, source), data)
+
+
+def open_attachment(request: Request, record_uri: str) -> OpenedAttachment:
+    """The file of a record, which the user may read; also one that this request has attached.
+
+    :raises HTTPForbidden: the user may not read the record.
+    :raises FileNotFound: there is no such record, or it has no file.
+    """
+    source = readable_source(request, RecordURI.parse(record_uri))
+    files = request.registry.attachment_storages[source.storage].files
+    metadata = source.attachment(request).to_json()
+    return OpenedAttachment(files.open(source.key), metadata)
+
+
+def _request_for(request: Request, record_uri: str) -> Request:
+    """A sub-request about a record, in the transaction of the request."""
+    uri = RecordURI.parse(record_uri)
+    inner: Request = build_request(request, {"method": "PUT", "path": record_uri})
+    for name in NOT_INHERITED:
+        inner.headers.pop(name, None)
+    inner.bound_data = request.bound_data
+    # Events may have requests that Kinto has built, which cannot do this by themselves.
+    inner.invoke_subrequest = outermost(request).invoke_subrequest  # type: ignore[method-assign]
+    inner.context = KnownTarget(uri, stored_record(request.registry, record_uri))
+    setattr(inner, JOINS, True)
+    return inner
+
+
+def _write(target: Request, attachment: Attachment, data: dict[str, Any] | None) -> dict[str, Any]:
+    written = attachment.to_json()
+    records.write(target, data, None, written)
+    return written

@@ -1,0 +1,64 @@
+"""A record's file: where it is stored, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinto_attachment.errors import FileNotFound
+from kinto_attachment.files.locations import find_own_file, location_of
+from kinto_attachment.index.link import Link
+from kinto_attachment.kinto_types import Registry, Request
+from kinto_attachment.metadata import Attachment
+
+
+@dataclass(frozen=True)
+class Source:
+    """The stored file of a record; ``link`` is None for records from before the index.
+
+    ``described`` is the attachment object; its location may be missing.
+    """
+
+    storage: str
+    key: str
+    described: Mapping[str, Any]
+    link: Link | None = None
+
+    @classmethod
+    def of(cls, link: Link) -> Source:
+        return cls(link.storage, link.key, link.attachment, link)
+
+    def attachment(self, request: Request) -> Attachment:
+        """The attachment object for a record that gets the file."""
+        storage = request.registry.attachment_storages[self.storage]
+        return Attachment.at(location_of(request, storage, self.key), self.described)
+
+
+def current_link(registry: Registry, record_uri: str) -> Link | None:
+    links = registry.attachment_links.of_record(record_uri)
+    return next((link for link in links if link.state == "current"), None)
+
+
+def current_source(registry: Registry, record_uri: str, metadata: Any) -> Source:
+    """The current file of a record, by the attachment object in the record.
+
+    :raises FileNotFound: the record has no attachment, or one on another server.
+    """
+    if isinstance(metadata, Mapping):
+        link = current_link(registry, record_uri)
+        if link is not None:
+            # The record may have been replaced since it was read.
+            described = metadata if link.describes(metadata) else link.attachment
+            return Source(link.storage, link.key, described, link)
+        # A record from before the index.
+        found = find_own_file(registry, metadata)
+        if found is not None and not is_known_otherwise(registry, found[1], metadata):
+            return Source(*found, metadata)
+    raise FileNotFound("The record has no attachment.")
+
+
+def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether the index knows the file, and not as the one that the metadata describe."""
+    links = registry.attachment_links.of_key(key)
+    return bool(links) and not any(link.describes(metadata) for link in links)

@@ -1,0 +1,228 @@
+"""Versions that are restored or deleted while something else happens to their record.
+
+The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import transaction
+from kinto.core.storage.exceptions import BackendError
+
+from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files.detaching import detach
+from kinto_attachment.files.settling import delete_garbage
+from tests.support import invariants, owned, races, sampling
+from tests.support.application import ALICE, RECORD, attach, clear, put, put_collection
+from tests.support.interleavings import Orders, Stage
+from tests.support.races import delete_collection, delete_record, publish, remove, replace
+from tests.support.services import PostgreSQL
+
+ALSO = ["collection"]
+ONE_IN = 6  # Of the moments at which one request can interrupt another; all in tests-all.
+EXPECTED = {*races.EXPECTED, 403}
+VERSIONS = f"{RECORD}/attachment/versions"
+
+Act = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, keep_old_files="true") as app:
+        yield app
+
+
+def start(app: Any) -> None:
+    """A record with three versions."""
+    clear(app)
+    owned.own(app.app.registry)
+    put_collection(app)
+    put(app, races.PUBLIC)
+    app.versions = [
+        attach(app, content=content).headers["Attachment-Version"]
+        for content in (b"first", b"second", b"third")
+    ]
+
+
+def start_deleted(app: Any) -> None:
+    start(app)
+    app.delete(RECORD, headers=ALICE)
+
+
+def start_shared(app: Any) -> None:
+    """The version that is restored or deleted is another record's file, too."""
+    start(app)
+    app.post(f"{VERSIONS}/{app.versions[0]}/restore", headers=ALICE)
+    publish(app)
+    app.post(f"{VERSIONS}/{app.versions[2]}/restore", headers=ALICE)
+
+
+def restore(app: Any) -> Any:
+    return app.post(f"{VERSIONS}/{app.versions[0]}/restore", headers=ALICE, status="*")
+
+
+def restore_another(app: Any) -> Any:
+    return app.post(f"{VERSIONS}/{app.versions[1]}/restore", headers=ALICE, status="*")
+
+
+def delete_version(app: Any) -> Any:
+    return app.delete(f"{VERSIONS}/{app.versions[0]}", headers=ALICE, status="*")
+
+
+def create_record(app: Any) -> Any:
+    return app.put_json(RECORD, {"data": {}}, headers=ALICE, status="*")
+
+
+def upload(app: Any) -> Any:
+    return attach(app, content=b"new", status="*")
+
+
+def delete_copy(app: Any) -> Any:
+    return races.delete_copy(app)
+
+
+def collect(app: Any) -> Any:
+    invariants.collect(app.app.registry)
+
+
+def expire(app: Any) -> Any:
+    """What gc does with a file that was kept for long enough."""
+    registry = app.app.registry
+    links = registry.attachment_links
+    with transaction.manager:
+        of_record = links.of_record(RECORD)
+        found = [each for each in of_record if each.version == app.versions[0]]
+        entries = links.outbox.add_files(links.drop_kept(found))
+    for entry in entries:
+        delete_garbage(registry, entry)
+
+
+def detach_current(app: Any) -> Any:
+    """What gc does with a current file that is too old."""
+    registry = app.app.registry
+    with transaction.manager:
+        links = registry.attachment_links.of_record(RECORD)
+        found = [each for each in links if each.state == "current"]
+    with contextlib.suppress(AttachmentGone, BackendError):
+        for link in found:
+            detach(registry, link)
+
+
+def is_there(app: Any, version: str) -> bool:
+    found = app.get(VERSIONS, headers=ALICE, status="*")
+    return found.status_int == 200 and version in str(found.json["data"])
+
+
+def meet(app: Any, before: Act, acts: list[Act]) -> set[tuple[Any, ...]]:
+    """Have two requests meet in many orders; the pairs of their statuses.
+
+    No file is lost, none is left, and what nobody has deleted is still a version.
+    """
+    name = " ".join(act.__name__ for act in [before, *acts])
+    one_in = sampling.one_in(ONE_IN)
+    orders = Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
+    statuses = set()
+    with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
+        for order in orders:
+            before(app)
+            with stage.watching():
+                outcomes = stage.play([lambda act=act: act(app) for act in acts], order)  # type: ignore[misc]
+            told = "\n".join([*map(repr, outcomes), *stage.trace])
+            statuses.add(tuple(getattr(each, "status_int", each) for each in outcomes))
+            for outcome in outcomes:
+                assert outcome is None or getattr(outcome, "status_int", 0) in EXPECTED, told
+            registry = app.app.registry
+            assert not invariants.lost(registry), told
+            check_versions(app, acts, outcomes, told)
+            invariants.collect(registry)
+            assert not (left := invariants.left(registry)), f"{left}\n{told}"
+            assert not invariants.lost(registry), told
+            check_versions(app, acts, outcomes, told)
+    assert orders.count > 2
+    return statuses
+
+
+def check_versions(app: Any, acts: list[Act], outcomes: list[Any], told: str) -> None:
+    done = {
+        act
+        for act, each in zip(acts, outcomes, strict=True)
+        if getattr(each, "status_int", 0) < 300
+    }
+    if delete_collection in done:
+        return
+    new_life = create_record in done or (upload in done and restore not in done)
+    if app.get(RECORD, headers=ALICE, status="*").status_int == 200 and new_life:
+        return
+    first, second, third = app.versions
+    if expire not in acts:
+        assert is_there(app, first) == (delete_version not in done), told
+    assert is_there(app, second), told
+    assert is_there(app, third), told
+
+
+@pytest.mark.parametrize(
+    "other",
+    [restore, restore_another, replace, remove, delete_record, delete_version, collect],
+    ids=lambda act: act.__name__,
+)
+def test_a_restore_meets(app: Any, other: Act) -> None:
+    statuses = meet(app, start, [restore, other])
+    if other is delete_version:
+        assert (200, 204) not in statuses
+        assert {200, 204} <= {status for pair in statuses for status in pair}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [restore_another, delete_version, replace, remove, delete_record, delete_collection, collect],
+    ids=lambda act: act.__name__,
+)
+def test_a_deletion_meets(app: Any, other: Act) -> None:
+    meet(app, start, [delete_version, other])
+
+
+@pytest.mark.parametrize("other", [restore, delete_record], ids=lambda act: act.__name__)
+def test_an_expiry_meets(app: Any, other: Act) -> None:
+    statuses = meet(app, start, [expire, other])
+    if other is restore:
+        assert {status for _, status in statuses} >= {200, 404}
+
+
+@pytest.mark.parametrize(
+    "other", [replace, remove, restore, delete_record], ids=lambda act: act.__name__
+)
+def test_a_detachment_meets(app: Any, other: Act) -> None:
+    meet(app, start, [detach_current, other])
+
+
+@pytest.mark.parametrize("other", [delete_version, delete_copy], ids=lambda act: act.__name__)
+def test_a_restore_of_a_shared_file_meets(app: Any, other: Act) -> None:
+    statuses = meet(app, start_shared, [restore, other])
+    if other is delete_version:
+        assert (200, 204) not in statuses
+
+
+@pytest.mark.parametrize(
+    "other", [delete_record, delete_copy, replace], ids=lambda act: act.__name__
+)
+def test_a_deletion_of_a_shared_file_meets(app: Any, other: Act) -> None:
+    meet(app, start_shared, [delete_version, other])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [restore, restore_another, create_record, upload, delete_version, delete_collection, collect],
+    ids=lambda act: act.__name__,
+)
+def test_a_restore_of_a_deleted_record_meets(app: Any, other: Act) -> None:
+    statuses = meet(app, start_deleted, [restore, other])
+    if other is create_record:
+        # Whoever comes second finds a record of another life.
+        assert not {(201, 201)} & statuses
+    if other is delete_version:
+        assert (201, 204) not in statuses
