@@ -65,6 +65,8 @@ def refusal(response: Any, attempts: int = 1) -> ClientError:
 def _reason(response: Any) -> str:
     try:
         answer = response.json()
+        if "message" not in answer:
+            return _missing(answer)
         return (
             f"{answer['error']}: {answer['message']}" if "error" in answer else answer["message"]
         )
@@ -74,3 +76,9 @@ def _reason(response: Any) -> str:
         TypeError,
     ):  # The response is from a proxy, a storage or a load balancer.
         return str(response.reason)
+
+
+def _missing(answer: Any) -> str:
+    """Kinto's 404 has no message, but the kind and the id of what does not exist."""
+    details = answer["details"]
+    return f"{answer['error']}: there is no {details['resource_name']} {details['id']!r}"

@@ -52,6 +52,13 @@ class TestCommand:
         auth = ["--server", embedded.url, "--auth", "alice:secret"]
         return ["ls", *auth, "--collection", collection]
 
+    def test_a_collection_that_does_not_exist_is_named(
+        self, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main([*options[:-1], "nowhere"]) == 2
+        said = "404 Not Found: there is no collection 'nowhere'\n"
+        assert capsys.readouterr().err == said
+
     def test_a_line_for_each(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(options) == 0
         printed = capsys.readouterr()

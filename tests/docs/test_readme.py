@@ -208,6 +208,29 @@ def makes_a_link(session: Session, output: str) -> None:
     assert ask(data["url"]).content == HELLO
 
 
+def uploads_with_tus(session: Session, output: str) -> None:
+    is_hello_world(session, output, "tus")
+
+
+def uploads_with_the_draft(session: Session, output: str) -> None:
+    is_hello_world(session, output, "draft")
+
+
+def is_hello_world(session: Session, output: str, record: str) -> None:
+    offsets = re.findall(r"^Upload-Offset: (\d+)", output, re.M)
+    assert offsets == ["6", "6", "11"]
+    assert session.attachment(record)["filename"] == "a.txt"
+    assert session.content(record) == b"hello world"
+
+
+def cancels_an_upload(session: Session, output: str) -> None:
+    states = [json.loads(line) for line in re.findall(r'\{"data":.*?(?:\}\]?\})', output)]
+    ((upload, listed),) = [(one["data"], many["data"]) for one, many in [states]]
+    assert upload["state"] == "open"
+    assert upload["id"] in [each["id"] for each in listed]
+    assert "HTTP/1.1 204 " in output
+
+
 def makes_the_file(session: Session, output: str) -> None:
     assert (session.folder / "hello.txt").read_bytes() == HELLO
 
@@ -238,6 +261,11 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     "docs/client.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,
         "http -a alice:secret": uploads_with_httpie,
+    },
+    "docs/resumable.rst": {
+        "Tus-Resumable: 1.0.0": uploads_with_tus,
+        "Content-Type: application/partial-upload": uploads_with_the_draft,
+        "-X DELETE $UPLOAD": cancels_an_upload,
     },
 }
 # Not for a shell that runs tests; see test_documents.py and client/test_examples.py.
@@ -270,6 +298,7 @@ def test_the_commands_that_make_serve_prints_work_as_pasted(session: Session) ->
 
 
 def test_the_kinto_http_example_works(session: Session) -> None:
+    (session.folder / "hello.txt").write_bytes(HELLO)
     output = session.run(
         sys.executable, "-c", session.pasted(python_with("docs/client.rst", "kinto_http"))
     )
@@ -279,6 +308,7 @@ def test_the_kinto_http_example_works(session: Session) -> None:
 
 
 def test_the_requests_example_works(session: Session) -> None:
+    (session.folder / "hello.txt").write_bytes(HELLO)
     output = session.run(
         sys.executable, "-c", session.pasted(python_with("docs/client.rst", "requests.Session"))
     )

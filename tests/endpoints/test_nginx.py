@@ -250,6 +250,15 @@ def test_a_download_is_sent_by_nginx_with_what_kinto_says_of_it(protected: Site)
     assert "X-Accel-Redirect" not in headers
 
 
+def test_a_link_is_not_told_to_other_sites(protected: Site) -> None:
+    url = f"{protected.record}/attachment/url"
+    link = requests.get(url, auth=AUTH, timeout=30).json()["data"]["url"]
+    answer = requests.get(link, timeout=30)
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert "Referrer-Policy" not in protected.get().headers
+
+
 def test_ranges_are_sent_by_nginx(protected: Site) -> None:
     answer = protected.get(Range="bytes=10-19")
     assert answer.status_code == 206
