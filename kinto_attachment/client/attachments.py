@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +11,7 @@ import kinto_http
 from kinto_http.utils import quote
 
 from kinto_attachment import names
-from kinto_attachment.client import environment, receiving
+from kinto_attachment.client import contents, environment, receiving
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ConflictError, NotFoundError
 from kinto_attachment.client.forms import Progress
