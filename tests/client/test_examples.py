@@ -14,7 +14,7 @@ import pytest
 
 import kinto_attachment.client
 from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store, lists
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.documents import code_blocks
 from tests.support.scripts import AUTH, ROOT
 
@@ -78,7 +78,9 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for text in commands:
         here = text.replace(server, embedded.url)
-        subprocess.run(["sh", "-c", here], cwd=tmp_path, env=environ, check=True)
+        subprocess.run(
+            ["sh", "-c", here], cwd=tmp_path, env=environ, check=True, timeout=waiting.SECONDS
+        )
     assert (tmp_path / "docs" / "report.csv").read_text() == "a;b\n"
 
 

@@ -21,7 +21,7 @@ import pytest
 from kinto_attachment.client import AttachmentClient
 from kinto_attachment.client.outcomes import readable
 from tests.client.conftest import PRODUCTION
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.sampling import one_in
 from tests.support.scripts import AUTH, ROOT, Press, Script
@@ -72,7 +72,7 @@ def content(client: AttachmentClient, record: Any) -> bytes:
 
 def wait(process: subprocess.Popen[str], proxy: FaultProxy) -> None:
     """Until the proxy has stopped the traffic."""
-    assert proxy.broken.wait(60), process.communicate()
+    assert proxy.broken.wait(60), process.poll()
 
 
 # What it does.
@@ -243,7 +243,9 @@ def test_folders_and_their_folders(
     assert local_upload.call("--json", "-r", folder).summary["skipped"] == 4
     # From the folder itself, the names are the same.
     command = [sys.executable, str(ROOT / "scripts" / "upload.py"), *local_upload.command()[2:]]
-    here = subprocess.run([*command, "-r", "."], cwd=folder, capture_output=True, text=True)
+    here = subprocess.run(
+        [*command, "-r", "."], cwd=folder, capture_output=True, text=True, timeout=waiting.SECONDS
+    )
     assert "4 skipped" in here.stdout
 
 
@@ -452,6 +454,7 @@ def test_help_has_examples() -> None:
             capture_output=True,
             text=True,
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            timeout=waiting.SECONDS,
         )
         assert done.returncode == 0, done.stderr
         assert "Examples:" in done.stdout

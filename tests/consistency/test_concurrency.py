@@ -61,11 +61,11 @@ def registry(server: live.Server) -> Iterator[Any]:
 
 def all_at_once(server: live.Server, work: Callable[[int, Client], Any]) -> list[Any]:
     """Let each of the clients do something, starting together."""
-    barrier = threading.Barrier(CLIENTS)
+    barrier = threading.Barrier(CLIENTS, timeout=30)
 
     def run(number: int) -> Any:
         with Client(server) as client:
-            barrier.wait(30)
+            barrier.wait()
             return work(number, client)
 
     with ThreadPoolExecutor(CLIENTS) as pool:

@@ -22,6 +22,7 @@ from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.shards import WHOLE
 from kinto_attachment.storage import Partial, local_partials
 from kinto_attachment.storage.disk import LockedFile
+from tests.support import waiting
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -625,7 +626,11 @@ def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: An
     """Both have found all bytes there, and none has locked the upload yet."""
     url = begin(app, SIZE)
     files = app.app.registry.attachment_storages.default.files
-    finish, both, first = files.finish, threading.Barrier(2), threading.Event()
+    finish, both, first = (
+        files.finish,
+        threading.Barrier(2, timeout=waiting.SECONDS),
+        threading.Event(),
+    )
 
     def finish_together(partial: Any) -> Any:
         first.set()

@@ -22,6 +22,7 @@ from kinto_attachment.storage import CHUNK_SIZE, Partial, local_partials, partia
 from kinto_attachment.storage.disk import LockedFile
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import BINARY, Source, contents, keys
+from tests.support import waiting
 
 ID = "0123456789abcdef" * 2
 STEPS = (
@@ -116,12 +117,13 @@ class HungWriter:
             finally:
                 os._exit(1)
         os.close(tell)
+        waiting.wait_for_bytes(ready)
         assert os.read(ready, 1) == b"!"
         os.close(ready)
 
     def close(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        waiting.status_of(self.pid)
 
 
 @contextmanager
@@ -154,7 +156,7 @@ def killed_at(number: int, action: Callable[[], object]) -> bool:
             os._exit(0)
         finally:
             os._exit(1)
-    status = os.waitpid(child, 0)[1]
+    status = waiting.status_of(child)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status)
 

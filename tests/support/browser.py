@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.faults import HOST
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -81,7 +81,7 @@ def serve_pages() -> Iterator[Pages]:
         yield pages
     finally:
         server.shutdown()
-        thread.join()
+        waiting.join(thread)
         server.server_close()
 
 

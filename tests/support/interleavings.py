@@ -124,17 +124,16 @@ class Stage:
         for actor in self.actors:
             actor.start()
         self._settle()
-        last, step = None, 0
-        moved = time.monotonic()
+        last, step, deadline = None, 0, time.monotonic() + PATIENCE
         while any(actor.state != "done" for actor in self.actors):
             ready = [actor.index for actor in self.actors if actor.state == "ready"]
             if not ready:  # All wait for each other: PostgreSQL ends that after a second.
-                if time.monotonic() > moved + PATIENCE:
+                if time.monotonic() > deadline:
                     raise TimeoutError("\n".join([*self.trace, *self._activity()]))
                 time.sleep(0.01)
                 self._settle()
                 continue
-            moved = time.monotonic()
+            deadline = time.monotonic() + PATIENCE
             last = decide(ready, last, step)
             step += 1
             self._let_go(self.actors[last])
