@@ -158,7 +158,11 @@ def whole(request: Request, response: Response) -> Progress:
     sent = attachment.get("original", attachment)
     url = f"/{request.registry.route_prefix}{request.context.uri}"
     attached = Attached(
-        response.status_code, headers["ETag"], headers["Last-Modified"], attachment
+        response.status_code,
+        headers["ETag"],
+        headers["Last-Modified"],
+        attachment,
+        headers["Attachment-Version"],
     )
     return Progress(url, url, "done", sent["size"], sent["size"], 0, attached)
 
