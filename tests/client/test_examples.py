@@ -13,7 +13,15 @@ from types import ModuleType
 import pytest
 
 import kinto_attachment.client
-from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store, lists
+from kinto_attachment.client import (
+    AttachmentClient,
+    FileStore,
+    attachments,
+    copies,
+    file_store,
+    lists,
+    versions,
+)
 from tests.support import live
 from tests.support.documents import code_blocks
 from tests.support.scripts import AUTH, ROOT
@@ -40,7 +48,9 @@ def names(
     }
 
 
-@pytest.mark.parametrize("module", [kinto_attachment.client, attachments, file_store, lists])
+@pytest.mark.parametrize(
+    "module", [kinto_attachment.client, attachments, copies, file_store, lists, versions]
+)
 def test_docstrings(module: ModuleType, names: dict[str, object]) -> None:
     # One after the other, as they are read: later ones use what earlier ones made.
     examples = [
