@@ -76,8 +76,7 @@ def post_attachment(request: Request) -> Response:
     With JSON, the file is that of another record.
     """
     refuse_parts(request)
-    is_copy = request.content_type == "application/json"
-    return upload(request, CopyArrival if is_copy else FormArrival)
+    return upload(request, CopyArrival if is_copy(request) else FormArrival)
 
 
 def put_attachment(request: Request) -> Response:
@@ -134,6 +133,12 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     response = answer(request, written, attachment.to_json())
     name_version(request, response, attachment)
     return response
+
+
+def is_copy(request: Request) -> bool:
+    """Whether a POST names another record instead of sending a file."""
+    content_type: str = request.content_type
+    return content_type == "application/json"
 
 
 @counted
