@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import kinto_http
-from kinto_http.utils import quote
 
 from kinto_attachment import names
-from kinto_attachment.client import contents, environment, receiving
-from kinto_attachment.client.contents import Content
+from kinto_attachment.client import environment, receiving
+from kinto_attachment.client.copies import RecordCopies
 from kinto_attachment.client.errors import ConflictError, NotFoundError
 from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.lists import CollectionLists
 from kinto_attachment.client.receiving import Writable
-from kinto_attachment.client.remote_file import RemoteReader, open_content
+from kinto_attachment.client.records import Record, conditions_of, fields_of
+from kinto_attachment.client.remote_file import RemoteReader
 from kinto_attachment.client.resumable import NewUpload
 from kinto_attachment.client.retries import Retries
 from kinto_attachment.client.session import TIMEOUT, Session
 from kinto_attachment.client.sources import Readable, Source
 from kinto_attachment.client.uploads import Uploads
+from kinto_attachment.client.versions import RecordVersions
 from kinto_attachment.http.streams import Reader
 from kinto_attachment.metadata import Attachment
 
-Record = str | Mapping[str, Any]
-"""A record, or its id. If it is a record, its attachment is not looked up again."""
 
-
-class AttachmentClient(CollectionLists):
+class AttachmentClient(CollectionLists, RecordVersions, RecordCopies):
     """Uploads and downloads the files of one collection; threads may share it.
 
     ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,
@@ -113,13 +110,13 @@ class AttachmentClient(CollectionLists):
         :raises MismatchError: the file changed while it was sent; the record is unchanged.
         :raises RejectedError: the server refuses the file.
         """
-        conditions = _conditions(safe, if_match)
+        conditions = conditions_of(safe, if_match)
         with Source.of(file) as source:
             name = filename or source.name
             if not name:
                 raise ValueError("The file has no name: set filename")
             kind = mimetype or names.mimetype(name, None, {})
-            new = NewUpload(source, name, kind, _fields(data, permissions), conditions)
+            new = NewUpload(source, name, kind, fields_of(data, permissions), conditions)
             return self._uploads.send(record_id, new, progress, resumable=resumable)
 
     def download(
@@ -153,18 +150,6 @@ class AttachmentClient(CollectionLists):
             # The file was replaced after the record was read.
             return self._download(record, target, progress, partial_file)
 
-    def open(self, record: Record) -> BinaryIO:
-        """Open the record's file for reading, without downloading all of it.
-
-        Each read requests a range from the server. A file that was compressed is decompressed
-        while it is read; seeking in it is slow.
-
-        >>> with client.open("hello") as file:
-        ...     file.seek(-2, io.SEEK_END), file.read()
-        (4, b'o!')
-        """
-        return open_content(self.session, self._endpoint(record), self.content(record))
-
     def stat(self, record: Record) -> Attachment:
         """The attachment of a record, without requesting the file.
 
@@ -187,105 +172,6 @@ class AttachmentClient(CollectionLists):
             return False
         return True
 
-    def copy(
-        self,
-        record: Record,
-        target_id: str,
-        data: Mapping[str, Any] | None = None,
-        permissions: Mapping[str, Any] | None = None,
-        *,
-        filename: str | None = None,
-        safe: bool = False,
-    ) -> Attachment:
-        """Attach a record's file to another record, which shares it.
-
-        It keeps its name, unless there is a ``filename``. Then, and if this client has compressed
-        the file, it is downloaded and uploaded.
-
-        >>> client.copy("hello", "hello-again").filename
-        'hello.txt'
-        """
-        content = self.content(record)
-        inside = content.inside
-        if filename is None and inside in (content.stored, content.stored.original):
-            uri = self._uri(record)
-            return self.copy_from(uri, target_id, data, permissions, safe=safe)
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(self.open(record))
-            if content.layers and content.layers[-1] is None:  # Its size is not known.
-                source = stack.enter_context(Source.of(file))
-            else:
-                source = Source(file, 0, inside.size, inside.hash)
-            name = filename or inside.filename
-            fields, conditions = _fields(data, permissions), _conditions(safe, None)
-            new = NewUpload(source, name, inside.mimetype, fields, conditions)
-            return self._uploads.send(target_id, new)
-
-    def copy_from(
-        self,
-        uri: str,
-        target_id: str,
-        data: Mapping[str, Any] | None = None,
-        permissions: Mapping[str, Any] | None = None,
-        *,
-        version: str | None = None,
-        safe: bool = False,
-    ) -> Attachment:
-        """Attach the file of any record of the server, or one of its versions, to a record.
-
-        ``uri`` is the one of the record, such as ``/buckets/main/collections/docs/records/hello``.
-        No byte is sent.
-
-        >>> uri = "/buckets/default/collections/docs/records/hello"
-        >>> client.copy_from(uri, "greeting", {"title": "Hello"}).filename
-        'hello.txt'
-
-        :raises NotFoundError: there is no such record, file or version.
-        :raises ConflictError: the record exists, with ``safe``.
-        """
-        body = {"copy_from": uri, **_fields(data, permissions)}
-        if version is not None:
-            body["version"] = version
-        endpoint, headers = self._endpoint(target_id), _conditions(safe, None)
-        answer, _ = self.session.request("post", endpoint, payload=body, headers=headers)
-        return contents.attachment(answer)
-
-    def versions(self, record: Record) -> Iterator[dict[str, Any]]:
-        """The files that a record has and had, the newest first, page by page.
-
-        Each has an ``id``, ``created`` (ms) and ``state``: ``current`` or ``kept``. The server
-        keeps earlier ones with ``keep_old_files`` (docs/versions.rst).
-
-        >>> [version["state"] for version in client.versions("hello")]
-        ['current']
-        """
-        endpoint = f"{self._endpoint(record)}/versions"
-        while endpoint:
-            answer, headers = self.session.request("get", endpoint)
-            yield from answer["data"]
-            endpoint = headers.get("Next-Page", "")
-
-    def restore(self, record: Record, version: str) -> Attachment:
-        """Make a version, by its id, the current file of a record; a deleted one is created.
-
-        >>> newest = next(client.versions("hello"))
-        >>> client.restore("hello", newest["id"]).filename
-        'hello.txt'
-
-        :raises NotFoundError: there is no such version.
-        """
-        endpoint = f"{self._endpoint(record)}/versions/{version}/restore"
-        answer, _ = self.session.request("post", endpoint)
-        return contents.attachment(answer)
-
-    def delete_version(self, record: Record, version: str) -> None:
-        """Delete an earlier file of a record for good.
-
-        :raises ClientError: it is the current file.
-        :raises NotFoundError: there is no such version.
-        """
-        self.session.request("delete", f"{self._endpoint(record)}/versions/{version}")
-
     def remove(self, record: Record) -> None:
         """Remove and delete the record's file; the record stays.
 
@@ -296,14 +182,6 @@ class AttachmentClient(CollectionLists):
         :raises NotFoundError: the record does not exist.
         """
         self.session.request("delete", self._endpoint(record))
-
-    def content(self, record: Record) -> Content:
-        """The attachment of a record, and the files that are compressed in it."""
-        if not isinstance(record, str):
-            return Content.of(record)
-        endpoint = self.kinto.get_endpoint("record", id=record)
-        answer, _ = self.session.request("get", endpoint)
-        return Content.of(answer["data"])
 
     def _download(
         self, record: Record, target: Writable, progress: Progress | None, part: Path | None
@@ -316,27 +194,3 @@ class AttachmentClient(CollectionLists):
 
         receiving.receive(content, read_from, target, progress, part)
         return content.stored
-
-    def _endpoint(self, record: Record) -> str:
-        record_id = record if isinstance(record, str) else record["id"]
-        endpoint: str = self.kinto.get_endpoint("attachment", id=record_id)
-        return endpoint
-
-    def _uri(self, record: Record) -> str:
-        """The URI of a record, without the API version."""
-        record_id = record if isinstance(record, str) else record["id"]
-        endpoint: str = self.kinto.get_endpoint("record", id=record_id)
-        return endpoint
-
-
-def _fields(
-    data: Mapping[str, Any] | None, permissions: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    fields = {"data": dict(data or {}), "permissions": dict(permissions or {})}
-    return {name: value for name, value in fields.items() if value}
-
-
-def _conditions(safe: bool, if_match: int | str | None) -> dict[str, str]:
-    if if_match is not None:
-        return {"If-Match": quote(if_match)}
-    return {"If-None-Match": "*"} if safe else {}

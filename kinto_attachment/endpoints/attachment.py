@@ -76,8 +76,7 @@ def post_attachment(request: Request) -> Response:
     With JSON, the file is that of another record.
     """
     refuse_parts(request)
-    is_copy = request.content_type == "application/json"
-    return upload(request, CopyArrival if is_copy else FormArrival)
+    return upload(request, CopyArrival if is_copy(request) else FormArrival)
 
 
 def put_attachment(request: Request) -> Response:
@@ -136,6 +135,12 @@ def upload(request: Request, arrival: type[Arrival]) -> Response:
     return response
 
 
+def is_copy(request: Request) -> bool:
+    """Whether a POST names another record instead of sending a file."""
+    content_type: str = request.content_type
+    return content_type == "application/json"
+
+
 @counted
 def put_file(request: Request) -> Response:
     return upload(request, BodyArrival)
@@ -158,7 +163,11 @@ def whole(request: Request, response: Response) -> Progress:
     sent = attachment.get("original", attachment)
     url = f"/{request.registry.route_prefix}{request.context.uri}"
     attached = Attached(
-        response.status_code, headers["ETag"], headers["Last-Modified"], attachment
+        response.status_code,
+        headers["ETag"],
+        headers["Last-Modified"],
+        attachment,
+        headers["Attachment-Version"],
     )
     return Progress(url, url, "done", sent["size"], sent["size"], 0, attached)
 

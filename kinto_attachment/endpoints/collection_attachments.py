@@ -14,6 +14,7 @@ from pyramid.response import Response
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import (
     answer,
+    is_copy,
     name_version,
     outside_default_bucket,
     refuse_parts,
@@ -24,6 +25,7 @@ from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
+from kinto_attachment.files.copying import NewRecordCopy
 from kinto_attachment.files.list_queries import ListQuery, parameters
 from kinto_attachment.files.listing import page_of, totals
 from kinto_attachment.files.locations import outermost
@@ -74,10 +76,11 @@ def get_attachments(request: Request) -> Response:
 
 @counted
 def post_attachments(request: Request) -> Response:
-    """Create a record, and attach the file of a form to it."""
+    """Create a record, and attach the file of a form to it, or (JSON) that of another record."""
     refuse_parts(request)
     check_preconditions(request)
-    written, attachment = attach(request, NewRecordArrival)
+    arrival = NewRecordCopy if is_copy(request) else NewRecordArrival
+    written, attachment = attach(request, arrival)
     record = {"data": written.record, "permissions": written.permissions}
     response = answer(request, written, record)
     name_version(request, response, attachment)

@@ -13,6 +13,7 @@ from pyramid.httpexceptions import HTTPNotFound
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
 from kinto_attachment.files.records import PRECONDITIONS
+from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.kinto_types import IdGenerator, Request
 from kinto_attachment.uris import RecordURI
 
@@ -153,8 +154,11 @@ class NewRecordContext(RecordContext):
     """A record that is to be created in a collection, with an id that Kinto's generator makes."""
 
     def _record_id(self) -> str:
+        new_id = id_generator(self._request)()
+        if in_batch(self._request):
+            return new_id  # Each part creates a record of its own.
         ledger = Ledger.of(self._request)
-        ledger.new_id = ledger.new_id or id_generator(self._request)()
+        ledger.new_id = ledger.new_id or new_id
         return ledger.new_id
 
     def _find_record(self) -> None:

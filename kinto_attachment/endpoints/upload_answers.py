@@ -22,6 +22,7 @@ from kinto_attachment.http.upload_steps import (
     Step,
     UploadProtocol,
 )
+from kinto_attachment.index.objects import digest_of
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Request, Response, ResponseEvent
 from kinto_attachment.settings import CollectionSettings
@@ -68,6 +69,7 @@ def respond(answer: Answer) -> PyramidResponse:
 
 def progress_of(request: Request, session: Session) -> Progress:
     session = session.seen_at(msec_time())
+    result, version = session.result, digest_of(session.key)
     prefix = f"/{request.registry.route_prefix}"
     return Progress(
         url=f"{prefix}{session.record}/attachment/uploads/{session.upload}",
@@ -76,7 +78,7 @@ def progress_of(request: Request, session: Session) -> Progress:
         offset=session.size,
         length=session.length if session.state != "done" else session.size,
         expires=session.expires,
-        attached=None if session.result is None else Attached(**session.result),
+        attached=None if result is None else Attached(**result, version=version),
         error=None if session.error is None else dict(session.error),
         notes=session.notes,
     )

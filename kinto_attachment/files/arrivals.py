@@ -78,12 +78,7 @@ class NewRecordArrival(FormArrival):
     """The form of a file for a record whose id Kinto makes."""
 
     def receive(self) -> Received:
-        received = super().receive()
-        if "id" in (received.data or {}):
-            raise InvalidForm(
-                "data.id in body: the server makes the id; to choose it, upload to the record"
-            )
-        return received
+        return without_id(super().receive())
 
 
 class BodyArrival:
@@ -139,6 +134,18 @@ def receive_once(request: Request, kind: type[Arrival]) -> Received:
         restart_transaction(request)
         ledger.received = arrival.receive()
     return ledger.received
+
+
+def without_id(received: Received) -> Received:
+    """What a request sends for a record whose id Kinto makes.
+
+    :raises InvalidForm: it has an id.
+    """
+    if "id" in (received.data or {}):
+        raise InvalidForm(
+            "data.id in body: the server makes the id; to choose it, upload to the record"
+        )
+    return received
 
 
 def requested_filename(request: Request) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import FileNotFound, InvalidForm, TooLarge, TooSmall
+from kinto_attachment.files.arrivals import without_id
 from kinto_attachment.files.forms import read_json
 from kinto_attachment.files.ledger import Ledger, Received, SharedFile
 from kinto_attachment.files.permissions import may_now
@@ -42,6 +43,13 @@ class CopyArrival:
             raise InvalidForm("version in body: should be the id of a version")
         attachment = give(self._request, readable_source(self._request, uri, version))
         return Received(attachment, fields.get("data"), fields.get("permissions"))
+
+
+class NewRecordCopy(CopyArrival):
+    """The same for a record whose id Kinto makes."""
+
+    def receive(self) -> Received:
+        return without_id(super().receive())
 
 
 def fields_of(request: Request, *names: str, optional: bool = False) -> dict[str, Any]:

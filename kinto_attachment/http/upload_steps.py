@@ -123,6 +123,7 @@ class Attached:
     etag: str
     last_modified: str
     attachment: dict[str, Any]
+    version: str
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class Progress:
             "ETag": self.attached.etag,
             "Last-Modified": self.attached.last_modified,
             "Content-Location": f"{self.record_url}/attachment",
+            "Attachment-Version": self.attached.version,
         }
 
 

@@ -36,6 +36,8 @@ def embedded(files: Path) -> Iterator[live.Server]:
         "resources.named.randomize": "false",
         "resources.small.max_size": "1000",
         "resources.keeping.keep_old_files": "true",
+        # As of `make serve`.
+        "resources.default.kept.keep_old_files": "true",
     }
     schemas = {"kinto.experimental_collection_schema_validation": "true"}
     with live.kinto(settings, settings=schemas) as server:

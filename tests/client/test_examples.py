@@ -13,7 +13,15 @@ from types import ModuleType
 import pytest
 
 import kinto_attachment.client
-from kinto_attachment.client import AttachmentClient, FileStore, attachments, file_store, lists
+from kinto_attachment.client import (
+    AttachmentClient,
+    FileStore,
+    attachments,
+    copies,
+    file_store,
+    lists,
+    versions,
+)
 from tests.support import live, waiting
 from tests.support.documents import code_blocks
 from tests.support.scripts import AUTH, ROOT
@@ -40,7 +48,9 @@ def names(
     }
 
 
-@pytest.mark.parametrize("module", [kinto_attachment.client, attachments, file_store, lists])
+@pytest.mark.parametrize(
+    "module", [kinto_attachment.client, attachments, copies, file_store, lists, versions]
+)
 def test_docstrings(module: ModuleType, names: dict[str, object]) -> None:
     # One after the other, as they are read: later ones use what earlier ones made.
     examples = [
@@ -74,14 +84,25 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     server = "http://127.0.0.1:8888/v1"
     commands = [text for text in code_blocks("docs/client.rst", "shell") if server in text]
     commands = [text for text in commands if "kinto-attachment" in text]
-    assert len(commands) == 5
+    assert len(commands) == 6
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for text in commands:
         here = text.replace(server, embedded.url)
-        subprocess.run(
-            ["sh", "-c", here], cwd=tmp_path, env=environ, check=True, timeout=waiting.SECONDS
+        run = subprocess.run(
+            ["sh", "-e", "-c", here],
+            cwd=tmp_path,
+            env=environ,
+            stdout=subprocess.PIPE,
+            timeout=waiting.SECONDS,
+            check=True,
         )
+        if " versions " in here:
+            versions = [line.split()[-2:] for line in run.stdout.decode().splitlines()[-4:-2]]
+            assert versions == [["current", "letter.txt"], ["kept", "letter.txt"]]
     assert (tmp_path / "docs" / "report.csv").read_text() == "a;b\n"
+    kept = AttachmentClient(embedded.url, "default", "kept", AUTH)
+    with kept.open("greeting") as file:
+        assert file.read() == b"First\n"
 
 
 def test_tuspy(names: dict[str, object], embedded: live.Server) -> None:

@@ -26,6 +26,8 @@ RECORDS = "/buckets/b/collections/c/records"
 ONE, TWO, THREE = (f"{RECORDS}/{name}" for name in ("one", "two", "three"))
 NAMED = "/buckets/b/collections/named/records/one"
 KEPT = "/buckets/b/collections/kept/records/one"
+# A record that is deleted, with its file kept.
+GONE = "/buckets/b/collections/kept/records/gone"
 # In a collection whose files go to another storage; the second one's came before that was set.
 OTHER = "/buckets/b/collections/other/records/one"
 MOVED = "/buckets/b/collections/other/records/two"
@@ -44,6 +46,7 @@ class Site:
 
     def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
         self.server, self.registry, self.faults = server, registry, faults
+        self.versions: dict[str, str] = {}
         self.alice = self.request("GET", "/").json()["user"]["id"]
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
@@ -56,17 +59,31 @@ class Site:
         )
 
     def start(self, *records: str) -> None:
-        """A few collections, and these records, each with a file; TWO has a copy."""
+        """A few collections, and these records, each with a file; TWO has a copy.
+
+        KEPT has an earlier version, too.
+        """
         self.clear()
         self.create_parents()
         for record in records:
-            assert self.attach(record, b"old").ok
+            answers = [
+                self.attach(record, content)
+                for content in ((b"older", b"old") if record == KEPT else (b"old",))
+            ]
+            assert all(answer.ok for answer in answers)
+            self.versions[record] = answers[0].headers["Attachment-Version"]
+        if GONE in records:
+            assert self.request("DELETE", GONE).ok
         if TWO in records:
             assert publish(self, TWO).ok
         if MOVED in records:
             with transaction.manager:
                 (link,) = self.registry.attachment_links.of_record(MOVED)
             move_behind(self.registry, link.key, "")
+
+    def oldest_version(self, record: str) -> str:
+        """Its path. Workers count steps for themselves: an action is a single request."""
+        return f"{record}/attachment/versions/{self.versions[record]}"
 
     def create_parents(self) -> None:
         """A bucket of alice's, and its collections, without the requests that a client needs."""
@@ -161,6 +178,31 @@ def replace_shared(site: Site) -> requests.Response:
     return site.attach(TWO)
 
 
+def restore(site: Site) -> requests.Response:
+    return site.request("POST", f"{site.oldest_version(KEPT)}/restore")
+
+
+def restore_deleted(site: Site) -> requests.Response:
+    return site.request("POST", f"{site.oldest_version(GONE)}/restore")
+
+
+def delete_version(site: Site) -> requests.Response:
+    return site.request("DELETE", site.oldest_version(KEPT))
+
+
+def copy(site: Site) -> requests.Response:
+    return site.request("POST", f"{ONE}/attachment", json={"copy_from": TWO})
+
+
+def copy_across_storages(site: Site) -> requests.Response:
+    return site.request("POST", f"{OTHER}/attachment", json={"copy_from": ONE})
+
+
+def attach_by_code(site: Site) -> requests.Response:
+    report = {"record": ONE, "filename": "report.csv", "content": "a;b"}
+    return site.request("POST", "/attach", json=report)
+
+
 def publish(site: Site, record: str = ONE) -> requests.Response:
     return site.request("POST", "/publish", json={"copies": {record: COPY}})
 
@@ -214,6 +256,12 @@ ACTIONS: dict[Action, tuple[str, ...]] = {
     create_in_other_storage: (),
     replace_in_other_storage: (OTHER,),
     replace_across_storages: (MOVED,),
+    restore: (KEPT,),
+    restore_deleted: (GONE,),
+    delete_version: (KEPT,),
+    copy: (ONE, TWO),
+    copy_across_storages: (ONE,),
+    attach_by_code: (ONE,),
     publish: (ONE, TWO),
     remove: (ONE,),
     put_without: (ONE,),
@@ -247,6 +295,7 @@ def site(storage: dict[str, str], postgresql: PostgreSQL, folder: Path) -> Itera
                 "kinto.plugins.default_bucket",
                 "kinto.plugins.flush",
                 "tests.support.publishing",
+                "tests.support.server_code",
                 "tests.support.faults_plugin",
             ],
             environ=faults.environ,
@@ -316,9 +365,12 @@ def moments(action: Action, how: How, number: int, count: int, decisive: int) ->
 
 def commit_of(steps: list[str]) -> int:
     """The number of the step that decides: the commit of what was asked for."""
-    kinds = ("record", "collection", "bucket")
-    first = next(number for number, step in enumerate(steps) if step.startswith(kinds))
-    return steps.index("commit", first) + 1
+    # No record is written when a version is deleted.
+    for kinds in (("record", "collection", "bucket"), ("attachment",)):
+        for number, step in enumerate(steps):
+            if step.startswith(kinds):
+                return steps.index("commit", number) + 1
+    raise AssertionError(f"nothing is committed: {steps}")
 
 
 def test_a_conflict_in_a_batch_loses_no_file(local_site: Site) -> None:

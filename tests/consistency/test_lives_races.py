@@ -31,6 +31,7 @@ from tests.support.services import PostgreSQL
 EVERYONE = {"read": ["system.Everyone"]}
 OPEN = {"collection:create": ["system.Authenticated"]}
 NEW = f"{COLLECTION}/records/new"
+VERSIONS = f"{RECORD}/attachment/versions"
 ALSO = ["collection", "bucket"]
 EXPECTED = {*races.EXPECTED, 403}  # 403: the bucket is gone.
 # Of the moments at which one request can interrupt another; all in tests-all.
@@ -54,7 +55,11 @@ def rename(app: Any) -> Any:
     return app.patch_json(f"{RECORD}/attachment", body, headers=ALICE, status="*")
 
 
-WRITES = [replace, upload, remove, rename]
+def restore(app: Any) -> Any:
+    return app.post(f"{VERSIONS}/{app.versions[0]}/restore", headers=ALICE, status="*")
+
+
+WRITES = [replace, upload, remove, rename, restore]
 DELETIONS = [delete_record, delete_collection, delete_bucket]
 
 
@@ -68,8 +73,10 @@ def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def start(app: Any) -> None:
     clear(app)
     make_parents(app, ALICE)
-    for content in (b"first", b"second"):
-        attach(app, content=content)
+    app.versions = [
+        attach(app, content=content).headers["Attachment-Version"]
+        for content in (b"first", b"second")
+    ]
 
 
 def make_parents(app: Any, headers: dict[str, str]) -> None:
@@ -101,6 +108,17 @@ def readable(app: Any) -> list[str]:
     for record in (RECORD, NEW):
         if app.get(f"{record}/attachment", headers=BOB, status="*").status_int == 200:
             found.append(record)
+        found += versions(app, record)
+    return found
+
+
+def versions(app: Any, record: str) -> list[str]:
+    """What bob sees of earlier files: now, and after he has deleted his record."""
+    found = []
+    for _ in range(2):
+        answer = app.get(f"{record}/attachment/versions", headers=BOB, status="*")
+        found += [str(each) for each in answer.json.get("data", [])]
+        app.delete(record, headers=BOB, status="*")
     return found
 
 

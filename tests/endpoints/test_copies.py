@@ -174,6 +174,67 @@ class TestCopies:
         assert len(listed) == 2
 
 
+class TestNewRecords:
+    """``POST C/attachments``: Kinto makes the id."""
+
+    NEW = f"{COLLECTION}/attachments"
+
+    def copy(self, app: Any, url: str = NEW, status: Any = 201, **more: Any) -> Any:
+        headers = more.pop("headers", ALICE)
+        body = {"copy_from": SOURCE, **more}
+        return app.post_json(url, body, headers=headers, status=status)
+
+    @ON_DATABASES
+    def test_get_the_file(self, app: Any) -> None:
+        start(app)
+        answer = self.copy(app, data={"title": "A"}, permissions={"read": ["system.Everyone"]})
+        record = f"{COLLECTION}/records/{answer.json['data']['id']}"
+        assert answer.headers["Location"].endswith(f"/v1{record}")
+        assert answer.headers["Attachment-Version"]
+        assert answer.json == app.get(record, headers=ALICE).json
+        assert answer.json["data"]["title"] == "A"
+        assert read(app, f"{record}/attachment", ANONYMOUS) == CONTENT
+        assert len(stored_files(app)) == 1
+
+    @pytest.mark.parametrize("included", ["", "kinto_attachment"])
+    def test_in_the_default_bucket(self, build: Build, included: str) -> None:
+        app = build({"included_first": included} if included else {})
+        start(app)
+        url = DEFAULT.partition("/records/")[0] + "/attachments"
+        record = f"{DEFAULT.rpartition('/')[0]}/{self.copy(app, url).json['data']['id']}"
+        assert read(app, f"{record}/attachment") == CONTENT
+
+    @ON_DATABASES
+    @pytest.mark.parametrize("collection", [COLLECTION, DEFAULT.partition("/records/")[0]])
+    def test_are_others_in_each_part_of_a_batch(self, app: Any, collection: str) -> None:
+        start(app)
+        url = f"{collection}/attachments"
+        part = {"method": "POST", "path": f"/v1{url}", "body": {"copy_from": SOURCE}}
+        answer = app.post_json("/batch", {"requests": [part] * 3}, headers=ALICE).json
+        assert [each["status"] for each in answer["responses"]] == [201] * 3
+        assert len(app.get(url, headers=ALICE).json["data"]) == 3
+        assert len(stored_files(app)) == 1
+
+    def test_refuse_an_id_and_what_is_none(self, app: Any) -> None:
+        start(app)
+        answer = self.copy(app, data={"id": "x"}, status=400)
+        assert error(answer)[0] == INVALID_POSTED_DATA
+        self.copy(app, copy_from=1, status=400)
+        self.copy(app, copy_from=OTHER, status=404)
+        assert app.get(f"{COLLECTION}/records", headers=ALICE).json["data"] == []
+
+    def test_need_both_permissions(self, app: Any) -> None:
+        start(app)
+        self.copy(app, headers=ANONYMOUS, status=401)
+        self.copy(app, headers=BOB, status=403)
+        grant(app, COLLECTION, "record:create")
+        self.copy(app, headers=BOB, status=403)
+        grant(app, SOURCE, "read")
+        self.copy(app, headers=BOB)
+        app.patch_json(COLLECTION, {"permissions": {"record:create": []}}, headers=ALICE)
+        self.copy(app, headers=BOB, status=403)
+
+
 class TestBetweenStorages:
     @pytest.fixture
     def app(self, build: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -54,6 +54,14 @@ def content_of(client: Client) -> bytes:
     return answer.content
 
 
+def version_of(client: Client) -> str:
+    """The id of the current version, by the list."""
+    answer = client.ask("GET", f"{client.target.path.partition('?')[0]}/versions")
+    current = json.loads(answer.content)["data"][0]
+    assert current["state"] == "current"
+    return str(current["id"])
+
+
 def problem_of(answer: Response) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = json.loads(answer.content)
@@ -82,6 +90,7 @@ class TestTheLastAnswer:
         record = client.ask("GET", last.headers["location"])
         assert last.headers["etag"] == record.headers["etag"]
         assert last.headers["last-modified"] == record.headers["last-modified"]
+        assert last.headers["attachment-version"] == version_of(client)
         assert json.loads(record.content)["data"]["attachment"] == json.loads(last.content)
 
     @pytest.mark.parametrize("version", [None, 6, 8])
@@ -90,6 +99,7 @@ class TestTheLastAnswer:
         answer = Client(client.target, version).create(FILE, complete=True)
         assert answer.status == 201
         assert json.loads(answer.content)["size"] == SIZE
+        assert answer.headers["attachment-version"] == version_of(client)
         assert content_of(client) == FILE
 
     def test_it_is_told_again_if_it_was_lost(self, client: Client) -> None:
@@ -103,6 +113,7 @@ class TestTheLastAnswer:
         again = client.append(url, 0, FILE, complete=True)
         assert (again.status, again.complete) == (201, True)
         assert again.headers["etag"] == state.headers["etag"]
+        assert again.headers["attachment-version"] == state.headers["attachment-version"]
         assert content_of(client) == FILE
 
 

@@ -51,6 +51,12 @@ from tests.support.tus import BYTES, TUS, append, begin, create, head, offset, s
 SIZE = len(CONTENT)
 
 
+def version_of(app: Any) -> str:
+    """The id of the record's only version, by the list."""
+    (version,) = app.get(f"{RECORD}/attachment/versions", headers=ALICE).json["data"]
+    return str(version["id"])
+
+
 @EVERYWHERE
 class TestAFile:
     def test_arrives_in_several_requests(self, app: Any) -> None:
@@ -67,11 +73,14 @@ class TestAFile:
         assert attachment_of(app)["hash"] == sha256(CONTENT)
         assert last.headers["Content-Location"] == f"/v1{RECORD}/attachment"
         assert last.headers["ETag"] == app.get(RECORD, headers=ALICE).headers["ETag"]
+        assert last.headers["Attachment-Version"] == version_of(app)
+        assert head(app, url).headers["Attachment-Version"] == version_of(app)
         assert state(app, url)["state"] == "done"
 
     def test_arrives_with_its_creation(self, app: Any) -> None:
         created = create(app, SIZE, content=CONTENT)
         assert created.headers["Upload-Offset"] == str(SIZE)
+        assert created.headers["Attachment-Version"] == version_of(app)
         assert read(app) == CONTENT
 
     def test_of_no_bytes_is_attached_at_the_creation(self, app: Any) -> None:

@@ -37,11 +37,12 @@ PARTIAL = "application/partial-upload"
 OF_ALL = {"Upload-Draft-Interop-Version": "8", "Cache-Control": "no-store"}
 LIMITS = Limits(max_size=1_000_000_000, max_age=3600)
 LIMIT = "max-size=1000000000, max-age=3600"
-ATTACHED = Attached(201, '"1700000000000"', "Tue, 14 Nov 2023 22:13:20 GMT", {"size": 100})
+ATTACHED = Attached(201, '"1700000000000"', "Tue, 14 Nov 2023 22:13:20 GMT", {"size": 100}, "5f")
 TELLS_ATTACHED = {
     "ETag": '"1700000000000"',
     "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT",
     "Content-Location": "/v1/r/attachment",
+    "Attachment-Version": "5f",
 }
 SHA = base64.b64encode(hashlib.sha256(b"abc").digest()).decode("ascii")
 

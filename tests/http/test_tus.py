@@ -42,7 +42,7 @@ VERSION = {"Tus-Resumable": "1.0.0"}
 CONTENT = {"Content-Type": "application/offset+octet-stream"}
 EXPIRES = 1_403_712_000_000  # The date of the text's example.
 EXPIRES_DATE = "Wed, 25 Jun 2014 16:00:00 GMT"
-ATTACHED = Attached(201, '"1700000000000"', "Tue, 14 Nov 2023 22:13:20 GMT", {"size": 100})
+ATTACHED = Attached(201, '"1700000000000"', "Tue, 14 Nov 2023 22:13:20 GMT", {"size": 100}, "5f")
 
 
 def head(method: str, *, version: str | None = "1.0.0", **headers: object) -> Head:
@@ -354,6 +354,7 @@ class TestPatch:
             "ETag": '"1700000000000"',
             "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT",
             "Content-Location": "/v1/r/attachment",
+            "Attachment-Version": "5f",
             "Cache-Control": "no-store",
         }
 

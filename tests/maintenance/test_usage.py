@@ -25,6 +25,7 @@ from tests.support.application import (
     put_collection,
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.documents import code_blocks
 
 
 def record(name: str, collection: str = COLLECTION) -> str:
@@ -112,7 +113,9 @@ def test_of_a_storage(build: Build, tmp_path: Path) -> None:
     app.delete(record("cold"), headers=ALICE)
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ini = tmp_path / "kinto.ini"
     ini.write_text(
         "[app:main]\nuse = egg:kinto\nkinto.includes = kinto_attachment\n"
@@ -120,10 +123,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
 
     def run(*arguments: str) -> int:
+        return run_as_written("usage", "--ini", str(ini), *arguments)
+
+    def run_as_written(*arguments: str) -> int:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="HTTPS is not enabled")
             try:
-                return cli.main(["usage", "--ini", str(ini), *arguments])
+                return cli.main(list(arguments))
             finally:
                 manager.clear()
 
@@ -135,6 +141,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "stored: files 0, bytes 0\n" in capsys.readouterr().out
     assert run("--storage", "colt") == 2
     assert "--storage should be one of default" in capsys.readouterr().err
+    (example,) = [
+        text for text in code_blocks("docs/production.rst", "shell") if " usage " in text
+    ]
+    monkeypatch.chdir(tmp_path)
+    assert run_as_written(*example.split()[1:]) == 0
+    assert "stored: files 0, bytes 0\n" in capsys.readouterr().out
 
 
 @ON_MEMORY
