@@ -26,7 +26,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         collection_attachments.service(readonly=readonly, default_bucket=default_bucket),
         collection_archive.service(default_bucket=default_bucket),
         collection_rules.service(default_bucket=default_bucket),
-        link.service(default_bucket=default_bucket),
+        *link.services(default_bucket=default_bucket),
         *versions.services(readonly=readonly, default_bucket=default_bucket),
         stored_file.service(),
         *uploads.services(readonly=readonly, default_bucket=default_bucket),

@@ -45,7 +45,7 @@ ROUTES = (
     collection_attachments.ROUTE,
     collection_archive.ROUTE,
     collection_rules.ROUTE,
-    link.ROUTE,
+    *(link.ROUTE, link.VERSION_ROUTE),
     stored_file.ROUTE,
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
     versions.LIST_ROUTE,

@@ -69,6 +69,8 @@ class ListQuery:
                 token = value
             elif name == "state":
                 _check_state(request, value, kept=kept)
+            elif name == "_urls":
+                continue  # It selects nothing.
             elif kept:
                 refuse(request, name, "Kept files have no filters, only _limit and _token")
             else:

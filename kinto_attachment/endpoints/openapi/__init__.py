@@ -5,6 +5,7 @@ from kinto_attachment.endpoints.openapi.downloads import (
     download_of_file,
     download_of_record,
     link_to_file,
+    link_to_version,
 )
 from kinto_attachment.endpoints.openapi.lists import archive, listing, rules
 from kinto_attachment.endpoints.openapi.sessions import (
@@ -36,6 +37,7 @@ __all__ = [
     "download_of_record",
     "download_of_version",
     "link_to_file",
+    "link_to_version",
     "list_of_versions",
     "listing",
     "removal",

@@ -28,6 +28,12 @@ class LinkSchema(colander.MappingSchema):  # type: ignore[misc]
     )
 
 
+LINKS = errors(
+    e400="The query has an invalid value.",
+    e501="The server has no key to sign links with.",
+)
+
+
 class LinkResponse(colander.MappingSchema):  # type: ignore[misc]
     body = LinkSchema()
 
@@ -67,6 +73,14 @@ def download_of_file() -> Arguments:
 
 
 def link_to_file() -> Arguments:
+    return link("get_attachment_url")
+
+
+def link_to_version() -> Arguments:
+    return link("get_version_url")
+
+
+def link(operation_id: str) -> Arguments:
     asked = mapping(
         "querystring",
         text("expires_in", "How long it is valid, such as `600` (seconds) or `1h`"),
@@ -76,12 +90,10 @@ def link_to_file() -> Arguments:
     responses = {
         "200": LinkResponse(description="A link that needs no credentials."),
         **ACCESS,
-        **errors(
-            e400="The query has an invalid value.",
-            e501="The server has no key to sign links with.",
-        ),
+        **LINKS,
+        **STORAGE,
     }
-    return operation("get_attachment_url", FileRequest(asked), responses)
+    return operation(operation_id, FileRequest(asked), responses)
 
 
 def download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:
