@@ -12,7 +12,7 @@ from kinto_attachment.kinto_types import Request
 
 OURS = re.compile(
     r"collections/[^/]*/"
-    r"(?:attachments(?:\.zip|/rules|/uploads)?"
+    r"(?:attachments(?:\.zip(?:/url)?|/rules|/uploads)?"
     r"|records/[^/]*/attachment(?:/url|/uploads(?:/[^/]*)?|/versions(?:/[^/]*(?:/restore|/url)?)?)?)"
 )
 

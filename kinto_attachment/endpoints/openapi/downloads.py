@@ -19,6 +19,11 @@ from kinto_attachment.endpoints.openapi.parts import (
     text,
 )
 
+NAMED = (
+    text("disposition", "`inline` or `attachment`"),
+    text("filename", "The name to save it under"),
+)
+
 
 class LinkSchema(colander.MappingSchema):  # type: ignore[misc]
     data = mapping(
@@ -60,12 +65,7 @@ DOWNLOADS = {
 
 
 def download_of_record() -> Arguments:
-    asked = mapping(
-        "querystring",
-        text("disposition", "`inline` or `attachment`"),
-        text("filename", "The name to save it under"),
-    )
-    return download("get_attachment", ACCESS, asked)
+    return download("get_attachment", ACCESS, mapping("querystring", *NAMED))
 
 
 def download_of_file() -> Arguments:
@@ -73,20 +73,16 @@ def download_of_file() -> Arguments:
 
 
 def link_to_file() -> Arguments:
-    return link("get_attachment_url")
+    return link("get_attachment_url", *NAMED)
 
 
 def link_to_version() -> Arguments:
-    return link("get_version_url")
+    return link("get_version_url", *NAMED)
 
 
-def link(operation_id: str) -> Arguments:
-    asked = mapping(
-        "querystring",
-        text("expires_in", "How long it is valid, such as `600` (seconds) or `1h`"),
-        text("disposition", "`inline` or `attachment`"),
-        text("filename", "The name to save it under"),
-    )
+def link(operation_id: str, *parameters: Any) -> Arguments:
+    validity = text("expires_in", "How long it is valid, such as `600` (seconds) or `1h`")
+    asked = mapping("querystring", validity, *parameters)
     responses = {
         "200": LinkResponse(description="A link that needs no credentials."),
         **ACCESS,
