@@ -19,6 +19,7 @@ from pyramid.tweens import EXCVIEW
 
 from kinto_attachment import endpoints
 from kinto_attachment.endpoints import (
+    archive_link,
     attachment,
     collection_archive,
     collection_attachments,
@@ -173,7 +174,7 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, collection_attachments.ROUTE, (*methods, *creations))
     for route in (
         *(collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE),
-        versions.LIST_ROUTE,
+        *(versions.LIST_ROUTE, link.ROUTE, link.VERSION_ROUTE, archive_link.ROUTE),
     ):
         cors.add_options(config, route, methods)
     cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
@@ -181,7 +182,6 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
-    cors.add_options(config, link.ROUTE, methods)
     deletions = () if settings.readonly else ("DELETE",)
     cors.add_options(config, versions.ROUTE, (*methods, *deletions))
     cors.add_options(config, versions.RESTORE_ROUTE, ("OPTIONS", *creations))

@@ -24,6 +24,7 @@ from kinto_attachment.endpoints.context import NewRecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.files.copying import NewRecordCopy
 from kinto_attachment.files.list_queries import ListQuery, parameters
@@ -58,17 +59,21 @@ def get_attachments(request: Request) -> Response:
     """A page of the collection's files; a HEAD tells how many there are on all pages."""
     context: Any = request.context
     context.check_exists()
-    query = ListQuery.of(request)
+    query, linker = ListQuery.of(request), linker_of(request)
     headers = timestamp_headers(request)
     etag = headers.get("ETag")
-    if etag and etag in request.headers.get("If-None-Match", "") and not query.kept:
+    # Links expire, also where no record has changed.
+    conditional = not query.kept and linker is None
+    if etag and etag in request.headers.get("If-None-Match", "") and conditional:
         return HTTPNotModified(headers=headers)
+    if linker:
+        headers.update(WITH_LINKS)
     if request.method == "HEAD":
         found = totals(request.registry, context.uri, query)
         headers["Total-Objects"] = headers["Total-Records"] = str(found.files)
         headers["Total-Bytes"] = str(found.bytes)
         return with_headers(Response(json={"data": []}), headers)
-    page = page_of(request, context.uri, query)
+    page = page_of(request, context.uri, query, linker)
     if page.next:
         headers["Next-Page"] = next_page_url(request, page.next)
     return with_headers(Response(json={"data": page.items}), headers)

@@ -13,6 +13,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
 from kinto_attachment.endpoints import (
+    archive_link,
     attachment,
     collection_archive,
     collection_attachments,
@@ -45,7 +46,7 @@ ROUTES = (
     collection_attachments.ROUTE,
     collection_archive.ROUTE,
     collection_rules.ROUTE,
-    link.ROUTE,
+    *(link.ROUTE, link.VERSION_ROUTE, archive_link.ROUTE),
     stored_file.ROUTE,
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
     versions.LIST_ROUTE,

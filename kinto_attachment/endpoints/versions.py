@@ -13,9 +13,11 @@ from kinto_attachment.endpoints.attachment import NoContent, outside_default_buc
 from kinto_attachment.endpoints.context import VersionsContext
 from kinto_attachment.endpoints.pages import Page
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
 from kinto_attachment.errors import VersionInUse
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.restoring import RestoreArrival, changeable_version
+from kinto_attachment.files.signed_links import Linker
 from kinto_attachment.files.sources import Source
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.files.versions import find, readable_versions
@@ -49,9 +51,12 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
 
 def get_versions(request: Request) -> Response:
     """The versions that the user may read, newest first, a page at a time."""
+    linker = linker_of(request)
     page = Page.of(request, readable(request), lambda version: version.age, (int, int, str))
-    response = Response(json={"data": [json_of(version) for version in page.items]})
+    response = Response(json={"data": [json_of(version, linker) for version in page.items]})
     response.headers.update({**downloads.CURRENT, **page.headers()})
+    if linker:
+        response.headers.update(WITH_LINKS)
     if request.method == "HEAD":
         response.headers["Total-Bytes"] = str(sum(version.size for version in page.all_items))
     return response
@@ -101,6 +106,6 @@ def readable(request: Request) -> list[Link]:
     return versions
 
 
-def json_of(version: Link) -> dict[str, Any]:
+def json_of(version: Link, linker: Linker | None = None) -> dict[str, Any]:
     more = {"id": version.version, "created": version.created, "state": version.state}
-    return version.attachment | more
+    return version.attachment | more | (linker.members(version) if linker else {})
