@@ -27,9 +27,10 @@ FLUSHED = "kinto_attachment.flushed"
 
 def before_merge_patch(event: RequestEvent) -> None:
     """Keep a copy of the attachment: Kinto merges patches (RFC 7396) into the old object."""
+    if event.request.content_type != "application/merge-patch+json":
+        return  # Before the context reads its object, which other requests may not need yet.
     record = getattr(event.request.context, "current_object", None)
-    patches = event.request.content_type == "application/merge-patch+json"
-    if patches and record is not None and FIELD in record:
+    if record is not None and FIELD in record:
         remembered = event.request.bound_data.setdefault(BEFORE, [])
         remembered.append((record, deepcopy(record[FIELD])))
 
