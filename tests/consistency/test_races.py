@@ -1,4 +1,4 @@
-"""Requests that meet, in orders that one change of turns can make of them: a quarter, or all.
+"""Requests that meet, in orders that one change of turns can make of them: an eighth, or all.
 
 The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
 All pairs of requests meet in ``make chaos``; here are those that have most to do with each other.

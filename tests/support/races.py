@@ -103,7 +103,7 @@ OPERATIONS: list[Operation] = [
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 
 
-ONE_IN = 4  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 8  # Of the moments at which one request can interrupt another; all in tests-all.
 
 
 def some_orders(name: str) -> Orders:

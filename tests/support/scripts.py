@@ -107,7 +107,10 @@ class Script:
         main = MAINS[self.name]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(self.command(*arguments)[2:])
+            try:
+                code = main(self.command(*arguments)[2:])
+            except SystemExit as stopped:  # As argparse does.
+                code = stopped.code
         return Done(code, out.getvalue(), err.getvalue())
 
     @contextlib.contextmanager
