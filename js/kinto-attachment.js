@@ -260,7 +260,9 @@ export class AttachmentClient {
   }
 
   #sendByTus({ blob, signal, onProgress }, { path }) {
-    return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    let stop;
+    const sent = new Promise((resolve, reject) => {
       const delays = Array.from({ length: this.#retries }, (_, n) => this.#pause * 2 ** n * 1000);
       const transfer = new this.#tus.Upload(blob, {
         uploadUrl: this.#server + path,
@@ -281,14 +283,15 @@ export class AttachmentClient {
           reject(errorOf({ status: 0, ...told, cause }));
         },
       });
-      const stop = () => {
+      stop = () => {
         transfer.abort();
         reject(signal.reason);
       };
-      signal?.throwIfAborted();
-      signal?.addEventListener("abort", stop, { once: true });
+      signal?.addEventListener("abort", stop);
       transfer.start();
     });
+    // A signal may be that of a whole page, which would keep each file in memory.
+    return sent.finally(() => signal?.removeEventListener("abort", stop));
   }
 
   /** Send a request, again if that is safe; Kinto's response, or the record if it is done. */

@@ -58,7 +58,7 @@ def finish(
     """Attach the file if it is whole, and answer."""
     if session.state == "finishing":
         with counting(request) as outcome:
-            session = attach_session(request)
+            session, outcome.is_own = attach_session(request)
             outcome.status = (session.result or {})["status"]
     return answer(request, protocol, session, step)
 

@@ -28,11 +28,16 @@ from kinto_attachment.files.upload_sessions import found
 from kinto_attachment.files.uploads import count_bytes, rules_of
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.http.arriving import Arriving
+from kinto_attachment.http.streams import ClaimedDigests
 from kinto_attachment.http.upload_steps import Append, Create
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage import Partial
 from kinto_attachment.wsgi.bodies import body_of, check_size
+
+# Bytes. Digests other than SHA-256 are not saved between two requests: the last one reads the
+# file, which should take some seconds at most.
+LARGEST_READ_BACK = 1024 * 1024 * 1024
 
 
 def start(
@@ -64,6 +69,8 @@ def start(
         session = taken_over(request, session)
         session = replace(session, writer=new_token(), last=step.offset)
         if step.file_claims:
+            end = step.offset + (request.content_length or 0)
+            check_claims(step.file_claims, max(end, session.length or 0))
             session = replace(session, claims=step.file_claims.dump())
         sessions.put(session)
     return session
@@ -164,6 +171,15 @@ def with_length(request: Request, session: Session, step: Append) -> Session:
     return replace(session, length=length)
 
 
+def check_claims(claims: ClaimedDigests, size: int) -> None:
+    """:raises TooLarge: the last request would take too long, if there are so many bytes."""
+    if size > LARGEST_READ_BACK and {*claims.algorithms} - {"sha256"}:
+        raise TooLarge(
+            f"Repr-Digest: if more than {LARGEST_READ_BACK} bytes come in several requests, only"
+            " sha-256 can be checked."
+        )
+
+
 def check_repetition(request: Request, session: Session, step: Append) -> None:
     """Whether a request may be the last one of an upload that is whole, sent again.
 
@@ -185,6 +201,8 @@ def arriving_bytes(request: Request, session: Session, step: Create | Append) ->
     with separate_transaction(request):  # It may ask the database, whose connection is not kept.
         rules = rules_of(request)
     limits = [rules.max_size, continuing(request, session.storage).largest_partial]
+    if session.has_other_claims:
+        limits.append(LARGEST_READ_BACK)
     limits = [limit for limit in (*limits, session.length) if limit]
     left = min(limits) - session.size if limits else None
     if left is not None and (request.content_length or 0) > left:

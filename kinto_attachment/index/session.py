@@ -88,6 +88,11 @@ class Session:
         """Whether all of the file's bytes are durable, as far as its length is known."""
         return self.length is not None and self.size == self.length
 
+    @property
+    def has_other_claims(self) -> bool:
+        """Whether a digest is claimed for which the file has to be read at the end."""
+        return any(algorithm != "sha256" for _, algorithm, _ in self.claims)
+
     def seen_at(self, now: int) -> Session:
         """The session as it is at a time: one that is too old has expired."""
         is_over = self.is_unfinished and self.expires <= now

@@ -180,6 +180,21 @@ class TestEachWay:
         assert error["message"] == "The server cannot be reached"
 
 
+def test_a_signal_does_not_keep_what_has_been_sent(server: live.Server) -> None:
+    """fetch has listeners of its own, which keep nothing."""
+    listening = run(
+        server.url,
+        """
+        const { getEventListeners } = await import("node:events");
+        const { signal } = new AbortController();
+        await large_client.upload(large, { record, signal, resumable: true });
+        return getEventListeners(signal, "abort").map(String);
+        """,
+        "tus-js-client",
+    )
+    assert not [listener for listener in listening if "transfer" in listener]
+
+
 class TestWhatIsSent:
     def test_only_the_rest(self, server: live.Server) -> None:
         before, after = run(

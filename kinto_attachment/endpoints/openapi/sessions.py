@@ -59,6 +59,12 @@ class UploadListBody(colander.MappingSchema):  # type: ignore[misc]
 
 class UploadListResponse(colander.MappingSchema):  # type: ignore[misc]
     body = UploadListBody()
+    header = mapping(
+        "header",
+        text("Next-Page", "URL of the next page, if there is one"),
+        text("Total-Objects", "How many there are on all pages; HEAD only"),
+        text("Total-Records", "The same"),
+    )
 
 
 def upload_creation() -> Arguments:
@@ -124,11 +130,17 @@ def upload_state() -> Arguments:
 
 def upload_list() -> Arguments:
     responses = {
-        "200": UploadListResponse(description="The unfinished uploads."),
+        "200": UploadListResponse(description="A page of the unfinished uploads."),
+        **errors(e400="The query is not valid."),
         **ACCESS,
         **STORAGE,
     }
-    return _upload("list_uploads", responses)
+    asked = mapping(
+        "querystring",
+        text("_limit", "How many there are on a page"),
+        text("_token", "Where the page starts, as in `Next-Page`"),
+    )
+    return operation("list_uploads", FileRequest(asked), responses)
 
 
 def _appended() -> dict[str, Any]:
