@@ -16,6 +16,7 @@ from benchmarks.groups import (
     scripts,
     throughput,
     uploads,
+    versions,
 )
 from benchmarks.row import Group
 from benchmarks.scale import Scale
@@ -31,6 +32,7 @@ def every(scale: Scale) -> list[Group[Any]]:
         *resumable.groups(scale),
         *links.groups(scale),
         *lists.groups(scale),
+        *versions.groups(scale),
         *buckets.groups(scale),
         *scripts.groups(scale),
         *advice.groups(scale),

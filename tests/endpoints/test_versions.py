@@ -648,6 +648,29 @@ class TestPermissions:
         grant(app, "record", "write")
         app.get(old, headers=BOB, status=200)
 
+    @pytest.mark.parametrize("rule", ["write", "read"])
+    def test_hold_for_locations_that_other_records_have(self, build: Build, rule: str) -> None:
+        """Links to a file work for readers of any record whose current file it is."""
+        app = build(versions_permission=rule, **KEEPING)
+        attach_all(app, b"one")
+        location = attachment_of(app)["location"]
+        app.post_json(f"{OTHER}/attachment", {"copy_from": RECORD}, headers=ALICE)
+        attach_all(app, b"two")
+        app.get(location, headers=BOB, status=404)
+        body = {"permissions": {"read": [userid(app, BOB)]}}
+        app.patch_json(OTHER, body, headers=ALICE)
+        assert read(app, location, BOB) == b"one"
+        attach_all(app, b"three", record=OTHER)
+        app.get(location, headers=BOB, status=200 if rule == "read" else 404)
+
+    def test_hold_for_no_location_of_a_public_file(self, build: Build) -> None:
+        app = build(public="true", **KEEPING)
+        attach_all(app, b"one")
+        location = attachment_of(app)["location"]
+        attach_all(app, b"two")
+        assert read(app, location, ANONYMOUS) == b"one"
+        app.get(VERSIONS, headers=ANONYMOUS, status=401)
+
     def test_of_a_bucket_s_own_setting(self, build: Build) -> None:
         app = build(**KEEPING, **{"resources.b.c.versions_permission": "read"})
         attach_all(app, b"one", b"two")

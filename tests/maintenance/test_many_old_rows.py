@@ -33,34 +33,13 @@ from tests.support.application import (
     postgresql_settings,
     put_collection,
 )
+from tests.support.many_rows import fill
 from tests.support.services import PostgreSQL
 
 MANY = 300_000
 SOME_IN = 100  # In ``make tests``, one in so many.
 MEBIBYTE = 1024**2
 STORED = datetime(2020, 1, 1, tzinfo=timezone.utc)
-ROWS = f"""
-    ALTER TABLE objects DISABLE TRIGGER ALL;
-    INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
-    SELECT 'r' || n, '{COLLECTION}', 'record', from_epoch(1500000000000 + n),
-           jsonb_build_object('attachment', file || jsonb_build_object(
-               'location', 'http://localhost/v1/attachments/' || n || '.txt')), FALSE
-      FROM generate_series(1, {{count}}) AS n, file;
-    INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
-    SELECT encode(sha256(convert_to(n || '.txt', 'UTF8')), 'hex'),
-           'attachments:{COLLECTION}/records/r' || n, 'attachment', from_epoch(n),
-           file || jsonb_build_object(
-               'key', n || '.txt', 'record', '{COLLECTION}/records/r' || n,
-               'state', 'current'), FALSE
-      FROM generate_series(1, {{count}}) AS n, file;
-    ALTER TABLE objects ENABLE TRIGGER ALL;
-    ANALYZE objects;
-""".replace(
-    ", file;",
-    """, (SELECT '{"filename": "a.txt", "hash": "00", "mimetype": "text/plain", "size": 3}'::jsonb
-           AS file) AS files;""",
-)
-
 # Those of the kinto-attachment that adopt takes over, beside the records.
 ITS_ROWS = f"""
     ALTER TABLE objects DISABLE TRIGGER ALL;
@@ -87,12 +66,6 @@ def database(postgresql: PostgreSQL) -> Iterator[str]:
     yield url
     forget_database(url)
     postgresql.drop_database(url)
-
-
-def fill(postgresql: PostgreSQL, url: str, count: int, *more: str) -> None:
-    name = url.split("?")[0].rsplit("/", 1)[1]
-    statements = [each.replace("{count}", str(count)) for each in (ROWS, *more)]
-    postgresql.execute(*statements, database=name)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
-"""How many statements a request executes."""
+"""The statements that a request executes: how many, and how."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy
@@ -13,14 +13,41 @@ import sqlalchemy
 @contextlib.contextmanager
 def counted(app: Any) -> Iterator[Counter[str]]:
     """Counts the statements on the database, by their first words."""
-    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
     found: Counter[str] = Counter()
 
-    def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def count(statement: str, _: Any) -> None:
         found[statement.split()[0]] += 1
 
-    sqlalchemy.event.listen(engine, "before_cursor_execute", count)
-    try:
+    with _listening(app, count):
         yield found
+
+
+def plans_of(app: Any, action: Callable[[], object]) -> list[str]:
+    """How the database executes what an action asks of the table of objects."""
+    executed: list[tuple[str, Any]] = []
+    with _listening(app, lambda *statement: executed.append(statement)):
+        action()
+    plans = []
+    with _engine(app).connect() as connection:
+        for statement, parameters in executed:
+            if " objects" in statement:
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+                plans.append("\n".join([statement, *(row[0] for row in rows)]))
+    return plans
+
+
+def _engine(app: Any) -> Any:
+    return app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
+
+
+@contextlib.contextmanager
+def _listening(app: Any, to: Callable[[str, Any], object]) -> Iterator[None]:
+    def listen(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        to(statement, parameters)
+
+    engine = _engine(app)
+    sqlalchemy.event.listen(engine, "before_cursor_execute", listen)
+    try:
+        yield
     finally:
-        sqlalchemy.event.remove(engine, "before_cursor_execute", count)
+        sqlalchemy.event.remove(engine, "before_cursor_execute", listen)
