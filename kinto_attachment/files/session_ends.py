@@ -98,5 +98,16 @@ def discard(registry: Registry, session: Session, *, release: bool = True) -> bo
     with transaction.manager, sessions.alone():
         if release:
             registry.attachment_links.reservations.release(session.key)
-        sessions.put(replace(session, partial=None))
+        _forget_partial(registry, session)
     return True
+
+
+def _forget_partial(registry: Registry, session: Session) -> None:
+    """Note that nothing is stored any more; of two who do so, one gives the bytes back."""
+    sessions, usage = registry.attachment_sessions, registry.attachment_usage
+    counts = session.stored and usage.scopes_of(session.record)
+    locked = sessions.lock(session.record, session.upload) if counts else None
+    with usage.alone():
+        sessions.put(replace(session, partial=None))
+        if locked is not None:
+            usage.resized(session.record, -locked.stored)
