@@ -56,6 +56,7 @@ from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
+from kinto_attachment.index.usage import Usage
 from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
@@ -101,14 +102,15 @@ def add_storage(config: Configurator, settings: Settings) -> None:
     registry = config.registry
     registry.attachment_settings = settings
     registry.attachment_storages = backends.register(config, settings)
+    page_size = int(config.get_settings()["storage_max_fetch_size"])
+    registry.attachment_usage = Usage(registry.storage, settings.quotas, page_size)
     registry.attachment_links = Links(
         registry.storage,
         registry.attachment_storages,
-        page_size=int(config.get_settings()["storage_max_fetch_size"]),
+        page_size=page_size,
+        usage=registry.attachment_usage,
     )
-    registry.attachment_sessions = Sessions(
-        registry.storage, page_size=int(config.get_settings()["storage_max_fetch_size"])
-    )
+    registry.attachment_sessions = Sessions(registry.storage, page_size)
     registry.attachment_site = Site(
         registry.storage, registry.attachment_storages, registry.attachment_links
     )
@@ -274,6 +276,7 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         content_encodings=sorted(settings["content_encodings"]),
         links=can_link(config),
         versions=True,
+        quotas=config.registry.attachment_usage.is_exact,
         **backends.capabilities(config.registry.attachment_storages),
         **resumable(config.registry.attachment_storages, settings),
     )

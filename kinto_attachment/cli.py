@@ -168,8 +168,8 @@ def add_usage(commands: Any) -> None:
         "usage",
         help="count files and bytes",
         description="Count the files and their bytes by bucket, collection, storage and state, as "
-        "the index knows them. `stored` counts a file that several records share once. It can run "
-        "while the server is running.",
+        "the index knows them. `stored` counts a file that several records share once, `quotas` "
+        "what quotas count. It can run while the server is running.",
         epilog="Exit code: 0 all is well; 2 an error.",
     )
     add_server_options(parser)

@@ -293,6 +293,7 @@ class QuotaExceeded(AttachmentError):
     status = 507
     errno = ERRORS.FORBIDDEN
     message = "The quota does not leave enough space for this file."
+    may_pass = False
 
 
 class StorageNotConfigured(StorageError):

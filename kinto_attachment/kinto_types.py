@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kinto_attachment.index.outbox import Garbage
     from kinto_attachment.index.sessions import Sessions
     from kinto_attachment.index.site import Site
+    from kinto_attachment.index.usage import Usage
     from kinto_attachment.settings import Settings
     from kinto_attachment.storage.storages import Storages
 
@@ -117,6 +118,7 @@ class Registry(Protocol):
     attachment_storages: Storages
     attachment_links: Links
     attachment_sessions: Sessions
+    attachment_usage: Usage
     attachment_site: Site
     attachment_signatures: Signatures | None
     attachment_lingering: deque[Garbage]

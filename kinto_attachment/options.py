@@ -181,6 +181,14 @@ OPTIONS = (
         aliases=("max_size_bytes",),
     ),
     Option("min_size", number, 0, "bytes; smaller files are refused", True),
+    Option(
+        "quota_bytes",
+        size,
+        0,
+        "bytes that a bucket or a collection may hold, each bucket if set for all; 0: no limit",
+        True,
+    ),
+    Option("quota_files", number, 0, "files that it may hold; 0: no limit", True),
     Option("gzipped", boolean, False, "compress files on the server", True),
     Option(
         "content_encodings",

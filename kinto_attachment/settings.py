@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -12,6 +13,7 @@ from pyramid.exceptions import ConfigurationError
 from kinto_attachment.names import Pattern
 from kinto_attachment.options import OPTIONS, STORAGE_OPTIONS, Option
 from kinto_attachment.parsers import DEFAULT_STORAGE, boolean
+from kinto_attachment.quota_settings import NAMES as QUOTAS, Quotas
 from kinto_attachment.setting_values import (
     BY_NAME,
     PREFIX,
@@ -78,6 +80,10 @@ class Settings:
     http_host: str | None = None
     server_secret: str = field(default="", repr=False)
 
+    @cached_property
+    def quotas(self) -> Quotas:
+        return Quotas(self.values, self.overrides)
+
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
@@ -90,11 +96,15 @@ class Settings:
         """
         names = [bucket_id] if alias is None else [alias, bucket_id]
         rules = {
-            option.name: self.values[option.name] for option in OPTIONS if option.per_collection
+            option.name: self.values[option.name]
+            for option in OPTIONS
+            if option.per_collection and option.name not in QUOTAS
         }
         overrides: dict[str, str] = {}
         for resource in (*((name,) for name in names), *((name, collection_id) for name in names)):
-            own = self.overrides.get(resource, {})
+            given = self.overrides.get(resource, {})
+            # Quotas add up instead: that of the bucket holds beside that of the collection.
+            own = {name: value for name, value in given.items() if name not in QUOTAS}
             rules |= own
             overrides |= {name: resource_name(resource, name) for name in own}
         rules["mimetypes"] = rules["mimetypes"] or {}

@@ -170,6 +170,7 @@ def test_reindex_of_nothing(ini: Path, run: Run) -> None:
         "records": 0,
         "linked": 0,
         "completed": 0,
+        "recounted": 0,
         "foreign": [],
         "missing": [],
         "claimed": 0,

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from pyramid.httpexceptions import HTTPNoContent
+from pyramid.httpexceptions import HTTPException, HTTPNoContent
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.refusals import error_view
 from kinto_attachment.endpoints.upload_answers import limits_of, protocol_of, respond, step_of
 from kinto_attachment.endpoints.upload_requests import create
-from kinto_attachment.errors import FileNotFound, UnsupportedType
+from kinto_attachment.errors import FileNotFound, QuotaExceeded, UnsupportedType
 from kinto_attachment.files import records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.copying import CopyArrival
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.sources import current_source
+from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.http.upload_steps import Attached, Create, Progress
 from kinto_attachment.index.objects import digest_of
@@ -129,7 +131,13 @@ def get_attachment(request: Request) -> Response:
 def upload(request: Request, arrival: type[Arrival]) -> Response:
     """Attach a file, in the given way of arriving."""
     check_preconditions(request)
-    written, attachment = attach(request, arrival)
+    try:
+        written, attachment = attach(request, arrival)
+    except QuotaExceeded as error:
+        if not in_batch(request):
+            raise
+        # Other errors of 500 and above fail the whole batch.
+        raise cast(HTTPException, error_view(error, request)) from error
     response = answer(request, written, attachment.to_json())
     name_version(request, response, attachment)
     return response

@@ -25,6 +25,7 @@ from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
 from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
+from kinto_attachment.files import quotas
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.files.copying import NewRecordCopy
 from kinto_attachment.files.list_queries import ListQuery, parameters
@@ -72,6 +73,7 @@ def get_attachments(request: Request) -> Response:
         found = totals(request.registry, context.uri, query)
         headers["Total-Objects"] = headers["Total-Records"] = str(found.files)
         headers["Total-Bytes"] = str(found.bytes)
+        headers |= quota_headers(request)
         return with_headers(Response(json={"data": []}), headers)
     page = page_of(request, context.uri, query, linker)
     if page.next:
@@ -106,6 +108,17 @@ def timestamp_headers(request: Request) -> dict[str, str]:
     except ReadonlyError:
         return dict(CURRENT)  # There never was a record.
     return {"ETag": f'"{timestamp}"', **CURRENT}
+
+
+def quota_headers(request: Request) -> dict[str, str]:
+    """The quota in bytes that leaves the least, and how much that is."""
+    uri: Any = request.context.uri
+    found = quotas.tightest(request, uri.bucket_id, uri.collection_id)
+    if found is None or not found[0].bytes:
+        return {}
+    quota, used = found
+    left = max(quota.bytes - used.bytes, 0)
+    return {"Quota-Bytes": str(quota.bytes), "Quota-Left": str(left)}
 
 
 def with_headers(response: Response, headers: Mapping[str, str]) -> Response:

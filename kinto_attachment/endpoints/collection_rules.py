@@ -12,7 +12,10 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import CollectionContext
 from kinto_attachment.endpoints.downloads import CURRENT
+from kinto_attachment.files import quotas
+from kinto_attachment.index.totals import Totals
 from kinto_attachment.kinto_types import Request
+from kinto_attachment.quota_settings import Quota
 from kinto_attachment.settings import CollectionSettings
 
 ROUTE = "collection-attachments-rules"
@@ -36,7 +39,8 @@ def get_rules(request: Request) -> Response:
     context.check_exists()
     resolver = request.registry.attachment_collection_settings
     found = resolver.of(request, context.uri.bucket_id, context.uri.collection_id)
-    response = Response(json={"data": as_json(found)})
+    quota = quotas.tightest(request, context.uri.bucket_id, context.uri.collection_id)
+    response = Response(json={"data": {**as_json(found), **quota_json(quota)}})
     response.headers.update(CURRENT)
     return response
 
@@ -50,4 +54,17 @@ def as_json(rules: CollectionSettings) -> dict[str, Any]:
         "gzipped": rules.gzipped,
         "content_encodings": sorted(rules.content_encodings),
         "versions": rules.keep_old_files,
+    }
+
+
+def quota_json(found: tuple[Quota, Totals] | None) -> dict[str, int | None]:
+    """The quota that leaves the least; 0 is no limit, and then nothing was counted."""
+    if found is None:
+        return {"quota_bytes": 0, "used_bytes": None, "quota_files": 0, "used_files": None}
+    quota, used = found
+    return {
+        "quota_bytes": quota.bytes,
+        "used_bytes": used.bytes,
+        "quota_files": quota.files,
+        "used_files": used.files,
     }

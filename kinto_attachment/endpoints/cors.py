@@ -32,14 +32,12 @@ EXPOSED_HEADERS = (
     *("Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Location"),
     *("Content-Range", "ETag", "Last-Modified", "Location", "Repr-Digest", "Retry-After"),
     # Of lists.
-    *("Next-Page", "Total-Bytes", "Total-Objects", "Total-Records"),
+    *("Next-Page", "Quota-Bytes", "Quota-Left", "Total-Bytes", "Total-Objects", "Total-Records"),
     # Of uploads in several requests.
     *("Upload-Complete", "Upload-Draft-Interop-Version", "Upload-Expires", "Upload-Length"),
     *("Upload-Limit", "Upload-Metadata", "Upload-Offset", "Tus-Checksum-Algorithm"),
     *("Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
     "Attachment-Version",
-    # Of what is to come.
-    *("Quota-Bytes", "Quota-Left"),
 )
 ROUTES = (
     attachment.ROUTE,

@@ -11,7 +11,12 @@ from pyramid.httpexceptions import HTTPClientError, HTTPForbidden, status_map
 from pyramid.response import Response
 
 from kinto_attachment.endpoints.downloads import IDENTITY
-from kinto_attachment.errors import AttachmentError, StorageError, UnsupportedType
+from kinto_attachment.errors import (
+    AttachmentError,
+    QuotaExceeded,
+    StorageError,
+    UnsupportedType,
+)
 from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.kinto_types import Request
 
@@ -51,6 +56,8 @@ def error_view(error: AttachmentError, request: Request) -> Response:
         response.headers["Accept-Encoding"] = error.accepted
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
+    if isinstance(error, QuotaExceeded):
+        request.registry.metrics.count("attachments.refused", unique=[("reason", "quota")])
     if isinstance(error, StorageError):
         # The reason is also in the message: not every formatter prints tracebacks.
         logger.error("The attachments' storage failed: %s", error.reason, exc_info=error)

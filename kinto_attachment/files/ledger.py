@@ -13,6 +13,7 @@ from kinto.core.utils import instance_uri, msec_time
 from kinto_attachment.index.link import Ended, Link
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.index.session import Session
+from kinto_attachment.index.totals import Totals
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
 from kinto_attachment.metadata import Attachment, same_json
 
@@ -118,6 +119,10 @@ class Ledger:
     session: Session | None = None
     # The same, once all of its bytes are there.
     attaching: Session | None = None
+    # What bucket and collection held when the request began, by their URIs.
+    used: dict[str, Totals] = field(default_factory=dict)
+    # Files that were entered in the counters before they are linked: pairs of record and key.
+    entered: list[tuple[str, str]] = field(default_factory=list)
     # Whether the linking tween writes the links at the end of the request.
     written_by_tween: bool = False
 

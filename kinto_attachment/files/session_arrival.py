@@ -104,7 +104,10 @@ def attach_session(request: Request) -> tuple[Session, bool]:
         idle = request.registry.attachment_settings["uploads.idle_age"]
         expires = msec_time() + int(idle * 1000)
         done = replace(locked, state="done", result=result, expires=expires, writer="")
-        sessions.put(replace(done, partial=None, data=None, permissions=None, hash=None))
+        # Its bytes count as those of the record's file now.
+        with request.registry.attachment_usage.alone():
+            sessions.put(replace(done, partial=None, data=None, permissions=None, hash=None))
+            request.registry.attachment_usage.resized(locked.record, -locked.stored)
     ledger.when_committed(ledger.reserved, session.key)
     return done, True
 

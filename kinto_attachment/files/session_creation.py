@@ -40,7 +40,8 @@ def create(request: Request, protocol: str, step: Create, filename: str) -> Sess
         check_size(length, rules.max_size, rules.min_size)
     check_claims(step.file_claims, length or 0)
     check_attributes(request, step.data, step.permissions)
-    accepted = accept(request, filename, step.mimetype, length)
+    # The record's file stays until this one is whole.
+    accepted = accept(request, filename, step.mimetype, length, replaces=False)
     files = continuing(request, rules.storage)
     if length is not None and 0 < files.largest_partial < length:
         raise TooLarge(f"The storage takes at most {files.largest_partial} bytes in this way.")

@@ -89,9 +89,8 @@ def discard(registry: Registry, session: Session, *, release: bool) -> bool:
     """
     if not remove_stored(registry, session, release=release):
         return False
-    sessions = registry.attachment_sessions
-    with transaction.manager, sessions.alone():
-        sessions.put(replace(session, partial=None))
+    with transaction.manager, registry.attachment_sessions.alone():
+        _forget_partial(registry, session)
     return True
 
 
@@ -109,3 +108,14 @@ def remove_stored(registry: Registry, session: Session, *, release: bool = True)
     with transaction.manager:
         (reservations.release if release else reservations.renew)(session.key)
     return True
+
+
+def _forget_partial(registry: Registry, session: Session) -> None:
+    """Note that nothing is stored any more; of two who do so, one gives the bytes back."""
+    sessions, usage = registry.attachment_sessions, registry.attachment_usage
+    counts = session.stored and usage.scopes_of(session.record)
+    locked = sessions.lock(session.record, session.upload) if counts else None
+    with usage.alone():
+        sessions.put(replace(session, partial=None))
+        if locked is not None:
+            usage.resized(session.record, -locked.stored)

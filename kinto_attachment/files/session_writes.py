@@ -14,12 +14,14 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import (
+    QuotaExceeded,
     TakenOver,
     TooLarge,
     UploadComplete,
     WrongLength,
     WrongOffset,
 )
+from kinto_attachment.files import quotas
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.session_writers import continuing, expiry, new_token, taken_over
 from kinto_attachment.files.target import SessionTarget
@@ -96,7 +98,7 @@ class _Write:
 
     def __init__(self, request: Request, session: Session, step: Create | Append) -> None:
         self.request = request
-        self.session = session
+        self.session = self.committed = session
         self.step = step
         self.sessions = request.registry.attachment_sessions
         self.arriving = arriving_bytes(request, session, step)
@@ -148,9 +150,20 @@ class _Write:
 
     def commit(self, session: Session) -> None:
         with separate_transaction(self.request), self.sessions.alone():
+            self.commit_counted(session)
+        self.committed = session
+        Ledger.of(self.request).session = session
+
+    def commit_counted(self, session: Session) -> None:
+        """:raises QuotaExceeded: the upload stays as it was."""
+        with self.request.registry.attachment_usage.alone():
             if not self.sessions.commit(session, self.session.writer):
                 raise TakenOver()
-        Ledger.of(self.request).session = session
+            try:
+                quotas.resize(self.request, self.committed, session)
+            except QuotaExceeded:
+                self.sessions.put(self.committed)  # A memory backend does not roll back.
+                raise
 
 
 def with_length(request: Request, session: Session, step: Append) -> Session:
@@ -208,4 +221,5 @@ def arriving_bytes(request: Request, session: Session, step: Create | Append) ->
     if left is not None and (request.content_length or 0) > left:
         raise TooLarge(f"body: The file has more than {min(limits)} bytes.")
     saved = None if session.hash is None else saved_hashes.sha256(session.hash)
-    return Arriving(body_of(request), saved, left, step.claims)
+    body = quotas.arriving(request, body_of(request), request.content_length)
+    return Arriving(body, saved, left, step.claims)

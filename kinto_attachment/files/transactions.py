@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import transaction
@@ -61,11 +62,14 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
         request.bound_data[EVENTS] = CollectedEvents()
         ledger = Ledger.of(request)
         ledger.written_by_tween = True
+        resolver = registry.attachment_collection_settings
         hooks = list(transaction.get().getAfterCommitHooks())
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 response = handler(request)
                 write_links(registry, ledger)
+                # Last: counters are locked after all else.
+                registry.attachment_usage.book(partial(resolver.quota, ledger))
                 return response
             except (IntegrityError, BackendError) as error:
                 if attempt == ATTEMPTS or not _can_be_repeated(request, ledger, error):

@@ -35,6 +35,7 @@ from kinto_attachment.index.orphans import OrphanNotes
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
+from kinto_attachment.index.usage import Usage
 from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.storage import FileStat
@@ -44,8 +45,11 @@ from kinto_attachment.storage.storages import Storages
 class Links(LinkQueries):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
-    def __init__(self, backend: StorageBackend, storages: Storages, page_size: int) -> None:
+    def __init__(
+        self, backend: StorageBackend, storages: Storages, page_size: int, usage: Usage
+    ) -> None:
         super().__init__(backend, page_size)
+        self.usage = usage
         self.outbox = Outbox(backend)
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
@@ -76,7 +80,9 @@ class Links(LinkQueries):
 
         :raises AttachmentGone: the collection was deleted in the meantime.
         """
-        self._put(link, is_new=is_new)
+        with self.usage.alone():
+            self._put(link, is_new=is_new)
+            self.usage.added(link)
 
     def update(self, link: Link) -> None:
         """Overwrite the link of a record that this transaction has written, and so locked.
@@ -222,7 +228,10 @@ class Links(LinkQueries):
         been deleted by somebody who did not lock the record.
         """
         others = self.of_key(link.key)
-        return any(link.state != "kept" or other.record == link.record for other in others)
+        own = [other for other in others if other.record == link.record]
+        if not own and others and link.state != "kept":
+            self.usage.added(link, others)
+        return bool(own or (others and link.state != "kept"))
 
     def _still_kept(self, version: Link) -> Link:
         """The present link of an earlier file, which nobody can drop any more.
@@ -251,8 +260,12 @@ class Links(LinkQueries):
         in_state = [] if state is None else [Filter("state", state, COMPARISON.EQ)]
         links = sorted(links, key=attrgetter("id"))
         for batch in batches(link for link in links if not link.shared):
-            gone = self._delete_sole(batch, *in_state)
-            orphans += [link for link in batch if link.id in gone]
+            with self.usage.alone():
+                gone = self._delete_sole(batch, *in_state)
+                dropped = [link for link in batch if link.id in gone]
+                for link in dropped:
+                    self.usage.removed(link)
+            orphans += dropped
             # It is no longer a sole link: another transaction has shared it since it was read.
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
@@ -274,7 +287,9 @@ class Links(LinkQueries):
         So nobody can read or restore them, and gc does not take them for files that are left.
         """
         for link in links:
-            self._put(replace(link, shared=False, state="kept", ended="collection"))
+            with self.usage.alone():
+                self._put(replace(link, shared=False, state="kept", ended="collection"))
+                self.usage.added(link)
 
     def _without_readonly(self, orphans: list[Link]) -> list[Link]:
         """The files that may be deleted, of those that have lost their last link."""
@@ -291,7 +306,9 @@ class Links(LinkQueries):
             raise AttachmentGone()
         shared = [each for each in map(self._make_shared, others) if each is not None]
         if shared:
-            self._put(_one_more(link, shared), is_new=is_new)
+            with self.usage.alone():
+                self._put(_one_more(link, shared), is_new=is_new)
+                self.usage.added(link, shared)
             return
         for storage in self._take_out_of_outbox(link.key, known_in):
             stat = self._stat(link, storage)
@@ -299,7 +316,9 @@ class Links(LinkQueries):
                 created = link.created or int(stat.modified.timestamp() * 1000)
                 attached = link.attached or created
                 found = replace(link, storage=storage, created=created, attached=attached)
-                self._put(found, is_new=is_new)
+                with self.usage.alone():
+                    self._put(found, is_new=is_new)
+                    self.usage.added(found)
                 self.locks.clear(link.key)
                 return
         raise AttachmentGone()
@@ -316,10 +335,14 @@ class Links(LinkQueries):
     def _drop_shared(self, link: Link, state: State | None) -> bool:
         """Drop one of several links, if it is in this state; True if it was the last one."""
         self.locks.lock(link.key)
-        is_dropped = self._is_in(link, state) and (
-            self._rows.delete(link.parent, link.id) or self._drop_revised(link)
-        )
-        if self.of_key(link.key):
+        with self.usage.alone():
+            is_dropped = self._is_in(link, state) and (
+                self._rows.delete(link.parent, link.id) or self._drop_revised(link)
+            )
+            others = self.of_key(link.key)
+            if is_dropped:
+                self.usage.removed(link, others)
+        if others:
             return False
         self.locks.clear(link.key)
         return is_dropped

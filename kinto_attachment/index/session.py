@@ -80,6 +80,11 @@ class Session:
         return int(self.partial["size"]) if self.partial else 0
 
     @property
+    def stored(self) -> int:
+        """How many bytes are stored for the upload itself, and not as the record's file."""
+        return int(self.partial["size"]) if self.partial else 0
+
+    @property
     def is_unfinished(self) -> bool:
         return self.state in UNFINISHED
 

@@ -54,6 +54,8 @@ class ListingResponse(colander.MappingSchema):  # type: ignore[misc]
         text("Total-Objects", "How many files there are on all pages; HEAD only"),
         text("Total-Records", "The same"),
         text("Total-Bytes", "Their bytes; HEAD only"),
+        text("Quota-Bytes", "The quota that leaves the least, if there is one; HEAD only"),
+        text("Quota-Left", "How many bytes it leaves; HEAD only"),
     )
 
 
