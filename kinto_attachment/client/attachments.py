@@ -15,6 +15,7 @@ from kinto_attachment.client import contents, environment, receiving
 from kinto_attachment.client.contents import Content
 from kinto_attachment.client.errors import ConflictError, NotFoundError
 from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.holds import FileHolds
 from kinto_attachment.client.lists import CollectionLists
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.remote_file import RemoteReader, open_content
@@ -30,7 +31,7 @@ Record = str | Mapping[str, Any]
 """A record, or its id. If it is a record, its attachment is not looked up again."""
 
 
-class AttachmentClient(CollectionLists):
+class AttachmentClient(CollectionLists, FileHolds):
     """Uploads and downloads the files of one collection; threads may share it.
 
     ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,

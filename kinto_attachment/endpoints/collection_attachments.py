@@ -23,6 +23,7 @@ from kinto_attachment.endpoints.context import NewRecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.files.list_queries import ListQuery, parameters
 from kinto_attachment.files.listing import page_of, totals
@@ -77,6 +78,7 @@ def post_attachments(request: Request) -> Response:
     """Create a record, and attach the file of a form to it."""
     refuse_parts(request)
     check_preconditions(request)
+    refuse_locked_record(request)
     written, attachment = attach(request, NewRecordArrival)
     record = {"data": written.record, "permissions": written.permissions}
     response = answer(request, written, record)

@@ -12,6 +12,7 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import CollectionContext
 from kinto_attachment.endpoints.downloads import CURRENT
+from kinto_attachment.files.locks import is_locked
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.settings import CollectionSettings
 
@@ -36,13 +37,14 @@ def get_rules(request: Request) -> Response:
     context.check_exists()
     resolver = request.registry.attachment_collection_settings
     found = resolver.of(request, context.uri.bucket_id, context.uri.collection_id)
-    response = Response(json={"data": as_json(found)})
+    locked = is_locked(found, context.current_object)
+    response = Response(json={"data": as_json(found) | {"locked": locked}})
     response.headers.update(CURRENT)
     return response
 
 
 def as_json(rules: CollectionSettings) -> dict[str, Any]:
-    """The rules; ``max_size`` of 0 is no limit, and no extensions are all."""
+    """The rules; ``max_size`` of 0 is no limit, and no extensions are all; ``hold`` is in s."""
     return {
         "max_size": rules.max_size,
         "min_size": rules.min_size,
@@ -50,4 +52,5 @@ def as_json(rules: CollectionSettings) -> dict[str, Any]:
         "gzipped": rules.gzipped,
         "content_encodings": sorted(rules.content_encodings),
         "versions": rules.keep_old_files,
+        "hold": int(rules.hold),
     }

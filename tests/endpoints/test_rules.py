@@ -37,6 +37,8 @@ class TestRules:
             "gzipped": True,
             "content_encodings": ["gzip"],
             "versions": False,
+            "locked": False,
+            "hold": 0,
         }
 
     def test_by_default(self, app: Any) -> None:

@@ -6,6 +6,7 @@ from kinto_attachment.endpoints.openapi.downloads import (
     download_of_record,
     link_to_file,
 )
+from kinto_attachment.endpoints.openapi.holds import end_of_hold, hold_of_file, holding
 from kinto_attachment.endpoints.openapi.lists import archive, listing, rules
 from kinto_attachment.endpoints.openapi.sessions import (
     upload_append,
@@ -35,6 +36,9 @@ __all__ = [
     "download_of_file",
     "download_of_record",
     "download_of_version",
+    "end_of_hold",
+    "hold_of_file",
+    "holding",
     "link_to_file",
     "list_of_versions",
     "listing",
