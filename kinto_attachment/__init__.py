@@ -25,8 +25,10 @@ from kinto_attachment.endpoints import (
     collection_attachments,
     collection_rules,
     cors,
+    hold,
     link,
     openapi,
+    protection,
     record_writes,
     refusals,
     stored_file,
@@ -53,6 +55,7 @@ from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.server_code import attach, copy_attachment, open_attachment
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.files.signatures import signatures
+from kinto_attachment.index.holds import HoldsInUse
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
@@ -110,6 +113,7 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         page_size=page_size,
         usage=registry.attachment_usage,
     )
+    registry.attachment_holds = HoldsInUse(registry.storage, by_settings=settings.are_set("hold"))
     registry.attachment_sessions = Sessions(registry.storage, page_size)
     registry.attachment_site = Site(
         registry.storage, registry.attachment_storages, registry.attachment_links
@@ -185,10 +189,16 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
     deletions = () if settings.readonly else ("DELETE",)
+    holds = () if settings.readonly else ("PUT", "DELETE")
+    cors.add_options(config, hold.ROUTE, (*methods, *holds))
     cors.add_options(config, versions.ROUTE, (*methods, *deletions))
     cors.add_options(config, versions.RESTORE_ROUTE, ("OPTIONS", *creations))
     config.add_subscriber(cors.on_response, NewResponse)
-    config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
+    guarding = "kinto_attachment.record_writes"
+    config.add_view_deriver(record_writes.guarding, name=guarding)
+    # Closer to Kinto's view: it sees the body that Kinto will see.
+    protecting = "kinto_attachment.protection"
+    config.add_view_deriver(protection.protecting, name=protecting, under=guarding)
     # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)
@@ -277,6 +287,7 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         links=can_link(config),
         versions=True,
         quotas=config.registry.attachment_usage.is_exact,
+        holds=not settings.readonly,
         **backends.capabilities(config.registry.attachment_storages),
         **resumable(config.registry.attachment_storages, settings),
     )

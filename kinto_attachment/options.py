@@ -211,6 +211,8 @@ OPTIONS = (
         "a PUT of a record without `attachment` deletes the file",
         True,
     ),
+    Option("locked", boolean, False, "clients cannot change files", True),
+    Option("hold", duration, 0, "how long new files are held; 0: not at all", True),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
     Option(

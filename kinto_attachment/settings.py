@@ -55,6 +55,8 @@ class CollectionSettings:
     content_encodings: frozenset[str]
     client_metadata: str
     delete_on_omission: bool
+    locked: bool
+    hold: float
     inline_types: frozenset[str]
     # Where options come from that are set for a bucket or a collection: full names, by option.
     overrides: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -86,6 +88,11 @@ class Settings:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    def are_set(self, option: str) -> bool:
+        """Whether an option has a true value for the server, a bucket or a collection."""
+        every = [self.values, *self.overrides.values()]
+        return any(values.get(option) for values in every)
 
     def for_collection(
         self, bucket_id: str, collection_id: str, alias: str | None = None

@@ -183,6 +183,18 @@ def test_uploads_of_nothing(ini: Path, run: Run) -> None:
     assert run("uploads", "--ini", ini, "--quiet").stdout == ""
 
 
+def test_a_release_of_nothing(ini: Path, run: Run) -> None:
+    record = "/buckets/b/collections/c/records/r"
+    command = ["release-hold", "--ini", ini, "--json", "--quiet", "--debug"]
+    options = ["--reason", "x", "--by", "olga", "--version", "v", "--dry-run"]
+    done = run(*command, *options, record)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"released": []})
+    done = run(*command, "--reason", "x", "nonsense")
+    assert done.returncode == 2
+    assert "RECORD should be a URI" in done.stderr
+    assert run(*command, record).returncode == 2
+
+
 @pytest.mark.parametrize("command", ["uploads", "usage", "reindex"])
 def test_commands_say_that_they_find_nothing_in_memory(ini: Path, run: Run, command: str) -> None:
     done = run(command, "--ini", ini)

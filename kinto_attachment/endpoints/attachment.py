@@ -14,11 +14,12 @@ from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record, refuse_upload
 from kinto_attachment.endpoints.refusals import error_view
 from kinto_attachment.endpoints.upload_answers import limits_of, protocol_of, respond, step_of
 from kinto_attachment.endpoints.upload_requests import create
 from kinto_attachment.errors import FileNotFound, QuotaExceeded, UnsupportedType
-from kinto_attachment.files import records
+from kinto_attachment.files import holds, records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.copying import CopyArrival
 from kinto_attachment.files.ledger import Ledger
@@ -98,6 +99,8 @@ def delete_attachment(request: Request) -> Response:
     record = request.context.existing_record()
     check_preconditions(request)
     if record.get(FIELD) is not None:
+        refuse_locked_record(request)
+        holds.refuse_change(request, request.context.uri, record[FIELD], None)
         records.write(request, None, None, None)
     return NoContent()
 
@@ -108,6 +111,7 @@ def patch_attachment(request: Request) -> Response:
     if not isinstance(attachment, dict):
         raise FileNotFound("The record has no attachment.")
     check_preconditions(request)
+    refuse_locked_record(request)
     renamed = rename(request, attachment)
     return answer(request, records.write(request, None, None, renamed), renamed)
 
@@ -131,6 +135,7 @@ def get_attachment(request: Request) -> Response:
 def upload(request: Request, arrival: type[Arrival]) -> Response:
     """Attach a file, in the given way of arriving."""
     check_preconditions(request)
+    refuse_upload(request)
     try:
         written, attachment = attach(request, arrival)
     except QuotaExceeded as error:

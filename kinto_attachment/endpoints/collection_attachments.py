@@ -24,6 +24,7 @@ from kinto_attachment.endpoints.context import NewRecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record
 from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
 from kinto_attachment.files import quotas
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
@@ -86,6 +87,7 @@ def post_attachments(request: Request) -> Response:
     """Create a record, and attach the file of a form to it, or (JSON) that of another record."""
     refuse_parts(request)
     check_preconditions(request)
+    refuse_locked_record(request)
     arrival = NewRecordCopy if is_copy(request) else NewRecordArrival
     written, attachment = attach(request, arrival)
     record = {"data": written.record, "permissions": written.permissions}

@@ -13,6 +13,7 @@ from pyramid.response import Response
 from kinto_attachment.endpoints.downloads import IDENTITY
 from kinto_attachment.errors import (
     AttachmentError,
+    ChangeRefused,
     QuotaExceeded,
     StorageError,
     UnsupportedType,
@@ -54,10 +55,10 @@ def error_view(error: AttachmentError, request: Request) -> Response:
         response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
     if isinstance(error, UnsupportedType) and error.accepted:
         response.headers["Accept-Encoding"] = error.accepted
+    if isinstance(error, ChangeRefused | QuotaExceeded):
+        request.registry.metrics.count("attachments.refused", unique=[("by", error.by)])
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
-    if isinstance(error, QuotaExceeded):
-        request.registry.metrics.count("attachments.refused", unique=[("reason", "quota")])
     if isinstance(error, StorageError):
         # The reason is also in the message: not every formatter prints tracebacks.
         logger.error("The attachments' storage failed: %s", error.reason, exc_info=error)

@@ -6,6 +6,7 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
+from kinto.core.utils import msec_time
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import attachment, downloads, openapi
@@ -13,8 +14,10 @@ from kinto_attachment.endpoints.attachment import NoContent, outside_default_buc
 from kinto_attachment.endpoints.context import VersionsContext
 from kinto_attachment.endpoints.pages import Page
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record
 from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
 from kinto_attachment.errors import VersionInUse
+from kinto_attachment.files.holds import refuse_loss
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.restoring import RestoreArrival, changeable_version
 from kinto_attachment.files.signed_links import Linker
@@ -82,10 +85,12 @@ def post_restore(request: Request) -> Response:
 def delete_version(request: Request) -> Response:
     """Delete an earlier file for good."""
     check_preconditions(request)
+    refuse_locked_record(request)
     version, ledger = changeable_version(request), Ledger.of(request)
     restored = any(file.link == version for file in ledger.shared_files)
     if version.state == "current" or restored:
         raise VersionInUse()
+    refuse_loss(request.registry, [version], msec_time())
     ledger.deleted_versions.append(version)
     return NoContent()
 

@@ -109,6 +109,9 @@ class Ledger:
     renamed: dict[str, Any] = field(default_factory=dict)
     # The keys of files that are too old, and which are to be detached, by record.
     detached: dict[str, str] = field(default_factory=dict)
+    # The holds of files that the request has attached, and which have no link yet, by record and
+    # key; empty for one that has ended.
+    holds: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
@@ -176,6 +179,7 @@ class Ledger:
         self.deleted_parents.clear()
         self.deleted_versions.clear()
         self.linking.clear()
+        self.holds.clear()
         self.default_buckets.clear()
 
 

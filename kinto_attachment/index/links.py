@@ -26,7 +26,13 @@ from operator import attrgetter
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
-from kinto_attachment.errors import AttachmentGone, FileNotFound, VersionInUse
+from kinto_attachment.errors import (
+    AttachmentError,
+    AttachmentGone,
+    FileNotFound,
+    VersionInUse,
+)
+from kinto_attachment.index import holds
 from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
@@ -92,11 +98,18 @@ class Links(LinkQueries):
         self.retain(link, link.state, link.until)
 
     def revise(self, key: str, revised: Callable[[Link], Link]) -> int:
-        """Change links of a file whose records are not locked; returns how many have changed."""
+        """Change links of a file whose records are not locked; returns how many have changed.
+
+        ``revised`` may raise an AttachmentError: then nothing has changed.
+        """
         self.locks.lock(key)
         count = 0
-        for link in self.of_key(key):
-            new = revised(link)
+        try:
+            changes = [(link, revised(link)) for link in self.of_key(key)]
+        except AttachmentError:
+            self.locks.clear(key)
+            raise
+        for link, new in changes:
             if new != link and (link.shared or self._delete_sole([link])):
                 self._put(new)
                 count += 1
@@ -181,21 +194,29 @@ class Links(LinkQueries):
         """The same for links whose record does not point at the file.
 
         Only current ones are dropped: a record may have kept its file since the links were read.
+        Those that are held stay.
         """
         return self._without_readonly(self._drop(links, "current"))
 
     def drop_kept(self, links: list[Link]) -> list[Link]:
-        """The same for earlier files of records that are not locked; restored ones stay."""
+        """The same for earlier files of records that are not locked.
+
+        Restored ones stay, and those that are held.
+        """
         return self._without_readonly(self._drop(links, "kept"))
 
     def drop_version(self, link: Link) -> list[Link]:
         """The same for one file.
 
         :raises VersionInUse: it has become the current one in the meantime.
+        :raises Held: it is held.
         """
         orphans = self.drop_kept([link])
-        if not orphans and self._is_in(link, "current"):
-            raise VersionInUse()
+        if not orphans:
+            own = [other for other in self.of_key(link.key) if other.record == link.record]
+            if any(other.state == "current" for other in own):
+                raise VersionInUse()
+            holds.refuse(own, msec_time())
         return orphans
 
     def move_orphans_to_outbox(
@@ -255,13 +276,16 @@ class Links(LinkQueries):
             raise AttachmentGone("The collection was deleted meanwhile.")
 
     def _drop(self, links: list[Link], state: State | None = None) -> list[Link]:
-        """Remove links, of one state only if there is a ``state``."""
+        """Remove links.
+
+        If there is a ``state``, their records are not locked: only links that are in this state
+        by now, and not held, are removed.
+        """
         orphans = []
-        in_state = [] if state is None else [Filter("state", state, COMPARISON.EQ)]
         links = sorted(links, key=attrgetter("id"))
         for batch in batches(link for link in links if not link.shared):
             with self.usage.alone():
-                gone = self._delete_sole(batch, *in_state)
+                gone = self._delete_free(batch, state) if state else self._delete_sole(batch)
                 dropped = [link for link in batch if link.id in gone]
                 for link in dropped:
                     self.usage.removed(link)
@@ -278,8 +302,16 @@ class Links(LinkQueries):
         if len(links) == 1 and not filters:
             return {link.id for link in links if self._rows.delete(link.parent, link.id)}
         ids = {link.id for link in links}
-        deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
+        deleted = self._rows.delete_all(ANY, *filters, Filter("id", ids, COMPARISON.IN))
         return {row["id"] for row in deleted}
+
+    def _delete_free(self, links: list[Link], state: State) -> set[str]:
+        """The same for those that are in a state, and not held, by now."""
+        in_state = Filter("state", state, COMPARISON.EQ)
+        gone = set()
+        for some, filters in holds.by_hold(links, msec_time()):
+            gone |= self._delete_sole(some, *filters, in_state)
+        return gone
 
     def put_back(self, links: Iterable[Link]) -> None:
         """Give readonly files that have no link any more one of a life that has ended.
@@ -336,7 +368,7 @@ class Links(LinkQueries):
         """Drop one of several links, if it is in this state; True if it was the last one."""
         self.locks.lock(link.key)
         with self.usage.alone():
-            is_dropped = self._is_in(link, state) and (
+            is_dropped = (state is None or self._is_free(link, state)) and (
                 self._rows.delete(link.parent, link.id) or self._drop_revised(link)
             )
             others = self.of_key(link.key)
@@ -347,10 +379,14 @@ class Links(LinkQueries):
         self.locks.clear(link.key)
         return is_dropped
 
-    def _is_in(self, link: Link, state: State | None) -> bool:
-        """Whether the record's link to the file is in a state by now; in any if that is None."""
-        return state is None or any(
-            other.record == link.record and other.state == state for other in self.of_key(link.key)
+    def _is_free(self, link: Link, state: State) -> bool:
+        """Whether the record's link to the file is in a state, and not held, by now."""
+        now = msec_time()
+        return any(
+            other.record == link.record
+            and other.state == state
+            and holds.standing(other, now) is None
+            for other in self.of_key(link.key)
         )
 
     def _stat(self, link: Link, storage: str) -> FileStat | None:
@@ -384,7 +420,7 @@ def _one_more(link: Link, others: list[Link]) -> Link:
     A hold belongs to a record: only that record's earlier link to the file can have it.
     """
     created, storage = others[0].created or link.created, others[0].storage
-    holds = [other.hold for other in others if other.record == link.record]
+    own = [other.hold for other in others if other.record == link.record and other.hold]
     return replace(
         link,
         shared=True,
@@ -392,5 +428,5 @@ def _one_more(link: Link, others: list[Link]) -> Link:
         attached=link.attached or created,
         storage=storage,
         readonly=others[0].readonly,
-        hold=next(iter(holds), None),
+        hold=next(iter(own), link.hold),
     )

@@ -53,6 +53,7 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     cli.add_adopt(subparsers)
     cli.add_usage(subparsers)
     cli.add_uploads(subparsers)
+    cli.add_release_hold(subparsers)
     for name in cli.CLIENT_COMMANDS:
         cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()

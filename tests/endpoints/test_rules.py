@@ -41,6 +41,8 @@ class TestRules:
             "used_bytes": None,
             "quota_files": 0,
             "used_files": None,
+            "locked": False,
+            "hold": 0,
         }
 
     def test_by_default(self, app: Any) -> None:

@@ -553,6 +553,7 @@ def clear(app: Any) -> None:
     for backend in (registry.storage, registry.permission, registry.cache):
         backend.flush()
     registry.attachment_links.used_storages = UsedStorages(registry.storage)
+    registry.attachment_holds.forget()
     for storage, key in placed_files(app):
         registry.attachment_storages[storage].files.delete(key)
     for storage in registry.attachment_storages:

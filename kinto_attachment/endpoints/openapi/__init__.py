@@ -7,6 +7,7 @@ from kinto_attachment.endpoints.openapi.downloads import (
     link_to_file,
     link_to_version,
 )
+from kinto_attachment.endpoints.openapi.holds import end_of_hold, hold_of_file, holding
 from kinto_attachment.endpoints.openapi.lists import archive, link_to_archive, listing, rules
 from kinto_attachment.endpoints.openapi.sessions import (
     upload_append,
@@ -36,6 +37,9 @@ __all__ = [
     "download_of_file",
     "download_of_record",
     "download_of_version",
+    "end_of_hold",
+    "hold_of_file",
+    "holding",
     "link_to_archive",
     "link_to_file",
     "link_to_version",
