@@ -27,16 +27,9 @@ def may(request: Request, permission: str, uri: str) -> bool:
     return bool(request.has_permission(DYNAMIC, _Wanted(request, uri, permission)))
 
 
-class _Collection(RouteFactory):  # type: ignore[misc]
-    """The same for writing a collection."""
-
-    resource_name = "collection"
-    required_permission = "write"
-    current_object: dict[str, object] = {}  # One that is gone has no writers.
-
-    def __init__(self, request: Request, collection: str) -> None:
-        super().__init__(request)
-        self.permission_object_id = collection
+def may_now(request: Request, permission: str, uri: str) -> bool:
+    """The same with the user's current groups: a request caches those of its beginning."""
+    return may(build_request(request, {"path": uri}), permission, uri)
 
 
 def may_read(request: Request, record_uri: str) -> bool:
@@ -44,16 +37,6 @@ def may_read(request: Request, record_uri: str) -> bool:
     return may(request, "read", record_uri)
 
 
-def may_now(request: Request, permission: str, uri: str) -> bool:
-    """The same with the user's current groups: a request caches those of its beginning."""
-    return may(build_request(request, {"path": uri}), permission, uri)
-
-
-def may_write_collection(request: Request, collection: str) -> bool:
-    """Whether the user has the ``write`` permission on a collection, which a URI names."""
-    return bool(request.has_permission(DYNAMIC, _Collection(request, collection)))
-
-
 def may_read_now(request: Request, record_uri: str) -> bool:
-    """Whether the user has the ``read`` permission on a record by now."""
+    """The same by now."""
     return may_now(request, "read", record_uri)

@@ -9,7 +9,7 @@ from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import OtherProtocol, UploadGone, UploadNotFound
 from kinto_attachment.files.ledger import Ledger
-from kinto_attachment.files.permissions import may_write_collection
+from kinto_attachment.files.permissions import may
 from kinto_attachment.files.session_ends import cancelled, end
 from kinto_attachment.files.session_writers import taken_over
 from kinto_attachment.files.transactions import paused_transaction, separate_transaction
@@ -51,7 +51,7 @@ def cancel(request: Request, upload: str) -> Session:
     sessions = registry.attachment_sessions
     with separate_transaction(request):
         session = sessions.get(str(uri), upload)
-        if session is not None and may_write_collection(request, uri.collection):
+        if session is not None and may(request, "write", uri.collection):
             session = living(request, session.seen_at(msec_time()))
         else:
             session = living(request, owned(request, session))

@@ -359,6 +359,18 @@ class TestRestore:
         ) == [200, 200]
         assert names(app) == ["one.txt", "two.txt"]
 
+    def test_is_in_the_history(self, build: Build) -> None:
+        """Kinto's plugin knows who has restored what, and when."""
+        app = build({"includes": "kinto.plugins.history"}, **KEEPING)
+        first, _ = attach_all(app, b"one", b"two")
+        grant(app, "record", "write")
+        restore(app, first, headers=BOB)
+        query = f"{BUCKET}/history?resource_name=record&_limit=1"
+        (entry,) = app.get(query, headers=ALICE).json["data"]
+        assert (entry["action"], entry["user_id"]) == ("update", userid(app, BOB))
+        assert entry["target"]["data"]["attachment"] == attachment_of(app)
+        assert attachment_of(app)["filename"] == "one.txt"
+
     def test_tells_other_plugins(self, app: Any) -> None:
         first, _ = attach_all(app, b"one", b"two")
         app.app.registry.seen.clear()
