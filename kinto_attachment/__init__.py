@@ -25,6 +25,7 @@ from kinto_attachment.endpoints import (
     collection_attachments,
     collection_rules,
     cors,
+    hidden_tokens,
     hold,
     link,
     openapi,
@@ -194,6 +195,7 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, versions.ROUTE, (*methods, *deletions))
     cors.add_options(config, versions.RESTORE_ROUTE, ("OPTIONS", *creations))
     config.add_subscriber(cors.on_response, NewResponse)
+    config.add_subscriber(hidden_tokens.hide_token, ContextFound)
     guarding = "kinto_attachment.record_writes"
     config.add_view_deriver(record_writes.guarding, name=guarding)
     # Closer to Kinto's view: it sees the body that Kinto will see.
