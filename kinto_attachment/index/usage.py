@@ -12,6 +12,7 @@ changes a link deletes the counters that its settings do not need.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,9 @@ from kinto_attachment.index.usage_sums import UsageSums
 from kinto_attachment.quota_settings import Quota, Quotas
 from kinto_attachment.uris import RecordURI
 
+RECENT = 1.0  # Seconds.
+MOST_RECENT = 10_000  # Buckets and collections.
+
 QuotaOf = Callable[[str], Quota]
 """The quota of a bucket or a collection that may have one."""
 
@@ -44,6 +48,8 @@ class Usage:
         self._rows = CounterRows(backend, self._sums)
         self._counters = self._slots if self._has_sql else self._rows
         self._is_tidy = False
+        # What this process has read and added: when (s), and what.
+        self._recent: dict[str, tuple[float, Totals]] = {}
         self.is_exact = self._has_sql or isinstance(backend, MemoryBasedStorage)
 
     def scopes_of(self, record: str) -> tuple[str, ...]:
@@ -96,6 +102,7 @@ class Usage:
         if self._has_sql:
             quotas = {} if quota_of is None else {scope: quota_of(scope) for scope in changes}
             self._slots.add(changes, quotas)
+            self._remember(changes)
         self._tidy()
 
     def resize(self, record: str, difference: int, quota_of: QuotaOf) -> None:
@@ -125,7 +132,26 @@ class Usage:
     def known(self, scopes: Iterable[str]) -> dict[str, Totals]:
         """The same of those that have a counter."""
         scopes = [*scopes]
-        return self._counters.read(scopes) if scopes else {}
+        found = self._counters.read(scopes) if scopes else {}
+        now = time.monotonic()
+        if len(self._recent) > MOST_RECENT:
+            self._recent.clear()
+        self._recent.update({scope: (now, used) for scope, used in found.items()})
+        return found
+
+    def recent(self, scopes: Iterable[str]) -> dict[str, Totals] | None:
+        """What this process knows from a moment ago; None if it is too old, or not all of it."""
+        known = {scope: self._recent.get(scope) for scope in scopes}
+        since = time.monotonic() - RECENT
+        recent = {scope: each[1] for scope, each in known.items() if each and each[0] > since}
+        return recent if len(recent) == len(known) else None
+
+    def _remember(self, changes: Mapping[str, Totals]) -> None:
+        """Add what this process takes itself to what it has read."""
+        for scope, change in changes.items():
+            known = self._recent.get(scope)
+            if known is not None:
+                self._recent[scope] = known[0], known[1] + change
 
     def recount(self, scope: str) -> tuple[Totals | None, Totals]:
         """Correct a counter; returns what it said, if there was one, and what is right."""

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import sqlalchemy
 import transaction
 
 from tests.support.application import CONTENT, RECORD, put, put_raw
 from tests.support.backends import ON_POSTGRESQL
+from tests.support.statements import statements
 from tests.support.tus import append, begin, head
 
 SIZE = len(CONTENT)
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH)", re.I)
-
-
-def statements(app: Any, action: Callable[[], object]) -> list[str]:
-    executed: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        executed.append(" ".join(statement.split()))
-
-    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
-    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
-    try:
-        action()
-    finally:
-        sqlalchemy.event.remove(engine, "before_cursor_execute", note)
-    return executed
 
 
 @ON_POSTGRESQL

@@ -1,10 +1,10 @@
-"""How many statements a request executes."""
+"""Which statements a request executes, and how many."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy
@@ -24,3 +24,19 @@ def counted(app: Any) -> Iterator[Counter[str]]:
         yield found
     finally:
         sqlalchemy.event.remove(engine, "before_cursor_execute", count)
+
+
+def statements(app: Any, action: Callable[[], object]) -> list[str]:
+    """The statements on the database during a call."""
+    executed: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        executed.append(" ".join(statement.split()))
+
+    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
+    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+    try:
+        action()
+    finally:
+        sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+    return executed
