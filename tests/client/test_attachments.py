@@ -215,7 +215,7 @@ def test_a_quota(embedded: live.Server, collection: str, resumable: bool) -> Non
     left = 1000 - len(CONTENT)
     assert (caught.value.details["limit"], caught.value.details["left"]) == ("quota_bytes", left)
     assert read(client, "r") == CONTENT
-    client.delete("r")
+    client.remove("r")
 
 
 def test_if_match_replaces_what_is_known(client: AttachmentClient) -> None:
