@@ -57,7 +57,7 @@ def error_view(error: AttachmentError, request: Request) -> Response:
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
     if isinstance(error, QuotaExceeded):
-        request.registry.metrics.count("attachments.refused", unique=[("reason", "quota")])
+        request.registry.metrics.count("attachments.refused", unique=[("by", "quota")])
     if isinstance(error, StorageError):
         # The reason is also in the message: not every formatter prints tracebacks.
         logger.error("The attachments' storage failed: %s", error.reason, exc_info=error)

@@ -155,11 +155,11 @@ def check_bytes(request: Request, size: int) -> Allowance | None:
 
 
 def resize(request: Request, before: Session, after: Session) -> None:
-    """Book what has become durable of an upload, in the transaction that commits it.
+    """Book what counts of an upload by now, in the transaction that commits it.
 
     :raises QuotaExceeded: it has to be rolled back.
     """
-    difference = after.stored - before.stored
+    difference = after.counted - before.counted
     usage = request.registry.attachment_usage
     usage.resize(before.record, difference, _quota_of(request))
 
@@ -171,7 +171,7 @@ def tightest(request: Request, bucket_id: str, collection_id: str) -> tuple[Quot
     """
     registry = request.registry
     scopes = registry.attachment_settings.quotas.counted(bucket_id, collection_id)
-    held = registry.attachment_usage.read(scopes)
+    held = registry.attachment_usage.peek(scopes)
     limits = [(_quota_of(request)(scope), used) for scope, used in held.items()]
     limits = [(quota, used) for quota, used in limits if quota]
     return min(limits, key=lambda each: _left(*each), default=None)
@@ -194,6 +194,8 @@ def _held(request: Request) -> dict[str, Totals]:
             return {}
         if ledger.used.keys() == {*scopes}:
             return ledger.used
+    else:
+        return usage.peek(scopes)
     with separate_transaction(request):
         found: dict[str, Totals] = usage.read(scopes)
     return found

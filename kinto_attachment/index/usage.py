@@ -30,6 +30,7 @@ from kinto_attachment.index.usage_sums import UsageSums
 from kinto_attachment.quota_settings import Quota, Quotas
 from kinto_attachment.uris import RecordURI
 
+NOTHING = Totals()
 RECENT = 1.0  # Seconds.
 MOST_RECENT = 10_000  # Buckets and collections.
 
@@ -81,7 +82,7 @@ class Usage:
 
     def removed(self, link: Link, others: Iterable[Link] = ()) -> None:
         """A link was deleted; ``others`` are those of the same file that are left."""
-        self._change(link, Totals() - Totals(1, int(link.size or 0)), others)
+        self._change(link, NOTHING - Totals(1, int(link.size or 0)), others)
 
     def resized(self, record: str, difference: int) -> None:
         """What is durable of an upload has become more, or less if it is negative."""
@@ -119,14 +120,24 @@ class Usage:
     # What is there.
 
     def read(self, scopes: Iterable[str]) -> dict[str, Totals]:
-        """What buckets and collections hold; where there is no counter, it is created."""
+        """What buckets and collections hold; where there is no counter, it is created.
+
+        This locks the counter: only in a transaction that has written nothing.
+        """
         scopes = [*scopes]
         found = self._counters.read(scopes) if scopes else {}
-        missing = sorted({*scopes} - {*found})
-        if missing:
-            self.book()  # The sums have these changes already.
-        for scope in missing:
+        for scope in sorted({*scopes} - {*found}):
             found[scope] = self._counters.ensure(scope)
+        return found
+
+    def peek(self, scopes: Iterable[str]) -> dict[str, Totals]:
+        """The same without locking or writing anything."""
+        scopes = [*scopes]
+        found = self._counters.read(scopes) if scopes else {}
+        mine = self._collected()
+        for scope in {*scopes} - {*found}:
+            change = mine.changes.get(scope, NOTHING) if mine else NOTHING
+            found[scope] = self._sums.of(scope) - change
         return found
 
     def known(self, scopes: Iterable[str]) -> dict[str, Totals]:
@@ -179,12 +190,12 @@ class Usage:
             return
         mine = self._collected(begin=True)
         assert mine is not None  # noqa: S101 - it was begun.
-        used = self.read(changes)
+        used = self.peek(changes)
         for scope, change in changes.items():
-            own = mine.changes.get(scope, Totals()) + mine.entered.get(scope, Totals())
+            own = mine.changes.get(scope, NOTHING) + mine.entered.get(scope, NOTHING)
             check(quotas[scope], used[scope] + own, change)
         for scope, change in changes.items():
-            mine.entered[scope] = mine.entered.get(scope, Totals()) + change
+            mine.entered[scope] = mine.entered.get(scope, NOTHING) + change
 
     def leave(self, file: tuple[str, str]) -> None:
         """Give back what was set aside for a file, if it was not attached."""
@@ -213,7 +224,7 @@ class Usage:
         mine = self._collected(begin=True)
         assert mine is not None  # noqa: S101 - it was begun.
         for scope in scopes if self._has_sql else ():
-            mine.changes[scope] = mine.changes.get(scope, Totals()) + change
+            mine.changes[scope] = mine.changes.get(scope, NOTHING) + change
 
     def _collected(self, *, begin: bool = False) -> _Collected | None:
         """What the current transaction has changed; written at its end at the latest."""

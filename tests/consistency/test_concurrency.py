@@ -28,6 +28,9 @@ UPLOADS = 20 // one_in(2)  # Of each client.
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
+    # Has counters changed, which are compared with the sums.
+    "quota_bytes": "1G",
+    "resources.b.c.quota_files": "1000000",
 }
 
 

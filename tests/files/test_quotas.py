@@ -297,7 +297,7 @@ class TestRefusals:
             attach(app, content=b"x" * 31, status=507)
         finally:
             metrics.count = before
-        assert (("attachments.refused",), {"unique": [("reason", "quota")]}) in counted
+        assert (("attachments.refused",), {"unique": [("by", "quota")]}) in counted
 
     def test_of_new_records(self, build: Build) -> None:
         app = build(**QUOTA)
