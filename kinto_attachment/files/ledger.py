@@ -124,6 +124,8 @@ class Ledger:
     attaching: Session | None = None
     # What bucket and collection held when the request began, by their URIs.
     used: dict[str, Totals] = field(default_factory=dict)
+    # Whether that was so little that the request will not exceed a quota.
+    has_plenty: bool = False
     # Files that were entered in the counters before they are linked: pairs of record and key.
     entered: list[tuple[str, str]] = field(default_factory=list)
     # Whether the linking tween writes the links at the end of the request.

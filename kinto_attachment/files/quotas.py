@@ -15,7 +15,11 @@ from typing import Any
 
 from kinto_attachment.errors import QuotaExceeded
 from kinto_attachment.files.ledger import Ledger, SharedFile
-from kinto_attachment.files.transactions import separate_transaction, shares_transaction
+from kinto_attachment.files.transactions import (
+    in_batch,
+    separate_transaction,
+    shares_transaction,
+)
 from kinto_attachment.http.streams import BoundedReader, Reader
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.session import Session
@@ -26,6 +30,7 @@ from kinto_attachment.metadata import FIELD
 from kinto_attachment.quota_settings import Quota
 
 NOTHING = Totals()
+PLENTY = 16  # Times the room that a request can take.
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,31 @@ class Allowance:
 
 
 def look(request: Request) -> None:
-    """Read the counters as long as the transaction is open in which the request has begun."""
-    usage = request.registry.attachment_usage
+    """Read the counters as long as the transaction is open in which the request has begun.
+
+    They are not read if a moment ago there was far more room than the request can take.
+    """
+    usage, ledger = request.registry.attachment_usage, Ledger.of(request)
     scopes = usage.scopes_of(str(request.context.uri))
+    if not scopes or in_batch(request):
+        return
+    recent = usage.recent(scopes)
+    if recent is not None and _have_plenty(request, recent):
+        ledger.has_plenty = True
+        return
     known = usage.known(scopes)
     if len(known) == len(scopes):
-        Ledger.of(request).used = known
+        ledger.used = known
+
+
+def _have_plenty(request: Request, held: dict[str, Totals]) -> bool:
+    length = request.content_length
+    quotas = [(_quota_of(request)(scope), used) for scope, used in held.items()]
+    return length is not None and all(
+        (not quota.bytes or length * PLENTY <= quota.bytes - used.bytes)
+        and (not quota.files or quota.files - used.files >= PLENTY)
+        for quota, used in quotas
+    )
 
 
 def check_file(request: Request, size: int | None, *, replaces: bool = True) -> Allowance | None:
@@ -131,11 +155,11 @@ def check_bytes(request: Request, size: int) -> Allowance | None:
 
 
 def resize(request: Request, before: Session, after: Session) -> None:
-    """Book what has become durable of an upload, in the transaction that commits it.
+    """Book what counts of an upload by now, in the transaction that commits it.
 
     :raises QuotaExceeded: it has to be rolled back.
     """
-    difference = after.stored - before.stored
+    difference = after.counted - before.counted
     usage = request.registry.attachment_usage
     usage.resize(before.record, difference, _quota_of(request))
 
@@ -147,7 +171,7 @@ def tightest(request: Request, bucket_id: str, collection_id: str) -> tuple[Quot
     """
     registry = request.registry
     scopes = registry.attachment_settings.quotas.counted(bucket_id, collection_id)
-    held = registry.attachment_usage.read(scopes)
+    held = registry.attachment_usage.peek(scopes)
     limits = [(_quota_of(request)(scope), used) for scope, used in held.items()]
     limits = [(quota, used) for quota, used in limits if quota]
     return min(limits, key=lambda each: _left(*each), default=None)
@@ -160,13 +184,18 @@ def _left(quota: Quota, used: Totals) -> tuple[float, float]:
 
 
 def _held(request: Request) -> dict[str, Totals]:
-    """What the record's bucket and collection hold, as far as they may have a quota."""
+    """What the record's bucket and collection hold, as far as their quotas may be met."""
     usage, ledger = request.registry.attachment_usage, Ledger.of(request)
     scopes = usage.scopes_of(str(request.context.uri))
     if not scopes:
         return {}
-    if not shares_transaction(request) and ledger.used.keys() == {*scopes}:
-        return ledger.used
+    if not shares_transaction(request):
+        if ledger.has_plenty:
+            return {}
+        if ledger.used.keys() == {*scopes}:
+            return ledger.used
+    else:
+        return usage.peek(scopes)
     with separate_transaction(request):
         found: dict[str, Totals] = usage.read(scopes)
     return found

@@ -106,8 +106,9 @@ def attach_session(request: Request) -> tuple[Session, bool]:
         done = replace(locked, state="done", result=result, expires=expires, writer="")
         # Its bytes count as those of the record's file now.
         with request.registry.attachment_usage.alone():
-            sessions.put(replace(done, partial=None, data=None, permissions=None, hash=None))
-            request.registry.attachment_usage.resized(locked.record, -locked.stored)
+            done = replace(done, partial=None, counted=0)
+            sessions.put(replace(done, data=None, permissions=None, hash=None))
+            request.registry.attachment_usage.resized(locked.record, -locked.counted)
     ledger.when_committed(ledger.reserved, session.key)
     return done, True
 

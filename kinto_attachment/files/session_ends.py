@@ -113,9 +113,9 @@ def remove_stored(registry: Registry, session: Session, *, release: bool = True)
 def _forget_partial(registry: Registry, session: Session) -> None:
     """Note that nothing is stored any more; of two who do so, one gives the bytes back."""
     sessions, usage = registry.attachment_sessions, registry.attachment_usage
-    counts = session.stored and usage.scopes_of(session.record)
+    counts = session.counted and usage.scopes_of(session.record)
     locked = sessions.lock(session.record, session.upload) if counts else None
     with usage.alone():
-        sessions.put(replace(session, partial=None))
+        sessions.put(replace(session, partial=None, counted=0))
         if locked is not None:
-            usage.resized(session.record, -locked.stored)
+            usage.resized(session.record, -locked.counted)

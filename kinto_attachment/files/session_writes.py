@@ -134,6 +134,7 @@ class _Write:
         return replace(
             self.session,
             partial=asdict(partial),
+            counted=partial.size,
             hash=self.arriving.saved(),
             expires=expiry(self.request, self.session.created, msec_time()),
         )

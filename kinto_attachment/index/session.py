@@ -33,6 +33,7 @@ class Session:
 
     ``writer`` is the token of the request that may be writing; whoever takes it out of force keeps
     that request from committing anything. ``last`` is the offset at which the last one began.
+    ``counted`` are the bytes that count for quotas, until the file is the record's.
     Times are in ms since the epoch.
     """
 
@@ -47,6 +48,7 @@ class Session:
     created: int
     expires: int
     partial: Mapping[str, Any] | None = None
+    counted: int = 0
     hash: str | None = ""
     length: int | None = None
     data: Mapping[str, Any] | None = None
@@ -77,11 +79,6 @@ class Session:
         """How many bytes are durable."""
         if self.state == "done":
             return int((self.result or {})["attachment"]["size"])
-        return int(self.partial["size"]) if self.partial else 0
-
-    @property
-    def stored(self) -> int:
-        """How many bytes are stored for the upload itself, and not as the record's file."""
         return int(self.partial["size"]) if self.partial else 0
 
     @property

@@ -12,6 +12,7 @@ changes a link deletes the counters that its settings do not need.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,10 @@ from kinto_attachment.index.usage_sums import UsageSums
 from kinto_attachment.quota_settings import Quota, Quotas
 from kinto_attachment.uris import RecordURI
 
+NOTHING = Totals()
+RECENT = 1.0  # Seconds.
+MOST_RECENT = 10_000  # Buckets and collections.
+
 QuotaOf = Callable[[str], Quota]
 """The quota of a bucket or a collection that may have one."""
 
@@ -44,6 +49,8 @@ class Usage:
         self._rows = CounterRows(backend, self._sums)
         self._counters = self._slots if self._has_sql else self._rows
         self._is_tidy = False
+        # What this process has read and added: when (s), and what.
+        self._recent: dict[str, tuple[float, Totals]] = {}
         self.is_exact = self._has_sql or isinstance(backend, MemoryBasedStorage)
 
     def scopes_of(self, record: str) -> tuple[str, ...]:
@@ -75,7 +82,7 @@ class Usage:
 
     def removed(self, link: Link, others: Iterable[Link] = ()) -> None:
         """A link was deleted; ``others`` are those of the same file that are left."""
-        self._change(link, Totals() - Totals(1, int(link.size or 0)), others)
+        self._change(link, NOTHING - Totals(1, int(link.size or 0)), others)
 
     def resized(self, record: str, difference: int) -> None:
         """What is durable of an upload has become more, or less if it is negative."""
@@ -96,6 +103,7 @@ class Usage:
         if self._has_sql:
             quotas = {} if quota_of is None else {scope: quota_of(scope) for scope in changes}
             self._slots.add(changes, quotas)
+            self._remember(changes)
         self._tidy()
 
     def resize(self, record: str, difference: int, quota_of: QuotaOf) -> None:
@@ -112,20 +120,49 @@ class Usage:
     # What is there.
 
     def read(self, scopes: Iterable[str]) -> dict[str, Totals]:
-        """What buckets and collections hold; where there is no counter, it is created."""
+        """What buckets and collections hold; where there is no counter, it is created.
+
+        This locks the counter: only in a transaction that has written nothing.
+        """
         scopes = [*scopes]
         found = self._counters.read(scopes) if scopes else {}
-        missing = sorted({*scopes} - {*found})
-        if missing:
-            self.book()  # The sums have these changes already.
-        for scope in missing:
+        for scope in sorted({*scopes} - {*found}):
             found[scope] = self._counters.ensure(scope)
+        return found
+
+    def peek(self, scopes: Iterable[str]) -> dict[str, Totals]:
+        """The same without locking or writing anything."""
+        scopes = [*scopes]
+        found = self._counters.read(scopes) if scopes else {}
+        mine = self._collected()
+        for scope in {*scopes} - {*found}:
+            change = mine.changes.get(scope, NOTHING) if mine else NOTHING
+            found[scope] = self._sums.of(scope) - change
         return found
 
     def known(self, scopes: Iterable[str]) -> dict[str, Totals]:
         """The same of those that have a counter."""
         scopes = [*scopes]
-        return self._counters.read(scopes) if scopes else {}
+        found = self._counters.read(scopes) if scopes else {}
+        now = time.monotonic()
+        if len(self._recent) > MOST_RECENT:
+            self._recent.clear()
+        self._recent.update({scope: (now, used) for scope, used in found.items()})
+        return found
+
+    def recent(self, scopes: Iterable[str]) -> dict[str, Totals] | None:
+        """What this process knows from a moment ago; None if it is too old, or not all of it."""
+        known = {scope: self._recent.get(scope) for scope in scopes}
+        since = time.monotonic() - RECENT
+        recent = {scope: each[1] for scope, each in known.items() if each and each[0] > since}
+        return recent if len(recent) == len(known) else None
+
+    def _remember(self, changes: Mapping[str, Totals]) -> None:
+        """Add what this process takes itself to what it has read."""
+        for scope, change in changes.items():
+            known = self._recent.get(scope)
+            if known is not None:
+                self._recent[scope] = known[0], known[1] + change
 
     def recount(self, scope: str) -> tuple[Totals | None, Totals]:
         """Correct a counter; returns what it said, if there was one, and what is right."""
@@ -153,12 +190,12 @@ class Usage:
             return
         mine = self._collected(begin=True)
         assert mine is not None  # noqa: S101 - it was begun.
-        used = self.read(changes)
+        used = self.peek(changes)
         for scope, change in changes.items():
-            own = mine.changes.get(scope, Totals()) + mine.entered.get(scope, Totals())
+            own = mine.changes.get(scope, NOTHING) + mine.entered.get(scope, NOTHING)
             check(quotas[scope], used[scope] + own, change)
         for scope, change in changes.items():
-            mine.entered[scope] = mine.entered.get(scope, Totals()) + change
+            mine.entered[scope] = mine.entered.get(scope, NOTHING) + change
 
     def leave(self, file: tuple[str, str]) -> None:
         """Give back what was set aside for a file, if it was not attached."""
@@ -187,7 +224,7 @@ class Usage:
         mine = self._collected(begin=True)
         assert mine is not None  # noqa: S101 - it was begun.
         for scope in scopes if self._has_sql else ():
-            mine.changes[scope] = mine.changes.get(scope, Totals()) + change
+            mine.changes[scope] = mine.changes.get(scope, NOTHING) + change
 
     def _collected(self, *, begin: bool = False) -> _Collected | None:
         """What the current transaction has changed; written at its end at the latest."""

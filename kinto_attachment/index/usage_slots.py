@@ -43,26 +43,38 @@ READ = """
      WHERE parent_id = ANY(:parents) AND resource_name = 'attachment-usage' AND NOT deleted
      GROUP BY parent_id
 """
-ADD = """
-    WITH slot AS MATERIALIZED (
-        SELECT id FROM objects
-         WHERE parent_id = :parent AND resource_name = 'attachment-usage' AND id <> '-'
-           AND (NOT :takes OR data->>'quota' = :quota)
-           AND (NOT :limits_files OR CAST(data->>'room_files' AS BIGINT) >= :files)
-           AND (NOT :limits_bytes OR CAST(data->>'room_bytes' AS BIGINT) >= :bytes)
+# A slot is only looked for where those of the counters before have been found: nobody is to wait
+# for all slots of a counter who has locked one of a later counter.
+SLOT = """
+    slot_{n} AS MATERIALIZED (
+        SELECT id, parent_id,
+               CAST(:files_{n} AS BIGINT) AS files, CAST(:bytes_{n} AS BIGINT) AS bytes
+          FROM objects
+         WHERE parent_id = :parent_{n} AND resource_name = 'attachment-usage' AND id <> '-'
+           AND (NOT :takes_{n} OR data->>'quota' = :quota_{n})
+           AND (NOT :limits_files_{n} OR CAST(data->>'room_files' AS BIGINT) >= :files_{n})
+           AND (NOT :limits_bytes_{n} OR CAST(data->>'room_bytes' AS BIGINT) >= :bytes_{n})
            AND NOT deleted
+           {after}
          LIMIT 1
            FOR UPDATE SKIP LOCKED
     )
+"""
+AFTER = "AND EXISTS (SELECT 1 FROM slot_{before})"
+ADD = """
+    WITH {slots}
     UPDATE objects
        SET data = data || jsonb_build_object(
-               'files', CAST(data->>'files' AS BIGINT) + :files,
-               'bytes', CAST(data->>'bytes' AS BIGINT) + :bytes,
-               'room_files', CAST(data->>'room_files' AS BIGINT) - :files,
-               'room_bytes', CAST(data->>'room_bytes' AS BIGINT) - :bytes)
-      FROM slot
-     WHERE objects.id = slot.id AND parent_id = :parent AND resource_name = 'attachment-usage'
+               'files', CAST(data->>'files' AS BIGINT) + slot.files,
+               'bytes', CAST(data->>'bytes' AS BIGINT) + slot.bytes,
+               'room_files', CAST(data->>'room_files' AS BIGINT) - slot.files,
+               'room_bytes', CAST(data->>'room_bytes' AS BIGINT) - slot.bytes)
+      FROM ({union}) AS slot
+     WHERE objects.id = slot.id AND objects.parent_id = slot.parent_id
+       AND resource_name = 'attachment-usage'
+    RETURNING objects.parent_id
 """
+AT_ONCE = 2  # A bucket and a collection: counters that one statement adds to.
 LOCK = """
     INSERT INTO objects (id, parent_id, resource_name, data, last_modified, deleted)
     VALUES ('-', :parent, 'attachment-usage', '{}', from_epoch(:latest), FALSE)
@@ -115,9 +127,12 @@ class Slots:
 
         :raises QuotaExceeded: the transaction has to be rolled back.
         """
-        for scope, change in sorted(changes.items()):
-            if change and not self._add(scope, change, quotas.get(scope)):
-                self._divide(scope, change, quotas.get(scope))
+        rest = sorted(scope for scope, change in changes.items() if change)
+        while rest:
+            added = self._add({scope: changes[scope] for scope in rest[:AT_ONCE]}, quotas)
+            if not added:
+                self._divide(rest[0], changes[rest[0]], quotas.get(rest[0]))
+            rest = rest[added or 1 :]
 
     def ensure(self, scope: str) -> Totals:
         """What a bucket or a collection holds, also if it had no counter."""
@@ -141,24 +156,34 @@ class Slots:
     def forget(self, scope: str) -> None:
         self._execute(DELETE, parent=PREFIX + scope)
 
-    def _add(self, scope: str, change: Totals, quota: Quota | None) -> bool:
-        """Add to one slot; False if there is none that nobody has locked and that has room."""
-        takes = change.files > 0 or change.bytes > 0
-        if takes and quota is None:
-            return False  # The slots give room away that is not there any more.
-        limits = quota or Quota(scope)
-        return bool(
-            self._execute(
-                ADD,
-                parent=PREFIX + scope,
-                files=change.files,
-                bytes=change.bytes,
-                takes=takes,
-                quota=limits.tag,
-                limits_files=bool(limits.files) and change.files > 0,
-                limits_bytes=bool(limits.bytes) and change.bytes > 0,
-            )
-        )
+    def _add(self, changes: Mapping[str, Totals], quotas: Mapping[str, Quota]) -> int:
+        """Add to one slot of each counter, as far as there is one with room that nobody has.
+
+        :returns: to how many counters, the first ones.
+        """
+        slots, parameters = [], dict[str, Any]()
+        for n, (scope, change) in enumerate(changes.items()):
+            takes = change.files > 0 or change.bytes > 0
+            if takes and scope not in quotas:
+                break  # The slots would give room away that is not there any more.
+            limits = quotas.get(scope) or Quota(scope)
+            values = {
+                "parent": PREFIX + scope,
+                "files": change.files,
+                "bytes": change.bytes,
+                "takes": takes,
+                "quota": limits.tag,
+                "limits_files": bool(limits.files) and change.files > 0,
+                "limits_bytes": bool(limits.bytes) and change.bytes > 0,
+            }
+            parameters |= {f"{name}_{n}": value for name, value in values.items()}
+            after = AFTER.format(before=n - 1) if n else ""
+            slots.append(SLOT.format(n=n, after=after))
+        if not slots:
+            return 0
+        union = " UNION ALL ".join(f"SELECT * FROM slot_{n}" for n in range(len(slots)))  # noqa: S608
+        statement = ADD.format(slots=", ".join(slots), union=union)
+        return len(self._execute(statement, **parameters))
 
     def _divide(self, scope: str, change: Totals, quota: Quota | None) -> Totals:
         """Add to all slots together, and divide what is left among them.

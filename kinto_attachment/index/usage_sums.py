@@ -24,11 +24,11 @@ SUM = """
          WHERE resource_name = 'attachment' AND parent_id LIKE :links AND NOT deleted
          GROUP BY left(id, 64)
         UNION ALL
-        SELECT 0, CAST(data->'partial'->>'size' AS BIGINT)
+        SELECT 0, CAST(data->>'counted' AS BIGINT)
           FROM objects
          WHERE resource_name = 'attachment-upload'
            AND (parent_id = :uploads OR parent_id LIKE :uploads_below)
-           AND jsonb_typeof(data->'partial') = 'object' AND NOT deleted
+           AND NOT deleted
     ) AS stored
 """
 
@@ -51,7 +51,7 @@ class UsageSums:
             for link in page
         }
         arrived = sum(
-            int((session.partial or {}).get("size", 0))
+            session.counted
             for page in self._sessions.pages()
             for session in page
             if session.record.startswith(f"{scope}/")

@@ -29,6 +29,9 @@ REPLACEMENTS = 6 // one_in(2)
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
+    # Has counters changed, which are compared with the sums.
+    "quota_bytes": "1G",
+    "resources.b.c.quota_files": "1000000",
 }
 
 

@@ -38,6 +38,8 @@ SETTINGS = {
     "resources.b.named.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
     "resources.b.other.storage": "other",
+    # Has counters changed, which are compared with the sums.
+    "quota_bytes": "1G",
 }
 
 

@@ -38,6 +38,7 @@ from tests.support.application import (
 )
 from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
 from tests.support.ietf_client import INTEROP_VERSION
+from tests.support.statements import statements
 from tests.support.tus import append, begin, create
 from tests.support.usage import held, miscounted
 
@@ -412,6 +413,29 @@ class TestWhatCounts:
         put_collection(app)
         attach(app, content=b"x" * 30)
         assert used(app) == (1, 30)
+
+
+@ON_POSTGRESQL
+class TestCosts:
+    def test_one_statement_for_bucket_and_collection(self, build: Build) -> None:
+        """And at most one before the body."""
+        app = build(quota_bytes="1G", **{"resources.b.c.quota_files": "1000"})
+        attach(app, content=b"x")
+        for request in (
+            lambda: attach(app, OTHER),
+            lambda: put_raw(app),
+            lambda: app.delete(RECORD, headers=ALICE),
+        ):
+            executed = [each for each in statements(app, request) if "attachment-usage" in each]
+            writes = [each for each in executed if "UPDATE" in each]
+            assert len(writes) == 1, executed
+            assert len(executed) <= 2, executed
+
+    def test_nothing_where_there_is_no_quota(self, build: Build) -> None:
+        app = build(**{"resources.s.quota_bytes": "1G", "resources.b.d.quota_bytes": "1G"})
+        attach(app)
+        for request in (lambda: attach(app, OTHER), lambda: app.delete(RECORD, headers=ALICE)):
+            assert not [each for each in statements(app, request) if "usage" in each]
 
 
 @ON_POSTGRESQL

@@ -13,21 +13,11 @@ import transaction
 
 from tests.support.application import CONTENT, RECORD, put, put_raw
 from tests.support.backends import ON_POSTGRESQL
+from tests.support.statements import statements
 from tests.support.tus import append, begin, head
 
 SIZE = len(CONTENT)
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH)", re.I)
-
-
-def statements(app: Any, action: Callable[[], object]) -> list[str]:
-    executed: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        executed.append(" ".join(statement.split()))
-
-    with listening(app, "before_cursor_execute", note):
-        action()
-    return executed
 
 
 @contextmanager

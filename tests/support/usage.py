@@ -26,8 +26,9 @@ def held(registry: Any, scope: str) -> tuple[int, int]:
         linked = [link for page in registry.attachment_links.under() for link in page]
         sessions = [each for page in registry.attachment_sessions.pages() for each in page]
     files = {link.key: link.size for link in linked if is_in(scope, link.record)}
-    arrived = [each.partial for each in sessions if is_in(scope, each.record) and each.partial]
-    return len(files), sum(files.values()) + sum(each["size"] for each in arrived)
+    arrived = [each for each in sessions if is_in(scope, each.record)]
+    sizes = [each.partial["size"] if each.partial else 0 for each in arrived]
+    return len(files), sum(files.values()) + sum(sizes)
 
 
 def is_in(scope: str, record: str) -> bool:
