@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from tests.support import invariants, owned, races, sampling
-from tests.support.application import ALICE, BUCKET, RECORD, attach, clear, put, put_collection
+from tests.support.application import (
+    ALICE,
+    BUCKET,
+    RECORD,
+    attach,
+    clear,
+    put,
+    put_collection,
+)
 from tests.support.interleavings import Orders, Stage
 from tests.support.races import (
     batch,
