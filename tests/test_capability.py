@@ -94,6 +94,7 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "resumable",
         "links",
         "quotas",
+        "holds",
     }
     assert set(capability(app)["storages"]["default"]) == {
         "base_url",

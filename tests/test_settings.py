@@ -588,6 +588,8 @@ class TestResources:
             "content_encodings": "gzip",
             "client_metadata": "ignore",
             "delete_on_omission": "false",
+            "locked": "true",
+            "hold": "30d",
             "inline_types": "a/b",
             "storage": "cold",
         }

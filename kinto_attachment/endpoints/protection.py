@@ -55,9 +55,7 @@ def check_record(context: Any, request: Request) -> None:
         if old is not None:
             refuse_if_locked(request, uri)
         holds.refuse_deletion(request, uri, old)
-    elif request.method in CHANGES and (record or request.method == "PUT"):
-        if not is_subject_to_lock(request, uri) and not are_holds_known(request):
-            return
+    elif request.method in CHANGES and (old is not None or locks.is_of_upload(request)):
         new = outcome(request, record)
         if not same_json(new, old):
             refuse_if_locked(request, uri)

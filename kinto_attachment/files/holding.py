@@ -84,6 +84,7 @@ def end(request: Request) -> None:
     :raises FileNotFound: the file is not held, or there is none.
     :raises Held: the date of the hold lies ahead.
     """
+    _attachment(request.context.record)
     now = msec_time()
 
     def ended(before: Hold | None) -> None:

@@ -44,17 +44,23 @@ def is_locked_by_data(collection: Mapping[str, Any] | None) -> bool:
 def collection_of(request: Request, uri: RecordURI) -> KintoObject | None:
     """The collection of a record that Kinto is about to write; None if there is none.
 
-    It is read once, by Kinto or here.
+    It is read once, by Kinto or here. Below ``/buckets/default``, Kinto has an empty object for a
+    collection that exists, and does not read it.
     """
     known = request.bound_data.setdefault(COLLECTIONS, {})
-    if uri.collection not in known:
+    collection: KintoObject | None = known.get(uri.collection)
+    if not collection:
         try:
-            found = request.registry.storage.get("collection", uri.bucket, uri.collection_id)
+            collection = request.registry.storage.get("collection", uri.bucket, uri.collection_id)
         except ObjectNotFoundError:
             return None
-        known[uri.collection] = found
-    collection: KintoObject = known[uri.collection]
+        known.setdefault(uri.collection, collection)
     return collection
+
+
+def is_of_upload(request: Request) -> bool:
+    """Whether a request is a sub-request by which files are changed."""
+    return hasattr(request, BY_CLIENT)
 
 
 def is_by_client(request: Request) -> bool:

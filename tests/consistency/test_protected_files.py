@@ -20,12 +20,24 @@ from tests.support.application import (
     stored_files,
 )
 from tests.support.backends import ON_DATABASES, Build
-from tests.support.protected import IN_BATCHES, UNLOCKED, UPLOADS, WAYS, WHOLE, Place, Request
+from tests.support.protected import (
+    IN_BATCHES,
+    UNLOCKED,
+    UPLOADS,
+    WAYS,
+    WHOLE,
+    Place,
+    Request,
+    changed_setting,
+)
 
 pytestmark = ON_DATABASES
 
 FAR = 4_102_444_800_000  # The year 2100.
-HOLDS = {"dated": {"until": FAR, "reason": "An audit"}, "open": {"until": None}}
+HOLDS: dict[str, dict[str, Any]] = {
+    "dated": {"until": FAR, "reason": "An audit"},
+    "open": {"until": None},
+}
 HERE = Place(BUCKET, BUCKET)
 PUBLISHING = {"includes": "tests.support.publishing"}
 PUBLISHING_FIRST = {"included_first": "tests.support.publishing"}
@@ -67,15 +79,23 @@ def snapshot(app: Any, place: Place = HERE) -> dict[str, Any]:
     return {"record": record, "files": stored_files(app), "content": stored_content(app, key)}
 
 
-@pytest.mark.parametrize("plugins", [PUBLISHING, PUBLISHING_FIRST], ids=["after", "before"])
+# Of the plugin that writes by itself: included before or after ours. Of the process: whether it
+# knows that files are held.
+CASES = {
+    "dated": (PUBLISHING, "dated", True),
+    "open": (PUBLISHING_FIRST, "open", True),
+    "unknown": (PUBLISHING, "open", False),
+}
+
+
 class TestEachWay:
-    @pytest.mark.parametrize("wanted", HOLDS.values(), ids=HOLDS)
-    @pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
+    @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     @pytest.mark.parametrize("way", WAYS)
     def test_to_lose_a_held_file(
-        self, build: Build, plugins: dict[str, str], way: str, is_known: bool, wanted: Any
+        self, build: Build, way: str, case: tuple[dict[str, str], str, bool]
     ) -> None:
-        app = build(plugins)
+        plugins, kind, is_known = case
+        app, wanted = build(plugins), HOLDS[kind]
         start(app)
         hold(app, **wanted)
         before = snapshot(app)
@@ -96,17 +116,14 @@ class TestEachWay:
 
     @pytest.mark.parametrize("by", ["setting", "data"])
     @pytest.mark.parametrize("way", WAYS)
-    def test_to_change_a_locked_file(
-        self, build: Build, plugins: dict[str, str], way: str, by: str
-    ) -> None:
-        app = build(plugins)
+    def test_to_change_a_locked_file(self, build: Build, way: str, by: str) -> None:
+        app = build(PUBLISHING)
         start(app)
-        if by == "setting":
-            app = build(plugins, locked="true")
-        else:
+        if by == "data":
             lock(app)
         before = snapshot(app)
-        answer = WAYS[way](app, HERE)
+        with changed_setting(app, "locked", by == "setting"):
+            answer = WAYS[way](app, HERE)
         if way in UNLOCKED:
             assert answer.status_int in (200, 202)
             return

@@ -33,6 +33,7 @@ from tests.support.application import (
     write_behind,
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.protected import changed_setting
 
 URL = f"{RECORD}/attachment"
 HOLD = f"{URL}/hold"
@@ -248,20 +249,15 @@ class TestVersions:
         release(app)
         app.delete(RECORD, headers=ALICE, status=200)
 
-    def test_are_not_lost_when_the_setting_is_gone(self, app: Any, build: Build) -> None:
+    def test_are_not_lost_when_the_setting_is_gone(self, app: Any) -> None:
         """Without ``keep_old_files``, a DELETE of the attachment deletes earlier files, too."""
         attach(app, filename="held.txt")
         hold(app, until=None)
         attach(app, content=b"two", filename="two.txt")
-        settings = app.app.registry.attachment_settings.values
-        before = settings["keep_old_files"]
-        settings["keep_old_files"] = False
-        try:
+        with changed_setting(app, "keep_old_files", False):
             app.delete(URL, headers=ALICE, status=423)
             attach(app, content=b"three", filename="three.txt")
             assert [*self.versions(app)] == ["three.txt", "held.txt"]
-        finally:
-            settings["keep_old_files"] = before
 
 
 @ON_MEMORY
@@ -338,6 +334,7 @@ class TestRefuses:
     def test_files_of_others(self, app: Any) -> None:
         write_behind(app, OTHER, {"attachment": {"location": "https://example.com/a.txt"}})
         error(hold(app, f"{OTHER}/attachment/hold", until=FAR, status=404))
+        app.delete(OTHER, headers=ALICE)
 
     def test_to_end_what_is_not_there(self, app: Any) -> None:
         error(release(app, status=404))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.support.application import (
     put_collection,
     put_raw,
     read,
+    send,
     stored_files,
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
@@ -157,12 +159,12 @@ def test_a_lock_that_is_set_while_a_body_arrives_counts(app: Any) -> None:
     attach(app)
     begun, locked = threading.Event(), threading.Event()
 
-    class Body:
+    class Body(io.BytesIO):
         """Ends when the collection is locked."""
 
         sent = False
 
-        def read(self, size: int = -1) -> bytes:
+        def read(self, size: int | None = -1) -> bytes:
             if not self.sent:
                 self.sent = True
                 begun.set()
@@ -177,11 +179,7 @@ def test_a_lock_that_is_set_while_a_body_arrives_counts(app: Any) -> None:
 
     thread = threading.Thread(target=lock_it)
     thread.start()
-    request = app.RequestClass.blank(f"{URL}?filename=new.txt", method="PUT", headers=ALICE)
-    request.environ["wsgi.input"] = Body()
-    request.environ["wsgi.input_terminated"] = True
-    request.environ.pop("CONTENT_LENGTH", None)
-    answer = app.do_request(request, status=423)
+    answer = send(app, "PUT", f"{URL}?filename=new.txt", Body(), status=423)
     thread.join(30)
     assert error(answer)[0] == 121
     assert read(app, URL) == CONTENT

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import transaction
 
+from kinto_attachment.errors import Held
 from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.release_hold import release_hold
 from tests.support.application import (
     ALICE,
     CONTENT,
+    OTHER,
     RECORD,
     attach,
     attachment_of,
+    empty_outbox,
     read,
     stored_content,
     stored_files,
@@ -152,3 +155,45 @@ class TestGc:
         release(app)
         collect(app)
         assert not stored_files(app)
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "shared"])
+def test_versions_that_were_held_since_they_were_read_stay(build: Build, is_shared: bool) -> None:
+    """What gc, or the deletion of a version, has read is out of date when it deletes."""
+    app = build(keep_old_files="true")
+    links = app.app.registry.attachment_links
+    attach(app, content=b"old", filename="old.txt")
+    if is_shared:
+        app.post_json(f"{OTHER}/attachment", {"copy_from": RECORD}, headers=ALICE)
+    attach(app, content=b"new")
+    with transaction.manager:
+        stale = [link for link in links.of_record(RECORD) if link.state == "kept"]
+    (version,) = [link.version for link in stale]
+    app.post(f"{URL}/versions/{version}/restore", headers=ALICE, status=200)
+    hold(app)
+    attach(app, content=b"newer")
+    with transaction.manager:
+        assert links.drop_kept(stale) == []
+    with pytest.raises(Held), transaction.manager:
+        links.drop_version(stale[0])
+    assert read(app, f"{URL}/versions/{version}") == b"old"
+    release(app)
+    with transaction.manager:
+        links.outbox.add_files(links.drop_kept(stale))
+    empty_outbox(app)
+    app.get(f"{URL}/versions/{version}", headers=ALICE, status=404)
+
+
+def test_versions_whose_hold_has_passed_are_deleted(build: Build) -> None:
+    app = build(keep_old_files="true")
+    attach(app)
+    hold(app)
+    attach(app, content=b"new")
+    links = app.app.registry.attachment_links
+    with transaction.manager:
+        for link in links.of_record(RECORD):
+            if link.hold:
+                links._put(replace(link, hold={**link.hold, "until": 1}))
+    _, oldest = app.get(f"{URL}/versions", headers=ALICE).json["data"]
+    app.delete(f"{URL}/versions/{oldest['id']}", headers=ALICE, status=204)
+    assert len(stored_files(app)) == 1

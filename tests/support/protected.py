@@ -6,7 +6,8 @@ the response, or what stands for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,6 @@ from kinto_attachment import allow_metadata_changes, attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
 from tests.support import tus
 from tests.support.application import ALICE, attach, on_event, put_raw
-
-ALICE_S_BUCKET = "/buckets/default"
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,18 @@ def withdraw_bucket(app: Any, place: Place) -> Any:
     return app.post_json("/withdraw", {"uris": [place.real]}, status="*")
 
 
+@contextmanager
+def changed_setting(app: Any, name: str, value: object) -> Iterator[None]:
+    """Have a setting of the server changed for a while, as if it had been started again."""
+    values = app.app.registry.attachment_settings.values
+    before = values[name]
+    values[name] = value
+    try:
+        yield
+    finally:
+        values[name] = before
+
+
 class Answer:
     """What stands for the response to code on the server."""
 
@@ -178,9 +189,11 @@ def by_code(app: Any, place: Place, *, allowed: bool = False) -> Any:
             answers.append(Answer(error.status_code, error.json["details"]))
 
     on_event(app, ResourceChanged, act)
-    app.put_json(f"{place.collection}/records/trigger", {"data": {}}, headers=ALICE)
+    url = f"{place.collection}/records/trigger"
+    response = app.put_json(url, {"data": {}}, headers=ALICE, status="*")
     app.app.registry.on_event = None
-    return answers[-1]
+    # What is found when the links are written fails the whole request.
+    return answers[-1] if response.status_int < 400 else response
 
 
 def by_allowed_code(app: Any, place: Place) -> Any:
