@@ -16,8 +16,8 @@ from kinto.core.storage.exceptions import BackendError
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.detaching import detach
 from kinto_attachment.files.settling import delete_garbage
-from tests.support import invariants, owned, races, sampling
-from tests.support.application import ALICE, RECORD, attach, clear, put, put_collection
+from tests.support import invariants, races, sampling
+from tests.support.application import ALICE, RECORD, attach, clear, put, put_collection_behind
 from tests.support.interleavings import Orders, Stage
 from tests.support.races import delete_collection, delete_record, publish, remove, replace
 from tests.support.services import PostgreSQL
@@ -40,9 +40,7 @@ def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def start(app: Any) -> None:
     """A record with three versions."""
     clear(app)
-    owned.own(app.app.registry)
-    put_collection(app)
-    put(app, races.PUBLIC)
+    put_collection_behind(app)
     app.versions = [
         attach(app, content=content).headers["Attachment-Version"]
         for content in (b"first", b"second", b"third")
@@ -57,6 +55,7 @@ def start_deleted(app: Any) -> None:
 def start_shared(app: Any) -> None:
     """The version that is restored or deleted is another record's file, too."""
     start(app)
+    put(app, races.PUBLIC)
     app.post(f"{VERSIONS}/{app.versions[0]}/restore", headers=ALICE)
     publish(app)
     app.post(f"{VERSIONS}/{app.versions[2]}/restore", headers=ALICE)

@@ -30,6 +30,7 @@ from kinto.core.events import AfterResourceChanged, ResourceChanged
 from kinto.core.resource.schema import ResourceResponses
 from kinto.core.resource.viewset import ViewSet
 from kinto.core.storage.postgresql import client as postgresql_client
+from kinto.core.utils import hmac_digest
 
 from kinto_attachment import (
     AttachmentAdded,
@@ -261,6 +262,18 @@ def put_collection(app: Any, uri: str = COLLECTION, headers: Headers = ALICE, **
     """Create a collection, and its bucket."""
     put(app, uri.partition("/collections/")[0], headers)
     put(app, uri, headers, **body)
+
+
+def put_collection_behind(app: Any) -> None:
+    """The same without the requests, which take longer than most tests."""
+    registry = app.app.registry
+    secret = registry.settings["userid_hmac_secret"]
+    alice = f"basicauth:{hmac_digest(secret, 'alice:secret')}"
+    with transaction.manager:
+        for kind, uri in (("bucket", BUCKET), ("collection", COLLECTION)):
+            parent, _, object_id = uri.rpartition(f"/{kind}s/")
+            registry.storage.update(kind, parent, object_id, {})
+            registry.permission.add_principal_to_ace(uri, "write", alice)
 
 
 def write_behind(app: Any, uri: str, data: dict[str, Any]) -> None:

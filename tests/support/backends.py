@@ -195,7 +195,11 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
             used.append(app)
             if not (settings or {}).get("readonly"):
                 owned.own(app.app.registry)
-                application.put_collection(app)
+                # Other plugins, and other ways to log in, may have to see the requests.
+                if settings:
+                    application.put_collection(app)
+                else:
+                    application.put_collection_behind(app)
         return app
 
     yield builder

@@ -38,7 +38,9 @@ def own(registry: Any) -> None:
     for storage in registry.attachment_storages:
         if isinstance(storage.files, KeepsSite):
             with contextlib.suppress(StorageError):
-                site_object.write(storage, OWNER, "")
+                found = site_object.read(storage) or {}
+                if (found.get("site"), found.get("mark")) != (OWNER, ""):
+                    site_object.write(storage, OWNER, "")
     remember(registry)
 
 

@@ -22,7 +22,7 @@ from tests.support.application import (
     move_behind,
     postgresql_settings,
     put,
-    put_collection,
+    put_collection_behind,
 )
 from tests.support.interleavings import Decide, Orders, Stage
 from tests.support.services import PostgreSQL
@@ -157,7 +157,7 @@ def meet(app: Any, operations: Sequence[Operation], orders: Iterable[Decide]) ->
 
 def start(app: Any) -> None:
     clear(app)
-    put_collection(app)
+    put_collection_behind(app)
     put(app, PUBLIC)
     key = key_of(attach(app, content=b"old").json)
     publish(app)
