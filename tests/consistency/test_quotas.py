@@ -72,7 +72,7 @@ def registry(server: live.Server) -> Iterator[Any]:
 
 def all_at_once(server: live.Server, work: Callable[[int, Client], list[int]]) -> Counter[int]:
     """The statuses that the clients get, who start together."""
-    barrier = threading.Barrier(CLIENTS)
+    barrier = threading.Barrier(CLIENTS, timeout=60)
 
     def run(number: int) -> list[int]:
         with Client(server) as client:

@@ -55,7 +55,7 @@ def test_together_they_begin_no_more_uploads_than_one_by_one(
 ) -> None:
     app = build(randomize=False, **{"uploads.max_unfinished": MOST})
     put(app, COLLECTION, data={}, permissions={"record:create": ["system.Everyone"]})
-    files, together = storage_of(app), threading.Barrier(CLIENTS)
+    files, together = storage_of(app), threading.Barrier(CLIENTS, timeout=60)
     really = files.begin
 
     def begin_together(*args: Any, **options: Any) -> Partial:

@@ -78,7 +78,7 @@ class Meanwhile(io.BytesIO):
             failures: list[BaseException] = []
             thread = threading.Thread(target=self._run, args=(action, failures))
             thread.start()
-            thread.join()
+            waiting.join(thread)
             if failures:
                 raise failures[0]
         return data
