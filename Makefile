@@ -58,10 +58,10 @@ RUN_TESTS = \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(LEFT_OUT)" \
 		$(1) $(ARGS) && rm -rf "$$PYTEST_DEBUG_TEMPROOT"
 
-tests: $(VENV)/.dev node_modules/.installed ## Run the tests, on a sample of the large products (ARGS=, JOBS=3)
+tests: $(VENV)/.dev $(VENV)/.peer node_modules/.installed ## Run the tests, on a sample of the large products (ARGS=, JOBS=3)
 	@$(call RUN_TESTS)
 
-tests-all: $(VENV)/.dev node_modules/.installed ## Run the tests on every case, with coverage (ARGS=, FLOOR=95, JOBS=3)
+tests-all: $(VENV)/.dev $(VENV)/.peer node_modules/.installed ## Run the tests on every case, with coverage (ARGS=, FLOOR=95, JOBS=3)
 	@rm -f $(VENV)/coverage*
 	@export SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-500}; $(call RUN_TESTS,--every-case \
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR))
@@ -126,6 +126,12 @@ $(VENV)/.serve-s3 $(VENV)/.serve-moto $(VENV)/.serve-gcloud: $(VENV)/.dev
 
 $(VENV)/.dev: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(NODE),'$(NODE)')
+	@touch $@
+
+# The other plugin, which tests move sites from: here and not by a test, which would wait for a
+# network that does not answer.
+$(VENV)/.peer: setup.py tests/support/environments.py | $(VENV)/.dev
+	@$(BIN)/python -m tests.support.environments
 	@touch $@
 
 $(VENV)/.mutants: setup.py | $(VENV)/.dev

@@ -82,6 +82,11 @@ interface FileOptions extends Common {
    * it and `data` and `permissions` are small enough (some 3,000 bytes).
    */
   resumable?: boolean;
+  /**
+   * Whether the bytes go to the storage, past Kinto, in parts: several at once, with URLs that the
+   * server signs. It continues as `resumable` does. The storage needs CORS rules for pages.
+   */
+  direct?: boolean;
 }
 
 export interface RecordUpload extends FileOptions {
@@ -112,6 +117,24 @@ export interface Uploaded {
   lastModified: number;
   /** Whether the record is new. */
   created: boolean;
+}
+
+/** What tells a file from others: a `File`, or what is known of one after a reload. */
+export interface FileIdentity {
+  readonly name: string;
+  readonly type: string;
+  readonly size: number;
+  /** In ms since the epoch. */
+  readonly lastModified: number;
+}
+
+/** An upload in several requests that has not ended, or whose last answer was lost. */
+export interface Unfinished {
+  file: FileIdentity;
+  /** Of the `upload` that began it: with these and the same file, `upload` continues it. */
+  options: UploadOptions;
+  /** The bytes that the server has. */
+  sent: number;
 }
 
 export interface RemoveOptions extends Common {
@@ -148,6 +171,22 @@ export class AttachmentClient {
    * @throws {AttachmentError} The server refuses, or cannot be reached.
    */
   remove(record: string, options?: RemoveOptions): Promise<void>;
+
+  /**
+   * The uploads to this server that `upload` can continue: those of this browser, or of this
+   * process in Node. The server is asked for each.
+   *
+   * @throws {AttachmentError} The server refuses, or cannot be reached.
+   */
+  unfinished(options?: Common): Promise<Unfinished[]>;
+
+  /**
+   * End an unfinished upload, and delete what the server has of it. Abort its `signal` first if it
+   * is being sent. Nothing happens if there is no such upload.
+   *
+   * @throws {AttachmentError} The server refuses, or cannot be reached.
+   */
+  cancel(file: FileIdentity, options: UploadOptions): Promise<void>;
 
   /** The URL of a record's current file. A private file needs `Authorization` there. */
   url(record: string, options?: URLOptions): string;

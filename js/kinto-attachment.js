@@ -17,10 +17,12 @@ const LONGEST_PAUSE = 60; // Seconds.
 const LARGE = 64 * 1024 * 1024; // Bytes: above that, files go in several requests.
 const CHUNK = 16 * 1024 * 1024; // Of each request: many web servers buffer or limit them.
 const MAX_METADATA = 4096; // What Kinto takes as Upload-Metadata.
+const PARALLEL = 4; // Parts at once: browsers open six connections to a server.
 const ENDED = [403, 404, 410]; // The upload is gone: another one can begin.
+const FAILED = ["failed", "expired"]; // States of an upload that is gone.
 const REFUSED = [...ENDED, 400, 412, 413, 415]; // It is over: trying again means beginning again.
 
-// The protocols for uploads in several requests. Only tus carries data and permissions.
+// The protocols for uploads in several requests. HTTP's draft carries no data and permissions.
 const TUS = {
   name: "tus/1.0.0",
   headers: { "Tus-Resumable": "1.0.0" },
@@ -28,7 +30,7 @@ const TUS = {
   creation: (upload) => ({
     method: "POST",
     path: `${upload.record}/attachment/uploads`,
-    headers: { "Upload-Metadata": metadataOf(upload) },
+    headers: { "Upload-Metadata": metadataOf(upload), ...lengthOf(upload) },
   }),
   append: () => ({ "Content-Type": "application/offset+octet-stream" }),
 };
@@ -39,13 +41,31 @@ const DRAFT = {
   creation: ({ record, blob, filename }) => ({
     method: "PUT",
     path: `${record}/attachment?${new URLSearchParams({ filename })}`,
-    headers: { "Upload-Complete": "?0", "Content-Type": typeOf(blob) },
+    headers: { "Upload-Complete": "?0", "Content-Type": typeOf(blob), ...lengthOf({ blob }) },
   }),
   append: (isLast) => ({
     "Content-Type": "application/partial-upload",
     "Upload-Complete": isLast ? "?1" : "?0",
   }),
 };
+
+// The bytes go to the storage, in parts.
+const DIRECT = {
+  name: "direct",
+  headers: {},
+  creation: async ({ record, blob, filename, data, permissions }) => {
+    const attachment = { filename, size: blob.size, mimetype: typeOf(blob) };
+    // Whoever stores it checks the hash. To compute it, the file has to be in memory.
+    if (blob.size <= LARGE) attachment.hash = await sha256(blob);
+    return {
+      method: "POST",
+      path: `${record}/attachment/uploads`,
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ attachment, data, permissions }),
+    };
+  },
+};
+const PROTOCOLS = [DRAFT, TUS, DIRECT];
 
 export class AttachmentError extends Error {
   name = "AttachmentError";
@@ -102,6 +122,28 @@ export class AttachmentClient {
     await this.#send(request);
   }
 
+  async unfinished({ signal } = {}) {
+    const found = [];
+    for (const [key, told] of remembered(this.#server)) {
+      const state = await this.#stateOf(recall(key), signal);
+      if (state) found.push({ ...told, sent: state.offset });
+      else forget(key);
+    }
+    return found;
+  }
+
+  async cancel(file, options) {
+    const { signal } = options;
+    for (const protocol of PROTOCOLS) {
+      const key = keyOf(this.#server, file, options, protocol);
+      const session = recall(key);
+      if (!session) continue;
+      const request = { method: "DELETE", path: session.path, headers: {}, isRepeatable: true };
+      await unlessGone(this.#send({ ...request, signal }));
+      forget(key);
+    }
+  }
+
   url(record, { disposition, filename } = {}) {
     checkURI("record", record, RECORD);
     const query = new URLSearchParams();
@@ -129,7 +171,8 @@ export class AttachmentClient {
 
   /** The protocol for an upload in several requests; undefined if it is to be a form. */
   async #protocolOf(upload) {
-    const { blob, resumable = blob.size > LARGE } = upload;
+    const { blob, direct, resumable = blob.size > LARGE } = upload;
+    if (direct) return DIRECT;
     if (!resumable) return undefined;
     const protocol = !this.#tus && DRAFT.fits(upload) ? DRAFT : TUS;
     if (upload.resumable === undefined && !protocol.fits(upload)) return undefined;
@@ -152,7 +195,7 @@ export class AttachmentClient {
 
   /** Upload a file, or the rest of it; undefined if the collection takes forms only. */
   async #sendInSeveral(upload, protocol) {
-    const key = keyOf(this.#server, upload, protocol);
+    const key = keyOf(this.#server, upload.file, upload, protocol);
     let session = await this.#goneOn(recall(key), upload, protocol);
     if (!session) {
       session = await this.#create(upload, protocol);
@@ -171,18 +214,18 @@ export class AttachmentClient {
   }
 
   async #create(upload, protocol) {
-    const { blob, signal } = upload;
-    const request = protocol.creation(upload);
-    const size = { "Upload-Length": String(blob.size) };
-    const headers = { ...protocol.headers, ...request.headers, ...preconditions(upload), ...size };
+    const { signal } = upload;
+    const request = await protocol.creation(upload);
+    const headers = { ...protocol.headers, ...request.headers, ...preconditions(upload) };
     try {
       const isNew = protocol === TUS ? await this.#isNew(upload) : undefined;
       // A creation that is lost leaves nothing but an upload that expires.
       const response = await this.#send({ ...request, headers, signal, isRepeatable: true });
-      return { path: pathOf(response.location), isNew, offset: 0 };
+      return { path: pathOf(response.location), isNew, offset: 0, state: response.json?.data };
     } catch (error) {
       // For example, files of the collection are compressed. A form tells other reasons, too.
-      if (error.status === 400 && upload.resumable === undefined) return undefined;
+      const mayBeForm = !upload.direct && upload.resumable === undefined;
+      if (error.status === 400 && mayBeForm) return undefined;
       throw error;
     }
   }
@@ -201,12 +244,23 @@ export class AttachmentClient {
 
   /** A session that an earlier call has begun, as it is now; undefined if there is none. */
   async #goneOn(session, { signal }, protocol) {
-    try {
-      return session && { ...session, offset: await this.#offsetOf(session, protocol, signal) };
-    } catch (error) {
-      if (ENDED.includes(error.status)) return undefined;
-      throw error;
+    if (protocol === DIRECT) {
+      const state = await this.#stateOf(session, signal);
+      return state && { ...session, state };
     }
+    const offset = session && (await unlessGone(this.#offsetOf(session, protocol, signal)));
+    return offset === undefined ? undefined : { ...session, offset };
+  }
+
+  /** What the server tells about a session; undefined if there is none, or it has failed. */
+  async #stateOf(session, signal) {
+    const state = session && (await unlessGone(this.#look(session, signal)));
+    return FAILED.includes(state?.state) ? undefined : state;
+  }
+
+  async #look({ path }, signal) {
+    const request = { method: "GET", path, headers: {}, signal, isRepeatable: true };
+    return (await this.#send(request)).json.data;
   }
 
   async #offsetOf({ path }, { headers }, signal) {
@@ -217,10 +271,14 @@ export class AttachmentClient {
   }
 
   async #complete(upload, protocol, session) {
+    if (protocol === DIRECT) {
+      const response = await this.#sendDirectly(upload, session);
+      return uploaded({ record: recordOf(session) }, response);
+    }
     if (this.#tus) await this.#sendByTus(upload, session);
     const response = this.#tus ? undefined : await this.#sendChunks(upload, protocol, session);
     if (protocol === DRAFT) return uploaded(upload, response);
-    const record = session.path.replace(/\/attachment\/.*/, "");
+    const record = recordOf(session);
     const request = { method: "GET", path: record, headers: {}, isRepeatable: true };
     const { data } = (await this.#send({ ...request, signal: upload.signal })).json;
     const { attachment, last_modified: lastModified } = data;
@@ -259,8 +317,92 @@ export class AttachmentClient {
     }
   }
 
+  /** Send the parts that are missing, and have the server attach the file. */
+  async #sendDirectly(upload, session) {
+    const { signal } = upload;
+    let { state } = session;
+    for (let attempt = 0; ; attempt++) {
+      await this.#sendParts(upload, session, state);
+      try {
+        return await this.#attach(session, signal);
+      } catch (error) {
+        // 409: some bytes are missing, or somebody writes the record at the same moment.
+        if (error.status !== 409 || attempt >= this.#retries) throw error;
+      }
+      await this.#pauseAfter(attempt, signal);
+      state = await this.#look(session, signal);
+    }
+  }
+
+  async #attach({ path }, signal) {
+    const request = { method: "POST", path: `${path}/complete`, headers: {}, signal };
+    for (;;) {
+      const response = await this.#send({ ...request, isRepeatable: true, again: [429, 503] });
+      if (response.status !== 202) return response;
+      await sleep(response.retryAfter ?? this.#pause, signal); // The server reads the file.
+    }
+  }
+
+  async #sendParts({ blob, signal, onProgress }, session, { parts = [] }) {
+    const sent = new Map(parts.map(({ number, size, done }) => [number, done ? size : 0]));
+    const sum = () => Array.from(sent.values()).reduce((one, other) => one + other, 0);
+    const tell = () => onProgress?.(sum(), blob.size);
+    const missing = parts.filter(({ done }) => !done);
+    const one = new AbortController(); // What stops one part stops all.
+    const stop = () => one.abort(signal.reason);
+    const upload = { blob, signal: one.signal, fresh: this.#freshParts(session, one.signal) };
+    const work = async () => {
+      for (let part = missing.shift(); part; part = missing.shift()) {
+        const { number } = part;
+        const onSent = (bytes) => tell(sent.set(number, Math.min(bytes, part.size)));
+        await this.#sendPart(part, { ...upload, onSent: onProgress && onSent });
+        tell(sent.set(number, part.size));
+      }
+    };
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      if (missing.length < parts.length) tell();
+      await Promise.all(Array.from({ length: PARALLEL }, work));
+    } catch (error) {
+      one.abort(error);
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  async #sendPart(part, { blob, signal, onSent, fresh }) {
+    const body = blob.slice(part.offset, part.offset + part.size);
+    for (let failures = 0; part && !part.done; failures++) {
+      const { method, url } = part;
+      const headers = new Headers(part.headers); // Without credentials: the URL is signed.
+      const response = await attempt({ method, url, headers, body, signal, onSent });
+      if (isSuccess(response)) return;
+      const isRefused = response.kinto && !TRY_AGAIN.includes(response.status);
+      if (isRefused) throw errorOf(response);
+      if (failures >= this.#retries) throw storageErrorOf(response);
+      onSent?.(0);
+      await this.#pauseAfter(failures, signal);
+      part = await fresh(part.number); // The URL may have expired, or the answer was lost.
+    }
+  }
+
+  /** A function that tells a part anew; undefined if all have arrived. They share a request. */
+  #freshParts(session, signal) {
+    let asked;
+    return async (number) => {
+      asked ??= this.#look(session, signal).finally(() => (asked = undefined));
+      const { state, parts, error } = await asked;
+      if (FAILED.includes(state)) throw errorOf({ status: error?.code ?? 410, kinto: error });
+      return parts?.find((part) => part.number === number);
+    };
+  }
+
   #sendByTus({ blob, signal, onProgress }, { path }) {
-    return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    let stop;
+    const sent = new Promise((resolve, reject) => {
       const delays = Array.from({ length: this.#retries }, (_, n) => this.#pause * 2 ** n * 1000);
       const transfer = new this.#tus.Upload(blob, {
         uploadUrl: this.#server + path,
@@ -281,14 +423,15 @@ export class AttachmentClient {
           reject(errorOf({ status: 0, ...told, cause }));
         },
       });
-      const stop = () => {
+      stop = () => {
         transfer.abort();
         reject(signal.reason);
       };
-      signal?.throwIfAborted();
-      signal?.addEventListener("abort", stop, { once: true });
+      signal?.addEventListener("abort", stop);
       transfer.start();
     });
+    // A signal may be that of a whole page, which would keep each file in memory.
+    return sent.finally(() => signal?.removeEventListener("abort", stop));
   }
 
   /** Send a request, again if that is safe; Kinto's response, or the record if it is done. */
@@ -312,26 +455,38 @@ export class AttachmentClient {
     const mayRepeat = response.isLost
       ? isRepeatable
       : response.kinto && again.includes(response.status);
-    // Not all clients of a server that was down come back at the same moment.
-    const seconds = response.retryAfter ?? this.#pause * 2 ** attempt * (0.5 + Math.random());
+    const seconds = response.retryAfter ?? this.#pauseOf(attempt);
     if (!mayRepeat || attempt >= this.#retries || seconds > LONGEST_PAUSE) {
       throw errorOf(response);
     }
     await sleep(seconds, signal);
   }
 
-  async #attempt({ method, path, headers, body, signal, onSent }) {
+  #pauseAfter(attempt, signal) {
+    return sleep(Math.min(this.#pauseOf(attempt), LONGEST_PAUSE), signal);
+  }
+
+  /** Seconds. Not all clients of a server that was down come back at the same moment. */
+  #pauseOf(attempt) {
+    return this.#pause * 2 ** attempt * (0.5 + Math.random());
+  }
+
+  async #attempt({ path, headers, ...request }) {
     const all = new Headers(await this.#headers());
     for (const [name, value] of Object.entries(headers)) all.set(name, value);
-    const request = { method, url: this.#server + path, headers: all, body, signal, onSent };
-    // fetch does not tell what was sent; XMLHttpRequest is not everywhere.
-    const send = onSent && globalThis.XMLHttpRequest ? sendByXHR : sendByFetch;
-    try {
-      return await send(request);
-    } catch (cause) {
-      signal?.throwIfAborted();
-      return { isLost: true, status: 0, cause };
-    }
+    return attempt({ ...request, url: this.#server + path, headers: all, isKinto: true });
+  }
+}
+
+async function attempt(request) {
+  const { signal, onSent } = request;
+  // fetch does not tell what was sent; XMLHttpRequest is not everywhere.
+  const send = onSent && globalThis.XMLHttpRequest ? sendByXHR : sendByFetch;
+  try {
+    return await send(request);
+  } catch (cause) {
+    signal?.throwIfAborted();
+    return { isLost: true, status: 0, cause };
   }
 }
 
@@ -340,15 +495,16 @@ async function sendByFetch({ method, url, headers, body, signal }) {
   return read(response.status, (name) => response.headers.get(name), await response.text());
 }
 
-function sendByXHR({ method, url, headers, body, signal, onSent }) {
+function sendByXHR({ method, url, headers, body, signal, onSent, isKinto }) {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     const abort = () => xhr.abort();
     xhr.open(method, url);
     headers.forEach((value, name) => xhr.setRequestHeader(name, value));
     xhr.upload.onprogress = ({ loaded }) => onSent(loaded);
-    xhr.onload = () =>
-      resolve(read(xhr.status, (name) => xhr.getResponseHeader(name), xhr.responseText));
+    // Browsers complain about each header that another origin does not expose.
+    const header = (name) => (isKinto ? xhr.getResponseHeader(name) : null);
+    xhr.onload = () => resolve(read(xhr.status, header, xhr.responseText));
     xhr.onerror = () => reject(new TypeError("The connection failed"));
     xhr.onabort = () => reject(signal.reason);
     xhr.onloadend = () => signal?.removeEventListener("abort", abort);
@@ -389,6 +545,25 @@ function errorOf({ status, kinto, retryAfter, cause }) {
   const message = status === 0 ? "The server cannot be reached" : `The server answered ${status}`;
   const told = kinto?.message ?? kinto?.error;
   return new AttachmentError(told ?? message, { status, kinto, retryAfter, cause });
+}
+
+function storageErrorOf({ status, kinto, cause }) {
+  if (kinto) return errorOf({ status, kinto });
+  const message =
+    status === 0
+      ? "The storage cannot be reached, or its CORS rules do not admit this page"
+      : `The storage answered ${status}`;
+  return new AttachmentError(message, { status, cause });
+}
+
+/** What a promise of an upload's request gives; undefined if the upload is gone. */
+async function unlessGone(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (ENDED.includes(error.status)) return undefined;
+    throw error;
+  }
 }
 
 function sleep(seconds, signal) {
@@ -458,6 +633,10 @@ function typeOf(blob) {
   return blob.type || "application/octet-stream"; // As in a form.
 }
 
+function lengthOf({ blob }) {
+  return { "Upload-Length": String(blob.size) };
+}
+
 /** Upload-Metadata of tus: keys with values in Base64. */
 function metadataOf({ blob, filename, data, permissions }) {
   const texts = { filename, filetype: typeOf(blob) };
@@ -497,18 +676,46 @@ function preconditions({ ifMatch, ifNoneMatch }) {
 
 const unfinished = new Map();
 
-function keyOf(server, { file, collection, record, ...upload }, { name }) {
-  if (file.lastModified === undefined) return undefined;
-  const { blob, filename, data, permissions, ifMatch, ifNoneMatch } = upload;
+const PREFIX = "kinto-attachment ";
+
+function keyOf(server, file, { collection, record, ...options }, { name }) {
+  const { size, lastModified } = file;
+  if (lastModified === undefined) return undefined;
+  const { filename = file.name, type = file.type, data, permissions, ifMatch } = options;
   const target = collection ?? record;
+  const ifNoneMatch = collection ? undefined : options.ifNoneMatch;
   const said = [data, permissions, ifMatch, ifNoneMatch, name];
-  const told = [server, target, filename, blob.type, blob.size, file.lastModified, ...said];
-  return `kinto-attachment ${JSON.stringify(told)}`;
+  const told = [server, target, filename, type, size, lastModified, ...said];
+  return `${PREFIX}${JSON.stringify(told)}`;
+}
+
+/** The keys of a server's unfinished uploads, with what they tell. */
+function remembered(server) {
+  const stored = inStorage((storage) => Object.keys(storage)) ?? [];
+  const keys = new Set([...unfinished.keys(), ...stored]);
+  const found = [];
+  for (const key of keys) {
+    const told = key.startsWith(PREFIX) ? parsed(key.slice(PREFIX.length)) : undefined;
+    if (told?.[0] !== server) continue;
+    const [, target, name, type, size, lastModified, ...said] = told;
+    const [data, permissions, ifMatch, ifNoneMatch, protocol] = said;
+    const where = RECORD.pattern.test(target) ? { record: target } : { collection: target };
+    const way = protocol === DIRECT.name ? { direct: true } : { resumable: true };
+    const options = { ...where, ...way, ...given({ data, permissions, ifMatch, ifNoneMatch }) };
+    found.push([key, { file: { name, type, size, lastModified }, options }]);
+  }
+  return found;
+}
+
+/** The options that are not null, which JSON makes of undefined. */
+function given(options) {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
 }
 
 function recall(key) {
   if (key === undefined) return undefined;
-  return parsed(unfinished.get(key) ?? inStorage((storage) => storage.getItem(key)));
+  const text = unfinished.get(key) ?? inStorage((storage) => storage.getItem(key));
+  return text ? parsed(text) : undefined;
 }
 
 function remember(key, { path, isNew }) {
@@ -538,6 +745,11 @@ function pathOf(url) {
   return path;
 }
 
+/** The record of an upload in several requests, with the real name of a default bucket. */
+function recordOf({ path }) {
+  return path.replace(/\/attachment\/.*/, "");
+}
+
 function uploaded({ record, ifNoneMatch }, { existing, status, json, etag, location }) {
   if (existing) {
     const { attachment, last_modified: lastModified } = existing;
@@ -557,11 +769,17 @@ async function isStored({ blob, data = {} }, { attachment, ...others }) {
   if (size !== blob.size || !Object.keys(data).every((name) => same(data[name], others[name]))) {
     return false;
   }
+  return hash !== undefined && hash === (await sha256(blob));
+}
+
+/** In hexadecimal; undefined if this page cannot tell. */
+async function sha256(blob) {
   try {
     const digest = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
-    return hash === Array.from(new Uint8Array(digest), hexadecimal).join("");
+    return Array.from(new Uint8Array(digest), hexadecimal).join("");
   } catch {
-    return false; // A page without TLS has no crypto.subtle, and a file may be too large for it.
+    // A page without TLS has no crypto.subtle, and a file may be too large for it.
+    return undefined;
   }
 }
 

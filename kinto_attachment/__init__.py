@@ -19,13 +19,17 @@ from pyramid.tweens import EXCVIEW
 
 from kinto_attachment import endpoints
 from kinto_attachment.endpoints import (
+    archive_link,
     attachment,
     collection_archive,
     collection_attachments,
     collection_rules,
     cors,
+    hidden_tokens,
+    hold,
     link,
     openapi,
+    protection,
     record_writes,
     refusals,
     stored_file,
@@ -52,9 +56,11 @@ from kinto_attachment.files.guard import allow_metadata_changes
 from kinto_attachment.files.server_code import attach, copy_attachment, open_attachment
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.files.signatures import signatures
+from kinto_attachment.index.holds import HoldsInUse
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
+from kinto_attachment.index.usage import Usage
 from kinto_attachment.kinto_types import ApplicationEvent, Configurator
 from kinto_attachment.maintenance import heartbeat
 from kinto_attachment.settings import Settings
@@ -100,14 +106,16 @@ def add_storage(config: Configurator, settings: Settings) -> None:
     registry = config.registry
     registry.attachment_settings = settings
     registry.attachment_storages = backends.register(config, settings)
+    page_size = int(config.get_settings()["storage_max_fetch_size"])
+    registry.attachment_usage = Usage(registry.storage, settings.quotas, page_size)
     registry.attachment_links = Links(
         registry.storage,
         registry.attachment_storages,
-        page_size=int(config.get_settings()["storage_max_fetch_size"]),
+        page_size=page_size,
+        usage=registry.attachment_usage,
     )
-    registry.attachment_sessions = Sessions(
-        registry.storage, page_size=int(config.get_settings()["storage_max_fetch_size"])
-    )
+    registry.attachment_holds = HoldsInUse(registry.storage, by_settings=settings.are_set("hold"))
+    registry.attachment_sessions = Sessions(registry.storage, page_size)
     registry.attachment_site = Site(
         registry.storage, registry.attachment_storages, registry.attachment_links
     )
@@ -173,7 +181,7 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, collection_attachments.ROUTE, (*methods, *creations))
     for route in (
         *(collection_archive.ROUTE, collection_rules.ROUTE, stored_file.ROUTE),
-        versions.LIST_ROUTE,
+        *(versions.LIST_ROUTE, link.ROUTE, link.VERSION_ROUTE, archive_link.ROUTE),
     ):
         cors.add_options(config, route, methods)
     cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
@@ -181,12 +189,18 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
-    cors.add_options(config, link.ROUTE, methods)
     deletions = () if settings.readonly else ("DELETE",)
+    holds = () if settings.readonly else ("PUT", "DELETE")
+    cors.add_options(config, hold.ROUTE, (*methods, *holds))
     cors.add_options(config, versions.ROUTE, (*methods, *deletions))
     cors.add_options(config, versions.RESTORE_ROUTE, ("OPTIONS", *creations))
     config.add_subscriber(cors.on_response, NewResponse)
-    config.add_view_deriver(record_writes.guarding, name="kinto_attachment.record_writes")
+    config.add_subscriber(hidden_tokens.hide_token, ContextFound)
+    guarding = "kinto_attachment.record_writes"
+    config.add_view_deriver(record_writes.guarding, name=guarding)
+    # Closer to Kinto's view: it sees the body that Kinto will see.
+    protecting = "kinto_attachment.protection"
+    config.add_view_deriver(protection.protecting, name=protecting, under=guarding)
     # Not add_exception_view: Kinto's batch would not find those.
     add_view = partial(config.add_view, permission=NO_PERMISSION_REQUIRED)
     add_view(refusals.error_view, context=AttachmentError)
@@ -274,6 +288,8 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         content_encodings=sorted(settings["content_encodings"]),
         links=can_link(config),
         versions=True,
+        quotas=config.registry.attachment_usage.is_exact,
+        holds=not settings.readonly,
         **backends.capabilities(config.registry.attachment_storages),
         **resumable(config.registry.attachment_storages, settings),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import sys
 import traceback
@@ -29,6 +30,7 @@ CLIENT_COMMANDS = {
     "versions": "list the files that a record has and had",
     "restore": "make an earlier file of a record its current one again",
     "cp": "give a record the file of another one",
+    "hold": "protect the file of a record against deletion for a time",
     "delete": "delete the files of records as a client of a server",
     "create-account": "create an account of Kinto's accounts plugin",
 }
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_adopt(commands)
     add_usage(commands)
     add_uploads(commands)
+    add_release_hold(commands)
     for name, summary in CLIENT_COMMANDS.items():
         add_client_command(commands, name, summary, chosen=name in argv[:1])
     arguments = parser.parse_args(argv)
@@ -168,8 +171,8 @@ def add_usage(commands: Any) -> None:
         "usage",
         help="count files and bytes",
         description="Count the files and their bytes by bucket, collection, storage and state, as "
-        "the index knows them. `stored` counts a file that several records share once. It can run "
-        "while the server is running.",
+        "the index knows them. `stored` counts a file that several records share once, `quotas` "
+        "what quotas count. It can run while the server is running.",
         epilog="Exit code: 0 all is well; 2 an error.",
     )
     add_server_options(parser)
@@ -200,6 +203,27 @@ def add_uploads(commands: Any) -> None:
     parser.add_argument("--bucket", metavar="ID", help="list those in this bucket only")
     parser.add_argument("--collection", metavar="ID", help="in collections of this id only")
     parser.set_defaults(run=run_uploads)
+
+
+def add_release_hold(commands: Any) -> None:
+    parser = commands.add_parser(
+        "release-hold",
+        help="end the holds of a record's files, also before their date",
+        description="End the holds of a record's files: of the current one, and of versions. Who "
+        "did so and why is logged. It can run while the server is running.",
+        epilog="Exit code: 0 no file of the record is held any more; 2 an error.",
+    )
+    add_server_options(parser)
+    parser.add_argument(
+        "record", metavar="RECORD", help="URI of the record: /buckets/B/collections/C/records/R"
+    )
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why, for the log")
+    parser.add_argument(
+        "--by", metavar="NAME", help="who, for the log (default: the user who runs the command)"
+    )
+    parser.add_argument("--version", metavar="ID", help="only the file of this version")
+    parser.add_argument("--dry-run", action="store_true", help="report without ending anything")
+    parser.set_defaults(run=run_release_hold)
 
 
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
@@ -335,6 +359,25 @@ def run_uploads(
     warn_of_memory(registry)
     report = uploads(
         registry, bucket=arguments.bucket, collection=arguments.collection, progress=progress
+    )
+    return report, CLEAN
+
+
+@on_server
+def run_release_hold(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    from kinto_attachment.maintenance.application import warn_of_memory
+    from kinto_attachment.maintenance.release_hold import release_hold
+
+    warn_of_memory(registry)
+    report = release_hold(
+        registry,
+        arguments.record,
+        by=getpass.getuser() if arguments.by is None else arguments.by,
+        reason=arguments.reason,
+        version=arguments.version,
+        dry_run=arguments.dry_run,
     )
     return report, CLEAN
 

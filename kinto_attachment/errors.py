@@ -204,6 +204,43 @@ class TakenOver(AttachmentError):
     message = "Another request has taken over the upload."
 
 
+class ChangeRefused(AttachmentError):
+    """Files must not be changed; ``by`` is what refuses it, for metrics.
+
+    ``details`` have the ``reason``, and ``until`` when (ms since the epoch; None: not known).
+    """
+
+    status = 423
+    errno = ERRORS.FORBIDDEN
+    by = ""
+
+
+class Locked(ChangeRefused):
+    """The files of the collection are locked against changes by clients."""
+
+    by = "lock"
+    message = "The files of this collection are locked."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(details={"reason": reason, "until": None})
+
+
+class Held(ChangeRefused):
+    """The change would delete or replace a file that is held, or would shorten the hold.
+
+    ``until`` is None if the hold is open-ended; ``record`` is the URI of the file's record.
+    """
+
+    by = "hold"
+    message = "The file is held."
+
+    def __init__(
+        self, record: str, *, reason: str | None, until: int | None, message: str = ""
+    ) -> None:
+        details = {"reason": reason, "until": until, "record": record}
+        super().__init__(message, details=details)
+
+
 class UploadBusy(AttachmentError):
     """Another request is just finishing the upload; this one can be sent again."""
 
@@ -292,7 +329,9 @@ class QuotaExceeded(AttachmentError):
 
     status = 507
     errno = ERRORS.FORBIDDEN
+    by = "quota"
     message = "The quota does not leave enough space for this file."
+    may_pass = False
 
 
 class StorageNotConfigured(StorageError):

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from kinto_attachment.files.collection_settings import CollectionSettingsResolver
     from kinto_attachment.files.signatures import Signatures
     from kinto_attachment.files.target import Target
+    from kinto_attachment.index.holds import HoldsInUse
     from kinto_attachment.index.links import Links
     from kinto_attachment.index.outbox import Garbage
     from kinto_attachment.index.sessions import Sessions
     from kinto_attachment.index.site import Site
+    from kinto_attachment.index.usage import Usage
     from kinto_attachment.settings import Settings
     from kinto_attachment.storage.storages import Storages
 
@@ -116,7 +118,9 @@ class Registry(Protocol):
     attachment_settings: Settings
     attachment_storages: Storages
     attachment_links: Links
+    attachment_holds: HoldsInUse
     attachment_sessions: Sessions
+    attachment_usage: Usage
     attachment_site: Site
     attachment_signatures: Signatures | None
     attachment_lingering: deque[Garbage]
@@ -142,7 +146,9 @@ class Configurator(Protocol):
 
     def add_view(self, view: Callable[..., object], **arguments: Any) -> object: ...
 
-    def add_view_deriver(self, deriver: Callable[[Any, Any], object], *, name: str) -> None: ...
+    def add_view_deriver(
+        self, deriver: Callable[[Any, Any], object], *, name: str, under: str | None = None
+    ) -> None: ...
 
     def add_view_predicate(self, name: str, factory: type) -> object: ...
 

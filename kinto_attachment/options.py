@@ -181,6 +181,14 @@ OPTIONS = (
         aliases=("max_size_bytes",),
     ),
     Option("min_size", number, 0, "bytes; smaller files are refused", True),
+    Option(
+        "quota_bytes",
+        size,
+        0,
+        "bytes that a bucket or a collection may hold, each bucket if set for all; 0: no limit",
+        True,
+    ),
+    Option("quota_files", number, 0, "files that it may hold; 0: no limit", True),
     Option("gzipped", boolean, False, "compress files on the server", True),
     Option(
         "content_encodings",
@@ -203,6 +211,8 @@ OPTIONS = (
         "a PUT of a record without `attachment` deletes the file",
         True,
     ),
+    Option("locked", boolean, False, "clients cannot change files", True),
+    Option("hold", duration, 0, "how long new files are held; 0: not at all", True),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
     Option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -12,6 +13,7 @@ from pyramid.exceptions import ConfigurationError
 from kinto_attachment.names import Pattern
 from kinto_attachment.options import OPTIONS, STORAGE_OPTIONS, Option
 from kinto_attachment.parsers import DEFAULT_STORAGE, boolean
+from kinto_attachment.quota_settings import NAMES as QUOTAS, Quotas
 from kinto_attachment.setting_values import (
     BY_NAME,
     PREFIX,
@@ -53,6 +55,8 @@ class CollectionSettings:
     content_encodings: frozenset[str]
     client_metadata: str
     delete_on_omission: bool
+    locked: bool
+    hold: float
     inline_types: frozenset[str]
     # Where options come from that are set for a bucket or a collection: full names, by option.
     overrides: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -78,8 +82,17 @@ class Settings:
     http_host: str | None = None
     server_secret: str = field(default="", repr=False)
 
+    @cached_property
+    def quotas(self) -> Quotas:
+        return Quotas(self.values, self.overrides)
+
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    def are_set(self, option: str) -> bool:
+        """Whether an option has a true value for the server, a bucket or a collection."""
+        every = [self.values, *self.overrides.values()]
+        return any(values.get(option) for values in every)
 
     def for_collection(
         self, bucket_id: str, collection_id: str, alias: str | None = None
@@ -90,11 +103,15 @@ class Settings:
         """
         names = [bucket_id] if alias is None else [alias, bucket_id]
         rules = {
-            option.name: self.values[option.name] for option in OPTIONS if option.per_collection
+            option.name: self.values[option.name]
+            for option in OPTIONS
+            if option.per_collection and option.name not in QUOTAS
         }
         overrides: dict[str, str] = {}
         for resource in (*((name,) for name in names), *((name, collection_id) for name in names)):
-            own = self.overrides.get(resource, {})
+            given = self.overrides.get(resource, {})
+            # Quotas add up instead: that of the bucket holds beside that of the collection.
+            own = {name: value for name, value in given.items() if name not in QUOTAS}
             rules |= own
             overrides |= {name: resource_name(resource, name) for name in own}
         rules["mimetypes"] = rules["mimetypes"] or {}

@@ -93,6 +93,8 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "storages",
         "resumable",
         "links",
+        "quotas",
+        "holds",
     }
     assert set(capability(app)["storages"]["default"]) == {
         "base_url",

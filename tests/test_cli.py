@@ -170,6 +170,7 @@ def test_reindex_of_nothing(ini: Path, run: Run) -> None:
         "records": 0,
         "linked": 0,
         "completed": 0,
+        "recounted": 0,
         "foreign": [],
         "missing": [],
         "claimed": 0,
@@ -180,6 +181,18 @@ def test_uploads_of_nothing(ini: Path, run: Run) -> None:
     done = run("uploads", "--ini", ini, "--json", "--bucket", "b", "--collection", "c")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"uploads": [], "bytes": 0})
     assert run("uploads", "--ini", ini, "--quiet").stdout == ""
+
+
+def test_a_release_of_nothing(ini: Path, run: Run) -> None:
+    record = "/buckets/b/collections/c/records/r"
+    command = ["release-hold", "--ini", ini, "--json", "--quiet", "--debug"]
+    options = ["--reason", "x", "--by", "olga", "--version", "v", "--dry-run"]
+    done = run(*command, *options, record)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"released": []})
+    done = run(*command, "--reason", "x", "nonsense")
+    assert done.returncode == 2
+    assert "RECORD should be a URI" in done.stderr
+    assert run(*command, record).returncode == 2
 
 
 @pytest.mark.parametrize("command", ["uploads", "usage", "reindex"])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kinto_attachment import cli
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.application import RECORD
 
 PACKAGE = ROOT / "kinto_attachment"
@@ -99,7 +99,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(kind: str, source: Path, folder: Path) -> list[Path]:
     code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(folder)!r}))"
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=source, capture_output=True, text=True, check=True, timeout=waiting.SECONDS
+    )
     return [folder / done.stdout.splitlines()[-1]]
 
 
@@ -120,7 +122,13 @@ def test_the_wheel_has_everything(wheel: Path, tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-W", "ignore", "-m", "kinto_attachment.cli", "--version"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+        command,
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=waiting.SECONDS,
     )
     assert done.stdout.strip().endswith(VERSION)
 

@@ -565,7 +565,10 @@ class TestResources:
         message = refusal(**{f"resources.b.c.{name}": value})
         assert message.startswith(f"kinto.attachment.resources.b.c.{name}: ")
 
-    @pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.per_collection])
+    @pytest.mark.parametrize(
+        "name",
+        [each.name for each in OPTIONS if each.per_collection and "quota" not in each.name],
+    )
     def test_each_can_be_set(self, name: str, tmp_path: Path) -> None:
         values = {
             "folder": "{bucket_id}/x",
@@ -585,6 +588,8 @@ class TestResources:
             "content_encodings": "gzip",
             "client_metadata": "ignore",
             "delete_on_omission": "false",
+            "locked": "true",
+            "hold": "30d",
             "inline_types": "a/b",
             "storage": "cold",
         }
@@ -592,6 +597,48 @@ class TestResources:
         settings = parse(storage, **{f"resources.b.c.{name}": values[name]})
         narrow, wide = settings.for_collection("b", "c"), settings.for_collection("b", "d")
         assert getattr(narrow, name) != getattr(wide, name)
+
+
+class TestQuotas:
+    def of(self, settings: Settings, scope: str, *, is_default: bool = False) -> tuple[int, int]:
+        found = settings.quotas.of(scope, is_default=is_default)
+        assert bool(found) == bool(found.bytes or found.files)
+        return found.bytes, found.files
+
+    def test_are_of_buckets_and_of_collections(self) -> None:
+        settings = parse(
+            {
+                **LOCAL,
+                "quota_bytes": "2K",
+                "resources.b.quota_bytes": "1M",
+                "resources.b.c.quota_bytes": "9",
+                "resources.b.c.quota_files": "4",
+            }
+        )
+        assert self.of(settings, "/buckets/a") == (2048, 0)
+        assert self.of(settings, "/buckets/a/collections/c") == (0, 0)
+        assert self.of(settings, "/buckets/b") == (2**20, 0)
+        assert self.of(settings, "/buckets/b/collections/c") == (9, 4)
+        assert self.of(settings, "/buckets/b/collections/d") == (0, 0)
+
+    def test_of_default_buckets(self) -> None:
+        settings = parse({**LOCAL, "resources.default.quota_files": "3"})
+        bucket_id = "0d16ed36-0d0f-5e48-8a0f-1d4b1ae4f4e5"
+        assert self.of(settings, f"/buckets/{bucket_id}", is_default=True) == (0, 3)
+        assert self.of(settings, f"/buckets/{bucket_id}") == (0, 0)
+        assert settings.quotas.counted(bucket_id, "c") == (f"/buckets/{bucket_id}",)
+        assert not settings.quotas.counted("b", "c")
+
+    def test_that_lift_a_wider_one(self) -> None:
+        settings = parse({**LOCAL, "quota_bytes": "2K", "resources.b.quota_bytes": "0"})
+        assert self.of(settings, "/buckets/b") == (0, 0)
+        assert not settings.quotas.counted("b", "c")
+        assert settings.quotas.counted("a", "c") == ("/buckets/a",)
+
+    def test_are_not_counted_if_there_are_none(self) -> None:
+        settings = parse({**LOCAL, "resources.b.c.quota_bytes": "0"})
+        assert not settings.quotas
+        assert not settings.quotas.counted("b", "c")
 
 
 class TestEnvironment:

@@ -11,6 +11,7 @@ from benchmarks.groups import (
     links,
     lists,
     memory,
+    quotas,
     resumable,
     s3,
     scripts,
@@ -26,6 +27,7 @@ def every(scale: Scale) -> list[Group[Any]]:
     return [
         *uploads.groups(scale),
         *throughput.groups(scale),
+        *quotas.groups(scale),
         *memory.groups(scale),
         *downloads.groups(scale),
         *s3.groups(scale),

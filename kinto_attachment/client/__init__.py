@@ -14,6 +14,7 @@ from kinto_attachment.client.errors import (
     MismatchError,
     NotAllowedError,
     NotFoundError,
+    QuotaError,
     RejectedError,
     UnavailableError,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "MismatchError",
     "NotAllowedError",
     "NotFoundError",
+    "QuotaError",
     "RejectedError",
     "Retries",
     "UnavailableError",

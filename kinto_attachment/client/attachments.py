@@ -13,6 +13,7 @@ from kinto_attachment.client import environment, receiving
 from kinto_attachment.client.copies import RecordCopies
 from kinto_attachment.client.errors import ConflictError, NotFoundError
 from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.holds import FileHolds
 from kinto_attachment.client.lists import CollectionLists
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.records import Record, conditions_of, fields_of
@@ -27,7 +28,7 @@ from kinto_attachment.http.streams import Reader
 from kinto_attachment.metadata import Attachment
 
 
-class AttachmentClient(CollectionLists, RecordVersions, RecordCopies):
+class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds):
     """Uploads and downloads the files of one collection; threads may share it.
 
     ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,

@@ -40,6 +40,18 @@ class RejectedError(ClientError):
     """The server refuses the request (any other 4xx)."""
 
 
+class QuotaError(ClientError):
+    """The bucket or the collection may not hold so much more (507); ``details`` tell what is left.
+
+    They have ``limit`` (``quota_bytes`` or ``quota_files``), ``of`` (the URI of the bucket or
+    collection), ``quota``, ``used`` and ``left``.
+    """
+
+    def __init__(self, message: str, *, response: Any = None, attempts: int = 1) -> None:
+        super().__init__(message, response=response, attempts=attempts)
+        self.details: dict[str, Any] = {} if response is None else response.json()["details"]
+
+
 class UnavailableError(ClientError):
     """The server could not be reached, or failed, in all attempts."""
 
@@ -59,6 +71,8 @@ def refusal(response: Any, attempts: int = 1) -> ClientError:
         message = f"{status} {response.reason}: the server is at {where}; is `/v1` missing?"
         return RejectedError(message, response=response, attempts=attempts)
     kind = KINDS.get(status, UnavailableError if status >= 500 else RejectedError)
+    if status == 507 and _is_of_quota(response):
+        kind = QuotaError
     return kind(f"{status} {_reason(response)}", response=response, attempts=attempts)
 
 
@@ -76,6 +90,14 @@ def _reason(response: Any) -> str:
         TypeError,
     ):  # The response is from a proxy, a storage or a load balancer.
         return str(response.reason)
+
+
+def _is_of_quota(response: Any) -> bool:
+    """Whether a 507 is about a quota, and not about a storage that is full."""
+    try:
+        return bool(response.json()["details"]["reason"] == "quota")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _missing(answer: Any) -> str:

@@ -83,7 +83,6 @@ class ResumableUpload:
         offset = self._known_offset(url) if url else None
         if url is None or offset is None:
             url, offset = self._create(), 0
-            self._unfinished.save(url)
         self.has_begun = True
         if self._progress:
             self._progress(offset, self._new.source.size)
@@ -102,7 +101,9 @@ class ResumableUpload:
         headers = {**TUS, **self._new.conditions, "Upload-Length": length}
         headers["Upload-Metadata"] = self._new.metadata
         response = self._session.send("POST", self._endpoint, headers, b"")
-        return urljoin(response.url, response.headers["Location"])
+        url = urljoin(response.url, response.headers["Location"])
+        self._unfinished.save(url, response.headers)
+        return url
 
     def _known_offset(self, url: str) -> int | None:
         """Where to go on; None if the server does not know the upload any more."""
@@ -134,7 +135,9 @@ class ResumableUpload:
                 "Upload-Offset": str(offset),
                 "Content-Type": "application/offset+octet-stream",
             }
-            return offset_of(self._session.send_once("PATCH", url, headers, chunk))
+            response = self._session.send_once("PATCH", url, headers, chunk)
+            self._unfinished.extend(response.headers)
+            return offset_of(response)
 
         return self._session.retry(attempt)
 

@@ -8,18 +8,22 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 # Servers forget an upload after a week at the latest, by default.
 MAX_AGE = 30 * 24 * 3600
+SLACK = 24 * 3600  # The clocks of server and client may differ.
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The URL of an upload, kept in the user's cache until the upload ends.
+    """The URL of an upload, kept in the user's cache until the upload ends or expires.
 
-    If the folder cannot be written, uploads begin again after an interruption.
+    The time of the file is when the upload expires. If the folder cannot be written, uploads begin
+    again after an interruption.
     """
 
     path: Path
@@ -32,25 +36,54 @@ class Unfinished:
 
     def load(self) -> str | None:
         try:
-            if self.path.stat().st_mtime < time.time() - MAX_AGE:
+            if is_over(self.path):
                 return None
             return self.path.read_text("ascii").strip() or None
         except (OSError, UnicodeDecodeError):
             return None
 
-    def save(self, url: str) -> None:
-        # The URL is a credential where anonymous users may write. The folder is for the user only.
+    def save(self, url: str, headers: Mapping[str, str]) -> None:
+        """Keep a URL until it expires, as a response says; remove others that have expired."""
+        # The URL is a credential where anonymous users may write: the folder is the user's alone.
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            remove_old(self.path.parent)
             with tempfile.NamedTemporaryFile(
                 "w", dir=self.path.parent, prefix=".", delete=False
             ) as file:
                 file.write(url)
             os.replace(file.name, self.path)
+        self.extend(headers)
+
+    def extend(self, headers: Mapping[str, str]) -> None:
+        """Note when the upload expires, as a response says."""
+        expires = expiry_in(headers) or time.time() + MAX_AGE
+        with contextlib.suppress(OSError):
+            os.utime(self.path, (expires, expires))
 
     def forget(self) -> None:
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+def expiry_in(headers: Mapping[str, str]) -> float | None:
+    """When an upload expires, in seconds since the epoch, if the server tells it."""
+    try:
+        return parsedate_to_datetime(headers.get("Upload-Expires", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def is_over(path: Path) -> bool:
+    return path.stat().st_mtime < time.time() - SLACK
+
+
+def remove_old(folder: Path) -> None:
+    """Remove the URLs of uploads that have expired, and what processes that died have left."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if is_over(path):
+                path.unlink()
 
 
 def folder() -> Path:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from pyramid.httpexceptions import HTTPNoContent
+from pyramid.httpexceptions import HTTPException, HTTPNoContent
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import downloads, openapi
 from kinto_attachment.endpoints.context import RecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record, refuse_upload
+from kinto_attachment.endpoints.refusals import error_view
 from kinto_attachment.endpoints.upload_answers import limits_of, protocol_of, respond, step_of
 from kinto_attachment.endpoints.upload_requests import create
-from kinto_attachment.errors import FileNotFound, UnsupportedType
-from kinto_attachment.files import records
+from kinto_attachment.errors import FileNotFound, QuotaExceeded, UnsupportedType
+from kinto_attachment.files import holds, records
 from kinto_attachment.files.arrivals import Arrival, BodyArrival, FormArrival, attach
 from kinto_attachment.files.copying import CopyArrival
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.renaming import rename
 from kinto_attachment.files.sources import current_source
+from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.http.upload_steps import Attached, Create, Progress
 from kinto_attachment.index.objects import digest_of
@@ -96,6 +99,8 @@ def delete_attachment(request: Request) -> Response:
     record = request.context.existing_record()
     check_preconditions(request)
     if record.get(FIELD) is not None:
+        refuse_locked_record(request)
+        holds.refuse_change(request, request.context.uri, record[FIELD], None)
         records.write(request, None, None, None)
     return NoContent()
 
@@ -106,6 +111,7 @@ def patch_attachment(request: Request) -> Response:
     if not isinstance(attachment, dict):
         raise FileNotFound("The record has no attachment.")
     check_preconditions(request)
+    refuse_locked_record(request)
     renamed = rename(request, attachment)
     return answer(request, records.write(request, None, None, renamed), renamed)
 
@@ -129,7 +135,14 @@ def get_attachment(request: Request) -> Response:
 def upload(request: Request, arrival: type[Arrival]) -> Response:
     """Attach a file, in the given way of arriving."""
     check_preconditions(request)
-    written, attachment = attach(request, arrival)
+    refuse_upload(request)
+    try:
+        written, attachment = attach(request, arrival)
+    except QuotaExceeded as error:
+        if not in_batch(request):
+            raise
+        # Other errors of 500 and above fail the whole batch.
+        raise cast(HTTPException, error_view(error, request)) from error
     response = answer(request, written, attachment.to_json())
     name_version(request, response, attachment)
     return response

@@ -21,9 +21,15 @@ from pyramid.response import Response
 
 from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import outside_default_bucket
-from kinto_attachment.endpoints.collection_context import FilesContext
-from kinto_attachment.endpoints.downloads import CURRENT, SECURITY_HEADERS, StreamedResponse
+from kinto_attachment.endpoints.collection_context import ArchiveContext
+from kinto_attachment.endpoints.downloads import (
+    CURRENT,
+    LINKED,
+    SECURITY_HEADERS,
+    StreamedResponse,
+)
 from kinto_attachment.errors import FileNotFound, InvalidBody, TooLarge, cause
+from kinto_attachment.files.archive_links import TOKEN
 from kinto_attachment.files.events import AttachmentRead
 from kinto_attachment.files.list_queries import HAS_FILE, ListQuery
 from kinto_attachment.files.listing import Current, item_of, records_of, totals
@@ -53,7 +59,7 @@ def service(*, default_bucket: bool) -> Service:
         name=ROUTE,
         path=outside_default_bucket(PATH) if default_bucket else PATH,
         description="The files of a collection in one archive",
-        factory=FilesContext,
+        factory=ArchiveContext,
     )
     archive.add_view("GET", get_archive, permission=DYNAMIC, **openapi.archive())
     return archive
@@ -63,7 +69,7 @@ def get_archive(request: Request) -> Response:
     """Each file and its record, and a list of them, in a ZIP that is made while it is sent."""
     context: Any = request.context
     context.check_exists()
-    query = ListQuery.of_all(request)
+    query = ListQuery.of_all(request, TOKEN)
     if request.method == "GET" and in_batch(request):
         raise InvalidBody("A batch cannot return a file: send the GET by itself.")
     check_count(request, context.uri, query)
@@ -74,6 +80,7 @@ def get_archive(request: Request) -> Response:
         "Content-Disposition": name,
         **SECURITY_HEADERS,
         **CURRENT,
+        **(LINKED if context.is_linked else {}),
     }
     return StreamedResponse(headerlist=list(headers.items()), app_iter=chunks)
 

@@ -24,6 +24,9 @@ from kinto_attachment.endpoints.context import NewRecordContext
 from kinto_attachment.endpoints.counting import counted
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record
+from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
+from kinto_attachment.files import quotas
 from kinto_attachment.files.arrivals import NewRecordArrival, attach
 from kinto_attachment.files.copying import NewRecordCopy
 from kinto_attachment.files.list_queries import ListQuery, parameters
@@ -58,17 +61,22 @@ def get_attachments(request: Request) -> Response:
     """A page of the collection's files; a HEAD tells how many there are on all pages."""
     context: Any = request.context
     context.check_exists()
-    query = ListQuery.of(request)
+    query, linker = ListQuery.of(request), linker_of(request)
     headers = timestamp_headers(request)
     etag = headers.get("ETag")
-    if etag and etag in request.headers.get("If-None-Match", "") and not query.kept:
+    # Links expire, also where no record has changed.
+    conditional = not query.kept and linker is None
+    if etag and etag in request.headers.get("If-None-Match", "") and conditional:
         return HTTPNotModified(headers=headers)
+    if linker:
+        headers.update(WITH_LINKS)
     if request.method == "HEAD":
         found = totals(request.registry, context.uri, query)
         headers["Total-Objects"] = headers["Total-Records"] = str(found.files)
         headers["Total-Bytes"] = str(found.bytes)
+        headers |= quota_headers(request)
         return with_headers(Response(json={"data": []}), headers)
-    page = page_of(request, context.uri, query)
+    page = page_of(request, context.uri, query, linker)
     if page.next:
         headers["Next-Page"] = next_page_url(request, page.next)
     return with_headers(Response(json={"data": page.items}), headers)
@@ -79,6 +87,7 @@ def post_attachments(request: Request) -> Response:
     """Create a record, and attach the file of a form to it, or (JSON) that of another record."""
     refuse_parts(request)
     check_preconditions(request)
+    refuse_locked_record(request)
     arrival = NewRecordCopy if is_copy(request) else NewRecordArrival
     written, attachment = attach(request, arrival)
     record = {"data": written.record, "permissions": written.permissions}
@@ -101,6 +110,17 @@ def timestamp_headers(request: Request) -> dict[str, str]:
     except ReadonlyError:
         return dict(CURRENT)  # There never was a record.
     return {"ETag": f'"{timestamp}"', **CURRENT}
+
+
+def quota_headers(request: Request) -> dict[str, str]:
+    """The quota in bytes that leaves the least, and how much that is."""
+    uri: Any = request.context.uri
+    found = quotas.tightest(request, uri.bucket_id, uri.collection_id)
+    if found is None or not found[0].bytes:
+        return {}
+    quota, used = found
+    left = max(quota.bytes - used.bytes, 0)
+    return {"Quota-Bytes": str(quota.bytes), "Quota-Left": str(left)}
 
 
 def with_headers(response: Response, headers: Mapping[str, str]) -> Response:

@@ -10,6 +10,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.views import raise_404_if_invalid_id
 from pyramid.httpexceptions import HTTPNotFound
 
+from kinto_attachment.files.archive_links import is_linked_archive
 from kinto_attachment.files.list_queries import wants_kept
 from kinto_attachment.files.locations import check_host
 from kinto_attachment.kinto_types import Request
@@ -72,3 +73,15 @@ class FilesContext(CollectionContext):
         # only create records could read, since they may read the collection's attributes.
         self.resource_name = "record"
         self.permission_object_id = f"{self.uri}/records"
+
+
+class ArchiveContext(FilesContext):
+    """The same for the archive, which may also be read by whoever has a link to it."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        found = self.current_object
+        self.is_linked = found is not None and is_linked_archive(request, self.uri, found)
+
+    def check_permission(self, principals: object, bound_perms: object) -> bool:
+        return self.is_linked or bool(super().check_permission(principals, bound_perms))

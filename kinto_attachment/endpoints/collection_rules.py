@@ -12,7 +12,11 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import CollectionContext
 from kinto_attachment.endpoints.downloads import CURRENT
+from kinto_attachment.files import quotas
+from kinto_attachment.files.locks import is_locked
+from kinto_attachment.index.totals import Totals
 from kinto_attachment.kinto_types import Request
+from kinto_attachment.quota_settings import Quota
 from kinto_attachment.settings import CollectionSettings
 
 ROUTE = "collection-attachments-rules"
@@ -36,13 +40,16 @@ def get_rules(request: Request) -> Response:
     context.check_exists()
     resolver = request.registry.attachment_collection_settings
     found = resolver.of(request, context.uri.bucket_id, context.uri.collection_id)
-    response = Response(json={"data": as_json(found)})
+    locked = is_locked(found, context.current_object)
+    quota = quotas.tightest(request, context.uri.bucket_id, context.uri.collection_id)
+    data = as_json(found) | {"locked": locked} | quota_json(quota)
+    response = Response(json={"data": data})
     response.headers.update(CURRENT)
     return response
 
 
 def as_json(rules: CollectionSettings) -> dict[str, Any]:
-    """The rules; ``max_size`` of 0 is no limit, and no extensions are all."""
+    """The rules; ``max_size`` of 0 is no limit, and no extensions are all; ``hold`` is in s."""
     return {
         "max_size": rules.max_size,
         "min_size": rules.min_size,
@@ -50,4 +57,18 @@ def as_json(rules: CollectionSettings) -> dict[str, Any]:
         "gzipped": rules.gzipped,
         "content_encodings": sorted(rules.content_encodings),
         "versions": rules.keep_old_files,
+        "hold": int(rules.hold),
+    }
+
+
+def quota_json(found: tuple[Quota, Totals] | None) -> dict[str, int | None]:
+    """The quota that leaves the least; 0 is no limit, and then nothing was counted."""
+    if found is None:
+        return {"quota_bytes": 0, "used_bytes": None, "quota_files": 0, "used_files": None}
+    quota, used = found
+    return {
+        "quota_bytes": quota.bytes,
+        "used_bytes": used.bytes,
+        "quota_files": quota.files,
+        "used_files": used.files,
     }

@@ -6,7 +6,6 @@ from typing import Any
 
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error, raise_invalid
-from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.views import raise_404_if_invalid_id
 from pyramid.httpexceptions import HTTPNotFound
 
@@ -14,7 +13,7 @@ from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
 from kinto_attachment.files.records import PRECONDITIONS
 from kinto_attachment.files.transactions import in_batch
-from kinto_attachment.kinto_types import IdGenerator, Request
+from kinto_attachment.kinto_types import IdGenerator, KintoObject, Request
 from kinto_attachment.uris import RecordURI
 
 READS = ("GET", "HEAD")
@@ -62,9 +61,12 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         self.implicit_parents = getattr(request, "implicit_parents", False)
         check_host(request)
         check_ids(request, self.uri)
-        self.current_object = self._find_record()
+        record, self.collection = request.registry.attachment_links.collections.with_record(
+            self.uri
+        )
+        self.current_object = self._found(record)
         # If the record exists, so does its collection.
-        self.collection_exists = self.record is not None or self._find_collection()
+        self.collection_exists = self.record is not None or self.collection is not None
         if not self.collection_exists and self._must_exist():
             raise self._not_found("collection", self.uri.collection_id, ERRORS.MISSING_RESOURCE)
         self.permission_object_id, self.required_permission = self._permission()
@@ -95,8 +97,16 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
     def _record_id(self) -> str:
         return str(self._request.matchdict["id"])
 
-    def _find_record(self) -> dict[str, Any] | None:
-        return self._get("record", self.uri.collection)
+    def _find(self) -> tuple[KintoObject | None, KintoObject | None]:
+        """The record, and the collection unless the request reads a record that exists."""
+        collections = self._request.registry.attachment_links.collections
+        if self._request.method in READS:
+            return collections.record_or_parent(self.uri)
+        return collections.with_record(self.uri)
+
+    def _found(self, record: KintoObject | None) -> KintoObject | None:
+        """The object that the permission is about, given what was found."""
+        return record
 
     def _must_exist(self) -> bool:
         # As in Kinto, users without the read permission cannot find out what exists.
@@ -112,19 +122,6 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
             return f"{self.uri.collection}/records", "create"
         return str(self.uri), "write"
 
-    def _find_collection(self) -> bool:
-        return self._get("collection", self.uri.bucket) is not None
-
-    def _get(self, resource_name: str, parent_id: str) -> dict[str, Any] | None:
-        object_id = self.uri.record_id if resource_name == "record" else self.uri.collection_id
-        try:
-            found: dict[str, Any] = self._request.registry.storage.get(
-                resource_name=resource_name, parent_id=parent_id, object_id=object_id
-            )
-        except ObjectNotFoundError:
-            return None
-        return found
-
     def _not_found(self, resource_name: str, object_id: str, errno: ERRORS) -> HTTPNotFound:
         details = {"id": object_id, "resource_name": resource_name}
         return http_error(HTTPNotFound(), errno=errno, details=details)
@@ -133,10 +130,10 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
 class VersionsContext(RecordContext):
     """The record whose versions a request is about; it may have been deleted."""
 
-    def _find_record(self) -> dict[str, Any]:
+    def _found(self, record: KintoObject | None) -> KintoObject:
         # Not None: Kinto would ask for ``read`` on the parent of an object that does not exist,
         # instead of ``write``.
-        return super()._find_record() or {}
+        return record or {}
 
     def _must_exist(self) -> bool:
         return self.implicit_parents  # No parents are created for versions.
@@ -146,6 +143,16 @@ class VersionsContext(RecordContext):
             return str(self.uri), "read"
         if self.record is not None:
             return str(self.uri), "write"
+        self.resource_name = "collection"
+        return self.uri.collection, "write"
+
+
+class HoldContext(VersionsContext):
+    """The record whose file is held, by those who may write its collection."""
+
+    def _permission(self) -> tuple[str, str]:
+        if self._request.method in READS:
+            return str(self.uri), "read"
         self.resource_name = "collection"
         return self.uri.collection, "write"
 
@@ -161,5 +168,5 @@ class NewRecordContext(RecordContext):
         ledger.new_id = ledger.new_id or new_id
         return ledger.new_id
 
-    def _find_record(self) -> None:
+    def _found(self, record: KintoObject | None) -> None:
         return None

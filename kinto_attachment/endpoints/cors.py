@@ -13,10 +13,12 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.settings import aslist
 
 from kinto_attachment.endpoints import (
+    archive_link,
     attachment,
     collection_archive,
     collection_attachments,
     collection_rules,
+    hold,
     link,
     stored_file,
     uploads,
@@ -31,21 +33,20 @@ EXPOSED_HEADERS = (
     *("Accept-Ranges", "Cache-Control", "Content-Disposition", "Content-Location"),
     *("Content-Range", "ETag", "Last-Modified", "Location", "Repr-Digest", "Retry-After"),
     # Of lists.
-    *("Next-Page", "Total-Bytes", "Total-Objects", "Total-Records"),
+    *("Next-Page", "Quota-Bytes", "Quota-Left", "Total-Bytes", "Total-Objects", "Total-Records"),
     # Of uploads in several requests.
     *("Upload-Complete", "Upload-Draft-Interop-Version", "Upload-Expires", "Upload-Length"),
     *("Upload-Limit", "Upload-Metadata", "Upload-Offset", "Tus-Checksum-Algorithm"),
     *("Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
     "Attachment-Version",
-    # Of what is to come.
-    *("Quota-Bytes", "Quota-Left"),
 )
 ROUTES = (
     attachment.ROUTE,
     collection_attachments.ROUTE,
     collection_archive.ROUTE,
     collection_rules.ROUTE,
-    link.ROUTE,
+    hold.ROUTE,
+    *(link.ROUTE, link.VERSION_ROUTE, archive_link.ROUTE),
     stored_file.ROUTE,
     *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
     versions.LIST_ROUTE,

@@ -19,9 +19,13 @@ View = Callable[[Request], Response]
 
 @dataclass
 class Outcome:
-    """The status of the response; 201 is for a new record."""
+    """The status of the response; 201 is for a new record.
+
+    ``is_own`` is False if another request has done it, which is the one that is counted.
+    """
 
     status: int = 0
+    is_own: bool = True
 
 
 @contextmanager
@@ -41,8 +45,9 @@ def counting(request: Request) -> Iterator[Outcome]:
         result = "repeated"  # Or failed, when Kinto's storage does.
         raise
     finally:
-        metrics = request.registry.metrics
-        metrics.count("attachments.uploads", unique=[("result", result)])
+        if outcome.is_own:
+            metrics = request.registry.metrics
+            metrics.count("attachments.uploads", unique=[("result", result)])
 
 
 def counted(view: View) -> View:

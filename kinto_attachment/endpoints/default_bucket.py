@@ -12,8 +12,9 @@ from kinto_attachment.kinto_types import Request
 
 OURS = re.compile(
     r"collections/[^/]*/"
-    r"(?:attachments(?:\.zip|/rules|/uploads)?"
-    r"|records/[^/]*/attachment(?:/url|/uploads(?:/[^/]*)?|/versions(?:/[^/]*(?:/restore)?)?)?)"
+    r"(?:attachments(?:\.zip(?:/url)?|/rules|/uploads)?"
+    r"|records/[^/]*/attachment"
+    r"(?:/url|/hold|/uploads(?:/[^/]*)?|/versions(?:/[^/]*(?:/restore|/url)?)?)?)"
 )
 
 

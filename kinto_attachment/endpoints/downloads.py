@@ -57,6 +57,8 @@ FOREVER = "max-age=31536000, immutable"
 CURRENT = {"Cache-Control": "private, no-cache", "Vary": IDENTITY}
 # Not for ever: Chromium does not compare credentials that it adds to a request by itself.
 PRIVATE = CURRENT
+# The URL is a credential.
+LINKED = {"Referrer-Policy": "no-referrer"}
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
 FIRST_SIZE = 64 * 1024  # The first read is small, as it delays the response.
 

@@ -11,7 +11,13 @@ from pyramid.httpexceptions import HTTPClientError, HTTPForbidden, status_map
 from pyramid.response import Response
 
 from kinto_attachment.endpoints.downloads import IDENTITY
-from kinto_attachment.errors import AttachmentError, StorageError, UnsupportedType
+from kinto_attachment.errors import (
+    AttachmentError,
+    ChangeRefused,
+    QuotaExceeded,
+    StorageError,
+    UnsupportedType,
+)
 from kinto_attachment.files.locations import FILES_ROUTE
 from kinto_attachment.kinto_types import Request
 
@@ -49,6 +55,8 @@ def error_view(error: AttachmentError, request: Request) -> Response:
         response.headers["Retry-After"] = str(request.registry.settings["retry_after_seconds"])
     if isinstance(error, UnsupportedType) and error.accepted:
         response.headers["Accept-Encoding"] = error.accepted
+    if isinstance(error, ChangeRefused | QuotaExceeded):
+        request.registry.metrics.count("attachments.refused", unique=[("by", error.by)])
     if error.status == 404:
         response.headers["Vary"] = IDENTITY
     if isinstance(error, StorageError):

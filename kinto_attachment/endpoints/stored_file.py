@@ -67,7 +67,7 @@ def as_signed(
     is_saved = claims.disposition == "attachment"
     caching = {
         "Cache-Control": f"private, max-age={left}, immutable",
-        "Referrer-Policy": "no-referrer",  # The URL is a credential.
+        **downloads.LINKED,
     }
     return replace(file, filename=claims.filename, is_saved=is_saved), caching
 

@@ -6,6 +6,7 @@ from pyramid.response import Response
 
 from kinto_attachment.endpoints.counting import counting
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_upload
 from kinto_attachment.endpoints.upload_answers import (
     limits_of,
     progress_of,
@@ -38,6 +39,7 @@ def create(request: Request, *, filename: str) -> Response:
     check_preconditions(request)
     session = Ledger.of(request).session
     if session is None:  # Otherwise, this is the same request, repeated by a tween.
+        refuse_upload(request)
         session = session_creation.create(request, protocol.name, step, step.filename or filename)
         if step.has_content:
             with session_creation.ended_by_errors(request, session):
@@ -58,7 +60,7 @@ def finish(
     """Attach the file if it is whole, and answer."""
     if session.state == "finishing":
         with counting(request) as outcome:
-            session = attach_session(request)
+            session, outcome.is_own = attach_session(request)
             outcome.status = (session.result or {})["status"]
     return answer(request, protocol, session, step)
 

@@ -16,6 +16,7 @@ from kinto_attachment.endpoints.attachment import (
     outside_default_bucket,
 )
 from kinto_attachment.endpoints.context import RecordContext
+from kinto_attachment.endpoints.pages import Page
 from kinto_attachment.endpoints.upload_answers import (
     protocol_of,
     step_of,
@@ -103,9 +104,12 @@ def delete_upload(request: Request) -> Response:
 
 
 def get_uploads(request: Request) -> Response:
-    """The unfinished uploads in a collection, for those who may write it."""
+    """The unfinished uploads in a collection, for those who may write it, a page at a time."""
     sessions = upload_sessions.unfinished_in(request, collection_of(request))
-    return Response(json={"data": [listed(session) for session in sessions]})
+    page = Page.of(request, sessions, lambda session: (session.created, session.id), (int, str))
+    response = Response(json={"data": [listed(session) for session in page.items]})
+    response.headers.update(page.headers())
+    return response
 
 
 # The steps.

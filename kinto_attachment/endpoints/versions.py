@@ -6,6 +6,7 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
+from kinto.core.utils import msec_time
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import attachment, downloads, openapi
@@ -13,9 +14,13 @@ from kinto_attachment.endpoints.attachment import NoContent, outside_default_buc
 from kinto_attachment.endpoints.context import VersionsContext
 from kinto_attachment.endpoints.pages import Page
 from kinto_attachment.endpoints.preconditions import check_preconditions
+from kinto_attachment.endpoints.protection import refuse_locked_record
+from kinto_attachment.endpoints.validity import WITH_LINKS, linker_of
 from kinto_attachment.errors import VersionInUse
+from kinto_attachment.files.holds import refuse_loss
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.restoring import RestoreArrival, changeable_version
+from kinto_attachment.files.signed_links import Linker
 from kinto_attachment.files.sources import Source
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.files.versions import find, readable_versions
@@ -49,9 +54,12 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
 
 def get_versions(request: Request) -> Response:
     """The versions that the user may read, newest first, a page at a time."""
+    linker = linker_of(request)
     page = Page.of(request, readable(request), lambda version: version.age, (int, int, str))
-    response = Response(json={"data": [json_of(version) for version in page.items]})
+    response = Response(json={"data": [json_of(version, linker) for version in page.items]})
     response.headers.update({**downloads.CURRENT, **page.headers()})
+    if linker:
+        response.headers.update(WITH_LINKS)
     if request.method == "HEAD":
         response.headers["Total-Bytes"] = str(sum(version.size for version in page.all_items))
     return response
@@ -77,10 +85,12 @@ def post_restore(request: Request) -> Response:
 def delete_version(request: Request) -> Response:
     """Delete an earlier file for good."""
     check_preconditions(request)
+    refuse_locked_record(request)
     version, ledger = changeable_version(request), Ledger.of(request)
     restored = any(file.link == version for file in ledger.shared_files)
     if version.state == "current" or restored:
         raise VersionInUse()
+    refuse_loss(request.registry, [version], msec_time())
     ledger.deleted_versions.append(version)
     return NoContent()
 
@@ -101,6 +111,6 @@ def readable(request: Request) -> list[Link]:
     return versions
 
 
-def json_of(version: Link) -> dict[str, Any]:
+def json_of(version: Link, linker: Linker | None = None) -> dict[str, Any]:
     more = {"id": version.version, "created": version.created, "state": version.state}
-    return version.attachment | more
+    return version.attachment | more | (linker.members(version) if linker else {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kinto_attachment.errors import InvalidForm
-from kinto_attachment.files import records
+from kinto_attachment.files import quotas, records
 from kinto_attachment.files.forms import MAX_FIELD_SIZE, FilePart, read_form
 from kinto_attachment.files.ledger import Ledger, Received
 from kinto_attachment.files.transactions import in_batch, restart_transaction
@@ -121,6 +121,7 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
     key = Ledger.of(request).key_of(str(request.context.uri), attachment)
     if key is not None:  # Kinto's log has a line for each request, with what is bound to it.
         request.log_context(attachment_key=key, attachment_bytes=attachment["size"])
+    quotas.enter(request, attachment)
     written = records.write(request, received.data, received.permissions, attachment)
     return written, received.attachment
 
@@ -131,6 +132,7 @@ def receive_once(request: Request, kind: type[Arrival]) -> Received:
     if ledger.received is None or in_batch(request):
         arrival = kind(request)
         arrival.check()
+        quotas.look(request)
         restart_transaction(request)
         ledger.received = arrival.receive()
     return ledger.received

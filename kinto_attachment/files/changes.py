@@ -15,6 +15,7 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPPreconditionFailed
 
 from kinto_attachment.errors import AttachmentChanged, AttachmentGone
+from kinto_attachment.files import holds
 from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
 from kinto_attachment.files.link_steps import LinkSteps
 from kinto_attachment.files.locations import own_files, possible_keys
@@ -23,6 +24,7 @@ from kinto_attachment.files.stored_records import (
     delete_records_below,
     stored_record,
 )
+from kinto_attachment.index.holds import standing
 from kinto_attachment.index.link import ENDING, Link
 from kinto_attachment.index.lives import Lives, current_life
 from kinto_attachment.kinto_types import Registry
@@ -36,6 +38,7 @@ def write_links(registry: Registry, ledger: Ledger) -> None:
 
     :raises AttachmentGone: a record points at a file that was deleted in the meantime.
     :raises VersionInUse: a version to be deleted was restored in the meantime.
+    :raises Held: a file that would be deleted or replaced is held.
     :raises HTTPPreconditionFailed: the record is not the one of the client's ``If-Match``.
     """
     if ledger.changes or ledger.deleted_parents or ledger.deleted_versions:
@@ -56,6 +59,8 @@ class _Changes:
         ledger.changes.clear()
         ledger.deleted_parents.clear()
         ledger.deleted_versions.clear()
+        self.new_holds = dict(ledger.holds)
+        ledger.holds.clear()
         self.steps = LinkSteps(registry, ledger)
         self.now = msec_time()
         self.lives = Lives()
@@ -73,6 +78,8 @@ class _Changes:
         for uri in self.deleted_parents:
             self.drop_links_below(uri)
         self.steps.discard_files()
+        for (record, key), hold in self.new_holds.items():
+            self.hold(record, key, hold)
 
     def present_links(self) -> dict[str, list[Link]]:
         """The links, by record, of the records that existed before the request, or once did."""
@@ -103,6 +110,7 @@ class _Changes:
         if change.new is None and change.old is not None and not (change.deleted or current):
             self.check_collection(change)
         key = self.plan_file(change, current, life) if change.new is not None else None
+        self.check_holds(change, living, key)
         surplus = self.surplus(change, living, key)
         for link in living:
             if link.key in surplus:
@@ -134,10 +142,14 @@ class _Changes:
         return revived
 
     def surplus(self, change: RecordChange, living: list[Link], key: str | None) -> set[str]:
-        """The keys of earlier files that ``max_versions`` leaves no room for: the oldest ones."""
+        """The keys of earlier files that ``max_versions`` leaves no room for: the oldest ones.
+
+        Those that are held stay in addition.
+        """
         rules = self.rules(change.record)
         if not (rules.keep_old_files and rules.max_versions):
             return set()
+        living = [link for link in living if standing(link, self.now) is None]
         earlier = [link for link in living if link.key != key and link.state not in ENDING]
         earlier.sort(key=attrgetter("age"), reverse=True)
         room = rules.max_versions - len(self.new_intermediate(change, key))
@@ -173,19 +185,23 @@ class _Changes:
         if (before := next((each for each in current if each.key == key), None)) is not None:
             self.update(before, link)
         elif file is not None and file.record == change.record:
-            self.steps.add(link, file, is_new=change.created)
+            self.steps.add(self.held(link), file, is_new=change.created)
         elif shared is not None and shared.version is not None:
             self.steps.restore(shared.version, self.now, is_new=change.created)
         elif shared is not None:
             # The index knows the file, unless its record is from before the index.
             known_in = [shared.storage] if shared.link is None else []
-            self.steps.share(link, known_in, is_new=change.created)
+            self.steps.share(self.held(link), known_in, is_new=change.created)
         else:
             # Only code on the server can do this. It may know a file that the index does not.
             own = own_files(self.settings, self.registry.route_prefix, change.new)
             known_in = [storage for storage, each in own if each == key]
-            self.steps.share(link, known_in, is_new=change.created)
+            self.steps.share(self.held(link), known_in, is_new=change.created)
         return key
+
+    def held(self, link: Link) -> Link:
+        """The link of a new file, with the hold that the settings give it."""
+        return replace(link, hold=holds.by_setting(self.rules(link.record), self.now))
 
     def link(
         self, change: RecordChange, key: str, attachment: Any, life: str, file: NewFile | None
@@ -245,7 +261,7 @@ class _Changes:
         """
         for file, attachment in self.new_intermediate(change, key):
             link = self.link(change, file.key, attachment, life or "", file)
-            kept = replace(link, state="kept", retired=self.now)
+            kept = replace(self.held(link), state="kept", retired=self.now)
             self.steps.add(self.lives.end(kept, change.ended) if change.ended else kept, file)
 
     def new_intermediate(self, change: RecordChange, key: str | None) -> list[tuple[NewFile, Any]]:
@@ -300,6 +316,22 @@ class _Changes:
         key = self.ledger.detached.get(change.record)
         if key is not None and all(link.key != key for link in current):
             raise AttachmentChanged()
+
+    def check_holds(self, change: RecordChange, living: list[Link], key: str | None) -> None:
+        """Refuse to delete or replace files that are held; ``key`` is that of the new file.
+
+        :raises Held: there is one.
+        """
+        outcome = {"let_go": change.let_go, "ended": bool(change.ended)}
+        outcome["keeps"] = self.rules(change.record).keep_old_files
+        lost = [link for link in living if holds.is_lost(link, stays=link.key == key, **outcome)]
+        holds.refuse_loss(self.registry, lost, self.now)
+
+    def hold(self, record: str, key: str, hold: dict[str, Any]) -> None:
+        """Hold the current file of a record, which this request has attached."""
+        for link in self.links.of_record(record):
+            if (link.key, link.state) == (key, "current"):
+                self.links.update(replace(link, hold=hold or None))
 
     def check_collection(self, change: RecordChange) -> None:
         """Refuse to bring a record back, without its attachment, whose collection was deleted.
@@ -357,6 +389,8 @@ class _Changes:
         Those of earlier buckets and collections of that name stay as they are.
         """
         for page in self.links.under(f"{uri}/"):
+            lost = [link for link in page if link.ended != "collection"]
+            holds.refuse_loss(self.registry, lost, self.now)
             for link in page:
                 is_left = (link.record, link.key) in self.kept_links
                 if not is_left and link.ended != "collection":

@@ -5,7 +5,6 @@ The id of a default bucket is a hash of its owner's id, which does not show that
 
 from __future__ import annotations
 
-import re
 from types import SimpleNamespace
 
 from kinto.plugins.default_bucket import default_bucket_id
@@ -13,11 +12,10 @@ from kinto.plugins.default_bucket import default_bucket_id
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.index.objects import Objects
 from kinto_attachment.kinto_types import Registry, Request
+from kinto_attachment.quota_settings import DEFAULT, UUID, Quota, parts_of
 from kinto_attachment.settings import CollectionSettings, Settings
 
-DEFAULT = "default"
 ROW_ID = "default"
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class CollectionSettingsResolver:
@@ -47,6 +45,12 @@ class CollectionSettingsResolver:
         """The same without asking whether the bucket is the current user's."""
         alias = DEFAULT if self._is_default(ledger, None, bucket_id) else None
         return self._settings.for_collection(bucket_id, collection_id, alias)
+
+    def quota(self, ledger: Ledger, scope: str) -> Quota:
+        """The quota of a bucket or a collection, given by its URI."""
+        bucket_id, _ = parts_of(scope)
+        is_default = self._is_default(ledger, None, bucket_id)
+        return self._settings.quotas.of(scope, is_default=is_default)
 
     def is_default(self, request: Request, bucket_id: str) -> bool:
         """Whether ``resources.default`` applies to a bucket; False if it has no settings."""

@@ -8,6 +8,7 @@ from typing import Any
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import FileNotFound, InvalidForm, TooLarge, TooSmall
+from kinto_attachment.files import quotas
 from kinto_attachment.files.arrivals import without_id
 from kinto_attachment.files.forms import read_json
 from kinto_attachment.files.ledger import Ledger, Received, SharedFile
@@ -95,7 +96,7 @@ def give(request: Request, source: Source) -> Attachment:
     Within a storage, the records share the file. Between two, it is stored again, in the form
     that it has.
 
-    :raises FileNotAllowed, TooLarge, TooSmall: the collection's rules refuse the file.
+    :raises FileNotAllowed, TooLarge, TooSmall, QuotaExceeded: the collection's rules refuse it.
     :raises HTTPException: another plugin refuses it.
     """
     attachment = source.attachment(request)
@@ -106,8 +107,13 @@ def give(request: Request, source: Source) -> Attachment:
         raise TooLarge(f"body: File size exceeds the limit of {rules.max_size} bytes.")
     if sent.size < rules.min_size:
         raise TooSmall(f"body: File size is below the minimum of {rules.min_size} bytes.")
+    is_shared = source.storage == rules.storage
+    if is_shared:
+        quotas.check_shared(request, source.key, attachment.size)
+    else:
+        quotas.check_file(request, attachment.size)
     announce(request, sent.filename, sent.mimetype, sent.size)
-    if source.storage == rules.storage:
+    if is_shared:
         share(request, source, attachment)
         return attachment
     storage = request.registry.attachment_storages[source.storage]

@@ -10,7 +10,12 @@ from kinto.core.errors import json_error_handler
 from kinto.core.storage.memory import MemoryBasedStorage
 from pyramid.httpexceptions import HTTPException
 
-from kinto_attachment.files.ledger import PLUGIN_FLAG, CollectedEvents, collection_of
+from kinto_attachment.files.ledger import (
+    PLUGIN_FLAG,
+    CollectedEvents,
+    bucket_of,
+    collection_of,
+)
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
 from kinto_attachment.metadata import ABSENT, FIELD, same_json
 
@@ -70,7 +75,7 @@ def check(event: ResourceEvent) -> None:
     """
     forged = [each for each in event.impacted_objects if _is_forged(event, each)]
     if forged:
-        _roll_back(event)
+        roll_back(event)
         uris = (f"{collection_of(event, each)}/records/{each['new']['id']}" for each in forged)
         raise refusal(event.request, *uris)
 
@@ -97,15 +102,25 @@ def _is_flagged(event: ResourceEvent, impacted: Impacted) -> bool:
     return bool(getattr(event.request, PLUGIN_FLAG, False))
 
 
-def _roll_back(event: ResourceEvent) -> None:
+def roll_back(event: ResourceEvent) -> None:
     """Undo the change on a memory backend; a database rolls it back because of the error."""
     backend = event.request.registry.storage
     if not isinstance(backend, MemoryBasedStorage):
         return
     for impacted in reversed(event.impacted_objects):  # A batch may write a record twice.
-        parent = {"resource_name": "record", "parent_id": collection_of(event, impacted)}
+        resource_name, parent_id = _place_of(event, impacted)
         object_id = impacted["new"]["id"]
         if impacted.get("old"):
-            backend.update(object_id=object_id, obj=impacted["old"], **parent)
+            backend.update(resource_name, parent_id, object_id, impacted["old"])
         else:
-            backend.delete(object_id=object_id, with_deleted=False, **parent)
+            backend.delete(resource_name, parent_id, object_id, with_deleted=False)
+
+
+def _place_of(event: ResourceEvent, impacted: Impacted) -> tuple[str, str]:
+    """The resource name and the parent id of an object in Kinto's storage."""
+    match event.payload["resource_name"]:
+        case "bucket":
+            return "bucket", ""
+        case "collection":
+            return "collection", bucket_of(event, impacted)
+    return "record", collection_of(event, impacted)

@@ -13,6 +13,7 @@ from kinto.core.utils import instance_uri, msec_time
 from kinto_attachment.index.link import Ended, Link
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.index.session import Session
+from kinto_attachment.index.totals import Totals
 from kinto_attachment.kinto_types import Impacted, Request, ResourceEvent
 from kinto_attachment.metadata import Attachment, same_json
 
@@ -108,6 +109,9 @@ class Ledger:
     renamed: dict[str, Any] = field(default_factory=dict)
     # The keys of files that are too old, and which are to be detached, by record.
     detached: dict[str, str] = field(default_factory=dict)
+    # The holds of files that the request has attached, and which have no link yet, by record and
+    # key; empty for one that has ended.
+    holds: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
     garbage: list[Garbage] = field(default_factory=list)
@@ -118,6 +122,12 @@ class Ledger:
     session: Session | None = None
     # The same, once all of its bytes are there.
     attaching: Session | None = None
+    # What bucket and collection held when the request began, by their URIs.
+    used: dict[str, Totals] = field(default_factory=dict)
+    # Whether that was so little that the request will not exceed a quota.
+    has_plenty: bool = False
+    # Files that were entered in the counters before they are linked: pairs of record and key.
+    entered: list[tuple[str, str]] = field(default_factory=list)
     # Whether the linking tween writes the links at the end of the request.
     written_by_tween: bool = False
 
@@ -171,6 +181,7 @@ class Ledger:
         self.deleted_parents.clear()
         self.deleted_versions.clear()
         self.linking.clear()
+        self.holds.clear()
         self.default_buckets.clear()
 
 

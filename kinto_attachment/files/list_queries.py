@@ -69,6 +69,8 @@ class ListQuery:
                 token = value
             elif name == "state":
                 _check_state(request, value, kept=kept)
+            elif name == "_urls":
+                continue  # It selects nothing.
             elif kept:
                 refuse(request, name, "Kept files have no filters, only _limit and _token")
             else:
@@ -76,14 +78,18 @@ class ListQuery:
         return cls(tuple(filters), kept, limit, token)
 
     @classmethod
-    def of_all(cls, request: Request) -> ListQuery:
+    def of_all(cls, request: Request, *others: str) -> ListQuery:
         """The query for everything that filters select, without pages.
+
+        ``others`` are names of parameters that select nothing.
 
         :raises HTTPBadRequest: as above.
         """
         filters = [HAS_FILE]
         for name, value in parameters(request):
-            if name in ("_limit", "_token", "state"):
+            if name in others:
+                continue
+            if name in ("_limit", "_token", "_urls", "state"):
                 refuse(request, name, "The archive has the current files of all pages")
             filters.append(_filter(request, name, value))
         return cls(tuple(filters))

@@ -10,11 +10,12 @@ from copy import deepcopy
 from typing import Any
 
 from kinto.core.events import ACTIONS
-from kinto.core.utils import instance_uri
+from kinto.core.utils import instance_uri, msec_time
 
-from kinto_attachment.files import guard
+from kinto_attachment.files import guard, held_events
 from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
+from kinto_attachment.files.holds import refuse_loss
 from kinto_attachment.files.ledger import Ledger, RecordChange, bucket_of, collection_of
 from kinto_attachment.files.link_steps import discard
 from kinto_attachment.index.outbox import StoredFile
@@ -27,9 +28,10 @@ FLUSHED = "kinto_attachment.flushed"
 
 def before_merge_patch(event: RequestEvent) -> None:
     """Keep a copy of the attachment: Kinto merges patches (RFC 7396) into the old object."""
+    if event.request.content_type != "application/merge-patch+json":
+        return  # Before the context reads its object, which other requests may not need yet.
     record = getattr(event.request.context, "current_object", None)
-    patches = event.request.content_type == "application/merge-patch+json"
-    if patches and record is not None and FIELD in record:
+    if record is not None and FIELD in record:
         remembered = event.request.bound_data.setdefault(BEFORE, [])
         remembered.append((record, deepcopy(record[FIELD])))
 
@@ -39,6 +41,7 @@ def on_records_changed(event: ResourceEvent) -> None:
     for record, attachment in event.request.bound_data.pop(BEFORE, ()):
         record[FIELD] = attachment  # The event has the same object as the old one.
     guard.check(event)
+    held_events.refuse(event)
     for impacted in event.impacted_objects:
         new, old = guard.before_and_after(impacted)
         change = _collect(event, impacted, impacted["new"]["id"], old)
@@ -51,6 +54,7 @@ def on_records_changed(event: ResourceEvent) -> None:
 
 def on_records_deleted(event: ResourceEvent) -> None:
     """Collect the records that were deleted."""
+    held_events.refuse(event)
     for impacted in event.impacted_objects:
         old = impacted["old"].get(FIELD)
         change = _collect(event, impacted, impacted["old"]["id"], old)
@@ -64,6 +68,7 @@ def on_records_deleted(event: ResourceEvent) -> None:
 
 
 def on_collections_deleted(event: ResourceEvent) -> None:
+    held_events.refuse(event)
     for impacted in event.impacted_objects:
         uri = f"{bucket_of(event, impacted)}/collections/{impacted['old']['id']}"
         Ledger.of(event.request).deleted_parents.append(uri)
@@ -90,6 +95,7 @@ def before_bucket_deleted(event: RequestEvent) -> None:
 
 
 def on_buckets_deleted(event: ResourceEvent) -> None:
+    held_events.refuse(event)
     for impacted in event.impacted_objects:
         bucket_id = impacted["old"]["id"]
         uri = instance_uri(event.request, "bucket", id=bucket_id)
@@ -101,12 +107,17 @@ def on_buckets_deleted(event: ResourceEvent) -> None:
 
 
 def before_flush(event: RequestEvent) -> None:
-    """Collect all keys before the links are gone: Kinto's event comes after the flush."""
+    """Collect all keys before the links are gone: Kinto's event comes after the flush.
+
+    :raises Held: a file is held.
+    """
     request = event.request
     service = request.current_service
     if service is not None and service.name == "flush" and request.method == "POST":
         links = request.registry.attachment_links
+        links.collections.wait_for_all()
         every = [link for page in links.under() for link in page]
+        refuse_loss(request.registry, every, msec_time())
         readonly = {link.key: link for link in every if link.readonly}
         files = {StoredFile(link.storage, link.key) for link in every if not link.readonly}
         entries = links.outbox.entries()

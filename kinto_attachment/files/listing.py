@@ -15,6 +15,7 @@ from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment.files.list_queries import ListQuery, refuse
 from kinto_attachment.files.locations import location_of
+from kinto_attachment.files.signed_links import Linker
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.totals import Totals, totals_of
@@ -54,13 +55,15 @@ class Page:
     next: str = ""
 
 
-def page_of(request: Request, collection: CollectionURI, query: ListQuery) -> Page:
-    """One page of a collection's current or kept files.
+def page_of(
+    request: Request, collection: CollectionURI, query: ListQuery, linker: Linker | None = None
+) -> Page:
+    """One page of a collection's current or kept files, with links to them if there is a linker.
 
     :raises HTTPBadRequest: the token is none.
     """
     listed = _kept_files if query.kept else _current_files
-    return listed(request, collection, query)
+    return listed(request, collection, query, linker)
 
 
 def totals(registry: Registry, collection: CollectionURI, query: ListQuery) -> Totals:
@@ -117,14 +120,21 @@ def _with_links(
             yield Current(uri, record, next(current, None))
 
 
-def _current_files(request: Request, collection: CollectionURI, query: ListQuery) -> Page:
+def _current_files(
+    request: Request, collection: CollectionURI, query: ListQuery, linker: Linker | None
+) -> Page:
     before = None
     if query.token:
         if not TIMESTAMP.fullmatch(query.token):
             refuse(request, "_token", "_token has invalid content")
         before = int(query.token)
     found, more = records_of(request.registry, collection, query.filters, query.limit, before)
-    return Page([item_of(request, each) for each in found], str(more or ""))
+    items = [item_of(request, each) | _urls(linker, each.link) for each in found]
+    return Page(items, str(more or ""))
+
+
+def _urls(linker: Linker | None, link: Link | None) -> dict[str, Any]:
+    return linker.members(link) if linker else {}
 
 
 def item_of(request: Request, current: Current) -> dict[str, Any]:
@@ -153,14 +163,16 @@ def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return known | {name: value for name, value in optional.items() if value}
 
 
-def _kept_files(request: Request, collection: CollectionURI, query: ListQuery) -> Page:
+def _kept_files(
+    request: Request, collection: CollectionURI, query: ListQuery, linker: Linker | None
+) -> Page:
     registry = request.registry
     after = _place_of(request, collection, query.token) if query.token else None
     found = registry.attachment_links.kept_below(collection.records, after, query.limit + 1)
     shown = found[: query.limit]
     more = f"{shown[-1].id}~{_id_of(shown[-1])}" if len(found) > query.limit else ""
     listed = [link for link in shown if _is_listed(registry, collection, link)]
-    return Page([_kept_item(request, link) for link in listed], more)
+    return Page([_kept_item(request, link) | _urls(linker, link) for link in listed], more)
 
 
 def _place_of(request: Request, collection: CollectionURI, token: str) -> tuple[str, str]:

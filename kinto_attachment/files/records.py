@@ -12,7 +12,8 @@ from kinto.views.collections import Collection
 from pyramid.httpexceptions import HTTPException, HTTPNotFound, HTTPPreconditionFailed
 
 from kinto_attachment.errors import modified_meanwhile
-from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files import locks
+from kinto_attachment.files.guard import allow_metadata_changes, is_allowed
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.record_bodies import MERGE_PATCH
 from kinto_attachment.files.target import Target
@@ -69,6 +70,8 @@ def write(
     if permissions:
         body["permissions"] = permissions
     exists = target.record is not None
+    if not is_allowed(request):
+        locks.refuse(rules_of(request), None)  # Before parents are created.
     _mark_default_bucket(request, target.uri.bucket_id)
     for attempt in range(1, ATTEMPTS + 1):
         _forget_principals(request)
@@ -144,6 +147,7 @@ def _ask_kinto(request: Request, uri: str, body: dict[str, Any], *, exists: bool
         # No copy of the record at a client may have a null, which would delete a later file.
         subrequest.headers["Content-Type"] = MERGE_PATCH
     subrequest.bound_data = request.bound_data
+    setattr(subrequest, locks.BY_CLIENT, not is_allowed(request))
     with allow_metadata_changes(request):
         response = request.invoke_subrequest(subrequest, use_tweens=False)
     if response.status_code >= 400:

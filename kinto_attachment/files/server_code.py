@@ -12,7 +12,7 @@ from typing import Any
 
 from kinto.core.utils import build_request
 
-from kinto_attachment.files import records
+from kinto_attachment.files import quotas, records
 from kinto_attachment.files.copying import give, readable_source
 from kinto_attachment.files.locations import outermost
 from kinto_attachment.files.stored_records import stored_record
@@ -127,5 +127,6 @@ def _request_for(request: Request, record_uri: str) -> Request:
 
 def _write(target: Request, attachment: Attachment, data: dict[str, Any] | None) -> dict[str, Any]:
     written = attachment.to_json()
+    quotas.enter(target, written)
     records.write(target, data, None, written)
     return written

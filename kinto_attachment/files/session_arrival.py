@@ -63,7 +63,7 @@ class SessionArrival:
         saved = None if session.hash is None else saved_hashes.sha256(session.hash)
         known = {} if saved is None else {"sha256": saved.hexdigest()}
         wanted = {algorithm for _, algorithm, _ in session.claims}
-        if saved is None or not (wanted <= {"sha256"}):
+        if saved is None or session.has_other_claims:
             known = read_back(files, session.key, wanted)
         for header, algorithm, digest in session.claims:
             if known[algorithm] != digest:
@@ -73,12 +73,13 @@ class SessionArrival:
         return known["sha256"]
 
 
-def attach_session(request: Request) -> Session:
+def attach_session(request: Request) -> tuple[Session, bool]:
     """Attach the file of the request's upload to the record, or find that this has been done.
 
     The session says so in the same transaction as the record. It is locked first, so that of two
     requests that attach the same file the second one finds it done.
 
+    :returns: the session, and whether this request has attached the file.
     :raises AttachmentError, HTTPException: the file stays stored, for a repetition.
     """
     ledger = Ledger.of(request)
@@ -89,7 +90,7 @@ def attach_session(request: Request) -> Session:
     with sessions.alone():
         locked = sessions.lock(session.record, session.upload)
         if locked is not None and locked.state == "done":
-            return locked
+            return locked, False
         if locked is None or locked.state != "finishing":
             ledger.new_files[session.key].is_of_session = False  # It belongs to nobody.
             raise UploadGone()
@@ -103,9 +104,13 @@ def attach_session(request: Request) -> Session:
         idle = request.registry.attachment_settings["uploads.idle_age"]
         expires = msec_time() + int(idle * 1000)
         done = replace(locked, state="done", result=result, expires=expires, writer="")
-        sessions.put(replace(done, partial=None, data=None, permissions=None, hash=None))
+        # Its bytes count as those of the record's file now.
+        with request.registry.attachment_usage.alone():
+            done = replace(done, partial=None, counted=0)
+            sessions.put(replace(done, data=None, permissions=None, hash=None))
+            request.registry.attachment_usage.resized(locked.record, -locked.counted)
     ledger.when_committed(ledger.reserved, session.key)
-    return done
+    return done, True
 
 
 def read_back(files: FileStorage, key: str, algorithms: set[str]) -> dict[str, str]:

@@ -13,8 +13,9 @@ from kinto_attachment.errors import AttachmentError, InvalidBody, TooLarge, TooM
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.record_schemas import check_attributes
-from kinto_attachment.files.session_ends import cancelled, end
+from kinto_attachment.files.session_ends import cancelled, end, remove_stored
 from kinto_attachment.files.session_writers import NOT_POSSIBLE, continuing, expiry, new_token
+from kinto_attachment.files.session_writes import check_claims
 from kinto_attachment.files.transactions import paused_transaction, separate_transaction
 from kinto_attachment.files.upload_sessions import user_of
 from kinto_attachment.files.uploads import Accepted, accept, disposition_of, rules_of
@@ -22,6 +23,9 @@ from kinto_attachment.http.upload_steps import Create
 from kinto_attachment.index.session import ANONYMOUS, Session, partial_id
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.wsgi.bodies import check_size
+
+# For anonymous writers: each one lets an empty upload give way, and others may be faster.
+ATTEMPTS = 5
 
 
 def create(request: Request, protocol: str, step: Create, filename: str) -> Session:
@@ -34,8 +38,10 @@ def create(request: Request, protocol: str, step: Create, filename: str) -> Sess
         raise InvalidBody(f"{NOT_POSSIBLE}{rules.setting('gzipped')} is set.")
     if length is not None:
         check_size(length, rules.max_size, rules.min_size)
+    check_claims(step.file_claims, length or 0)
     check_attributes(request, step.data, step.permissions)
-    accepted = accept(request, filename, step.mimetype, length)
+    # The record's file stays until this one is whole.
+    accepted = accept(request, filename, step.mimetype, length, replaces=False)
     files = continuing(request, rules.storage)
     if length is not None and 0 < files.largest_partial < length:
         raise TooLarge(f"The storage takes at most {files.largest_partial} bytes in this way.")
@@ -49,6 +55,8 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
     """Begin the file in the storage, and then write the session's row.
 
     If the process dies in between, gc removes what was stored.
+
+    :raises TooManyUploads: nothing was stored.
     """
     upload = secrets.token_hex(16)
     rules, storage = accepted.rules, accepted.storage
@@ -84,9 +92,28 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
         length=step.length,
     )
     session = replace(session, partial=asdict(partial))
-    with separate_transaction(request):
-        request.registry.attachment_sessions.put(session)
+    try:
+        enter(request, session)
+    except TooManyUploads:
+        with paused_transaction():
+            remove_stored(request.registry, session)
+        raise
     return session
+
+
+def enter(request: Request, session: Session) -> None:
+    """Write the row, unless requests at the same time have begun too many uploads.
+
+    :raises TooManyUploads:
+    """
+    sessions = request.registry.attachment_sessions
+    most = request.registry.attachment_settings["uploads.max_unfinished"]
+    for _ in range(ATTEMPTS):
+        with separate_transaction(request), sessions.alone():
+            if sessions.put_within(most, session, msec_time()):
+                return
+        make_room(request)
+    raise TooManyUploads()
 
 
 @contextmanager
@@ -102,7 +129,7 @@ def ended_by_errors(request: Request, session: Session) -> Iterator[None]:
 
 
 def make_room(request: Request) -> None:
-    """Refuse to begin more uploads than a user may have in a collection.
+    """Refuse to begin more uploads than a user may have in a collection, as far as they are known.
 
     Anonymous writers are one user. Among theirs, the oldest one that has brought nothing goes.
 

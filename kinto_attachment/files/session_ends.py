@@ -47,13 +47,14 @@ def end(registry: Registry, session: Session, state: State, error: dict[str, Any
         if state == "expired" and locked.seen_at(msec_time()).state != state:
             return False  # It went on in the meantime.
         was_whole = locked.state == "finishing"
+        at_work = was_whole or bool(locked.writer)
         # The lock shows that no request has linked the file, or is about to.
         garbage = outbox.add([locked.key], storage=locked.storage) if was_whole else []
         ended = replace(locked, state=state, error=error, writer="", hash=None)
         # What clients have sent is of no use any more.
         ended = replace(ended, data=None, permissions=None, preconditions={}, notes="")
         sessions.put(ended)
-    if discard(registry, ended, release=not was_whole):
+    if discard(registry, ended, release=not at_work):
         for entry in garbage:
             try_to_delete(registry, entry)
     return True
@@ -80,13 +81,22 @@ def end_failed(registry: Registry, ledger: Ledger, response: Response) -> None:
         ledger.session = replace(session, state="failed", error=response.json)
 
 
-def discard(registry: Registry, session: Session, *, release: bool = True) -> bool:
+def discard(registry: Registry, session: Session, *, release: bool) -> bool:
     """Remove what is stored of a session that has ended; False if that failed.
 
-    The name of a file that was already whole stays reserved until gc has run: another request may
-    just be storing the file under it.
+    Without ``release``, the name stays reserved until gc has run: another request may just be
+    storing something under it, which gc would not know for ours without that.
     """
-    sessions = registry.attachment_sessions
+    if not remove_stored(registry, session, release=release):
+        return False
+    with transaction.manager, registry.attachment_sessions.alone():
+        _forget_partial(registry, session)
+    return True
+
+
+def remove_stored(registry: Registry, session: Session, *, release: bool = True) -> bool:
+    """Remove what is stored of a session, whatever its row says; False if that failed."""
+    reservations = registry.attachment_links.reservations
     try:
         storage = registry.attachment_storages[session.storage].files
         if session.partial is not None and isinstance(storage, ContinuesWrites):
@@ -95,8 +105,17 @@ def discard(registry: Registry, session: Session, *, release: bool = True) -> bo
         message = "Could not remove an upload that has ended; gc will try again: %s: %s"
         logger.exception(message, session.key, cause(error))
         return False
-    with transaction.manager, sessions.alone():
-        if release:
-            registry.attachment_links.reservations.release(session.key)
-        sessions.put(replace(session, partial=None))
+    with transaction.manager:
+        (reservations.release if release else reservations.renew)(session.key)
     return True
+
+
+def _forget_partial(registry: Registry, session: Session) -> None:
+    """Note that nothing is stored any more; of two who do so, one gives the bytes back."""
+    sessions, usage = registry.attachment_sessions, registry.attachment_usage
+    counts = session.counted and usage.scopes_of(session.record)
+    locked = sessions.lock(session.record, session.upload) if counts else None
+    with usage.alone():
+        sessions.put(replace(session, partial=None, counted=0))
+        if locked is not None:
+            usage.resized(session.record, -locked.counted)

@@ -14,12 +14,14 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import (
+    QuotaExceeded,
     TakenOver,
     TooLarge,
     UploadComplete,
     WrongLength,
     WrongOffset,
 )
+from kinto_attachment.files import quotas
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.session_writers import continuing, expiry, new_token, taken_over
 from kinto_attachment.files.target import SessionTarget
@@ -28,11 +30,16 @@ from kinto_attachment.files.upload_sessions import found
 from kinto_attachment.files.uploads import count_bytes, rules_of
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.http.arriving import Arriving
+from kinto_attachment.http.streams import ClaimedDigests
 from kinto_attachment.http.upload_steps import Append, Create
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage import Partial
 from kinto_attachment.wsgi.bodies import body_of, check_size
+
+# Bytes. Digests other than SHA-256 are not saved between two requests: the last one reads the
+# file, which should take some seconds at most.
+LARGEST_READ_BACK = 1024 * 1024 * 1024
 
 
 def start(
@@ -64,6 +71,8 @@ def start(
         session = taken_over(request, session)
         session = replace(session, writer=new_token(), last=step.offset)
         if step.file_claims:
+            end = step.offset + (request.content_length or 0)
+            check_claims(step.file_claims, max(end, session.length or 0))
             session = replace(session, claims=step.file_claims.dump())
         sessions.put(session)
     return session
@@ -89,7 +98,7 @@ class _Write:
 
     def __init__(self, request: Request, session: Session, step: Create | Append) -> None:
         self.request = request
-        self.session = session
+        self.session = self.committed = session
         self.step = step
         self.sessions = request.registry.attachment_sessions
         self.arriving = arriving_bytes(request, session, step)
@@ -125,6 +134,7 @@ class _Write:
         return replace(
             self.session,
             partial=asdict(partial),
+            counted=partial.size,
             hash=self.arriving.saved(),
             expires=expiry(self.request, self.session.created, msec_time()),
         )
@@ -141,9 +151,20 @@ class _Write:
 
     def commit(self, session: Session) -> None:
         with separate_transaction(self.request), self.sessions.alone():
+            self.commit_counted(session)
+        self.committed = session
+        Ledger.of(self.request).session = session
+
+    def commit_counted(self, session: Session) -> None:
+        """:raises QuotaExceeded: the upload stays as it was."""
+        with self.request.registry.attachment_usage.alone():
             if not self.sessions.commit(session, self.session.writer):
                 raise TakenOver()
-        Ledger.of(self.request).session = session
+            try:
+                quotas.resize(self.request, self.committed, session)
+            except QuotaExceeded:
+                self.sessions.put(self.committed)  # A memory backend does not roll back.
+                raise
 
 
 def with_length(request: Request, session: Session, step: Append) -> Session:
@@ -162,6 +183,15 @@ def with_length(request: Request, session: Session, step: Append) -> Session:
         rules = rules_of(request)
         check_size(length, rules.max_size, rules.min_size)
     return replace(session, length=length)
+
+
+def check_claims(claims: ClaimedDigests, size: int) -> None:
+    """:raises TooLarge: the last request would take too long, if there are so many bytes."""
+    if size > LARGEST_READ_BACK and {*claims.algorithms} - {"sha256"}:
+        raise TooLarge(
+            f"Repr-Digest: if more than {LARGEST_READ_BACK} bytes come in several requests, only"
+            " sha-256 can be checked."
+        )
 
 
 def check_repetition(request: Request, session: Session, step: Append) -> None:
@@ -185,9 +215,12 @@ def arriving_bytes(request: Request, session: Session, step: Create | Append) ->
     with separate_transaction(request):  # It may ask the database, whose connection is not kept.
         rules = rules_of(request)
     limits = [rules.max_size, continuing(request, session.storage).largest_partial]
+    if session.has_other_claims:
+        limits.append(LARGEST_READ_BACK)
     limits = [limit for limit in (*limits, session.length) if limit]
     left = min(limits) - session.size if limits else None
     if left is not None and (request.content_length or 0) > left:
         raise TooLarge(f"body: The file has more than {min(limits)} bytes.")
     saved = None if session.hash is None else saved_hashes.sha256(session.hash)
-    return Arriving(body_of(request), saved, left, step.claims)
+    body = quotas.arriving(request, body_of(request), request.content_length)
+    return Arriving(body, saved, left, step.claims)

@@ -27,7 +27,14 @@ def settle(registry: Registry, ledger: Ledger) -> None:
     """Delete or keep files by the outcome of the transaction; gc repeats what fails here."""
     # Files are deleted before their names are released and before subscribers are told. Nothing
     # depends on it: a name is also taken as long as there is a file.
-    for step in (_undo, _delete_garbage, _delete_lingering, _release_reservations, _notify):
+    for step in (
+        _undo,
+        _delete_garbage,
+        _delete_lingering,
+        _release_reservations,
+        _release_room,
+        _notify,
+    ):
         try:
             step(registry, ledger)
         except Exception as error:
@@ -137,6 +144,11 @@ def _release_reservations(registry: Registry, ledger: Ledger) -> None:
         with transaction.manager:
             for key in released:
                 registry.attachment_links.reservations.release(key)
+
+
+def _release_room(registry: Registry, ledger: Ledger) -> None:
+    for file in ledger.entered:
+        registry.attachment_usage.leave(file)
 
 
 def _notify(registry: Registry, ledger: Ledger) -> None:

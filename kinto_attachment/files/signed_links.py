@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from kinto_attachment.errors import LinksNotConfigured
-from kinto_attachment.files.locations import FILES_ROUTE, outermost
+from kinto_attachment.errors import LinksNotConfigured, StorageUnavailable
+from kinto_attachment.files.locations import FILES_ROUTE, StorageName, outermost
 from kinto_attachment.files.signatures import Signatures
 from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.index.link import Link, State
@@ -60,34 +60,67 @@ class LinkClaims:
         return own == (link.storage, link.key, link.record, link.version)
 
 
-def signed_link(
-    request: Request,
-    link: Link,
-    rules: CollectionSettings,
-    expires_in: int,
-    disposition: str | None = None,
-    filename: str | None = None,
-) -> SignedLink:
-    """A link to the file of a record, valid for at least ``expires_in`` seconds if it can be.
+class Linker:
+    """Makes links to files of one collection, all of one validity, for a request.
 
-    ``disposition`` and ``filename`` replace those of the file; types that may not be shown in
-    place are still saved.
-
-    :raises LinksNotConfigured: the storage signs no URLs, and the server has no key.
-    :raises StorageError: the storage is not configured, or cannot sign.
+    They are valid for at least ``expires_in`` seconds if they can be.
     """
-    storage = request.registry.attachment_storages[link.storage]
-    name = filename or link.filename
-    kind = _disposition(link, rules, name, disposition)
-    if storage.downloads.mode == "redirect":
-        return _presigned(storage, link, name, kind, expires_in)
-    signing = signing_of(request.registry)
-    longest = int(request.registry.attachment_settings["links.max_age"])
-    expires = rounded_expiry(time.time(), expires_in, longest)
-    claims = LinkClaims(link.storage, link.key, link.record, link.version, kind, name, expires)
-    token = signing.sign(PURPOSE, asdict(claims))
-    url = outermost(request).route_url(FILES_ROUTE, key=link.key)
-    return SignedLink(f"{url}?{urlencode({'token': token})}", expires * 1000)
+
+    def __init__(self, request: Request, rules: CollectionSettings, expires_in: int) -> None:
+        self._request = request
+        self._registry = request.registry
+        self._rules = rules
+        self._expires_in = expires_in
+        self._now = time.time()
+        self._longest_presigned: dict[StorageName, int] = {}
+
+    def link(
+        self, link: Link, disposition: str | None = None, filename: str | None = None
+    ) -> SignedLink:
+        """A link to the file of a record.
+
+        ``disposition`` and ``filename`` replace those of the file; types that may not be shown
+        in place are still saved.
+
+        :raises LinksNotConfigured: the storage signs no URLs, and the server has no key.
+        :raises StorageError: the storage is not configured, or cannot sign.
+        """
+        storage = self._registry.attachment_storages[link.storage]
+        name = filename or link.filename
+        kind = _disposition(link, self._rules, name, disposition)
+        sign = self._presigned if storage.downloads.mode == "redirect" else self._own
+        return sign(storage, link, name, kind)
+
+    def members(self, link: Link | None) -> dict[str, Any]:
+        """The members that a list has for each file: null where there can be no link to it."""
+        storages = self._registry.attachment_storages
+        if link is None or not is_linked(link) or storages.get(link.storage) is None:
+            return {"url": None, "url_expires_at": None}
+        made = self.link(link)
+        return {"url": made.url, "url_expires_at": made.expires_at}
+
+    def _own(self, storage: Storage, link: Link, filename: str, disposition: str) -> SignedLink:
+        longest = int(self._registry.attachment_settings["links.max_age"])
+        expires = rounded_expiry(self._now, self._expires_in, longest)
+        claims = LinkClaims(
+            link.storage, link.key, link.record, link.version, disposition, filename, expires
+        )
+        token = signing_of(self._registry).sign(PURPOSE, asdict(claims))
+        url = outermost(self._request).route_url(FILES_ROUTE, key=link.key)
+        return SignedLink(f"{url}?{urlencode({'token': token})}", expires * 1000)
+
+    def _presigned(
+        self, storage: Storage, link: Link, filename: str, disposition: str
+    ) -> SignedLink:
+        backend = storage.files
+        assert isinstance(backend, SignsUrls)  # noqa: S101 - checked at the start-up.
+        longest = self._longest_presigned
+        if storage.name not in longest:
+            longest[storage.name] = _longest_presigned(storage, self._now)
+        seconds = min(self._expires_in, longest[storage.name])
+        kind = sendable_type(link.mimetype)
+        url = backend.signed_url(link.key, seconds, filename, disposition, kind)
+        return SignedLink(url, (int(self._now) + seconds) * 1000)
 
 
 def linked_file(request: Request, key: str, token: str) -> tuple[Link, LinkClaims] | None:
@@ -102,8 +135,7 @@ def linked_file(request: Request, key: str, token: str) -> tuple[Link, LinkClaim
         return None
     links = request.registry.attachment_links
     for link in links.of_key(key):
-        lives = link.state in LINKED and not link.ended and not links.is_of_earlier_life(link)
-        if claims.is_of(link) and lives:
+        if claims.is_of(link) and is_linked(link) and not links.is_of_earlier_life(link):
             return link, claims
     return None
 
@@ -126,19 +158,23 @@ def rounded_expiry(now: float, expires_in: int, longest: int) -> int:
     return min(math.ceil((now + expires_in) / step) * step, int(now) + longest)
 
 
-def _presigned(
-    storage: Storage, link: Link, filename: str, disposition: str, expires_in: int
-) -> SignedLink:
-    backend = storage.files
-    assert isinstance(backend, SignsUrls)  # noqa: S101 - checked at the start-up.
-    now = time.time()
-    seconds = min(expires_in, PRESIGNED_AGE)
-    if (until := backend.signs_until()) is not None:
-        seconds = max(1, min(seconds, int(until.timestamp() - now)))
-    url = backend.signed_url(
-        link.key, seconds, filename, disposition, sendable_type(link.mimetype)
-    )
-    return SignedLink(url, (int(now) + seconds) * 1000)
+def is_linked(link: Link) -> bool:
+    """Whether links to a file work, as far as its row tells."""
+    return link.state in LINKED and not link.ended
+
+
+def _longest_presigned(storage: Storage, now: float) -> int:
+    """How long a URL that the storage signs now can be valid, in whole seconds.
+
+    :raises StorageUnavailable: its credentials are about to end, and there are no others.
+    """
+    until = storage.files.signs_until()
+    if until is None:
+        return PRESIGNED_AGE
+    seconds = int(until.timestamp()) - int(now)
+    if seconds < 1:
+        raise StorageUnavailable("The credentials that sign URLs are about to expire.")
+    return min(seconds, PRESIGNED_AGE)
 
 
 def _disposition(

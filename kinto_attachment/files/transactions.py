@@ -13,12 +13,14 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import transaction
 from kinto.core.storage.exceptions import BackendError, IntegrityError
 from kinto.core.storage.memory import MemoryBasedStorage
 
+from kinto_attachment.errors import Held
 from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
@@ -61,12 +63,22 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
         request.bound_data[EVENTS] = CollectedEvents()
         ledger = Ledger.of(request)
         ledger.written_by_tween = True
+        resolver = registry.attachment_collection_settings
         hooks = list(transaction.get().getAfterCommitHooks())
         for attempt in range(1, ATTEMPTS + 1):
+            knew_of_holds = registry.attachment_holds.is_known
             try:
                 response = handler(request)
                 write_links(registry, ledger)
+                # Last: counters are locked after all else.
+                registry.attachment_usage.book(partial(resolver.quota, ledger))
                 return response
+            except Held:
+                # A batch as a whole would be refused. Now that this process knows of holds, only
+                # the part is refused that is about the file.
+                if knew_of_holds or not in_batch(request) or not _rolls_back(registry):
+                    raise
+                _begin_again(request, ledger, hooks)
             except (IntegrityError, BackendError) as error:
                 if attempt == ATTEMPTS or not _can_be_repeated(request, ledger, error):
                     raise
@@ -162,6 +174,10 @@ def forget(bound_data: dict[str, Any]) -> None:
     bound_data[EVENTS] = CollectedEvents()
     for name in CREATED:
         bound_data.pop(name, None)
+
+
+def _rolls_back(registry: Registry) -> bool:
+    return registry.attachment_holds.rolls_back
 
 
 def _begin(hooks: list[Any]) -> None:

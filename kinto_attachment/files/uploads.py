@@ -8,6 +8,7 @@ from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import names
 from kinto_attachment.errors import FileNotAllowed, StorageError, StorageUnavailable, as_json
+from kinto_attachment.files import quotas
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger, NewFile
@@ -47,6 +48,11 @@ class Accepted:
     storage: Storage
     filename: str
     mimetype: str
+    allowance: quotas.Allowance | None = None  # What the quota leaves.
+
+    def bound(self, reader: Reader) -> Reader:
+        """The bytes to store, which end with an error where the quota does."""
+        return reader if self.allowance is None else self.allowance.bound(reader)
 
 
 def store(request: Request, incoming: IncomingFile) -> Attachment:
@@ -63,15 +69,16 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
     filename, mimetype = accepted.filename, accepted.mimetype
     limited = LimitedReader(incoming.reader, rules.max_size, rules.min_size)
     reader = GzipChecker(limited) if incoming.encoding else limited
-    sent = HashingReader(reader, incoming.claims.algorithms)
     encoding = incoming.encoding
     if not rules.gzipped:
+        sent = HashingReader(accepted.bound(reader), incoming.claims.algorithms)
         key = _write(request, rules, storage, filename, mimetype, sent, encoding)
         attachment = _attachment(
             request, storage, key, filename, mimetype, sent, encoding=encoding
         )
     else:
-        packed = HashingReader(GzipReader(sent))
+        sent = HashingReader(reader, incoming.claims.algorithms)
+        packed = HashingReader(accepted.bound(GzipReader(sent)))
         packed_name, packed_type = names.shortened(filename, ".gz"), "application/gzip"
         key = _write(request, rules, storage, packed_name, packed_type, packed)
         original = Original(filename, sent.sha256, mimetype, sent.size)
@@ -82,19 +89,30 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
 
 
 def accept(
-    request: Request, sent_name: str, declared_type: str | None, size: int | None
+    request: Request,
+    sent_name: str,
+    declared_type: str | None,
+    size: int | None,
+    *,
+    replaces: bool = True,
 ) -> Accepted:
     """Decide on a file before any of it is stored; ``size`` is in bytes, if it is known.
 
-    :raises FileNotAllowed, HTTPException: the file is refused, maybe by another plugin.
+    It ``replaces`` the record's file unless it is stored long before it is attached.
+
+    :raises FileNotAllowed, QuotaExceeded, HTTPException: the file is refused, maybe by another
+        plugin.
     """
     rules = rules_of(request)
     filename = names.clean_filename(sent_name)
     storage = request.registry.attachment_storages[rules.storage]
     check_extension(request, rules, filename)
     mimetype = names.mimetype(filename, declared_type, rules.mimetypes)
+    # How much will be left of it after compression is not known.
+    stored_size = None if rules.gzipped else size
+    allowance = quotas.check_file(request, stored_size, replaces=replaces)
     announce(request, filename, mimetype, size)
-    return Accepted(rules, storage, filename, mimetype)
+    return Accepted(rules, storage, filename, mimetype, allowance)
 
 
 def describe(request: Request, file: NewFile, attachment: Attachment) -> None:

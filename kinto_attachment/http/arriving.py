@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from kinto_attachment.errors import AttachmentError, TooLarge
+from kinto_attachment.errors import AttachmentError, QuotaExceeded, TooLarge
 from kinto_attachment.http.saved_hashes import SavedHash
 from kinto_attachment.http.streams import BaseReader, ClaimedDigests, Reader
 
@@ -41,11 +41,13 @@ class Arriving(BaseReader):
                 raise claim.mismatch(self.size)
 
     def _read(self, size: int) -> bytes:
-        """:raises TooLarge: there are more bytes than are left; none of them is kept."""
+        """:raises TooLarge, QuotaExceeded: there are too many bytes; none of them is kept."""
         if self.error is not None:
             return b""
         try:
             data = self._body.read(size)
+        except QuotaExceeded:
+            raise
         except AttachmentError as error:
             self.error = error
             return b""

@@ -99,6 +99,22 @@ class LimitedReader(BaseReader):
         return data
 
 
+class BoundedReader(BaseReader):
+    """Raises ``error`` at the first byte above ``limit``, and on every later read."""
+
+    def __init__(self, reader: Reader, limit: int, error: Exception) -> None:
+        self._reader = reader
+        self._left = limit
+        self._error = error
+
+    def _read(self, size: int) -> bytes:
+        data = self._reader.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise self._error
+        return data
+
+
 class GzipReader(BaseReader):
     """The bytes of the inner reader, gzipped; the same input gives the same output.
 

@@ -108,6 +108,8 @@ class BulkLinks:
         rows = [(link.id, link.parent, link.dump()) for link in free.values()]
         self._insert("attachment", rows, "NOTHING")
         self._execute(UNLOCK, id=LOCK, parents=parents)
+        for link in free.values():
+            self._links.usage.added(link)
         return list(free.values())
 
     def _waiting(self, links: Sequence[Link]) -> list[str]:

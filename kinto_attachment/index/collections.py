@@ -17,6 +17,7 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import Objects, random_timestamp
+from kinto_attachment.kinto_types import KintoObject
 from kinto_attachment.uris import RecordURI
 
 INSERT = """
@@ -37,6 +38,17 @@ EXCLUSIVE_LOCK = """
     SELECT 1 FROM objects
      WHERE id = :collection_id AND parent_id = :bucket AND resource_name = 'collection'
        FOR UPDATE
+"""
+ALL_OBJECTS = "LOCK TABLE objects IN EXCLUSIVE MODE"
+# A record and its collection in one statement; either may be missing.
+BOTH = """
+    SELECT resource_name, data, as_epoch(last_modified) AS last_modified FROM objects
+     WHERE resource_name = 'record' AND parent_id = :collection AND id = :record_id
+       AND NOT deleted
+     UNION ALL
+    SELECT resource_name, data, as_epoch(last_modified) AS last_modified FROM objects
+     WHERE resource_name = 'collection' AND parent_id = :bucket AND id = :collection_id
+       AND NOT deleted
 """
 
 
@@ -75,13 +87,59 @@ class Collections:
         if isinstance(self._backend, PostgreSQLStorage):
             self._execute(EXCLUSIVE_LOCK, collection_id=collection_id, bucket=bucket)
 
+    def wait_for_all(self) -> None:
+        """Wait for whoever writes to the database, and have others wait for the commit."""
+        if isinstance(self._backend, PostgreSQLStorage):
+            self._execute(ALL_OBJECTS)
+
     def exists(self, uri: str) -> bool:
         bucket, _, collection_id = uri.rpartition("/collections/")
+        return self._get("collection", bucket, collection_id) is not None
+
+    def with_record(self, uri: RecordURI) -> tuple[KintoObject | None, KintoObject | None]:
+        """A record and its collection, as Kinto's storage returns them; None for what is gone."""
+        backend = self._backend
+        if getattr(type(backend), "get", None) is not PostgreSQLStorage.get:
+            return self._record(uri), self._get("collection", uri.bucket, uri.collection_id)
+        from sqlalchemy import text
+
+        with backend.client.connect(readonly=True) as session:
+            rows = session.execute(
+                text(BOTH),
+                {
+                    "collection": uri.collection,
+                    "record_id": uri.record_id,
+                    "bucket": uri.bucket,
+                    "collection_id": uri.collection_id,
+                },
+            ).fetchall()
+        ids = {"record": uri.record_id, "collection": uri.collection_id}
+        found = {
+            row.resource_name: {
+                **row.data,
+                "id": ids[row.resource_name],
+                "last_modified": row.last_modified,
+            }
+            for row in rows
+        }
+        return found.get("record"), found.get("collection")
+
+    def record_or_parent(self, uri: RecordURI) -> tuple[KintoObject | None, KintoObject | None]:
+        """A record, or its collection if there is no such record."""
+        record = self._record(uri)
+        if record is not None:
+            return record, None
+        return None, self._get("collection", uri.bucket, uri.collection_id)
+
+    def _record(self, uri: RecordURI) -> KintoObject | None:
+        return self._get("record", uri.collection, uri.record_id)
+
+    def _get(self, resource_name: str, parent_id: str, object_id: str) -> KintoObject | None:
         try:
-            self._backend.get("collection", bucket, collection_id)
+            found: KintoObject = self._backend.get(resource_name, parent_id, object_id)
         except ObjectNotFoundError:
-            return False
-        return True
+            return None
+        return found
 
     def _execute(self, statement: str, **parameters: Any) -> int:
         from sqlalchemy import text

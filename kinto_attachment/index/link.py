@@ -28,8 +28,7 @@ class Link:
     ``retired`` when it stopped being that one (ms since the epoch; 0: not known, in rows of
     earlier releases, and ``retired`` of a current file). ``life`` is the id of the life
     of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
-    of the file's storage (empty: the default one), ``hold`` is carried along,
-    and set and checked by nothing yet.
+    of the file's storage (empty: the default one), ``hold`` what holds the file: see ``holds.py``.
     A ``readonly`` file belongs to others: it is never deleted, whatever becomes of its records.
     """
 

@@ -26,7 +26,13 @@ from operator import attrgetter
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
-from kinto_attachment.errors import AttachmentGone, FileNotFound, VersionInUse
+from kinto_attachment.errors import (
+    AttachmentError,
+    AttachmentGone,
+    FileNotFound,
+    VersionInUse,
+)
+from kinto_attachment.index import holds
 from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
@@ -35,6 +41,7 @@ from kinto_attachment.index.orphans import OrphanNotes
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
+from kinto_attachment.index.usage import Usage
 from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.storage import FileStat
@@ -44,8 +51,11 @@ from kinto_attachment.storage.storages import Storages
 class Links(LinkQueries):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
-    def __init__(self, backend: StorageBackend, storages: Storages, page_size: int) -> None:
+    def __init__(
+        self, backend: StorageBackend, storages: Storages, page_size: int, usage: Usage
+    ) -> None:
         super().__init__(backend, page_size)
+        self.usage = usage
         self.outbox = Outbox(backend)
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
@@ -76,7 +86,9 @@ class Links(LinkQueries):
 
         :raises AttachmentGone: the collection was deleted in the meantime.
         """
-        self._put(link, is_new=is_new)
+        with self.usage.alone():
+            self._put(link, is_new=is_new)
+            self.usage.added(link)
 
     def update(self, link: Link) -> None:
         """Overwrite the link of a record that this transaction has written, and so locked.
@@ -86,11 +98,18 @@ class Links(LinkQueries):
         self.retain(link, link.state, link.until)
 
     def revise(self, key: str, revised: Callable[[Link], Link]) -> int:
-        """Change links of a file whose records are not locked; returns how many have changed."""
+        """Change links of a file whose records are not locked; returns how many have changed.
+
+        ``revised`` may raise an AttachmentError: then nothing has changed.
+        """
         self.locks.lock(key)
         count = 0
-        for link in self.of_key(key):
-            new = revised(link)
+        try:
+            changes = [(link, revised(link)) for link in self.of_key(key)]
+        except AttachmentError:
+            self.locks.clear(key)
+            raise
+        for link, new in changes:
             if new != link and (link.shared or self._delete_sole([link])):
                 self._put(new)
                 count += 1
@@ -175,21 +194,29 @@ class Links(LinkQueries):
         """The same for links whose record does not point at the file.
 
         Only current ones are dropped: a record may have kept its file since the links were read.
+        Those that are held stay.
         """
         return self._without_readonly(self._drop(links, "current"))
 
     def drop_kept(self, links: list[Link]) -> list[Link]:
-        """The same for earlier files of records that are not locked; restored ones stay."""
+        """The same for earlier files of records that are not locked.
+
+        Restored ones stay, and those that are held.
+        """
         return self._without_readonly(self._drop(links, "kept"))
 
     def drop_version(self, link: Link) -> list[Link]:
         """The same for one file.
 
         :raises VersionInUse: it has become the current one in the meantime.
+        :raises Held: it is held.
         """
         orphans = self.drop_kept([link])
-        if not orphans and self._is_in(link, "current"):
-            raise VersionInUse()
+        if not orphans:
+            own = [other for other in self.of_key(link.key) if other.record == link.record]
+            if any(other.state == "current" for other in own):
+                raise VersionInUse()
+            holds.refuse(own, msec_time())
         return orphans
 
     def move_orphans_to_outbox(
@@ -222,7 +249,10 @@ class Links(LinkQueries):
         been deleted by somebody who did not lock the record.
         """
         others = self.of_key(link.key)
-        return any(link.state != "kept" or other.record == link.record for other in others)
+        own = [other for other in others if other.record == link.record]
+        if not own and others and link.state != "kept":
+            self.usage.added(link, others)
+        return bool(own or (others and link.state != "kept"))
 
     def _still_kept(self, version: Link) -> Link:
         """The present link of an earlier file, which nobody can drop any more.
@@ -246,13 +276,20 @@ class Links(LinkQueries):
             raise AttachmentGone("The collection was deleted meanwhile.")
 
     def _drop(self, links: list[Link], state: State | None = None) -> list[Link]:
-        """Remove links, of one state only if there is a ``state``."""
+        """Remove links.
+
+        If there is a ``state``, their records are not locked: only links that are in this state
+        by now, and not held, are removed.
+        """
         orphans = []
-        in_state = [] if state is None else [Filter("state", state, COMPARISON.EQ)]
         links = sorted(links, key=attrgetter("id"))
         for batch in batches(link for link in links if not link.shared):
-            gone = self._delete_sole(batch, *in_state)
-            orphans += [link for link in batch if link.id in gone]
+            with self.usage.alone():
+                gone = self._delete_free(batch, state) if state else self._delete_sole(batch)
+                dropped = [link for link in batch if link.id in gone]
+                for link in dropped:
+                    self.usage.removed(link)
+            orphans += dropped
             # It is no longer a sole link: another transaction has shared it since it was read.
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
@@ -265,8 +302,16 @@ class Links(LinkQueries):
         if len(links) == 1 and not filters:
             return {link.id for link in links if self._rows.delete(link.parent, link.id)}
         ids = {link.id for link in links}
-        deleted = self._rows.delete_all(ANY, Filter("id", ids, COMPARISON.IN), *filters)
+        deleted = self._rows.delete_all(ANY, *filters, Filter("id", ids, COMPARISON.IN))
         return {row["id"] for row in deleted}
+
+    def _delete_free(self, links: list[Link], state: State) -> set[str]:
+        """The same for those that are in a state, and not held, by now."""
+        in_state = Filter("state", state, COMPARISON.EQ)
+        gone = set()
+        for some, filters in holds.by_hold(links, msec_time()):
+            gone |= self._delete_sole(some, *filters, in_state)
+        return gone
 
     def put_back(self, links: Iterable[Link]) -> None:
         """Give readonly files that have no link any more one of a life that has ended.
@@ -274,7 +319,9 @@ class Links(LinkQueries):
         So nobody can read or restore them, and gc does not take them for files that are left.
         """
         for link in links:
-            self._put(replace(link, shared=False, state="kept", ended="collection"))
+            with self.usage.alone():
+                self._put(replace(link, shared=False, state="kept", ended="collection"))
+                self.usage.added(link)
 
     def _without_readonly(self, orphans: list[Link]) -> list[Link]:
         """The files that may be deleted, of those that have lost their last link."""
@@ -291,7 +338,9 @@ class Links(LinkQueries):
             raise AttachmentGone()
         shared = [each for each in map(self._make_shared, others) if each is not None]
         if shared:
-            self._put(_one_more(link, shared), is_new=is_new)
+            with self.usage.alone():
+                self._put(_one_more(link, shared), is_new=is_new)
+                self.usage.added(link, shared)
             return
         for storage in self._take_out_of_outbox(link.key, known_in):
             stat = self._stat(link, storage)
@@ -299,7 +348,9 @@ class Links(LinkQueries):
                 created = link.created or int(stat.modified.timestamp() * 1000)
                 attached = link.attached or created
                 found = replace(link, storage=storage, created=created, attached=attached)
-                self._put(found, is_new=is_new)
+                with self.usage.alone():
+                    self._put(found, is_new=is_new)
+                    self.usage.added(found)
                 self.locks.clear(link.key)
                 return
         raise AttachmentGone()
@@ -316,18 +367,26 @@ class Links(LinkQueries):
     def _drop_shared(self, link: Link, state: State | None) -> bool:
         """Drop one of several links, if it is in this state; True if it was the last one."""
         self.locks.lock(link.key)
-        is_dropped = self._is_in(link, state) and (
-            self._rows.delete(link.parent, link.id) or self._drop_revised(link)
-        )
-        if self.of_key(link.key):
+        with self.usage.alone():
+            is_dropped = (state is None or self._is_free(link, state)) and (
+                self._rows.delete(link.parent, link.id) or self._drop_revised(link)
+            )
+            others = self.of_key(link.key)
+            if is_dropped:
+                self.usage.removed(link, others)
+        if others:
             return False
         self.locks.clear(link.key)
         return is_dropped
 
-    def _is_in(self, link: Link, state: State | None) -> bool:
-        """Whether the record's link to the file is in a state by now; in any if that is None."""
-        return state is None or any(
-            other.record == link.record and other.state == state for other in self.of_key(link.key)
+    def _is_free(self, link: Link, state: State) -> bool:
+        """Whether the record's link to the file is in a state, and not held, by now."""
+        now = msec_time()
+        return any(
+            other.record == link.record
+            and other.state == state
+            and holds.standing(other, now) is None
+            for other in self.of_key(link.key)
         )
 
     def _stat(self, link: Link, storage: str) -> FileStat | None:
@@ -361,7 +420,7 @@ def _one_more(link: Link, others: list[Link]) -> Link:
     A hold belongs to a record: only that record's earlier link to the file can have it.
     """
     created, storage = others[0].created or link.created, others[0].storage
-    holds = [other.hold for other in others if other.record == link.record]
+    own = [other.hold for other in others if other.record == link.record and other.hold]
     return replace(
         link,
         shared=True,
@@ -369,5 +428,5 @@ def _one_more(link: Link, others: list[Link]) -> Link:
         attached=link.attached or created,
         storage=storage,
         readonly=others[0].readonly,
-        hold=next(iter(holds), None),
+        hold=next(iter(own), link.hold),
     )

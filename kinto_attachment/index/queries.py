@@ -143,6 +143,20 @@ class LinkQueries:
         )
         return [Link.load(row) for row in rows]
 
+    def held_below(self, prefix: str, now: int) -> list[Link]:
+        """Links with a hold that stands, of records whose URI starts with ``prefix``."""
+        # HAS comes first: on a memory backend, it overrides what was filtered before it.
+        has = Filter("hold", True, COMPARISON.HAS)
+        rows = []
+        for stands in (
+            Filter("hold.until", now, COMPARISON.GT),
+            Filter("hold.is_open", True, COMPARISON.EQ),
+        ):
+            rows += self._rows.list(f"attachments:{prefix}*", has, stands)
+        # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
+        links = map(Link.load, rows)
+        return [each for each in links if each.record.startswith(prefix) and not each.ended]
+
     def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
         """The same for a single file that has more links than a page holds."""
         last = ""

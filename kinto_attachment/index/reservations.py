@@ -31,6 +31,12 @@ class Reservations:
     def release(self, key: str) -> None:
         self._rows.delete(_parent(key), CLAIM)
 
+    def renew(self, key: str) -> None:
+        """Have the time since when a key is reserved begin again, if it is reserved."""
+        row = self._rows.get(_parent(key), CLAIM)
+        if row is not None:
+            self._rows.put(_parent(key), CLAIM, {**row, "since": msec_time()})
+
     def has(self, key: str) -> bool:
         return self._rows.get(_parent(key), CLAIM) is not None
 

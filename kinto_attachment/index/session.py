@@ -33,6 +33,7 @@ class Session:
 
     ``writer`` is the token of the request that may be writing; whoever takes it out of force keeps
     that request from committing anything. ``last`` is the offset at which the last one began.
+    ``counted`` are the bytes that count for quotas, until the file is the record's.
     Times are in ms since the epoch.
     """
 
@@ -47,6 +48,7 @@ class Session:
     created: int
     expires: int
     partial: Mapping[str, Any] | None = None
+    counted: int = 0
     hash: str | None = ""
     length: int | None = None
     data: Mapping[str, Any] | None = None
@@ -87,6 +89,11 @@ class Session:
     def is_whole(self) -> bool:
         """Whether all of the file's bytes are durable, as far as its length is known."""
         return self.length is not None and self.size == self.length
+
+    @property
+    def has_other_claims(self) -> bool:
+        """Whether a digest is claimed for which the file has to be read at the end."""
+        return any(algorithm != "sha256" for _, algorithm, _ in self.claims)
 
     def seen_at(self, now: int) -> Session:
         """The session as it is at a time: one that is too old has expired."""

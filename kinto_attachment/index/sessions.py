@@ -54,6 +54,9 @@ LIVING = """
        AND CAST(data->>'expires' AS BIGINT) > :now
        AND (CAST(:owner AS TEXT) IS NULL OR data->>'owner' = :owner)
 """
+COUNT = f"SELECT count(*) AS count FROM ({LIVING}) AS living"  # noqa: S608 - no input in it.
+# Not a row, which would be written for each upload.
+LOCK_OWNER = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 22))"
 # The least timestamp of sessions that may go on.
 LEAST = TIMESTAMPS // 2
 
@@ -139,10 +142,29 @@ class Sessions:
         """The sessions of a user in a collection that may go on; ``now`` is in ms."""
         return self._living(collection, now, owner)
 
+    def put_within(self, most: int, session: Session, now: int) -> bool:
+        """Write a new session, unless its owner has so many in its collection that may go on.
+
+        Until the end of the transaction, other new ones of the owner wait there.
+        """
+        collection, owner = RecordURI.parse(session.record).collection, session.owner
+        if self._has_sql:
+            self._execute(LOCK_OWNER, name=f"{parent_of(collection)} {owner}")
+            parameters = {"parent_id": parent_of(collection), "owner": owner}
+            (row,) = self._execute(COUNT, least=LEAST, now=now, **parameters)
+            found = int(row.count)
+        else:
+            self._locks.lock(f"{collection} {owner}")
+            found = len(self.unfinished_of(collection, owner, now))
+            self._locks.clear(f"{collection} {owner}")
+        if found < most:
+            self.put(session)
+        return found < most
+
     def unfinished_in(self, collection: str, now: int) -> list[Session]:
         """The sessions of all users in a collection that may go on, the newest first."""
         found = self._living(collection, now)
-        return sorted(found, key=attrgetter("created"), reverse=True)
+        return sorted(found, key=attrgetter("created", "id"), reverse=True)
 
     def unfinished_totals(self, now: int) -> tuple[int, int]:
         """How many sessions may go on, and how many bytes they have brought."""

@@ -35,6 +35,12 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         return Totals(self.files + other.files, self.bytes + other.bytes)
 
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(self.files - other.files, self.bytes - other.bytes)
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.bytes)
+
 
 def totals_of(storage: StorageBackend, collection: str, filters: Iterable[Filter]) -> Totals:
     """The totals of the records of a collection that filters select."""

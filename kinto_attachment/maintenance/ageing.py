@@ -1,4 +1,7 @@
-"""Files that have become too old by ``kept_max_age`` and ``max_age``; a part of gc."""
+"""Files that have become too old by ``kept_max_age`` and ``max_age``; a part of gc.
+
+Those that are held stay.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from dataclasses import replace
 import transaction
 from kinto.core.utils import msec_time
 
-from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.errors import AttachmentGone, Held
 from kinto_attachment.files.detaching import detach
 from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.index.holds import standing
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches
 from kinto_attachment.kinto_types import Registry
@@ -52,6 +56,7 @@ class Ageing:
             ours = [link for link in page if link.storage in self._storages]
             with transaction.manager:
                 rules = {link.record: self._rules(link.record) for link in ours}
+            ours = [each for each in ours if standing(each, self._now) is None]
             kept = [each for each in ours if _may_expire(each, rules[each.record])]
             self._date([link for link in kept if not link.retired])
             self._drop([each for each in kept if self._is_expired(each, rules[each.record])])
@@ -107,8 +112,8 @@ class Ageing:
     def _detach(self, link: Link) -> bool:
         try:
             return detach(self._registry, link)
-        except AttachmentGone:
-            return False  # It was replaced since.
+        except (AttachmentGone, Held):
+            return False  # It was replaced since, or is held.
 
 
 def _may_expire(link: Link, rules: CollectionSettings) -> bool:

@@ -19,6 +19,7 @@ import transaction
 from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import AttachmentError, DisputedSite, StorageError
+from kinto_attachment.index.holds import standing
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches
 from kinto_attachment.index.open_transactions import OpenTransactions
@@ -209,7 +210,12 @@ class _Collector:
         self.dangling_keys = {link.key for link in dangling}
         if dangling and not self.dry_run:
             self.dangling.relink(dangling)
-        self.dangling_links = [link for link in dangling if self.note(link.storage, link.key)]
+        now = msec_time()
+        self.dangling_links = [
+            link
+            for link in dangling
+            if standing(link, now) is None and self.note(link.storage, link.key)
+        ]
         self.links_are_checked = True
 
     def find_unlinked(self, storage: str) -> None:

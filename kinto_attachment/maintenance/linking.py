@@ -219,7 +219,7 @@ class Placer:
         with transaction.manager:
             if not self._living({link.record: link}, {link.record: record}, wait=True):
                 return
-            if is_there:
+            if is_there or link.hold is not None:
                 self._links.retain(link, "kept")
             else:
                 self._links.drop([link])

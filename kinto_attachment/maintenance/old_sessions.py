@@ -35,7 +35,7 @@ class OldSessions:
             if session.seen_at(now).state == "expired" and session.is_unfinished:
                 yield session, self._expire(session)
             elif not session.is_unfinished and session.partial is not None:
-                yield session, self._dry_run or session_ends.discard(self._registry, session)
+                yield session, self._dry_run or self._discard(session)
             elif not session.is_unfinished and session.expires <= now:
                 self._forget(session)
 
@@ -49,6 +49,10 @@ class OldSessions:
             for session in page:
                 if session.storage in self._storages and self._shard.has(session.key):
                     yield session
+
+    def _discard(self, session: Session) -> bool:
+        # The row does not tell whether another request was at work when the session ended.
+        return session_ends.discard(self._registry, session, release=False)
 
     def _expire(self, session: Session) -> bool:
         if self._dry_run:

@@ -7,6 +7,7 @@ from functools import partial
 
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.counters import recount
 from kinto_attachment.maintenance.linking import FOREIGN, NO_HASH, Placed, Placer, by_location
 from kinto_attachment.maintenance.old_links import complete
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
@@ -19,6 +20,7 @@ class ReindexReport(Report):
     records: int = 0
     linked: int = 0
     completed: int = 0
+    recounted: int = 0  # Counters of quotas that were wrong.
     foreign: list[str] = field(default_factory=list)  # Their location is not one of this server.
     missing: list[str] = field(default_factory=list)  # Their file does not exist.
     claimed: int = 0  # Storages that belong to this database from now on.
@@ -35,8 +37,8 @@ def reindex(
 ) -> ReindexReport:
     """Link every record that has an attachment to its file, unless there is a link.
 
-    Then complete the links that earlier releases wrote. With ``claim``, the storages belong to
-    this database afterwards.
+    Then complete the links that earlier releases wrote, and correct the counters of quotas. With
+    ``claim``, the storages belong to this database afterwards.
 
     :raises NotThisSite: the storages or the database cannot be claimed.
     """
@@ -49,6 +51,7 @@ def reindex(
             report.records += len(page)
             progress("records checked", report.records, total)
     report.completed = complete(registry, partial(progress, "links completed"))
+    report.recounted = recount(registry, partial(progress, "counters checked"))
     if claim:
         registry.attachment_site.claim()
         report.claimed = len(registry.attachment_storages)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.counters import quotas
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.shards import WHOLE, Shard
 from kinto_attachment.storage.storages import Storages
@@ -38,9 +40,11 @@ class UsageReport(Report):
     buckets: dict[str, dict[str, int]] = field(default_factory=dict)
     storages: dict[str, dict[str, int]] = field(default_factory=dict)
     states: dict[str, dict[str, int]] = field(default_factory=dict)
+    # Buckets and collections with a quota: what their counters say.
+    quotas: list[dict[str, Any]] = field(default_factory=list)
     collections: list[dict[str, str | int]] = field(default_factory=list)
 
-    for_information = ("collections",)
+    for_information = ("collections", "quotas")
 
 
 def usage(
@@ -69,7 +73,9 @@ def usage(
                     stored.add(link)
         count += len(page)
         progress("links read", count)
-    return _report(by_place, stored, registry.attachment_storages)
+    report = _report(by_place, stored, registry.attachment_storages)
+    report.quotas = quotas(registry, bucket, collection)
+    return report
 
 
 def _prefix(bucket: str | None, collection: str | None) -> str:

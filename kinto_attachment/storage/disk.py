@@ -18,7 +18,8 @@ from . import CHUNK_SIZE, Reader
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-WRITE_BACK_BYTES = 8 * 1024 * 1024
+# So much is left to an fsync at the end, also of a short request that continues a file.
+WRITE_BACK_BYTES = 1024 * 1024
 COPY_BYTES = 1024 * 1024 * 1024
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

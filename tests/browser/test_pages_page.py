@@ -34,6 +34,7 @@ ELEMENTS = """<input type=file id=input><progress id=bar></progress>
 EXAMPLES = {
     "/upload.js": "input.onchange",
     "/large.js": "function start(",
+    "/unfinished.js": "function cancelAll(",
     "/by-tus.js": "function sendByTus(",
     "/show.js": "function show(",
     "/sw.js": "clients.claim",
@@ -337,3 +338,36 @@ def test_uploads_again(reader: Any, server: live.Server) -> None:
         """
     )
     assert statuses == [True, 412, False, 412]
+
+
+def test_unfinished_uploads(reader: Any, server: live.Server) -> None:
+    before, size, after, cancelled = reader.evaluate(
+        """
+        async (server) => {
+          const { AttachmentClient } = await import("/kinto-attachment.js");
+          const { list, goOn, cancelAll } = await import("/unfinished.js");
+          const headers = { Authorization: `Basic ${btoa("alice:secret")}` };
+          const client = new AttachmentClient(server, { headers, chunkSize: 1000 });
+          const record = "/buckets/default/collections/docs/records/unfinished";
+          const file = new File([new Uint8Array(3000)], "a.bin", { lastModified: 1 });
+          const begin = async () => {
+            const controller = new AbortController();
+            const { signal } = controller;
+            const onProgress = (sent) => sent > 1000 && controller.abort();
+            const options = { record, resumable: true, signal, onProgress };
+            await client.upload(file, options).catch(() => {});
+            return list();
+          };
+          const before = await begin();
+          const { attachment } = await goOn(file);
+          const after = await list();
+          const again = await begin();
+          await cancelAll();
+          return [before, attachment.size, after, [again.length, await list()]];
+        }
+        """,
+        server.url,
+    )
+    assert len(before) == 1
+    assert re.fullmatch(r"a.bin: [12]000 of 3000 bytes", before[0])
+    assert (size, after, cancelled) == (3000, [], [1, []])

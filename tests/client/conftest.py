@@ -35,6 +35,7 @@ def embedded(files: Path) -> Iterator[live.Server]:
         "resources.encoded.content_encodings": "gzip",
         "resources.named.randomize": "false",
         "resources.small.max_size": "1000",
+        "resources.limited.quota_bytes": "1000",
         "resources.keeping.keep_old_files": "true",
         # As of `make serve`.
         "resources.default.kept.keep_old_files": "true",

@@ -28,6 +28,7 @@ from kinto_attachment.client import (
     MismatchError,
     NotAllowedError,
     NotFoundError,
+    QuotaError,
     RejectedError,
     Retries,
     UnavailableError,
@@ -199,6 +200,22 @@ def test_safe_does_not_replace(client: AttachmentClient) -> None:
     with pytest.raises(ConflictError):
         client.upload("r", io.BytesIO(b"other"), filename="f", safe=True)
     assert read(client, "r") == CONTENT
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_quota(embedded: live.Server, collection: str, resumable: bool) -> None:
+    """Is not asked again, and the file before stays."""
+    client = AttachmentClient(embedded.url, "limited", collection, AUTH, retries=5)
+    client.kinto.create_bucket(if_not_exists=True)
+    client.kinto.create_collection()
+    client.upload("r", io.BytesIO(CONTENT), filename="f")
+    with pytest.raises(QuotaError, match="leaves") as caught:
+        client.upload("r", io.BytesIO(b"x" * 1001), filename="f", resumable=resumable)
+    assert caught.value.attempts == 1
+    left = 1000 - len(CONTENT)
+    assert (caught.value.details["limit"], caught.value.details["left"]) == ("quota_bytes", left)
+    assert read(client, "r") == CONTENT
+    client.remove("r")
 
 
 def test_if_match_replaces_what_is_known(client: AttachmentClient) -> None:

@@ -14,7 +14,7 @@ import urllib3
 
 from kinto_attachment import cli
 from kinto_attachment.client import AttachmentClient, Retries, UnavailableError
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.certificates import certified
 from tests.support.faults import Answer
 from tests.support.scripts import AUTH, MAINS
@@ -192,11 +192,18 @@ def test_the_scripts_and_the_commands_have_the_same_help_with_defaults(
     assert "KINTO_AUTH" in text
     assert "(default: None)" not in text
     assert "(default: False)" not in text
-    path = ROOT / "scripts" / script
-    command = [sys.executable, str(path), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
+    command = [str(ROOT / "scripts" / script), "--help"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        check=True,
+        timeout=waiting.SECONDS,
+    )
     of_command = text.replace(f"kinto-attachment {SCRIPTS[script]}", "")
     assert done.stdout.replace(script, "").split() == of_command.split()
+    assert f" {script}" in done.stdout.partition("Examples:")[2]
 
 
 def test_create_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from kinto_attachment.client import AttachmentClient
 from tests.client.test_folder import HOSTILE
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.faults import Answer, FaultProxy
 from tests.support.scripts import AUTH, Press, Script
 from tests.support.stubs import Request, listing, stub
@@ -133,7 +133,9 @@ def test_what_is_not_as_it_should_be_is_replaced(
 def test_here_is_the_default(local_download: Script, local: AttachmentClient, out: Path) -> None:
     put(local, "r1", b"one", "one.txt")
     out.mkdir(parents=True)
-    subprocess.run(local_download.command(), cwd=out, check=True, capture_output=True)
+    subprocess.run(
+        local_download.command(), cwd=out, check=True, capture_output=True, timeout=waiting.SECONDS
+    )
     assert stored(out) == {"one.txt": b"one"}
 
 
@@ -480,7 +482,7 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
         script = Script.of("download.py", proxy, collection, local_download.temporary)
         proxy.hang(received=2_000_000)
         with script.started("-f", out) as process:
-            assert proxy.broken.wait(60), process.communicate()
+            assert proxy.broken.wait(60), "the proxy saw too little"
             wait_for_a_part(out / ".partial")
             process.send_signal(end)
             _, err = process.communicate(timeout=120)
@@ -509,7 +511,7 @@ def test_killed_on_the_way_through_many_files(
         # What is sent on to S3 does not come by here: the records alone are some 20 kB.
         proxy.hang(sent=12_000)
         with script.started("--jobs", 3, "-f", out) as process:
-            assert proxy.broken.wait(60), process.communicate()
+            assert proxy.broken.wait(60), "the proxy saw too little"
             process.kill()
     there = {path.name: path.read_bytes() for path in out.glob("*.bin")}
     assert 0 < len(there) < 40

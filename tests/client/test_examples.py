@@ -22,7 +22,7 @@ from kinto_attachment.client import (
     lists,
     versions,
 )
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.documents import code_blocks
 from tests.support.scripts import AUTH, ROOT
 
@@ -93,7 +93,7 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
             cwd=tmp_path,
             env=environ,
             stdout=subprocess.PIPE,
-            timeout=60,
+            timeout=waiting.SECONDS,
             check=True,
         )
         if " versions " in here:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,22 @@ def test_begins_again_when_the_server_has_forgotten(local: AttachmentClient) -> 
     assert requests.delete(url, headers=resuming.TUS, auth=AUTH, timeout=10).status_code == 204
     assert continued(local) == 0
     assert local.stat("r").size == len(CONTENT)
+
+
+def test_uploads_that_have_expired_are_forgotten(local: AttachmentClient) -> None:
+    """Their URLs would stay for ever: nobody uploads these files again."""
+    interrupted(local, 5 * CHUNK)
+    (expired,) = kept()
+    idle = 24 * 3600  # The server's default.
+    assert abs(expired.stat().st_mtime - time.time() - idle) < 60
+    left = expired.with_name(".of-a-process-that-died")
+    left.touch()
+    for path in (expired, left):
+        os.utime(path, (1, time.time() - unfinished.SLACK - 1))
+    interrupted(local, 5 * CHUNK, "other")
+    (going_on,) = [*unfinished.folder().iterdir()]
+    assert going_on.name not in (expired.name, left.name)
+    assert continued(local, "other") >= 4 * CHUNK
 
 
 def test_without_a_cache_it_begins_again(

@@ -21,7 +21,7 @@ import pytest
 from kinto_attachment.client import AttachmentClient
 from kinto_attachment.client.outcomes import readable
 from tests.client.conftest import PRODUCTION
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.sampling import one_in
 from tests.support.scripts import AUTH, ROOT, Press, Script
@@ -72,7 +72,7 @@ def content(client: AttachmentClient, record: Any) -> bytes:
 
 def wait(process: subprocess.Popen[str], proxy: FaultProxy) -> None:
     """Until the proxy has stopped the traffic."""
-    assert proxy.broken.wait(60), process.communicate()
+    assert proxy.broken.wait(60), process.poll()
 
 
 # What it does.
@@ -84,7 +84,9 @@ def test_a_second_run_transfers_nothing(
 ) -> None:
     paths = fill(folder, 5)
     (folder / "ünï cödé.txt").write_text("x" * 100_000)
-    first = upload.run("--json", *options, *folder.iterdir())
+    # Files that are compressed are temporary ones of the process.
+    start = upload.run if options else upload.call
+    first = start("--json", *options, *folder.iterdir())
     assert first.code == 0, first.err
     assert set(first.results().values()) == {"uploaded"}
     before = records(client)
@@ -243,7 +245,9 @@ def test_folders_and_their_folders(
     assert local_upload.call("--json", "-r", folder).summary["skipped"] == 4
     # From the folder itself, the names are the same.
     command = [sys.executable, str(ROOT / "scripts" / "upload.py"), *local_upload.command()[2:]]
-    here = subprocess.run([*command, "-r", "."], cwd=folder, capture_output=True, text=True)
+    here = subprocess.run(
+        [*command, "-r", "."], cwd=folder, capture_output=True, text=True, timeout=waiting.SECONDS
+    )
     assert "4 skipped" in here.stdout
 
 
@@ -383,7 +387,7 @@ def test_the_options_of_kinto_http_are_taken(
 
 def test_quiet(local_upload: Script, folder: Path) -> None:
     (path,) = fill(folder, 1)
-    done = local_upload.run("--quiet", path, folder / "missing")
+    done = local_upload.call("--quiet", path, folder / "missing")
     assert done.out == ""
     assert done.err == f"failed: {folder / 'missing'}: No such file or directory\n"
 
@@ -403,8 +407,11 @@ def test_names_that_are_no_text(
     path = os.path.join(os.fsencode(folder), b"not\xffutf8.txt")
     with open(path, "wb") as file:
         file.write(b"x")
-    for arguments in ([os.fsdecode(path)], ["-r", folder]):
-        done = local_upload.run("--json", *arguments)
+    for start, arguments in (
+        (local_upload.run, [os.fsdecode(path)]),
+        (local_upload.call, ["-r", folder]),
+    ):
+        done = start("--json", *arguments)
         assert (done.code, done.summary["failed"]) == (1, 1)
         assert "not UTF-8" in done.lines[0]["why"]
     assert not list(local.records())
@@ -439,24 +446,9 @@ def test_no_bars_when_quiet(local_upload: Script, folder: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--jobs", "0", "x"], ["--jobs", "x", "x"], ["--what"]])
 def test_options_that_make_no_sense(local_upload: Script, arguments: list[str]) -> None:
-    done = local_upload.run(*arguments)
+    done = local_upload.call(*arguments)
     assert done.code == 2
     assert "usage:" in done.err
-
-
-def test_help_has_examples() -> None:
-    for name in ("upload.py", "download.py", "delete.py", "create_account.py"):
-        path = str(ROOT / "scripts" / name)
-        done = subprocess.run(
-            [path, "--help"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Examples:" in done.stdout
-        assert f" {name}" in done.stdout.partition("Examples:")[2]
-        assert "--server" in done.stdout
 
 
 # What may come between.
@@ -594,13 +586,15 @@ def test_many_files(
 ) -> None:
     paths = fill(folder, MANY)
     up = Script.of("upload.py", server, collection, tmp_path / "tmp")
-    first = up.run("--json", "--jobs", 4, "--recursive", *options, folder)
+    start = up.run if options else up.call
+    first = start("--json", "--jobs", 4, "--recursive", *options, folder)
     assert first.code == 0, first.err
     assert first.summary["uploaded"] == MANY
     second = up.call("--json", "--jobs", 4, "--recursive", *options, folder)
     assert (second.summary["skipped"], second.summary["sent"]) == (MANY, 0)
     down = Script.of("download.py", server, collection, tmp_path / "tmp")
-    first = down.run("--json", "--jobs", 4, "-f", tmp_path / "out")
+    start = down.run if options else down.call
+    first = start("--json", "--jobs", 4, "-f", tmp_path / "out")
     assert first.code == 0, first.err
     assert first.summary["downloaded"] == MANY
     for path in paths:

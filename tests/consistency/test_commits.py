@@ -101,7 +101,9 @@ def relay(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Relay]:
 def app(postgresql: PostgreSQL, relay: Relay, tmp_path: Path) -> Iterator[Any]:
     url = postgresql.create_database()
     through = f"{url.partition('?')[0]}?host={tmp_path}"
-    app = make_app({"base_path": str(tmp_path / "files")}, postgresql_settings(through))
+    # The quota has counters changed, which are compared with the sums.
+    storage = {"base_path": str(tmp_path / "files"), "quota_bytes": "1G"}
+    app = make_app(storage, postgresql_settings(through))
     put_collection(app)
     attach(app, content=b"old")
     yield app

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import invariants, live
+from tests.support import invariants, live, waiting
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
@@ -72,8 +72,7 @@ def test_deletions_meet_uploads(server: live.Server, bucket: str, victim: str) -
                     client.put(uri)
         finally:
             done.set()
-            for uploader in uploaders:
-                uploader.join()
+            waiting.join(*uploaders)
     print(answers)
     assert answers["delete", 200] == ROUNDS, answers
     refused = {status for what, status in answers if what == "upload"} - {200, 201, 404, 403}

@@ -3,7 +3,7 @@
 Each case does something to a record once, to learn the steps, and then again for each step:
 with a failure before it, a failure after it, and the worker killed before it; and killed after
 the last one. ``make tests`` tries all of them at the commit that decides, and one of them at each
-other step; ``make tests-all`` tries all of them everywhere.
+other step, but for steps that come again; ``make tests-all`` tries all of them everywhere.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ SETTINGS = {
     "resources.b.named.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
     "resources.b.other.storage": "other",
+    # Has counters changed, which are compared with the sums.
+    "quota_bytes": "1G",
 }
 
 
@@ -327,6 +329,9 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
     # Kinto commits a flush in several steps: it can fail, and yet be done.
     decisive = 0 if action is flush else commit_of(steps)
     for number, step in enumerate(steps, 1):
+        # Of steps that are alike, as the deletions of a bucket's files are, the last one.
+        if step != "commit" and step in steps[number:] and not sampling.every_case():
+            continue
         for when in moments(action, how, number, len(steps), decisive):
             told = f"{how} {when} step {number} of {steps}: {step}"
             answer = site.try_order(action, Order(number, when, how))

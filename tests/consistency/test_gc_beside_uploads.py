@@ -6,7 +6,6 @@ import io
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from kinto_attachment.files import changes, link_steps
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.gc import gc
+from tests.support import waiting
 from tests.support.application import (
     ALICE,
     CONTENT,
@@ -38,8 +38,7 @@ AT_ONCE = timedelta(seconds=-1)
 
 
 def collect(app: Any, **options: Any) -> Any:
-    with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
-        return other.submit(gc, app.app.registry, **options).result()
+    return waiting.elsewhere(gc, app.app.registry, **options)
 
 
 def make_old(app: Any, key: str) -> None:
@@ -75,7 +74,7 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
         mock.patch.object(gc_module._Collector, "links_are_written", tell),
     ):
         attach(app)
-        threads[0].join()
+        waiting.join(*threads)
     assert read(app) == CONTENT
     assert reports[0].unlinked == []
 
@@ -126,7 +125,7 @@ def test_a_request_that_waits_between_link_and_commit(app: Any) -> None:
     threads: list[threading.Thread] = []
     with mock.patch("kinto_attachment.files.transactions.write_links", then_wait):
         attach(app)
-    threads[0].join()
+    waiting.join(*threads)
     assert read(app) == CONTENT
     assert reports[0].unlinked == []
 

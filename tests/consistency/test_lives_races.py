@@ -35,8 +35,8 @@ VERSIONS = f"{RECORD}/attachment/versions"
 ALSO = ["collection", "bucket"]
 EXPECTED = {*races.EXPECTED, 403}  # 403: the bucket is gone.
 # Of the moments at which one request can interrupt another; all in tests-all.
-ONE_IN = {"upload": 2}
-OTHERS_ONE_IN = 8
+ONE_IN = {"upload": 4}
+OTHERS_ONE_IN = 12
 
 Act = Callable[[Any], Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import invariants, live, races
+from tests.support import invariants, live, races, waiting
 from tests.support.application import (
     ALICE,
     COLLECTION,
@@ -134,8 +134,7 @@ def test_under_load(postgresql: PostgreSQL, tmp_path: Path, order: str) -> None:
         jobs.append(threading.Thread(target=publish))
         for job in jobs:
             job.start()
-        for job in jobs:
-            job.join()
+        waiting.join(*jobs)
         assert answers["edit", 200] + answers["edit", 201] == 45, answers
         assert answers["publish", 200] == 10, answers
         with invariants.inside(server) as registry:

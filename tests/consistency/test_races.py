@@ -1,4 +1,4 @@
-"""Requests that meet, in orders that one change of turns can make of them: a quarter, or all.
+"""Requests that meet, in orders that one change of turns can make of them: an eighth, or all.
 
 The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
 All pairs of requests meet in ``make chaos``; here are those that have most to do with each other.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import BytesIO
 from typing import Any
@@ -20,7 +19,7 @@ from kinto.core.events import ResourceChanged
 from kinto_attachment.files import link_steps
 from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.reindex import reindex
-from tests.support import invariants, publishing, races
+from tests.support import invariants, publishing, races, waiting
 from tests.support.application import ALICE, RECORD, Part, attach, form, on_event, read, send
 from tests.support.interleavings import Stage, at_random
 from tests.support.races import (
@@ -178,8 +177,7 @@ class Lingering(BytesIO):
         assert size is not None
         rest = self.length - self.tell()
         if rest == END:
-            with ThreadPoolExecutor(1) as other:
-                report = other.submit(invariants.collect, self.app.app.registry).result()
+            report = waiting.elsewhere(invariants.collect, self.app.app.registry)
             assert len(report.unlinked) == 1
         return super().read(min(size, rest - END) if rest > END else size)
 

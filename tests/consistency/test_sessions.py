@@ -83,7 +83,8 @@ def serving(
     database = postgresql.create_database()
     with (
         live.kinto(
-            {**storage, **settings},
+            # The quota has counters changed, which are compared with the sums.
+            {**storage, "quota_bytes": "1G", **settings},
             workers=2,
             threads=4,
             preload=True,

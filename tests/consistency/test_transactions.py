@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from kinto_attachment import AttachmentAdded
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files.records import ATTEMPTS
 from kinto_attachment.maintenance.reindex import reindex
+from tests.support import waiting
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -394,9 +394,7 @@ class TestAfterTheCommit:
         found = []
 
         def look(event: Any) -> None:
-            thread = threading.Thread(target=lambda: found.append(attachment_of(app)))
-            thread.start()
-            thread.join()
+            found.append(waiting.elsewhere(attachment_of, app))
 
         on_event(app, AttachmentAdded, look)
         attachment = attach(app).json

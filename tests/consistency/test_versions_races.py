@@ -23,7 +23,7 @@ from tests.support.races import delete_collection, delete_record, publish, remov
 from tests.support.services import PostgreSQL
 
 ALSO = ["collection"]
-ONE_IN = 6  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 12  # Of the moments at which one request can interrupt another; all in tests-all.
 EXPECTED = {*races.EXPECTED, 403}
 VERSIONS = f"{RECORD}/attachment/versions"
 

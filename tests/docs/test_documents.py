@@ -15,7 +15,7 @@ import pytest
 from kinto_attachment.options import BACKENDS, OPTIONS
 from kinto_attachment.setting_values import PREFIX
 from kinto_attachment.settings import Settings
-from tests.support import ROOT, documents
+from tests.support import ROOT, documents, waiting
 
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
@@ -70,7 +70,14 @@ def as_written(default: object) -> str:
 
 
 def test_the_make_targets_in_documents_exist() -> None:
-    helped = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    helped = subprocess.run(
+        ["make", "help"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=waiting.SECONDS,
+    )
     targets = set(re.findall(r"make ([a-z0-9-]+)", helped.stdout))
     for name in DOCUMENTS:
         blocks = "\n".join(documents.code_blocks(name, "shell"))

@@ -15,7 +15,7 @@ SERVER = "http://127.0.0.1:8888/v1"
 
 def test_the_commands_work(tmp_path: Path) -> None:
     blocks = code_blocks("docs/listing.rst", "shell")
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     with live.kinto({"base_path": str(tmp_path / "files")}) as server:
         for block in blocks:
             script = block.replace(SERVER, server.url).replace("curl ", "curl -sS --fail ")

@@ -208,6 +208,12 @@ def makes_a_link(session: Session, output: str) -> None:
     assert ask(data["url"]).content == HELLO
 
 
+def lists_links(session: Session, output: str) -> None:
+    urls = [each["url"] for each in json.loads(output)["data"]]
+    assert urls
+    assert all(ask(url).content == HELLO for url in urls)
+
+
 def uploads_with_tus(session: Session, output: str) -> None:
     is_hello_world(session, output, "tus")
 
@@ -231,6 +237,20 @@ def cancels_an_upload(session: Session, output: str) -> None:
     assert "HTTP/1.1 204 " in output
 
 
+def locks(session: Session, output: str) -> None:
+    assert json.loads(output)["data"]["attachment"] == {"locked": True}
+
+
+def holds(session: Session, output: str) -> None:
+    held = json.loads(output[output.index('{"data"') :])["data"]
+    assert (held["until"], held["reason"]) == (None, "An audit")
+
+
+def ends_a_hold(session: Session, output: str) -> None:
+    refused = json.loads(output)
+    assert (refused["code"], refused["details"]["reason"]) == (423, "An audit")
+
+
 def makes_the_file(session: Session, output: str) -> None:
     assert (session.folder / "hello.txt").read_bytes() == HELLO
 
@@ -250,6 +270,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "If-None-Match: *": is_refused,
         "-o copy.txt": downloads,
         "/attachment/url": makes_a_link,
+        "_urls": lists_links,
         "-X PATCH": renames,
         "-X DELETE": deletes,
     },
@@ -257,6 +278,11 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "first.txt": nothing,
         "/versions": lists_versions,
         "/restore": restores,
+    },
+    "docs/holds.rst": {
+        "/collections/done": locks,
+        "An audit": holds,
+        "-X DELETE": ends_a_hold,
     },
     "docs/client.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,

@@ -53,6 +53,7 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     cli.add_adopt(subparsers)
     cli.add_usage(subparsers)
     cli.add_uploads(subparsers)
+    cli.add_release_hold(subparsers)
     for name in cli.CLIENT_COMMANDS:
         cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()
@@ -120,7 +121,7 @@ def test_each_entry_is_documented(table: str) -> None:
     for entry in rows()[table]:
         # Of endpoints, what follows the record's own URL.
         name = re.sub(r"^(\w+) /buckets/.*/attachment(/.*)?$", r"\1 R/attachment\2", entry)
-        name = re.sub(r"^(\w+) /buckets/.*/(attachments(?:\.zip|/.*)?)$", r"\1 C/\2", name)
+        name = re.sub(r"^(\w+) /buckets/.*/(attachments(?:[./].*)?)$", r"\1 C/\2", name)
         name = re.sub(r"^GET /attachments", "GET /v1/attachments", name)
         name = name if table == "Endpoints" else name.rpartition(" ")[2]
         assert re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text), f"{entry}: {name}"

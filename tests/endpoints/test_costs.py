@@ -22,7 +22,7 @@ REQUESTS = {
     "record": lambda app: app.delete(RECORD, headers=ALICE),
 }
 PLAIN = {
-    "upload": 24,
+    "upload": 23,
     "replacement": 27,
     "download": 4,
     "deletion": 25,

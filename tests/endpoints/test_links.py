@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 
 from kinto_attachment.files.signatures import Signatures, derived_key
-from kinto_attachment.files.signed_links import PURPOSE, LinkClaims, rounded_expiry
+from kinto_attachment.files.signed_links import PURPOSE, rounded_expiry
 from kinto_attachment.index.objects import digest_of
 from tests.support import lingering
 from tests.support.application import (
@@ -28,11 +28,10 @@ from tests.support.application import (
     userid,
 )
 from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build
+from tests.support.links import KEYS, URL, claims_of, link, own_path, signed
 
 pytestmark = ON_MEMORY
 
-URL = f"{RECORD}/attachment/url"
-KEYS = ("first-key-" + "1" * 32, "second-key-" + "2" * 32)
 HOUR = 3600
 
 
@@ -42,33 +41,6 @@ def linked(build: Build) -> Any:
     app = build(signing_keys=" ".join(KEYS))
     attach(app)
     return app
-
-
-def link(app: Any, uri: str = URL, headers: Any = ALICE, **query: Any) -> dict[str, Any]:
-    suffix = f"?{urlencode(query)}" if query else ""
-    data: dict[str, Any] = app.get(uri + suffix, headers=headers).json["data"]
-    return data
-
-
-def own_path(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.path}?{parts.query}"
-
-
-def claims_of(url: str) -> LinkClaims:
-    (token,) = parse_qs(urlsplit(url).query)["token"]
-    claims = LinkClaims.parse(Signatures([KEYS[0].encode()]).read(PURPOSE, token) or {})
-    assert claims is not None
-    return claims
-
-
-def signed(
-    url: str, claims: LinkClaims | dict[str, Any], key: str = KEYS[0], purpose: str = PURPOSE
-) -> str:
-    """The path of a link whose token says something else."""
-    said = claims if isinstance(claims, dict) else asdict(claims)
-    token = Signatures([key.encode()]).sign(purpose, said)
-    return f"{urlsplit(url).path}?{urlencode({'token': token})}"
 
 
 class TestOwnLinks:

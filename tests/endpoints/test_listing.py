@@ -270,7 +270,7 @@ REFUSED = [
     "_token=eyJsYXN0X29iamVjdCI6IHt9fQ==",
     "_sort=size",
     "_fields=id",
-    "_urls=600",
+    "_urls=0",
     "unknown=1",
     "key=a",
     "created=1",

@@ -37,6 +37,12 @@ class TestRules:
             "gzipped": True,
             "content_encodings": ["gzip"],
             "versions": False,
+            "quota_bytes": 0,
+            "used_bytes": None,
+            "quota_files": 0,
+            "used_files": None,
+            "locked": False,
+            "hold": 0,
         }
 
     def test_by_default(self, app: Any) -> None:
@@ -44,6 +50,26 @@ class TestRules:
         assert (found["max_size"], found["min_size"], found["gzipped"]) == (0, 0, False)
         assert {"txt", "png"} <= set(found["extensions"])
         assert "exe" not in found["extensions"]
+
+    def test_with_quotas(self, build: Build) -> None:
+        """Of bucket and collection, the one that leaves less."""
+        app = build(**{"resources.b.quota_bytes": 30, "resources.b.c.quota_bytes": 25})
+        names = ("quota_bytes", "used_bytes", "quota_files", "used_files")
+        assert [rules(app)[name] for name in names] == [25, 0, 0, 0]
+        other = f"{COLLECTION}2"
+        put_collection(app, other)
+        attach(app, content=b"x" * 10)
+        attach(app, f"{other}/records/r", b"x" * 8)
+        assert [rules(app)[name] for name in names] == [30, 18, 0, 2]
+        head = app.head(f"{COLLECTION}/attachments", headers=ALICE).headers
+        assert (head["Quota-Bytes"], head["Quota-Left"]) == ("30", "12")
+        get = app.get(f"{COLLECTION}/attachments", headers=ALICE).headers
+        assert "Quota-Left" not in get
+
+    def test_without_quotas(self, app: Any) -> None:
+        attach(app)
+        head = app.head(f"{COLLECTION}/attachments", headers=ALICE).headers
+        assert not {"Quota-Bytes", "Quota-Left"} & {*head}
 
     def test_of_the_collection(self, build: Build) -> None:
         app = build(

@@ -17,11 +17,13 @@ from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment import AttachmentAdded, AttachmentReceiving
 from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.files import session_writes
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.shards import WHOLE
 from kinto_attachment.storage import Partial, local_partials
 from kinto_attachment.storage.disk import LockedFile
+from tests.support import waiting
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -449,6 +451,20 @@ class TestBytes:
         append(app, url, 5, CONTENT[5:])
         assert read(app) == CONTENT
 
+    def test_one_that_would_make_the_last_request_long(
+        self, app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With another digest than SHA-256, the file has to be read at the end."""
+        monkeypatch.setattr(session_writes, "LARGEST_READ_BACK", SIZE - 1)
+        other = {**ALICE, "Repr-Digest": f"sha-512=:{digest(CONTENT, 'sha512')}:"}
+        create(app, SIZE, headers=other, status=413)
+        url = begin(app, None, headers=other)
+        append(app, url, 0, CONTENT, status=413)
+        url = begin(app, SIZE, content=CONTENT[:5])
+        append(app, url, 5, CONTENT[5:], other, status=413)
+        append(app, url, 5, CONTENT[5:], {**ALICE, "Repr-Digest": f"sha-256=:{digest(CONTENT)}:"})
+        assert read(app) == CONTENT
+
     def test_a_hash_that_cannot_be_saved(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """The file is read back at its end."""
         url = begin(app, SIZE)
@@ -527,6 +543,28 @@ class TestStrangers:
         assert app.get(f"{COLLECTION}/attachments/uploads", headers=ALICE).json["data"] == []
 
 
+@ON_DATABASES
+class TestList:
+    URL = f"{COLLECTION}/attachments/uploads"
+
+    def test_has_pages(self, app: Any) -> None:
+        ids = [begin(app, SIZE, f"{RECORD}{number}").rpartition("/")[2] for number in range(5)]
+        listed, url, pages = [], f"{self.URL}?_limit=2", 0
+        while url:
+            page = app.get(url, headers=ALICE)
+            listed += [upload["id"] for upload in page.json["data"]]
+            url = page.headers.get("Next-Page", "").removeprefix("http://localhost/v1")
+            pages += 1
+        assert (pages, sorted(listed)) == (3, sorted(ids))
+        assert app.head(self.URL, headers=ALICE).headers["Total-Objects"] == "5"
+        assert "Next-Page" not in app.get(self.URL, headers=ALICE).headers
+
+    @pytest.mark.parametrize("query", ["_limit=x", "_token=x"])
+    def test_queries_that_mean_nothing(self, app: Any, query: str) -> None:
+        put(app, COLLECTION, data={})
+        assert error(app.get(f"{self.URL}?{query}", headers=ALICE, status=400))[0] == 107
+
+
 @ON_MEMORY
 class TestDefaultBucket:
     @pytest.mark.parametrize("first", ["", "kinto_attachment"])
@@ -544,6 +582,10 @@ class TestDefaultBucket:
         assert read(app, f"{DEFAULT}/attachment") == CONTENT
         listing = "/buckets/default/collections/c/attachments/uploads"
         assert app.get(listing, headers=ALICE).json["data"] == []
+        ids = {begin(app, SIZE, DEFAULT).rpartition("/")[2] for _ in range(2)}
+        first = app.get(f"{listing}?_limit=1", headers=ALICE)
+        second = app.get(first.headers["Next-Page"], headers=ALICE)
+        assert {each["id"] for page in (first, second) for each in page.json["data"]} == ids
 
 
 @ON_MEMORY
@@ -634,7 +676,11 @@ def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: An
     """Both have found all bytes there, and none has locked the upload yet."""
     url = begin(app, SIZE)
     files = app.app.registry.attachment_storages.default.files
-    finish, both, first = files.finish, threading.Barrier(2), threading.Event()
+    finish, both, first = (
+        files.finish,
+        threading.Barrier(2, timeout=waiting.SECONDS),
+        threading.Event(),
+    )
 
     def finish_together(partial: Any) -> Any:
         first.set()

@@ -13,6 +13,7 @@ from tests.support.application import (
     ALICE,
     ANONYMOUS,
     BUCKET,
+    COLLECTION,
     CONTENT,
     OTHER,
     RECORD,
@@ -61,6 +62,18 @@ def test_uploads_by_result(app: Any) -> None:
     assert found['attachments_uploads_total{result="created"}'] == 2
     assert found['attachments_uploads_total{result="updated"}'] == 1
     assert found['attachments_uploads_total{result="refused"}'] == 2
+
+
+def test_refused_changes(app: Any) -> None:
+    attach(app)
+    app.put_json(f"{URL}/hold", {"data": {"until": None}}, headers=ALICE)
+    app.delete(URL, headers=ALICE, status=423)
+    app.delete(RECORD, headers=ALICE, status=423)
+    app.put_json(COLLECTION, {"data": {"attachment": {"locked": True}}}, headers=ALICE)
+    attach(app, OTHER, status=423)
+    found = figures(app)
+    assert found['attachments_refused_total{by="hold"}'] == 2
+    assert found['attachments_refused_total{by="lock"}'] == 1
 
 
 def test_of_several_storages(build: Build, tmp_path: Path) -> None:

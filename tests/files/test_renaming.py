@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from pyramid.events import ContextFound
 
-from tests.support import lingering
+from tests.support import lingering, waiting
 from tests.support.application import (
     ALICE,
     CONTENT,
@@ -91,9 +90,7 @@ def once_kinto_has_read_the_record(app: Any, action: Callable[[], object]) -> It
 
     def act(event: Any) -> None:
         if left and event.request.method == "PATCH" and event.request.path == f"/v1{RECORD}":
-            thread = threading.Thread(target=left.pop())
-            thread.start()
-            thread.join()
+            waiting.elsewhere(left.pop())
 
     registry = app.app.registry
     registry.registerHandler(act, (ContextFound,))

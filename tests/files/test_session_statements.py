@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
@@ -12,25 +13,21 @@ import transaction
 
 from tests.support.application import CONTENT, RECORD, put, put_raw
 from tests.support.backends import ON_POSTGRESQL
+from tests.support.statements import statements
 from tests.support.tus import append, begin, head
 
 SIZE = len(CONTENT)
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|WITH)", re.I)
 
 
-def statements(app: Any, action: Callable[[], object]) -> list[str]:
-    executed: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        executed.append(" ".join(statement.split()))
-
+@contextmanager
+def listening(app: Any, event: str, listener: Callable[..., object]) -> Iterator[None]:
     engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
-    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+    sqlalchemy.event.listen(engine, event, listener)
     try:
-        action()
+        yield
     finally:
-        sqlalchemy.event.remove(engine, "before_cursor_execute", note)
-    return executed
+        sqlalchemy.event.remove(engine, event, listener)
 
 
 @ON_POSTGRESQL
@@ -43,6 +40,18 @@ def test_of_a_patch(app: Any) -> None:
     sessions = [each for each in done if "attachment" in each or "FOR UPDATE" in each]
     assert len(sessions) <= 3, sessions
     assert len(done) <= 6, done
+
+
+@ON_POSTGRESQL
+def test_a_patch_takes_two_transactions(app: Any) -> None:
+    """One before the bytes and one after them: nothing is read in one of its own."""
+    put_raw(app)
+    url = begin(app, SIZE)
+    append(app, url, 0, b"W")
+    begun: list[Any] = []
+    with listening(app, "begin", begun.append):
+        append(app, url, 1, CONTENT[1:5])
+    assert len(begun) == 2
 
 
 @ON_POSTGRESQL

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from tests.support import waiting
 from tests.support.application import (
     COLLECTION,
     CONTENT,
@@ -82,8 +82,7 @@ class TestNames:
             found = exists(key)
             if not overtaken:
                 overtaken.append(key)
-                with ThreadPoolExecutor(1) as other:
-                    other.submit(attach, app, OTHER, b"other", status=201).result()
+                waiting.elsewhere(attach, app, OTHER, b"other", status=201)
             return bool(found)
 
         overtaken: list[str] = []

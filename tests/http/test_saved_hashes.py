@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.http.saved_hashes import FORMAT, Continued, SavedHash, libcrypto, sha256
-from tests.support import fips_180
+from tests.support import fips_180, waiting
 
 KINDS = {"libcrypto": libcrypto, "resumablesha256": saved_hashes.resumablesha256}
 # FIPS 180-2, appendix B; the first one is from NIST's test vectors.
@@ -138,7 +138,11 @@ def test_another_process_goes_on() -> None:
         " made = sha256(sys.argv[1]); made.update(b'y' * 100); print(made.hexdigest())"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, saved], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program, saved],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=waiting.SECONDS,
     )
     assert ended.stdout.strip() == hashlib.sha256(b"x" * 100 + b"y" * 100).hexdigest()
 
@@ -212,10 +216,10 @@ def test_the_interpreter_runs_on_while_libcrypto_hashes() -> None:
 
     thread = Thread(target=work)
     thread.start()
-    began.wait()
+    assert began.wait(waiting.SECONDS)
     turns = 0
-    while not ended.is_set():
+    while thread.is_alive():
         turns += 1
         time.sleep(0)
-    thread.join()
+    assert ended.is_set()
     assert turns > 10

@@ -321,10 +321,11 @@ class TestManyOfOne:
 @pytest.fixture
 def links(build: Build) -> Iterator[Links]:
     """The index alone, in a transaction that is given up, and files in memory."""
-    backend = build().app.registry.storage
+    registry = build().app.registry
+    backend, usage = registry.storage, registry.attachment_usage
     transaction.begin()
     storage = Storage("", MemoryStorage(), DownloadMode("stream"))
-    yield Links(backend, Storages({"": storage}), page_size=5)
+    yield Links(backend, Storages({"": storage}), page_size=5, usage=usage)
     transaction.abort()
     backend.flush()
 

@@ -180,6 +180,21 @@ class TestEachWay:
         assert error["message"] == "The server cannot be reached"
 
 
+def test_a_signal_does_not_keep_what_has_been_sent(server: live.Server) -> None:
+    """fetch has listeners of its own, which keep nothing."""
+    listening = run(
+        server.url,
+        """
+        const { getEventListeners } = await import("node:events");
+        const { signal } = new AbortController();
+        await large_client.upload(large, { record, signal, resumable: true });
+        return getEventListeners(signal, "abort").map(String);
+        """,
+        "tus-js-client",
+    )
+    assert not [listener for listener in listening if "transfer" in listener]
+
+
 class TestWhatIsSent:
     def test_only_the_rest(self, server: live.Server) -> None:
         before, after = run(
@@ -283,6 +298,92 @@ class TestWhatIsSent:
         mebibytes = 1024 * 1024
         offsets = [f"PATCH {n * 16 * mebibytes}" for n in range(5)]
         assert large == ["GET", "PUT", *offsets]
+
+
+class TestUnfinished:
+    def test_can_continue(self, server: live.Server) -> None:
+        plain, told, other, left = run(
+            server.url,
+            """
+            const details = { data: { title: "A" }, ifNoneMatch: "*" };
+            await paused(large_client, large, 5 * chunkSize);
+            await paused(large_client, large, 3 * chunkSize, details);
+            const uploads = await large_client.unfinished();
+            const sent = [];
+            for (const { options } of uploads) {
+              seen.length = 0;
+              await large_client.upload(large, options).catch((error) => sent.push(error.status));
+              sent.push(seen.find((request) => request.startsWith("PATCH")));
+            }
+            const elsewhere = new AttachmentClient(`${server}/other`, { headers });
+            return [uploads, sent, await elsewhere.unfinished(), await large_client.unfinished()];
+            """,
+        )
+        file = {"name": "größe.bin", "type": "video/mp4", "size": len(LARGE), "lastModified": 1}
+        data = {"data": {"title": "A"}, "ifNoneMatch": "*"}
+        assert plain == [
+            {
+                "file": file,
+                "options": {"record": RECORD, "resumable": True},
+                "sent": 5 * CHUNK,
+            },
+            {
+                "file": file,
+                "options": {"record": RECORD, "resumable": True, **data},
+                "sent": 3 * CHUNK,
+            },
+        ]
+        assert told == [PATCHES[5], 412, PATCHES[3]]
+        assert other == left == []
+
+    def test_of_a_collection(self, server: live.Server) -> None:
+        options, created = run(
+            server.url,
+            """
+            await paused(large_client, large, 5 * chunkSize, { record: undefined, collection });
+            const [{ options }] = await large_client.unfinished();
+            return [options, (await large_client.upload(large, options)).created];
+            """,
+        )
+        assert (options, created) == ({"collection": COLLECTION, "resumable": True}, True)
+        assert len(stored(server)) == 1
+
+    def test_is_cancelled(self, server: live.Server) -> None:
+        before, after, requests = run(
+            server.url,
+            """
+            const unfinished = async () => {
+              const answer = await real(`${server}${collection}/attachments/uploads`, { headers });
+              return (await answer.json()).data.length;
+            };
+            await paused(large_client, large, 5 * chunkSize);
+            const before = await unfinished();
+            const [{ file, options }] = await large_client.unfinished();
+            await large_client.cancel(file, options);
+            const after = [await unfinished(), (await large_client.unfinished()).length];
+            seen.length = 0;
+            await large_client.cancel(file, options);
+            await large_client.upload(large, options);
+            return [before, after, seen];
+            """,
+        )
+        assert after == [before - 1, 0]
+        assert requests == ["PUT", *PATCHES]
+
+    def test_is_forgotten_once_the_server_has_forgotten(self, server: live.Server) -> None:
+        code = """
+            await paused(large_client, large, 5 * chunkSize);
+            const uploads = `${server}${collection}/attachments/uploads`;
+            const { data } = await (await real(uploads, { headers })).json();
+            for (const { record, id } of data) {
+              const url = `${server}${record}/attachment/uploads/${id}`;
+              await real(url, { headers, method: "DELETE" });
+            }
+            const first = await large_client.unfinished();
+            seen.length = 0;
+            return [first, await large_client.unfinished(), seen];
+            """
+        assert run(server.url, code) == [[], [], []]
 
 
 class TestForms:

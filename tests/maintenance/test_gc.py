@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from kinto_attachment.maintenance.dangling import DanglingLinks
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.storage import ListsUnfinished
+from tests.support import waiting
 from tests.support.application import (
     ALICE,
     COLLECTION,
@@ -92,8 +92,7 @@ def test_a_file_that_is_kept_while_gc_looks_stays(
 
     def replace_first(dangling: Any, found: list[Link]) -> list[Link]:
         if not replaced:
-            with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
-                replaced.append(other.submit(attach, app, content=b"new").result())
+            replaced.append(waiting.elsewhere(attach, app, content=b"new"))
         return look(dangling, found)
 
     replaced: list[Any] = []
@@ -308,8 +307,7 @@ def test_a_file_that_comes_while_gc_looks_is_not_missing(
 
     def look_and_be_overtaken() -> Iterator[Any]:
         yield from look()
-        with ThreadPoolExecutor(1) as other:
-            other.submit(attach, app, OTHER, status=201).result()
+        waiting.elsewhere(attach, app, OTHER, status=201)
 
     with monkeypatch.context() as patched:
         patched.setattr(storage, "list", look_and_be_overtaken)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,6 +14,7 @@ from kinto.core.events import ResourceChanged
 from kinto_attachment.errors import AttachmentGone, StorageUnavailable
 from kinto_attachment.maintenance.gc import GcReport, gc
 from kinto_attachment.maintenance.uploads import UploadsReport, uploads
+from tests.support import waiting
 from tests.support.application import (
     ALICE,
     CONTENT,
@@ -42,8 +42,7 @@ AT_ONCE = timedelta(seconds=-5)
 def collect(app: Any, **options: Any) -> GcReport:
     """Run gc as if all that is there were old."""
     now = {"grace": AT_ONCE, "orphan_age": timedelta(0), "pause": timedelta(0), **options}
-    with ThreadPoolExecutor(1) as other:
-        return other.submit(gc, app.app.registry, **now).result()
+    return waiting.elsewhere(gc, app.app.registry, **now)
 
 
 def age(app: Any, **changes: Any) -> None:
@@ -187,8 +186,7 @@ def test_unfinished_uploads_are_listed(app: Any) -> None:
     registry = app.app.registry
 
     def listed(**chosen: str) -> UploadsReport:
-        with ThreadPoolExecutor(1) as other:
-            return other.submit(uploads, registry, **chosen).result()
+        return waiting.elsewhere(uploads, registry, **chosen)
 
     report = listed()
     (line,) = report.uploads

@@ -49,6 +49,7 @@ from kinto_attachment.storage.testing import (
     SignsUrlsContract,
     StorageContract,
 )
+from tests.support import waiting
 
 
 class WholeContract(
@@ -182,7 +183,7 @@ def signed_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         thread.start()
         yield
         server.shutdown()
-        thread.join()
+        waiting.join(thread)
 
 
 # Capabilities.

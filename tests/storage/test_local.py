@@ -36,6 +36,7 @@ from kinto_attachment.storage.testing import (
     ListsFilesContract,
     ListsUnfinishedContract,
 )
+from tests.support import waiting
 
 TEXT = "text/plain"
 
@@ -269,8 +270,7 @@ class TestDurability:
             stdout=subprocess.PIPE,
         )
         with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"written\n"
+            assert waiting.line_of(process) == b"written\n"
             process.send_signal(signal.SIGKILL)
         assert keys(storage, "") == []
         assert not storage.exists("folder/é.txt")
@@ -438,7 +438,7 @@ def as_somebody(action: Callable[[], object]) -> None:
             os._exit(0)
         finally:
             os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert waiting.status_of(child) == 0
 
 
 class TestPermissions:

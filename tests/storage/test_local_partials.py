@@ -22,6 +22,7 @@ from kinto_attachment.storage import CHUNK_SIZE, Partial, local_partials, partia
 from kinto_attachment.storage.disk import LockedFile
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import BINARY, Source, contents, keys
+from tests.support import sampling, waiting
 
 ID = "0123456789abcdef" * 2
 STEPS = (
@@ -116,12 +117,13 @@ class HungWriter:
             finally:
                 os._exit(1)
         os.close(tell)
+        waiting.wait_for_bytes(ready)
         assert os.read(ready, 1) == b"!"
         os.close(ready)
 
     def close(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        waiting.status_of(self.pid)
 
 
 @contextmanager
@@ -154,7 +156,7 @@ def killed_at(number: int, action: Callable[[], object]) -> bool:
             os._exit(0)
         finally:
             os._exit(1)
-    status = os.waitpid(child, 0)[1]
+    status = waiting.status_of(child)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status)
 
@@ -163,11 +165,14 @@ def everything(base: Path) -> list[str]:
     return sorted(str(path.relative_to(base)) for path in base.rglob("*"))
 
 
-def steps_until_done(attempt: Callable[[int], bool]) -> int:
-    """Have it interrupted at each of its steps in turn; the number of steps."""
-    number = 1
+def steps_until_done(attempt: Callable[[int], bool], name: str) -> int:
+    """Have it interrupted at each of its steps in turn; the number of steps.
+
+    ``make tests`` takes every other step, or those between, by the ``name``.
+    """
+    number = 1 + sampling.start(name, sampling.one_in(2))
     while attempt(number):
-        number += 1
+        number += sampling.one_in(2)
         assert number < 100
     return number - 1
 
@@ -194,7 +199,7 @@ class TestKilledProcesses:
             return killed
 
         sizes: set[int] = set()
-        assert steps_until_done(attempt) >= 8
+        assert steps_until_done(attempt, "append") >= 8
         assert len(sizes) >= 3
 
     @pytest.mark.parametrize("hangs", [False, True])
@@ -231,7 +236,7 @@ class TestKilledProcesses:
 
         if not hard_links:
             monkeypatch.setattr(os, "link", refuse)
-        assert steps_until_done(attempt) >= (10 if hangs else 8)
+        assert steps_until_done(attempt, f"finish {hard_links} {hangs}") >= (10 if hangs else 8)
 
     def test_a_discard_goes_on_where_it_was(
         self, storage: LocalStorage, base: Path, tmp_path: Path
@@ -246,7 +251,7 @@ class TestKilledProcesses:
             assert everything(base) == [".unfinished"]
             return killed
 
-        assert steps_until_done(attempt) >= 3
+        assert steps_until_done(attempt, "discard") >= 3
 
 
 class TestHungWriters:

@@ -16,7 +16,7 @@ import requests
 from urllib3.connection import HTTPConnection
 
 from kinto_attachment.storage import gcloud_bucket
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.application import (
     ALICE,
     CONTENT,
@@ -246,7 +246,7 @@ def test_a_storage_that_hangs_is_told_within_thirty_seconds(
                 job = pool.submit(ask, server, method, path, **kwargs)
                 asked.append((expected, f"{method} {path}", job))
         for expected, told, job in asked:
-            answer, seconds = job.result()
+            answer, seconds = job.result(waiting.SECONDS)
             assert answer.status_code == expected, (told, answer.text)
             assert seconds < 30 + BUSY, told
             if expected == 503:

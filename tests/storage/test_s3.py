@@ -31,6 +31,7 @@ from kinto_attachment.storage.testing import (
 )
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.sampling import sampled
 from tests.support.services import S3
 
 ON_BOTH = pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def folder() -> str:
 
 
 @ON_BOTH
+@sampled(2)
 class TestS3Storage(
     ListsFilesContract,
     CopiesFilesContract,

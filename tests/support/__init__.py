@@ -27,7 +27,7 @@ The others, by what they are for:
 consistency                               ``invariants`` (what is lost or left), ``interleavings``
                                           (threads that take turns), ``races`` (requests that
                                           meet), ``faults_plugin`` (failures inside a server),
-                                          ``load`` (many clients)
+                                          ``load`` (many clients), ``usage`` (what counters say)
 other plugins                             ``publishing``, ``signing``, ``redis_queue``
 earlier releases                          ``old_rows`` (a database that one wrote)
 files that linger                         ``lingering``

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.faults import HOST
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -30,6 +30,7 @@ BLANK = "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>A 
 KINTO_JS = ROOT / "node_modules" / "kinto" / "dist" / "kinto.min.js"
 TUS_JS = ROOT / "node_modules" / "tus-js-client" / "dist" / "tus.min.js"
 MODULE = ROOT / "js" / "kinto-attachment.js"
+TYPES = {"js": "text/javascript", "html": "text/html", "css": "text/css"}
 TIMEOUT = 20_000  # Milliseconds, for whatever a page does.
 
 
@@ -42,7 +43,7 @@ class Pages:
 
     def add(self, path: str, content: str | bytes, **headers: str) -> str:
         """The URL of a file; ``Service_Worker_Allowed`` is a header."""
-        kind = {"js": "text/javascript", "html": "text/html"}[path.rpartition(".")[2]]
+        kind = TYPES[path.rpartition(".")[2]]
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = content.encode() if isinstance(content, str) else content
         self.files[path] = data, {"Content-Type": kind, **named}
@@ -81,7 +82,7 @@ def serve_pages() -> Iterator[Pages]:
         yield pages
     finally:
         server.shutdown()
-        thread.join()
+        waiting.join(thread)
         server.server_close()
 
 

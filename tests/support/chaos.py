@@ -22,7 +22,7 @@ from typing import Any
 
 from kinto_attachment.maintenance import gc as maintenance
 from tests.consistency import test_faults, test_links_races
-from tests.support import invariants, live, load, races, sampling, services
+from tests.support import invariants, live, load, races, sampling, services, waiting
 from tests.support.interleavings import Orders, at_random
 
 # Longer than any request of the load takes, so gc may run while it does.
@@ -123,7 +123,7 @@ def gc_under_load(options: Options) -> Iterator[str]:
             time.sleep(options.seconds)
             stop.set()
             for collector in collectors:
-                collector.join()
+                collector.join(waiting.SECONDS)
         yield f"{len(reports)} times gc, {told(clients)}"
         errors = [error for report in reports for error in report.errors]
         missing = [uri for report in reports for uri in report.missing]

@@ -1,6 +1,7 @@
 """Virtual environments that servers run in: ours, and those of the plugin that people run today.
 
 Benchmarks compare the two, and tests move sites from one to the other.
+``python -m tests.support.environments`` installs what ``make tests`` needs.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import fcntl
 import os
 import subprocess
 import sys
+import sysconfig
+import time
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import distributions, version
 from pathlib import Path
 
 from tests.support import ROOT
-from tests.support.services import NOWHERE
 
 CACHE = ROOT / "benchmarks" / ".cache"
-# Its releases that are tried, with what each needs beside Kinto. The first is that of benchmarks.
-# The others are installed without asking pip, which refuses them: 6.3.0 wants an older Kinto, and
-# 9.0.1 a newer Python than ours may be.
+# Its releases that are tried, with what each needs beside our own packages. The first is that of
+# benchmarks. pip is not asked: 6.3.0 wants an older Kinto, and 9.0.1 a newer Python than ours
+# may be.
 RELEASES: dict[str, tuple[str, ...]] = {
     "8.0.0": (),
     "6.3.0": ("pyramid-storage==2.0.0",),
@@ -30,11 +31,18 @@ RELEASES: dict[str, tuple[str, ...]] = {
 }
 RELEASE = next(iter(RELEASES))
 SETUPTOOLS = "setuptools<80"  # It imports pkg_resources.
-# What both run on, at our versions, so that only the plugin differs.
-SHARED = (
-    *("kinto", "pyramid", "pyramid-tm", "WebOb", "gunicorn", "waitress"),
-    *("psycopg2-binary", "SQLAlchemy", "zope.sqlalchemy"),
-)
+INSTALL_TIMEOUT = 200  # Seconds, for pip.
+WAIT_TIMEOUT = INSTALL_TIMEOUT + 60  # For another process that installs.
+# As it was before any fixture changed it: that of Google's emulator keeps its client from the
+# internet, but pip may need the proxy that it replaces.
+ENVIRON = dict(os.environ)
+
+KINTO = """\
+#!{python}
+import sys
+from kinto.__main__ import main
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Environment:
         code = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
         # Isolated: our own checkout, in the current folder, is not to be seen from there.
         command = [str(self.python), "-I", "-c", code, package]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
 
 
 def ours() -> Environment:
@@ -60,12 +69,11 @@ def peer(release: str = RELEASE) -> Environment:
     folder = CACHE / ("peer" if release == RELEASE else f"peer-{release}")
     environment = Environment("peer", folder / "bin" / "python")
     stamp = folder / "installed"
-    shared = (f"{name}=={version(name)}" for name in SHARED)
-    plugin = f"kinto-attachment=={release}"
-    wanted = "\n".join([plugin, SETUPTOOLS, *RELEASES[release], sys.version, *shared])
+    packages = (f"kinto-attachment=={release}", SETUPTOOLS, *RELEASES[release])
+    wanted = "\n".join([*packages, sys.version, *_ours()])
     with _alone():
         if not stamp.exists() or stamp.read_text() != wanted:
-            _install(folder, environment.python, release)
+            _install(folder, environment.python, *packages)
             stamp.write_text(wanted)
     return environment
 
@@ -74,39 +82,49 @@ def peer(release: str = RELEASE) -> Environment:
 def _alone() -> Iterator[None]:
     """Keep other processes from installing at the same time."""
     CACHE.mkdir(exist_ok=True)
+    deadline = time.monotonic() + WAIT_TIMEOUT
     with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
         yield
 
 
-def _install(folder: Path, python: Path, release: str) -> None:
-    plugin = f"kinto-attachment=={release}"
-    print(f"Installing {plugin} in {folder} …", flush=True)
-    venv.create(folder, clear=True, with_pip=True)
-    constraints = folder / "constraints.txt"
-    constraints.write_text("\n".join(_constraints()))
-    others = [SETUPTOOLS, *RELEASES[release], *SHARED]
-    if release == RELEASE:
-        others.append(plugin)
-    else:
-        _pip(python, "--no-deps", "--ignore-requires-python", plugin)
-    _pip(python, "-c", str(constraints), *others)
+def _install(folder: Path, python: Path, *packages: str) -> None:
+    """Put the packages into an environment that has all of ours beside them, and not our plugin.
 
-
-def _pip(python: Path, *arguments: str) -> None:
+    So only the plugin differs, and there is nothing to resolve, which takes pip minutes.
+    """
+    print(f"Installing {packages[0]} in {folder} …", flush=True)
+    venv.create(folder, clear=True, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(folder)}))
     subprocess.run(
         [
-            *(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
-            *arguments,
+            *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
+            *("--no-input", "--retries", "2", "--timeout", "30"),
+            *("--no-deps", "--ignore-requires-python", "--target", str(site), *packages),
         ],
-        # The fixture of Google's emulator keeps its client, but not pip, from the internet.
-        env={name: value for name, value in os.environ.items() if value != NOWHERE},
+        env=ENVIRON,
+        stdin=subprocess.DEVNULL,
+        timeout=INSTALL_TIMEOUT,
         check=True,
     )
+    # The paths alone: the links of editable packages in there, as ours is, are not followed.
+    (site / "ours.pth").write_text("\n".join(_ours()))
+    kinto = python.with_name("kinto")
+    kinto.write_text(KINTO.format(python=python))
+    kinto.chmod(0o755)
 
 
-def _constraints() -> list[str]:
-    """Every package of ours, at its version, but the plugin itself."""
-    names = {d.metadata["Name"] for d in distributions()}
-    skipped = {"kinto-attachment", "pip", "setuptools"}
-    return sorted(f"{name}=={version(name)}" for name in names if name not in skipped)
+def _ours() -> list[str]:
+    """The folders of our packages."""
+    return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+if __name__ == "__main__":
+    peer()

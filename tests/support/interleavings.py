@@ -124,13 +124,16 @@ class Stage:
         for actor in self.actors:
             actor.start()
         self._settle()
-        last, step = None, 0
+        last, step, deadline = None, 0, time.monotonic() + PATIENCE
         while any(actor.state != "done" for actor in self.actors):
             ready = [actor.index for actor in self.actors if actor.state == "ready"]
             if not ready:  # All wait for each other: PostgreSQL ends that after a second.
+                if time.monotonic() > deadline:
+                    raise TimeoutError("\n".join([*self.trace, *self._activity()]))
                 time.sleep(0.01)
                 self._settle()
                 continue
+            deadline = time.monotonic() + PATIENCE
             last = decide(ready, last, step)
             step += 1
             self._let_go(self.actors[last])
@@ -174,6 +177,14 @@ class Stage:
                 (pids,),
             )
             return bool(cursor.fetchone()[0])
+
+    def _activity(self) -> list[str]:
+        with self._monitor.cursor() as cursor:
+            cursor.execute(
+                "SELECT pid, pg_blocking_pids(pid), state, wait_event, query"
+                " FROM pg_stat_activity WHERE datname = current_database()"
+            )
+            return [str(row) for row in cursor.fetchall()]
 
     def _remember_backend(self, connection: Any, *_: Any) -> None:
         actor = self._known.get(threading.get_ident())
@@ -234,10 +245,11 @@ class Orders:
         self._options: list[int] = []  # Of each step: how many there were.
         self._going_on: list[bool] = []  # Of each step: whether one could go on.
         self._spent = 0
+        self._strayed = False  # Whether this time fewer could run than before.
 
     def __iter__(self) -> Iterator[Decide]:
         while True:
-            self._options, self._going_on, self._spent = [], [], 0
+            self._options, self._going_on, self._spent, self._strayed = [], [], 0, False
             yield self._decide
             self.count += 1
             # Two writes in one millisecond can end otherwise than two in a row.
@@ -268,9 +280,12 @@ class Orders:
             order = order[:1]
         if step == len(self._choices):
             self._choices.append(0)
-        self._choices[step] = min(self._choices[step], len(order) - 1)
+        if self._choices[step] >= len(order):
+            # What comes now was tried before. To try it all again, each time that a busy machine
+            # lets an actor wait, might never end.
+            self._choices[step], self._strayed = len(order) - 1, True
         choice = order[self._choices[step]]
-        self._options.append(len(order))
+        self._options.append(self._choices[step] + 1 if self._strayed else len(order))
         self._going_on.append(going_on)
         self._spent += going_on and choice != last
         return choice

@@ -6,7 +6,6 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import transaction
 from pyramid.events import ContextFound
 
 from kinto_attachment.errors import StorageUnavailable
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.faults import FaultProxy
 
 
@@ -27,8 +26,7 @@ def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
     def act(event: Any) -> None:
         if not done:
             done.append(event)
-            with ThreadPoolExecutor(1) as other:  # With a transaction of its own.
-                other.submit(action).result()
+            waiting.elsewhere(action)
 
     registry.registerHandler(act, (ContextFound,))
     try:
@@ -61,7 +59,7 @@ def broken_half_way(server: live.Server, how: str, size: int) -> Iterator[FaultP
         killing = threading.Thread(target=kill)
         killing.start()
         yield proxy
-        killing.join()
+        waiting.join(killing)
         server.wait()
 
 

@@ -20,6 +20,7 @@ from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import CHUNK_SIZE
 from tests.support import live
 from tests.support.application import forget_database
+from tests.support.usage import miscounted
 
 # A grace period that spares nothing, for when no request is under way.
 AT_ONCE = timedelta(seconds=-1)
@@ -77,7 +78,7 @@ def left(registry: Any) -> list[str]:
         found += [f"stored without a link: {key}" for key in sorted(stored - here)]
         found += [f"linked but not stored: {key}" for key in sorted(here - stored)]
         found += [f"unfinished: {remains}" for remains in storage.files.list_unfinished()]
-    return found
+    return found + miscounted(registry)
 
 
 def collect(registry: Any) -> maintenance.Report:

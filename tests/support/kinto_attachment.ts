@@ -29,6 +29,10 @@ export async function upload(input: HTMLInputElement, signal: AbortSignal): Prom
     resumable: true,
   });
   await client.upload(new Uint8Array(3), { collection, filename: "a.bin", type: "a/b" });
+  for (const { file, options, sent } of await client.unfinished({ signal })) {
+    if (file.name === "old.bin" && sent < file.size) await client.cancel(file, options);
+  }
+  await client.upload(file, { record, direct: true });
   await client.remove(result.record, { ifMatch: result.lastModified, signal });
   return result.attachment;
 }

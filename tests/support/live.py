@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import psutil
 
-from tests.support import environments
+from tests.support import environments, waiting
 from tests.support.application import ALICE, Part, form
 from tests.support.environments import Environment
 from tests.support.faults import HOST
@@ -104,7 +104,7 @@ class Server:
         """End all processes at once, as the kernel does when memory runs out."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(waiting.SECONDS)
 
     def kill_workers(self, only: int | None = None) -> int:
         """End all workers or so many: gunicorn starts others. Returns how many it were."""

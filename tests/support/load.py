@@ -21,6 +21,9 @@ COLLECTIONS = ("c", "named", "kept", "public")
 SETTINGS = {
     "resources.b.named.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
+    # Has counters changed, which are compared with the sums.
+    "quota_bytes": "1G",
+    "resources.b.public.quota_files": "1000000",
 }
 RECORDS_EACH = 6
 JSON = {"Content-Type": "application/json"}

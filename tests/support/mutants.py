@@ -26,7 +26,7 @@ from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
 
-from tests.support import ROOT
+from tests.support import ROOT, waiting
 
 NOT_COPIED = shutil.ignore_patterns(
     *(".git", ".venv*", "node_modules", "var", "build", "dist", "*.egg-info"),
@@ -54,7 +54,7 @@ def copy_of_the_project() -> Iterator[None]:
             os.chdir(before)
             for process in psutil.Process().children():  # Their own children notice.
                 process.kill()
-                process.wait()
+                process.wait(waiting.SECONDS)
 
 
 def time_of(command: str) -> float:

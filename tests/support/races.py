@@ -103,7 +103,7 @@ OPERATIONS: list[Operation] = [
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 
 
-ONE_IN = 4  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 8  # Of the moments at which one request can interrupt another; all in tests-all.
 
 
 def some_orders(name: str) -> Orders:
@@ -124,7 +124,9 @@ def server(
     url = postgresql.create_database()
     name = url.split("?")[0].rsplit("/", 1)[1]
     postgresql.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")  # For speed.
-    storage = {"base_path": str(folder), **attachment}
+    # The quotas have counters changed, which are compared with the sums.
+    quotas = {"quota_bytes": "1G", "resources.b.c.quota_files": "1000000"}
+    storage = {"base_path": str(folder), **quotas, **attachment}
     try:
         yield make_app(storage, postgresql_settings(url), **settings)
     finally:

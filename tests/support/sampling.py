@@ -6,16 +6,21 @@ that has the same step.
 
 ``@sampled(2, "backends", "rule", "end")`` on a test takes half of the combinations of these three
 parameters: each value of one with each value of another one, if there are at least two values of
-the third.
+the third. ``@sampled(2)`` on a class, each of whose tests runs on two servers, takes half of all
+combinations in each test, and of a test without other parameters one of the two, by its name: all
+tests of a contract run, and about half of them on each server.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
 from zlib import crc32
 
 import pytest
 
 _every_case = False
+left_out: list[pytest.Item] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,26 +37,49 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sampled: takes one in so many combinations of parameters")
 
 
+@pytest.hookimpl(trylast=True)  # After those that are not wanted at all are left out.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _every_case:
         return
-    left_out = [item for item in items if not is_chosen(item)]
+    chosen = choose(items)
+    left_out[:] = [item for item, is_in in zip(items, chosen, strict=True) if not is_in]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if is_chosen(item)]
+    items[:] = [item for item, is_in in zip(items, chosen, strict=True) if is_in]
 
 
 def sampled(one_in: int, *parameters: str) -> pytest.MarkDecorator:
     return pytest.mark.sampled(one_in, *parameters)
 
 
-def is_chosen(item: pytest.Item) -> bool:
-    """Whether the numbers of the values add up to a multiple, as in a Latin square."""
-    mark = item.get_closest_marker("sampled")
-    if mark is None:
-        return True
-    one_in, *parameters = mark.args
-    numbers = item.callspec.indices  # type: ignore[attr-defined]
-    return sum(numbers[name] for name in parameters) % one_in == 0
+def choose(items: list[pytest.Item]) -> list[bool]:
+    """Of each test, whether the numbers of its values add up to a multiple: a Latin square."""
+    known: defaultdict[Any, dict[int, int]] = defaultdict(dict)
+    chosen = []
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is None:
+            chosen.append(True)
+            continue
+        # pytest numbers the cases, not the values.
+        numbers = {}
+        for value in values(item):
+            of_parameter = known[value[:-1]]
+            numbers[value[-2]] = of_parameter.setdefault(value[-1], len(of_parameter))
+        one_in, *parameters = mark.args
+        first = 0 if parameters else start(test_of(item)[1], one_in)
+        chosen.append((first + sum(numbers[each] for each in parameters or numbers)) % one_in == 0)
+    return chosen
+
+
+def values(item: pytest.Item) -> list[tuple[Any, str, str, int]]:
+    """What is different in the cases of a test: the test, a parameter, and the value's id."""
+    callspec = getattr(item, "callspec", None)
+    params = callspec.params if callspec is not None else {}
+    return [(*test_of(item), name, id(value)) for name, value in params.items()]
+
+
+def test_of(item: pytest.Item) -> tuple[Any, str]:
+    return item.parent, getattr(item, "originalname", item.name)
 
 
 def pytest_report_header() -> str:

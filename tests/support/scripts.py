@@ -22,7 +22,7 @@ from kinto_attachment.client import (
     download_command,
     upload_command,
 )
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.faults import HOST, FaultProxy
 
 AUTH = ("alice", "secret")
@@ -107,7 +107,10 @@ class Script:
         main = MAINS[self.name]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(self.command(*arguments)[2:])
+            try:
+                code = main(self.command(*arguments)[2:])
+            except SystemExit as stopped:  # As argparse does.
+                code = stopped.code
         return Done(code, out.getvalue(), err.getvalue())
 
     @contextlib.contextmanager
@@ -137,7 +140,7 @@ class Script:
             process = subprocess.Popen(
                 self.command(*arguments), env=self.environ, stdout=out, stderr=err
             )
-            _, status, usage = os.wait4(process.pid, 0)
+            status, usage = waiting.ended(process.pid)
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
             err.seek(0)
@@ -162,7 +165,7 @@ class Script:
             os.close(keyboard)
             if process.poll() is None:
                 process.kill()
-            process.wait()
+            process.wait(waiting.SECONDS)
         return Done(process.returncode, shown, "")
 
 

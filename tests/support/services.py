@@ -33,7 +33,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, waiting
 from tests.support.faults import HOST
 
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
@@ -82,8 +82,13 @@ class PostgreSQL:
         self.execute("SELECT pg_reload_conf()")
 
     def prepare(self, folder: Path) -> None:
-        # For every database at once: Kinto warns when a client's time zone is not UTC.
-        self.execute("ALTER ROLE postgres SET timezone TO 'UTC'", "CREATE DATABASE kinto")
+        self.execute(
+            # For every database at once: Kinto warns when a client's time zone is not UTC.
+            "ALTER ROLE postgres SET timezone TO 'UTC'",
+            # Whoever holds a lock for so long does not let go of it any more.
+            f"ALTER ROLE postgres SET lock_timeout TO '{waiting.SECONDS}s'",
+            "CREATE DATABASE kinto",
+        )
         ini = folder / "kinto.ini"
         backends = "\n".join(
             f"kinto.{name}_backend = kinto.core.{name}.postgresql\n"
@@ -337,7 +342,7 @@ def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
     finally:
         process.kill()
-        process.wait()
+        process.wait(waiting.SECONDS)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> bool:
@@ -378,7 +383,7 @@ def _reaper(pid: int, signal: str, folder: Path) -> Iterator[None]:
         yield
     finally:
         process.kill()
-        process.wait()
+        process.wait(waiting.SECONDS)
         assert process.stdin is not None
         process.stdin.close()
 

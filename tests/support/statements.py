@@ -1,4 +1,4 @@
-"""The statements that a request executes: how many, and how."""
+"""The statements that a request executes: which, how many, and how."""
 
 from __future__ import annotations
 
@@ -51,3 +51,11 @@ def _listening(app: Any, to: Callable[[str, Any], object]) -> Iterator[None]:
         yield
     finally:
         sqlalchemy.event.remove(engine, "before_cursor_execute", listen)
+
+
+def statements(app: Any, action: Callable[[], object]) -> list[str]:
+    """The statements on the database during a call."""
+    executed: list[str] = []
+    with _listening(app, lambda statement, _: executed.append(" ".join(statement.split()))):
+        action()
+    return executed

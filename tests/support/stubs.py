@@ -35,6 +35,7 @@ def stub(
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = 60
 
         def do_GET(self) -> None:
             request = Request(self.path, self.headers)
@@ -60,7 +61,11 @@ def stub(
 
     with Server((HOST, 0), Handler) as server:
         if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.socket = context.wrap_socket(
+                server.socket,
+                server_side=True,
+                do_handshake_on_connect=False,  # Not in the thread that accepts connections.
+            )
         found = Stub(f"http://{HOST}:{server.server_address[1]}/v1")
         thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

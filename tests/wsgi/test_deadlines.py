@@ -22,7 +22,7 @@ from kinto_attachment.wsgi.deadlines import (
     Watchdog,
     connection_of,
 )
-from tests.support import ROOT
+from tests.support import ROOT, waiting
 from tests.support.certificates import certified
 
 SECONDS = 60  # The longest that a test waits for a thread.
@@ -187,7 +187,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
         server, client = socket.socketpair()
     else:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            client = socket.create_connection(listener.getsockname())
+            client = socket.create_connection(listener.getsockname(), timeout=60)
             server, _ = listener.accept()
     with server, client:
         client.sendall(b"head")
@@ -237,7 +237,7 @@ class TestBodyTimeouts:
                 body.read()
         finally:
             stop.set()
-            thread.join()
+            waiting.join(thread)
         pair[0].sendall(b"answer")
         assert pair[1].recv(10) == b"answer"
 
@@ -262,7 +262,7 @@ class TestBodyTimeouts:
         received = 0
         while received < size:
             received += len(body.read(10**5))
-        thread.join()
+        waiting.join(thread)
         assert received == size
 
     def test_asks_for_little_where_nobody_counts(self) -> None:
@@ -300,7 +300,7 @@ def test_a_client_of_tls_that_drips_is_answered(
     monkeypatch.setattr(Watchdog, "INTERVAL", 0.05)
     server_context, client_context = certified(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        raw = socket.create_connection(listener.getsockname())
+        raw = socket.create_connection(listener.getsockname(), timeout=60)
         accepted, _ = listener.accept()
     answers: list[bytes] = []
 
@@ -320,5 +320,5 @@ def test_a_client_of_tls_that_drips_is_answered(
             with pytest.raises(BodyTimeout, match="slowly"):
                 BodyReader(stream, 10**6, timeouts).read()
         server.sendall(b"the answer")
-        thread.join()
+        waiting.join(thread)
     assert answers == [b"the answer"]

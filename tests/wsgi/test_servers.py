@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.application import Part, form, sha256
 from tests.support.connections import (
     ALICE,
@@ -436,8 +436,7 @@ def test_a_server_ends_when_the_run_of_the_tests_is_killed(tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         text=True,
     ) as run:
-        assert run.stdout is not None
-        server = psutil.Process(int(run.stdout.readline()))
+        server = psutil.Process(int(waiting.line_of(run)))
         run.kill()
     _, alive = psutil.wait_procs([server], timeout=60)
     for process in alive:

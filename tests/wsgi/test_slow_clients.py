@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.application import Part, form
 from tests.support.connections import (
     ALICE,
@@ -103,7 +103,7 @@ def dripping(connection: Connection, data: bytes = b"x", every: float = 0.1) -> 
         yield
     finally:
         stop.set()
-        thread.join()
+        waiting.join(thread)
 
 
 def seconds_to(do: Callable[[], Any]) -> float:
@@ -247,7 +247,7 @@ class Crowd:
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self.thread.join()
+        waiting.join(self.thread)
         for client in self.clients:
             client.close()
 

@@ -5,8 +5,10 @@ from kinto_attachment.endpoints.openapi.downloads import (
     download_of_file,
     download_of_record,
     link_to_file,
+    link_to_version,
 )
-from kinto_attachment.endpoints.openapi.lists import archive, listing, rules
+from kinto_attachment.endpoints.openapi.holds import end_of_hold, hold_of_file, holding
+from kinto_attachment.endpoints.openapi.lists import archive, link_to_archive, listing, rules
 from kinto_attachment.endpoints.openapi.sessions import (
     upload_append,
     upload_cancellation,
@@ -35,7 +37,12 @@ __all__ = [
     "download_of_file",
     "download_of_record",
     "download_of_version",
+    "end_of_hold",
+    "hold_of_file",
+    "holding",
+    "link_to_archive",
     "link_to_file",
+    "link_to_version",
     "list_of_versions",
     "listing",
     "removal",

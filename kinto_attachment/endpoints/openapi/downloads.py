@@ -19,6 +19,11 @@ from kinto_attachment.endpoints.openapi.parts import (
     text,
 )
 
+NAMED = (
+    text("disposition", "`inline` or `attachment`"),
+    text("filename", "The name to save it under"),
+)
+
 
 class LinkSchema(colander.MappingSchema):  # type: ignore[misc]
     data = mapping(
@@ -26,6 +31,12 @@ class LinkSchema(colander.MappingSchema):  # type: ignore[misc]
         colander.SchemaNode(colander.String(), name="url"),
         colander.SchemaNode(colander.Integer(), name="expires_at", description="ms"),
     )
+
+
+LINKS = errors(
+    e400="The query has an invalid value.",
+    e501="The server has no key to sign links with.",
+)
 
 
 class LinkResponse(colander.MappingSchema):  # type: ignore[misc]
@@ -54,12 +65,7 @@ DOWNLOADS = {
 
 
 def download_of_record() -> Arguments:
-    asked = mapping(
-        "querystring",
-        text("disposition", "`inline` or `attachment`"),
-        text("filename", "The name to save it under"),
-    )
-    return download("get_attachment", ACCESS, asked)
+    return download("get_attachment", ACCESS, mapping("querystring", *NAMED))
 
 
 def download_of_file() -> Arguments:
@@ -67,21 +73,23 @@ def download_of_file() -> Arguments:
 
 
 def link_to_file() -> Arguments:
-    asked = mapping(
-        "querystring",
-        text("expires_in", "How long it is valid, such as `600` (seconds) or `1h`"),
-        text("disposition", "`inline` or `attachment`"),
-        text("filename", "The name to save it under"),
-    )
+    return link("get_attachment_url", *NAMED)
+
+
+def link_to_version() -> Arguments:
+    return link("get_version_url", *NAMED)
+
+
+def link(operation_id: str, *parameters: Any) -> Arguments:
+    validity = text("expires_in", "How long it is valid, such as `600` (seconds) or `1h`")
+    asked = mapping("querystring", validity, *parameters)
     responses = {
         "200": LinkResponse(description="A link that needs no credentials."),
         **ACCESS,
-        **errors(
-            e400="The query has an invalid value.",
-            e501="The server has no key to sign links with.",
-        ),
+        **LINKS,
+        **STORAGE,
     }
-    return operation("get_attachment_url", FileRequest(asked), responses)
+    return operation(operation_id, FileRequest(asked), responses)
 
 
 def download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:

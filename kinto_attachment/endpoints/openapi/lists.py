@@ -6,6 +6,7 @@ from typing import Any
 
 import colander
 
+from kinto_attachment.endpoints.openapi.downloads import link
 from kinto_attachment.endpoints.openapi.parts import (
     ACCESS,
     STORAGE,
@@ -30,6 +31,10 @@ class ListedSchema(FileSchema):
         colander.Integer(), description="Of the record; not of kept files", missing=colander.drop
     )
     state = colander.SchemaNode(colander.String(), description="`current` or `kept`")
+    url = text("url", "A link without credentials, with `_urls`")
+    url_expires_at = colander.SchemaNode(
+        colander.Integer(), description="Until then, in ms", missing=colander.drop
+    )
 
 
 class ListedFiles(colander.SequenceSchema):  # type: ignore[misc]
@@ -49,6 +54,8 @@ class ListingResponse(colander.MappingSchema):  # type: ignore[misc]
         text("Total-Objects", "How many files there are on all pages; HEAD only"),
         text("Total-Records", "The same"),
         text("Total-Bytes", "Their bytes; HEAD only"),
+        text("Quota-Bytes", "The quota that leaves the least, if there is one; HEAD only"),
+        text("Quota-Left", "How many bytes it leaves; HEAD only"),
     )
 
 
@@ -81,6 +88,7 @@ def listing() -> Arguments:
         text("state", "`current` (default) or `kept`"),
         text("_limit", "How many there are on a page"),
         text("_token", "Where the page starts, as in `Next-Page`"),
+        text("_urls", "Links to the files, and how long they are valid"),
     )
     responses = {
         "200": ListingResponse(description="A page of the files."),
@@ -103,6 +111,10 @@ def archive() -> Arguments:
         **STORAGE,
     }
     return operation("get_archive", schema, responses)
+
+
+def link_to_archive() -> Arguments:
+    return link("get_archive_url", *filters())
 
 
 def rules() -> Arguments:

@@ -59,6 +59,12 @@ class UploadListBody(colander.MappingSchema):  # type: ignore[misc]
 
 class UploadListResponse(colander.MappingSchema):  # type: ignore[misc]
     body = UploadListBody()
+    header = mapping(
+        "header",
+        text("Next-Page", "URL of the next page, if there is one"),
+        text("Total-Objects", "How many there are on all pages; HEAD only"),
+        text("Total-Records", "The same"),
+    )
 
 
 def upload_creation() -> Arguments:
@@ -74,7 +80,7 @@ def upload_creation() -> Arguments:
             e415="The request speaks no protocol, or its body has another media type.",
             e423="Another request has taken over the upload.",
             e429="There are too many unfinished uploads.",
-            e507="The file storage is full.",
+            e507="The quota is exhausted, or the file storage is full.",
         ),
         **ACCESS,
         **STORAGE,
@@ -124,11 +130,17 @@ def upload_state() -> Arguments:
 
 def upload_list() -> Arguments:
     responses = {
-        "200": UploadListResponse(description="The unfinished uploads."),
+        "200": UploadListResponse(description="A page of the unfinished uploads."),
+        **errors(e400="The query is not valid."),
         **ACCESS,
         **STORAGE,
     }
-    return _upload("list_uploads", responses)
+    asked = mapping(
+        "querystring",
+        text("_limit", "How many there are on a page"),
+        text("_token", "Where the page starts, as in `Next-Page`"),
+    )
+    return operation("list_uploads", FileRequest(asked), responses)
 
 
 def _appended() -> dict[str, Any]:
@@ -143,7 +155,7 @@ def _appended() -> dict[str, Any]:
             e412="Another version of the protocol, or the record does not match a precondition.",
             e413="The file is too large.",
             e415="The body has another media type, or the request speaks no protocol.",
-            e507="The file storage is full.",
+            e507="The quota is exhausted, or the file storage is full.",
         ),
         **ENDS_OF_UPLOADS,
         **STORAGE,

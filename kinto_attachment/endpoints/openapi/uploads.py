@@ -89,7 +89,7 @@ UPLOADS = {
         e412="The record does not match a precondition.",
         e413="The file is too large.",
         e415="The body has another media type, or an encoding that is not supported.",
-        e507="The file storage is full.",
+        e507="The quota is exhausted, or the file storage is full.",
     ),
     **ACCESS,
     **STORAGE,

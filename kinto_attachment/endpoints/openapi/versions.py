@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colander
 
-from kinto_attachment.endpoints.openapi.downloads import download
+from kinto_attachment.endpoints.openapi.downloads import NAMED, download
 from kinto_attachment.endpoints.openapi.parts import (
     ACCESS,
     PRECONDITIONS,
@@ -27,6 +27,10 @@ class VersionSchema(FileSchema):
     original = FileSchema(missing=colander.drop)
     created = colander.SchemaNode(colander.Integer(), description="When it was stored, in ms")
     state = colander.SchemaNode(colander.String(), description="`current` or `kept`")
+    url = text("url", "A link without credentials, with `_urls`; may be null")
+    url_expires_at = colander.SchemaNode(
+        colander.Integer(), description="Until then, in ms", missing=colander.drop
+    )
 
 
 class VersionsSchema(colander.MappingSchema):  # type: ignore[misc]
@@ -49,6 +53,7 @@ def list_of_versions() -> Arguments:
         "querystring",
         text("_limit", "How many there are on a page"),
         text("_token", "Where the page starts, as in `Next-Page`"),
+        text("_urls", "Links to the files, and how long they are valid"),
     )
     responses = {
         "200": VersionsResponse(description="The versions, newest first."),
@@ -60,12 +65,7 @@ def list_of_versions() -> Arguments:
 
 
 def download_of_version() -> Arguments:
-    asked = mapping(
-        "querystring",
-        text("disposition", "`inline` or `attachment`"),
-        text("filename", "The name to save it under"),
-    )
-    return download("get_version", ACCESS, asked)
+    return download("get_version", ACCESS, mapping("querystring", *NAMED))
 
 
 def removal_of_version() -> Arguments:

@@ -1,0 +1,61 @@
+"""Links to the archive of a collection's files, by the server's own token."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+from kinto_attachment.files.list_queries import parameters
+from kinto_attachment.files.locations import outermost
+from kinto_attachment.files.signed_links import SignedLink, rounded_expiry, signing_of
+from kinto_attachment.kinto_types import KintoObject, Request
+from kinto_attachment.uris import CollectionURI
+
+PURPOSE = "zip"
+# Parameters beside the filters: of the request for a link, and of the link.
+VALIDITY, TOKEN = "expires_in", "token"
+
+
+def signed_archive(
+    request: Request, route: str, uri: CollectionURI, collection: KintoObject, expires_in: int
+) -> SignedLink:
+    """A link to the archive with the filters of the request's query; ``route`` is the archive's.
+
+    :raises LinksNotConfigured: the server has no key.
+    """
+    longest = int(request.registry.attachment_settings["links.max_age"])
+    expires = rounded_expiry(time.time(), expires_in, longest)
+    claims = _claims(request, uri, collection, expires)
+    token = signing_of(request.registry).sign(PURPOSE, claims)
+    ids = {"bucket_id": uri.bucket_id, "collection_id": uri.collection_id}
+    url = outermost(request).route_url(route, **ids)
+    query = urlencode([*map(tuple, claims["filters"]), (TOKEN, token)])
+    return SignedLink(f"{url}?{query}", expires * 1000)
+
+
+def is_linked_archive(request: Request, uri: CollectionURI, collection: KintoObject) -> bool:
+    """Whether the request has a valid token for the archive of the collection, with its filters.
+
+    The token ends when the attributes or permissions of the collection change: one of the same
+    id that somebody else creates later is another collection.
+    """
+    signing, token = request.registry.attachment_signatures, request.GET.get(TOKEN)
+    found = signing.read(PURPOSE, token) if signing is not None and token else None
+    expires = found.get("expires") if found else None
+    if not isinstance(expires, int) or expires <= time.time():
+        return False
+    return found == _claims(request, uri, collection, expires)
+
+
+def _claims(
+    request: Request, uri: CollectionURI, collection: KintoObject, expires: int
+) -> dict[str, Any]:
+    """What a token says. The filters are in the URL, too, so that it is readable without one."""
+    others = (VALIDITY, TOKEN)
+    return {
+        "collection": str(uri),
+        "changed": collection["last_modified"],
+        "filters": [list(each) for each in parameters(request) if each[0] not in others],
+        "expires": expires,
+    }

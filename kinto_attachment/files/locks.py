@@ -1,0 +1,68 @@
+"""Locks: collections whose files clients cannot change.
+
+A setting locks a collection, or its own data do: ``{"attachment": {"locked": true}}``. Code on
+the server that allows itself to change attachments (``allow_metadata_changes``) may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kinto.core.storage.exceptions import ObjectNotFoundError
+
+from kinto_attachment.errors import Locked
+from kinto_attachment.files.guard import is_allowed
+from kinto_attachment.kinto_types import KintoObject, Request
+from kinto_attachment.metadata import FIELD
+from kinto_attachment.settings import CollectionSettings
+from kinto_attachment.uris import RecordURI
+
+# Kinto's cache, which it reads collections into when it writes a record.
+COLLECTIONS = "collections"
+# An attribute of the sub-requests by which files are changed: whether a client wants that.
+BY_CLIENT = "kinto_attachment_by_client"
+
+
+def refuse(rules: CollectionSettings, collection: Mapping[str, Any] | None) -> None:
+    """:raises Locked: the setting locks the collection, or its data do."""
+    if rules.locked:
+        raise Locked(f"The setting is {rules.setting('locked')}.")
+    if is_locked_by_data(collection):
+        raise Locked("The collection's data have attachment.locked.")
+
+
+def is_locked(rules: CollectionSettings, collection: Mapping[str, Any] | None) -> bool:
+    return rules.locked or is_locked_by_data(collection)
+
+
+def is_locked_by_data(collection: Mapping[str, Any] | None) -> bool:
+    own = (collection or {}).get(FIELD)
+    return isinstance(own, Mapping) and own.get("locked") is True
+
+
+def collection_of(request: Request, uri: RecordURI) -> KintoObject | None:
+    """The collection of a record that Kinto is about to write; None if there is none.
+
+    It is read once, by Kinto or here. Below ``/buckets/default``, Kinto has an empty object for a
+    collection that exists, and does not read it.
+    """
+    known = request.bound_data.setdefault(COLLECTIONS, {})
+    collection: KintoObject | None = known.get(uri.collection)
+    if not collection:
+        try:
+            collection = request.registry.storage.get("collection", uri.bucket, uri.collection_id)
+        except ObjectNotFoundError:
+            return None
+        known.setdefault(uri.collection, collection)
+    return collection
+
+
+def is_of_upload(request: Request) -> bool:
+    """Whether a request is a sub-request by which files are changed."""
+    return hasattr(request, BY_CLIENT)
+
+
+def is_by_client(request: Request) -> bool:
+    """Whether a client, and not code on the server, wants what a request will write."""
+    return bool(getattr(request, BY_CLIENT, not is_allowed(request)))

@@ -1,0 +1,111 @@
+"""Counters on backends without SQL: a row for each, changed along with the link or session.
+
+A memory backend rolls nothing back, so a counter is never behind the rows that it counts. What is
+about to be attached is entered before Kinto writes the record, as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kinto_attachment.index.locks import FileLocks
+from kinto_attachment.index.objects import Objects
+from kinto_attachment.index.totals import Totals
+from kinto_attachment.index.usage_limits import check
+from kinto_attachment.index.usage_sums import UsageSums
+from kinto_attachment.kinto_types import StorageBackend
+from kinto_attachment.quota_settings import Quota
+
+PREFIX = "attachments-usage:"
+ID = "total"
+
+
+class CounterRows:
+    """The counters, in the caller's transaction if there is one.
+
+    ``alone`` is held while a link or a session changes, until its counters have changed.
+    """
+
+    def __init__(self, backend: StorageBackend, sums: UsageSums) -> None:
+        self.alone = threading.RLock()
+        self._rows = Objects(backend, "attachment-usage")
+        self._locks = FileLocks(backend)
+        self._sums = sums
+        # By the record and the key of a file.
+        self._entered: dict[tuple[str, str], Mapping[str, Totals]] = {}
+
+    def read(self, scopes: Iterable[str]) -> dict[str, Totals]:
+        rows = {scope: self._rows.get(PREFIX + scope, ID) for scope in scopes}
+        return {scope: _load(row) for scope, row in rows.items() if row is not None}
+
+    def add(self, changes: Mapping[str, Totals], quotas: Mapping[str, Quota]) -> None:
+        """Add what has changed to counters; see :class:`Slots`."""
+        for scope, change in sorted(changes.items()):
+            with self.alone:
+                used = self._locked(scope, change)
+                if scope in quotas:
+                    check(quotas[scope], used + self._entered_in(scope), change)
+                self._put(scope, used + change)
+
+    def ensure(self, scope: str) -> Totals:
+        with self.alone:
+            used = self._locked(scope, Totals())
+            self._put(scope, used)
+            return used
+
+    def recount(self, scope: str) -> tuple[Totals | None, Totals]:
+        with self.alone:
+            before, found = self.read([scope]).get(scope), self._sums.of(scope)
+            if found:
+                self._put(scope, found)
+            else:
+                self.forget(scope)
+            return before, found
+
+    def scopes(self) -> list[str]:
+        rows = self._rows.list(f"{PREFIX}*")
+        return [row["of"] for row in rows]
+
+    def forget(self, scope: str) -> None:
+        self._rows.delete(PREFIX + scope, ID)
+
+    def enter(
+        self, file: tuple[str, str], changes: Mapping[str, Totals], quotas: Mapping[str, Quota]
+    ) -> None:
+        """Set room aside for a file that is about to be attached.
+
+        :raises QuotaExceeded:
+        """
+        with self.alone:
+            for scope, change in changes.items():
+                used = self._locked(scope, Totals()) + self._entered_in(scope)
+                check(quotas[scope], used, change)
+            # The file that is replaced is still there.
+            self._entered[file] = {
+                scope: Totals(max(change.files, 0), max(change.bytes, 0))
+                for scope, change in changes.items()
+            }
+
+    def leave(self, file: tuple[str, str]) -> None:
+        with self.alone:
+            self._entered.pop(file, None)
+
+    def _entered_in(self, scope: str) -> Totals:
+        return sum((each.get(scope, Totals()) for each in self._entered.values()), Totals())
+
+    def _locked(self, scope: str, change: Totals) -> Totals:
+        """What was there before a change that is written already."""
+        self._locks.lock(PREFIX + scope)
+        known = self.read([scope]).get(scope)
+        self._locks.clear(PREFIX + scope)
+        return known if known is not None else self._sums.of(scope) - change
+
+    def _put(self, scope: str, total: Totals) -> None:
+        row: dict[str, Any] = {"of": scope, "files": total.files, "bytes": total.bytes}
+        self._rows.put(PREFIX + scope, ID, row)
+
+
+def _load(row: Mapping[str, Any]) -> Totals:
+    return Totals(row["files"], row["bytes"])

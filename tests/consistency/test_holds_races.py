@@ -1,0 +1,112 @@
+"""A hold that is set while something else happens to the file: one of the two is refused.
+
+The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import invariants, owned, races, sampling
+from tests.support.application import (
+    ALICE,
+    BUCKET,
+    RECORD,
+    attach,
+    clear,
+    put,
+    put_collection,
+)
+from tests.support.interleavings import Orders, Stage
+from tests.support.races import (
+    batch,
+    delete_collection,
+    delete_record,
+    delete_records,
+    patch,
+    publish,
+    put_without,
+    remove,
+    replace,
+)
+from tests.support.services import PostgreSQL
+
+ALSO = ["collection", "bucket"]
+ONE_IN = 3  # Of the moments at which one request can interrupt another; all in tests-all.
+HOLD = f"{RECORD}/attachment/hold"
+# 403: for whom nothing is left of the bucket. 503: a deadlock in Kinto, or with it.
+EXPECTED = {*races.EXPECTED, 403, 423}
+
+Act = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module", params=["false", "true"], ids=["plain", "keeping"])
+def app(
+    request: pytest.FixtureRequest, postgresql: PostgreSQL, tmp_path_factory: Any
+) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, keep_old_files=request.param) as app:
+        yield app
+
+
+def start(app: Any) -> None:
+    clear(app)
+    owned.own(app.app.registry)
+    put_collection(app)
+    put(app, races.PUBLIC)
+    attach(app, content=b"to be held")
+
+
+def hold(app: Any) -> Any:
+    return app.put_json(HOLD, {"data": {"until": None}}, headers=ALICE, status="*")
+
+
+def delete_bucket(app: Any) -> Any:
+    return app.delete(BUCKET, headers=ALICE, status="*")
+
+
+OTHERS: list[Act] = [
+    replace,
+    patch,
+    put_without,
+    remove,
+    delete_record,
+    delete_records,
+    delete_collection,
+    delete_bucket,
+    batch,
+    publish,
+    hold,
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda act: act.__name__)
+def test_a_hold_meets(app: Any, other: Act) -> None:
+    statuses = set()
+    one_in = sampling.one_in(ONE_IN)
+    first = sampling.start(other.__name__, one_in)
+    registry = app.app.registry
+    with contextlib.closing(Stage(registry, also=ALSO)) as stage:
+        for order in Orders(preemptions=1, one_in=one_in, first=first):
+            start(app)
+            with stage.watching():
+                outcomes = stage.play([lambda: hold(app), lambda: other(app)], order)
+            told = "\n".join([*map(repr, outcomes), *stage.trace])
+            for outcome in outcomes:
+                assert getattr(outcome, "status_int", 0) in EXPECTED, told
+            held, _ = outcomes
+            statuses.add(tuple(each.status_int for each in outcomes))
+            assert not invariants.lost(registry), told
+            if held.status_int == 200:
+                assert app.get(HOLD, headers=ALICE, status="*").status_int == 200, told
+                assert (
+                    app.delete(f"{RECORD}/attachment", headers=ALICE, status="*").status_int == 423
+                )
+            invariants.collect(registry)
+            assert not invariants.lost(registry), told
+            assert not invariants.left(registry), told
+    assert any(first == 200 for first, _ in statuses), statuses

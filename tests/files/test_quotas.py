@@ -1,0 +1,458 @@
+"""Quotas: what is refused, and what is left then, for each way in which a file can arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+import transaction
+from kinto.core.events import ResourceChanged
+from pyramid.httpexceptions import HTTPException
+
+from kinto_attachment import attach as attach_by_code
+from kinto_attachment.errors import AttachmentError
+from kinto_attachment.maintenance.gc import gc
+from tests.support import lingering
+from tests.support.application import (
+    ALICE,
+    BUCKET,
+    COLLECTION,
+    DEFAULT,
+    OTHER,
+    RECORD,
+    Part,
+    attach,
+    attachment_of,
+    error,
+    on_event,
+    post_form_to,
+    put,
+    put_collection,
+    put_raw,
+    read,
+    send,
+    stored_files,
+    stored_links,
+)
+from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.ietf_client import INTEROP_VERSION
+from tests.support.statements import statements
+from tests.support.tus import append, begin, create
+from tests.support.usage import held, miscounted
+
+pytestmark = ON_DATABASES
+
+QUOTA = {"resources.b.quota_bytes": "30"}
+DRAFT = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}
+FILES = {"resources.b.quota_files": "2"}
+SOURCE = "/buckets/s/collections/c/records/source"  # Where there is no quota.
+TRIGGER = "/buckets/s/collections/c/records/trigger"
+
+
+def used(app: Any, scope: str = BUCKET) -> tuple[int, int] | None:
+    """Files and bytes, as the counter of a bucket or a collection says."""
+    with transaction.manager:
+        found = app.app.registry.attachment_usage.known([scope])
+    return (found[scope].files, found[scope].bytes) if found else None
+
+
+# The ways: each attaches a file to the record, and returns the status of what has refused it.
+
+
+def form(app: Any, content: bytes, filename: str) -> int:
+    return int(attach(app, content=content, filename=filename, status="*").status_code)
+
+
+def raw(app: Any, content: bytes, filename: str) -> int:
+    return int(put_raw(app, content=content, filename=filename, status="*").status_code)
+
+
+def chunked(app: Any, content: bytes, filename: str) -> int:
+    url = f"{RECORD}/attachment?filename={filename}"
+    return int(send(app, "PUT", url, BytesIO(content), status="*").status_code)
+
+
+def tus(app: Any, content: bytes, filename: str) -> int:
+    answer = create(app, len(content), filename=filename, status="*")
+    if answer.status_code != 201:
+        return int(answer.status_code)
+    return int(append(app, answer.headers["Location"], 0, content, status="*").status_code)
+
+
+def tus_of_unknown_length(app: Any, content: bytes, filename: str) -> int:
+    answer = create(app, None, filename=filename, status="*")
+    if answer.status_code != 201:
+        return int(answer.status_code)
+    headers = {"Upload-Length": str(len(content)), **ALICE}
+    url = answer.headers["Location"]
+    return int(append(app, url, 0, content, headers, status="*").status_code)
+
+
+def ietf(app: Any, content: bytes, filename: str) -> int:
+    url = f"{RECORD}/attachment?filename={filename}"
+    headers = {**ALICE, **DRAFT, "Upload-Complete": "?0", "Upload-Length": str(len(content))}
+    answer = app.put(url, b"", headers=headers, status="*")
+    if answer.status_code != 201:
+        return int(answer.status_code)
+    headers = {
+        **ALICE,
+        **DRAFT,
+        "Upload-Complete": "?1",
+        "Upload-Offset": "0",
+        "Content-Type": "application/partial-upload",
+    }
+    answer = app.patch(answer.headers["Location"], content, headers=headers, status="*")
+    return int(answer.status_code)
+
+
+def copy(app: Any, content: bytes, filename: str) -> int:
+    attach(app, SOURCE, content, filename)
+    body = {"copy_from": SOURCE}
+    answer = app.post_json(f"{RECORD}/attachment", body, headers=ALICE, status="*")
+    return int(answer.status_code)
+
+
+def copy_in_batch(app: Any, content: bytes, filename: str) -> int:
+    attach(app, SOURCE, content, filename)
+    parts = [
+        {"method": "PUT", "path": TRIGGER, "body": {"data": {"kept": True}}},
+        {
+            "method": "POST",
+            "path": f"{RECORD}/attachment",
+            "headers": {"Content-Type": "application/json"},
+            "body": {"copy_from": SOURCE},
+        },
+    ]
+    answer = app.post_json("/batch", {"requests": parts}, headers=ALICE)
+    first, second = answer.json["responses"]
+    assert first["status"] in (200, 201)
+    return int(second["status"])
+
+
+def server_code(app: Any, content: bytes, filename: str) -> int:
+    outcome: list[int] = []
+
+    def act(event: Any) -> None:
+        ids = [each.get("new", {}).get("id") for each in event.impacted_objects]
+        if event.payload["resource_name"] == "record" and "trigger" in ids:
+            try:
+                attach_by_code(event.request, RECORD, content, filename)
+            except AttachmentError as refusal:
+                outcome.append(refusal.status)
+            except HTTPException as refusal:
+                outcome.append(refusal.status_code)
+
+    on_event(app, ResourceChanged, act)
+    put(app, TRIGGER, data={"n": 1})
+    app.app.registry.on_event = None
+    return outcome[0] if outcome else 200
+
+
+WAYS = (
+    form,
+    raw,
+    chunked,
+    tus,
+    tus_of_unknown_length,
+    ietf,
+    copy,
+    copy_in_batch,
+    server_code,
+)
+Way = Callable[[Any, bytes, str], int]
+BY_THE_QUOTA = 507
+SCHEMA = {
+    "type": "object",
+    "properties": {"attachment": {"properties": {"size": {"maximum": 12}}}},
+}
+
+
+def start(app: Any) -> None:
+    """A file of ten bytes, in a bucket with a quota, and a place without one."""
+    put_collection(app, "/buckets/s/collections/c")
+    attach(app, content=b"0123456789")
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestOfEachWay:
+    @pytest.mark.parametrize(
+        ("settings", "name", "statuses"),
+        [
+            (QUOTA, "a.txt", {BY_THE_QUOTA}),
+            ({"resources.b.c.quota_bytes": "30"}, "a.txt", {BY_THE_QUOTA}),
+            ({"quota_bytes": "30", "resources.s.quota_bytes": "0"}, "a.txt", {BY_THE_QUOTA}),
+            ({**QUOTA, "resources.b.max_size": "30"}, "a.txt", {413}),
+            ({**QUOTA, "resources.b.extensions": "txt"}, "a.png", {400}),
+        ],
+        ids=["bucket", "collection", "each bucket", "max_size", "extensions"],
+    )
+    def test_what_is_refused_leaves_all_as_before(
+        self, build: Build, way: Way, settings: dict[str, str], name: str, statuses: set[int]
+    ) -> None:
+        app = build(**settings)
+        start(app)
+        before = attachment_of(app), stored_links(app)
+        others = {link for link in before[1] if link[0] == SOURCE}
+        assert way(app, b"x" * 31, name) in statuses
+        links = {link for link in stored_links(app) if link[0] != SOURCE}
+        assert (attachment_of(app), links) == (before[0], before[1] - others)
+        self.check(app, 1, 10)
+
+    def test_what_a_schema_refuses(self, build: Build, way: Way) -> None:
+        app = build(**QUOTA)
+        start(app)
+        put(app, COLLECTION, data={"schema": SCHEMA})
+        assert way(app, b"x" * 15, "a.txt") == 400
+        assert attachment_of(app)["size"] == 10
+        self.check(app, 1, 10)
+
+    def test_the_last_byte_is_free(self, build: Build, way: Way) -> None:
+        app = build(**QUOTA)
+        start(app)
+        keeps_both = way in (tus, tus_of_unknown_length, ietf)  # Until the end.
+        content = b"x" * (20 if keeps_both else 30)
+        assert way(app, content, "a.txt") in (200, 201, 204)
+        assert read(app) == content
+        self.check(app, 1, len(content))
+
+    def test_too_many_files(self, build: Build, way: Way) -> None:
+        app = build(**FILES)
+        start(app)
+        attach(app, OTHER, b"")
+        app.delete(RECORD, headers=ALICE)
+        attach(app, f"{COLLECTION}/records/third", b"3")
+        assert way(app, b"x", "a.txt") == BY_THE_QUOTA
+        app.get(RECORD, headers=ALICE, status=404)
+        self.check(app, 2, 1)
+
+    def check(self, app: Any, files: int, size: int) -> None:
+        """The counters, as they are and as they would be."""
+        registry = app.app.registry
+        assert held(registry, BUCKET) == (files, size)
+        counted = used(app) or used(app, COLLECTION)
+        assert counted == (files, size)
+        assert not miscounted(registry)
+
+
+class TestRefusals:
+    def test_tell_what_a_client_needs(self, build: Build) -> None:
+        app = build(**QUOTA)
+        attach(app, content=b"0123456789")
+        answer = attach(app, OTHER, b"x" * 21, status=507)
+        assert error(answer) == (121, "The quota of the bucket leaves 20 of 30 bytes.")
+        assert answer.json["details"] == {
+            "reason": "quota",
+            "limit": "quota_bytes",
+            "of": BUCKET,
+            "setting": "kinto.attachment.resources.b.quota_bytes",
+            "quota": 30,
+            "used": 10,
+            "left": 20,
+        }
+        assert "Retry-After" not in answer.headers
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+    def test_come_before_the_body_if_its_length_is_told(self, build: Build) -> None:
+        app = build(**QUOTA)
+        put_raw(app, content=b"x" * 31, status=507)
+        assert app.app.body.taken == 0
+        send(app, "PUT", f"{RECORD}/attachment?filename=a.txt", BytesIO(b"x" * 31), status=507)
+        assert app.app.body.taken == 31
+
+    def test_are_for_the_file_and_not_for_the_form(self, build: Build) -> None:
+        app = build(**QUOTA)
+        answer = attach(app, content=b"x" * 30, data={"title": "y" * 1000})
+        assert answer.status_code == 201
+        assert used(app) == (1, 30)
+
+    def test_of_bucket_and_collection_hold_both(self, build: Build) -> None:
+        app = build(**{"resources.b.quota_bytes": "30", "resources.b.c.quota_bytes": "20"})
+        attach(app, content=b"x" * 15)
+        details = attach(app, OTHER, b"x" * 6, status=507).json["details"]
+        assert (details["of"], details["left"]) == (COLLECTION, 5)
+        put_collection(app, f"{BUCKET}/collections/d")
+        elsewhere = f"{BUCKET}/collections/d/records/r"
+        details = attach(app, elsewhere, b"x" * 16, status=507).json["details"]
+        assert (details["of"], details["left"]) == (BUCKET, 15)
+        attach(app, elsewhere, b"x" * 15)
+        assert used(app) == (2, 30)
+        assert used(app, COLLECTION) == (1, 15)
+
+    def test_of_default_buckets(self, build: Build) -> None:
+        app = build(**{"resources.default.quota_bytes": "30"})
+        attach(app, DEFAULT, b"x" * 30)
+        answer = attach(app, f"{DEFAULT}2", b"x", status=507)
+        setting = "kinto.attachment.resources.default.quota_bytes"
+        assert answer.json["details"]["setting"] == setting
+        attach(app, content=b"x" * 31)
+
+    def test_are_counted(self, build: Build) -> None:
+        app = build(**QUOTA)
+        counted: list[Any] = []
+        metrics = app.app.registry.metrics
+        before, metrics.count = metrics.count, lambda *args, **more: counted.append((args, more))
+        try:
+            attach(app, content=b"x" * 31, status=507)
+        finally:
+            metrics.count = before
+        assert (("attachments.refused",), {"unique": [("by", "quota")]}) in counted
+
+    def test_of_new_records(self, build: Build) -> None:
+        app = build(**QUOTA)
+        url = f"{COLLECTION}/attachments"
+        part = Part("attachment", b"x" * 31, "a.txt")
+        post_form_to(app, url, part, status=507)
+        assert not app.get(f"{COLLECTION}/records", headers=ALICE).json["data"]
+        post_form_to(app, url, Part("attachment", b"x" * 30, "a.txt"), status=201)
+        assert used(app) == (1, 30)
+
+
+class TestWhatCounts:
+    def test_kept_files(self, build: Build) -> None:
+        app = build(keep_old_files="true", **QUOTA)
+        attach(app, content=b"x" * 10)
+        attach(app, content=b"x" * 15)
+        attach(app, content=b"x" * 6, status=507)
+        assert used(app) == (2, 25)
+        version = app.get(f"{RECORD}/attachment/versions", headers=ALICE).json["data"][-1]["id"]
+        url = f"{RECORD}/attachment/versions/{version}"
+        app.post(f"{url}/restore", headers=ALICE, status=200)
+        assert used(app) == (2, 25)
+        attach(app, content=b"x" * 5)
+        app.delete(url, headers=ALICE)
+        assert used(app) == (2, 20)
+        app.delete(RECORD, headers=ALICE)
+        assert used(app) == (2, 20)
+
+    def test_lingering_files(self, build: Build) -> None:
+        app = build(linger="1h", **QUOTA)
+        attach(app, content=b"x" * 20)
+        attach(app, content=b"x" * 11, status=507)
+        attach(app, content=b"x" * 10)
+        assert used(app) == (2, 30)
+        lingering.end(app)
+        assert used(app) == (1, 10)
+
+    def test_a_shared_file_once(self, build: Build) -> None:
+        app = build(**QUOTA, **{"resources.b.c.quota_files": "2"})
+        put_collection(app, f"{BUCKET}/collections/d")
+        there = f"{BUCKET}/collections/d/records/r"
+        attach(app, content=b"x" * 20)
+        for record in (OTHER, there):
+            body = {"copy_from": RECORD}
+            app.post_json(f"{record}/attachment", body, headers=ALICE, status=201)
+        assert used(app) == (1, 20)
+        assert used(app, COLLECTION) == (1, 20)
+        app.delete(RECORD, headers=ALICE)
+        app.delete(OTHER, headers=ALICE)
+        assert used(app, COLLECTION) == (0, 0)
+        assert used(app) == (1, 20)
+        app.delete(there, headers=ALICE)
+        assert used(app) == (0, 0)
+
+    def test_unfinished_uploads(self, build: Build) -> None:
+        app = build(**QUOTA)
+        url = begin(app, 25)
+        begin(app, 25, OTHER)  # Empty creations book nothing.
+        assert used(app) in (None, (0, 0))
+        append(app, url, 0, b"x" * 20)
+        assert used(app) == (0, 20)
+        attach(app, OTHER, b"y" * 11, status=507)
+        append(app, url, 20, b"x" * 5, status=204)
+        assert used(app) == (1, 25)
+        assert len(stored_files(app)) == 1
+
+    def test_cancelled_uploads_do_not(self, build: Build) -> None:
+        app = build(**QUOTA)
+        url = begin(app, 25)
+        append(app, url, 0, b"x" * 20)
+        app.delete(url, headers={**ALICE, "Tus-Resumable": "1.0.0"})
+        assert used(app) == (0, 0)
+        gc(app.app.registry)
+        assert used(app) == (0, 0)
+
+    def test_what_does_not_fit_is_not_kept_of_an_upload(self, build: Build) -> None:
+        app = build(**QUOTA)
+        url = begin(app, 25)
+        append(app, url, 0, b"x" * 10)
+        attach(app, OTHER, b"y" * 15)
+        append(app, url, 10, b"x" * 6, status=507)
+        send_chunks = {**ALICE, "Tus-Resumable": "1.0.0", "Upload-Offset": "10"}
+        send_chunks["Content-Type"] = "application/offset+octet-stream"
+        send(app, "PATCH", url, BytesIO(b"x" * 6), headers=send_chunks, status=507)
+        assert used(app) == (1, 25)
+        app.delete(OTHER, headers=ALICE)
+        append(app, url, 10, b"x" * 15, status=204)
+        assert read(app) == b"x" * 25
+        assert used(app) == (1, 25)
+
+    def test_compressed_bytes(self, build: Build) -> None:
+        app = build(gzipped="true", **{"resources.b.quota_bytes": "100"})
+        size = attach(app, content=b"x" * 10_000).json["size"]
+        assert used(app) == (1, size)
+        put_raw(app, OTHER, content=bytes(range(256)), status=507)
+        assert used(app) == (1, size)
+
+    def test_deleted_collections_and_buckets(self, build: Build) -> None:
+        app = build(**QUOTA, **{"resources.b.c.quota_bytes": "30"})
+        attach(app, content=b"x" * 10)
+        attach(app, OTHER, b"x" * 10)
+        app.delete(COLLECTION, headers=ALICE)
+        assert used(app) == used(app, COLLECTION) == (0, 0)
+        put_collection(app)
+        attach(app, content=b"x" * 10)
+        app.delete(BUCKET, headers=ALICE)
+        assert used(app) == used(app, COLLECTION) == (0, 0)
+
+    def test_nothing_after_a_flush(self, build: Build) -> None:
+        app = build({"flush_endpoint_enabled": "true"}, **QUOTA)
+        attach(app, content=b"x" * 30)
+        app.post("/__flush__", headers=ALICE)
+        put_collection(app)
+        attach(app, content=b"x" * 30)
+        assert used(app) == (1, 30)
+
+
+@ON_POSTGRESQL
+class TestCosts:
+    def test_one_statement_for_bucket_and_collection(self, build: Build) -> None:
+        """And at most one before the body."""
+        app = build(quota_bytes="1G", **{"resources.b.c.quota_files": "1000"})
+        attach(app, content=b"x")
+        for request in (
+            lambda: attach(app, OTHER),
+            lambda: put_raw(app),
+            lambda: app.delete(RECORD, headers=ALICE),
+        ):
+            executed = [each for each in statements(app, request) if "attachment-usage" in each]
+            writes = [each for each in executed if "UPDATE" in each]
+            assert len(writes) == 1, executed
+            assert len(executed) <= 2, executed
+
+    def test_nothing_where_there_is_no_quota(self, build: Build) -> None:
+        app = build(**{"resources.s.quota_bytes": "1G", "resources.b.d.quota_bytes": "1G"})
+        attach(app)
+        for request in (lambda: attach(app, OTHER), lambda: app.delete(RECORD, headers=ALICE)):
+            assert not [each for each in statements(app, request) if "usage" in each]
+
+
+@ON_POSTGRESQL
+class TestLowerQuotas:
+    def test_refuse_nothing_that_takes_less(self, build: Build) -> None:
+        before, after = build(**QUOTA), build(**{"resources.b.quota_bytes": "10"})
+        attach(before, content=b"x" * 20)
+        attach(before, OTHER, b"x" * 5)
+        attach(after, content=b"x" * 21, status=507)
+        attach(after, content=b"x" * 20)
+        attach(after, content=b"x" * 4)
+        attach(after, f"{COLLECTION}/records/third", b"x" * 2, status=507)
+        attach(after, f"{COLLECTION}/records/third", b"x")
+        assert used(after) == (3, 10)
+
+    def test_higher_ones_hold_at_once(self, build: Build) -> None:
+        before, after = build(**{"resources.b.quota_bytes": "10"}), build(**QUOTA)
+        attach(before, content=b"x" * 10)
+        attach(after, OTHER, b"x" * 20)
+        attach(after, f"{COLLECTION}/records/third", b"x", status=507)

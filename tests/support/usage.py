@@ -1,0 +1,35 @@
+"""What buckets and collections hold: as the counters say, and as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transaction
+
+
+def miscounted(registry: Any) -> list[str]:
+    """Counters of quotas that are not the sums of what is there."""
+    usage = registry.attachment_usage
+    found = []
+    with transaction.manager:
+        counted = usage.known(usage.scopes())
+    for scope, said in counted.items():
+        summed = held(registry, scope)
+        if (said.files, said.bytes) != summed:
+            found.append(f"counted in {scope}: {said}, but there is {summed}")
+    return found
+
+
+def held(registry: Any, scope: str) -> tuple[int, int]:
+    """Files and bytes in a bucket or a collection, one by one."""
+    with transaction.manager:
+        linked = [link for page in registry.attachment_links.under() for link in page]
+        sessions = [each for page in registry.attachment_sessions.pages() for each in page]
+    files = {link.key: link.size for link in linked if is_in(scope, link.record)}
+    arrived = [each for each in sessions if is_in(scope, each.record)]
+    sizes = [each.partial["size"] if each.partial else 0 for each in arrived]
+    return len(files), sum(files.values()) + sum(sizes)
+
+
+def is_in(scope: str, record: str) -> bool:
+    return record.startswith(f"{scope}/")
