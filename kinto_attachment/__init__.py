@@ -53,7 +53,12 @@ from kinto_attachment.files.events import (
     AttachmentReplaced,
 )
 from kinto_attachment.files.guard import allow_metadata_changes
-from kinto_attachment.files.server_code import attach, copy_attachment, open_attachment
+from kinto_attachment.files.server_code import (
+    attach,
+    copy_attachment,
+    open_attachment,
+    signed_url,
+)
 from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.holds import HoldsInUse
@@ -79,6 +84,7 @@ __all__ = [
     "copy_attachment",
     "includeme",
     "open_attachment",
+    "signed_url",
 ]
 
 logger = logging.getLogger(__name__)

@@ -12,16 +12,22 @@ from typing import Any
 
 from kinto.core.utils import build_request
 
+from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files import quotas, records
 from kinto_attachment.files.copying import give, readable_source
+from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import outermost
+from kinto_attachment.files.signed_links import Linker
+from kinto_attachment.files.sources import Source
 from kinto_attachment.files.stored_records import stored_record
 from kinto_attachment.files.target import KnownTarget
 from kinto_attachment.files.transactions import JOINS
 from kinto_attachment.files.uploads import IncomingFile, store
 from kinto_attachment.http.streams import ClaimedDigests, Reader
+from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import Attachment
+from kinto_attachment.names import clean_filename
 from kinto_attachment.storage import ClosableReader
 from kinto_attachment.uris import RecordURI
 
@@ -109,6 +115,51 @@ def open_attachment(request: Request, record_uri: str) -> OpenedAttachment:
     files = request.registry.attachment_storages[source.storage].files
     metadata = source.attachment(request).to_json()
     return OpenedAttachment(files.open(source.key), metadata)
+
+
+def signed_url(
+    request: Request,
+    record_uri: str,
+    expires_in: int = 600,
+    *,
+    disposition: str | None = None,
+    filename: str | None = None,
+    version: str | None = None,
+) -> str:
+    """A URL to the file of a record, or to a version, which needs no credentials.
+
+    The user has to have the permission to read it. The URL is valid for ``expires_in`` seconds,
+    or a little longer; to a file that this request has attached, from the commit on.
+    ``disposition`` is ``inline`` or ``attachment``, ``filename`` another name.
+
+    :raises ValueError: ``expires_in`` or ``disposition`` has no such value.
+    :raises HTTPForbidden: the user may not read the record.
+    :raises FileNotFound: there is no such record, file or version.
+    :raises LinksNotConfigured: the server has no key to sign with.
+    """
+    longest = int(request.registry.attachment_settings["links.max_age"])
+    if not 1 <= expires_in <= longest:
+        raise ValueError(f"expires_in should be 1 to {longest} seconds")
+    if disposition not in (None, "inline", "attachment"):
+        raise ValueError("disposition should be inline or attachment")
+    uri = RecordURI.parse(record_uri)
+    resolver = request.registry.attachment_collection_settings
+    rules = resolver.of(request, uri.bucket_id, uri.collection_id)
+    link = _linkable(request, uri, readable_source(request, uri, version))
+    name = None if filename is None else clean_filename(filename)
+    return Linker(request, rules, expires_in).link(link, disposition, name).url
+
+
+def _linkable(request: Request, uri: RecordURI, source: Source) -> Link:
+    """The record's link to its file, or the one that it will have after the request.
+
+    :raises FileNotFound: the index does not know the file.
+    """
+    if source.link is not None:
+        return source.link
+    if Ledger.of(request).key_of(str(uri), source.described) is None:
+        raise FileNotFound("The index does not know the file: kinto-attachment reindex adds it.")
+    return Link.to(str(uri), source.key, source.described, storage=source.storage)
 
 
 def _request_for(request: Request, record_uri: str) -> Request:

@@ -16,8 +16,16 @@ from kinto.core.storage.exceptions import BackendError
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.detaching import detach
 from kinto_attachment.files.settling import delete_garbage
-from tests.support import invariants, races, sampling
-from tests.support.application import ALICE, RECORD, attach, clear, put, put_collection_behind
+from tests.support import invariants, owned, races, sampling
+from tests.support.application import (
+    ALICE,
+    OTHER,
+    RECORD,
+    attach,
+    clear,
+    put,
+    put_collection_behind,
+)
 from tests.support.interleavings import Orders, Stage
 from tests.support.races import delete_collection, delete_record, publish, remove, replace
 from tests.support.services import PostgreSQL
@@ -71,6 +79,12 @@ def restore_another(app: Any) -> Any:
 
 def delete_version(app: Any) -> Any:
     return app.delete(f"{VERSIONS}/{app.versions[0]}", headers=ALICE, status="*")
+
+
+def copy(app: Any) -> Any:
+    """To a new record."""
+    body = {"copy_from": RECORD, "version": app.versions[0]}
+    return app.post_json(f"{OTHER}/attachment", body, headers=ALICE, status="*")
 
 
 def create_record(app: Any) -> Any:
@@ -183,6 +197,15 @@ def test_a_restore_meets(app: Any, other: Act) -> None:
 )
 def test_a_deletion_meets(app: Any, other: Act) -> None:
     meet(app, start, [delete_version, other])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [restore, delete_version, replace, delete_record, delete_collection, expire, collect],
+    ids=lambda act: act.__name__,
+)
+def test_a_copy_meets(app: Any, other: Act) -> None:
+    meet(app, start, [copy, other])
 
 
 @pytest.mark.parametrize("other", [restore, delete_record], ids=lambda act: act.__name__)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import transaction
 from kinto.core.events import ResourceChanged
 from pyramid.httpexceptions import HTTPException, HTTPForbidden
 
@@ -16,11 +18,13 @@ from kinto_attachment import (
     attach,
     copy_attachment,
     open_attachment,
+    signed_url,
 )
 from kinto_attachment.errors import FileNotAllowed, FileNotFound
 from tests.support import application
 from tests.support.application import (
     ALICE,
+    ANONYMOUS,
     BOB,
     COLLECTION,
     CONTENT,
@@ -55,6 +59,11 @@ def when_written(app: Any, act: Callable[[Any], object], record: str = TRIGGER) 
 
     on_event(app, ResourceChanged, on_change)
     return outcomes
+
+
+def path_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
 
 
 @pytest.fixture
@@ -225,6 +234,97 @@ class TestOpen:
         outcomes = when_written(app, act)
         app.put_json(TRIGGER, {"data": {}}, headers=BOB)
         assert outcomes == [CONTENT]
+
+
+class TestSignedUrl:
+    @ON_DATABASES
+    def test_needs_no_credentials(self, app: Any) -> None:
+        application.attach(app, RECORD)
+        made = when_written(app, lambda request: signed_url(request, RECORD))
+        put(app, TRIGGER)
+        assert read(app, path_of(made[0]), ANONYMOUS) == CONTENT
+        application.attach(app, RECORD, b"new")
+        app.get(path_of(made[0]), headers=ANONYMOUS, status="4*")
+
+    @ON_DATABASES
+    def test_to_what_the_request_has_attached(self, app: Any) -> None:
+        def act(request: Any) -> list[str]:
+            copy_attachment(request, TRIGGER, REPORT)
+            return [signed_url(request, uri) for uri in (TRIGGER, REPORT)]
+
+        application.attach(app, TRIGGER, b"old")
+        made = when_written(app, act)
+        application.attach(app, TRIGGER, b"new")
+        for url in made[0]:
+            assert read(app, path_of(url), ANONYMOUS) == b"new"
+
+    def test_has_the_options_of_the_endpoint(self, build: Build) -> None:
+        app = build(keep_old_files="true")
+        first = application.attach(app, RECORD, b"one").headers["Attachment-Version"]
+        application.attach(app, RECORD, b"two")
+
+        def act(request: Any) -> str:
+            options: Any = {"disposition": "attachment", "filename": "a/b.txt"}
+            return signed_url(request, RECORD, 60, version=first, **options)
+
+        made = when_written(app, act)
+        put(app, TRIGGER)
+        answer = app.get(path_of(made[0]), headers=ANONYMOUS)
+        assert answer.body == b"one"
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="b.txt"'
+        assert int(answer.headers["Cache-Control"].split("max-age=")[1].split(",")[0]) <= 90
+
+    def test_refuses_what_makes_no_sense(self, app: Any) -> None:
+        application.attach(app, RECORD)
+
+        def act(request: Any) -> None:
+            wrong: list[dict[str, Any]] = [
+                {"expires_in": 0},
+                {"expires_in": 10**9},
+                {"disposition": "x"},
+            ]
+            for options in wrong:
+                with pytest.raises(ValueError, match=next(iter(options))):
+                    signed_url(request, RECORD, **options)
+            for uri in (OTHER, TRIGGER):
+                with pytest.raises(FileNotFound):
+                    signed_url(request, uri)
+            with pytest.raises(FileNotFound):
+                signed_url(request, RECORD, version="x")
+
+        outcomes = when_written(app, act)
+        put(app, TRIGGER)
+        assert outcomes == [None]
+
+    def test_of_a_record_from_before_the_index(self, app: Any) -> None:
+        application.attach(app, RECORD)
+        links = app.app.registry.attachment_links
+        with transaction.manager:
+            (link,) = links.of_record(RECORD)
+            links._rows.delete(link.parent, link.id)
+
+        def act(request: Any) -> None:
+            with pytest.raises(FileNotFound, match="reindex"):
+                signed_url(request, RECORD)
+
+        outcomes = when_written(app, act)
+        put(app, TRIGGER)
+        assert outcomes == [None]
+        with transaction.manager:
+            links.share(link, known_in=[""])
+
+    def test_needs_permission(self, app: Any) -> None:
+        private = f"{REPORTS}/records/private"
+        application.attach(app, private)
+        put(app, COLLECTION, permissions={"write": [userid(app, BOB)]})
+
+        def act(request: Any) -> None:
+            with pytest.raises(HTTPForbidden):
+                signed_url(request, private)
+
+        outcomes = when_written(app, act)
+        app.put_json(TRIGGER, {"data": {}}, headers=BOB)
+        assert outcomes == [None]
 
 
 class TestCopy:

@@ -28,6 +28,7 @@ def of_the_record() -> Any:
         text("Location", "The record"),
         text("ETag", "The record's new timestamp"),
         text("Last-Modified", "The same as a date"),
+        text("Attachment-Version", "The id of the version that an upload made"),
     )
 
 
