@@ -182,8 +182,7 @@ def add_views(config: Configurator, settings: Settings) -> None:
     cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
     changes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
     cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
-    if not settings.readonly:
-        cors.add_options(config, uploads.COMPLETION_ROUTE, ("POST", "OPTIONS"))
+    cors.add_options(config, uploads.COMPLETION_ROUTE, (*creations, "OPTIONS"))
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
     cors.add_options(config, link.ROUTE, methods)

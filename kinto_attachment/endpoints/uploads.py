@@ -71,7 +71,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         completion.add_view(
             "POST", direct_uploads.complete, **of_upload, **openapi.upload_completion()
         )
-    return [uploads, upload, listing, *([] if readonly else [completion])]
+    return [uploads, upload, completion, listing]
 
 
 def post_uploads(request: Request) -> Response:

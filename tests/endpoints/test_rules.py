@@ -37,6 +37,7 @@ class TestRules:
             "gzipped": True,
             "content_encodings": ["gzip"],
             "versions": False,
+            "direct": True,
         }
 
     def test_by_default(self, app: Any) -> None:
