@@ -57,6 +57,7 @@ class CollectionSettings:
     delete_on_omission: bool
     locked: bool
     hold: float
+    direct: bool
     inline_types: frozenset[str]
     # Where options come from that are set for a bucket or a collection: full names, by option.
     overrides: Mapping[str, str] = field(default_factory=dict, compare=False)

@@ -86,6 +86,7 @@ def test_gives_no_secrets_away(app: Any) -> None:
         "min_size",
         "content_encodings",
         "versions",
+        "direct",
         "ranges",
         "signed_urls",
         "lists_files",

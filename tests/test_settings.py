@@ -590,6 +590,7 @@ class TestResources:
             "delete_on_omission": "false",
             "locked": "true",
             "hold": "30d",
+            "direct": "false",
             "inline_types": "a/b",
             "storage": "cold",
         }

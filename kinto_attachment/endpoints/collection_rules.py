@@ -13,6 +13,7 @@ from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import CollectionContext
 from kinto_attachment.endpoints.downloads import CURRENT
 from kinto_attachment.files import quotas
+from kinto_attachment.files.direct_uploads import is_possible
 from kinto_attachment.files.locks import is_locked
 from kinto_attachment.index.totals import Totals
 from kinto_attachment.kinto_types import Request
@@ -40,10 +41,12 @@ def get_rules(request: Request) -> Response:
     context.check_exists()
     resolver = request.registry.attachment_collection_settings
     found = resolver.of(request, context.uri.bucket_id, context.uri.collection_id)
-    locked = is_locked(found, context.current_object)
+    now = {
+        "direct": is_possible(request.registry, found),
+        "locked": is_locked(found, context.current_object),
+    }
     quota = quotas.tightest(request, context.uri.bucket_id, context.uri.collection_id)
-    data = as_json(found) | {"locked": locked} | quota_json(quota)
-    response = Response(json={"data": data})
+    response = Response(json={"data": as_json(found) | now | quota_json(quota)})
     response.headers.update(CURRENT)
     return response
 

@@ -48,7 +48,7 @@ ROUTES = (
     hold.ROUTE,
     *(link.ROUTE, link.VERSION_ROUTE, archive_link.ROUTE),
     stored_file.ROUTE,
-    *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
+    *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.COMPLETION_ROUTE, uploads.LIST_ROUTE),
     versions.LIST_ROUTE,
     versions.ROUTE,
     versions.RESTORE_ROUTE,

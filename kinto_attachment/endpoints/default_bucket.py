@@ -13,8 +13,8 @@ from kinto_attachment.kinto_types import Request
 OURS = re.compile(
     r"collections/[^/]*/"
     r"(?:attachments(?:\.zip(?:/url)?|/rules|/uploads)?"
-    r"|records/[^/]*/attachment"
-    r"(?:/url|/hold|/uploads(?:/[^/]*)?|/versions(?:/[^/]*(?:/restore|/url)?)?)?)"
+    r"|records/[^/]*/attachment(?:/url|/hold|/uploads(?:/[^/]*(?:/complete)?)?"
+    r"|/versions(?:/[^/]*(?:/restore|/url)?)?)?)"
 )
 
 

@@ -136,7 +136,7 @@ class _Write:
             partial=asdict(partial),
             counted=partial.size,
             hash=self.arriving.saved(),
-            expires=expiry(self.request, self.session.created, msec_time()),
+            expires=expiry(self.request.registry, self.session.created, msec_time()),
         )
 
     def after(self, partial: Partial, *, at_length: bool) -> Session:

@@ -36,7 +36,8 @@ _turn = threading.Lock()
 
 # How the paths of uploads end.
 UPLOADS = re.compile(
-    r"/(?:attachments?|attachment/(?:hold|uploads(?:/[^/]*)?|versions/[^/]*/restore))\Z"
+    r"/(?:attachments?"
+    r"|attachment/(?:hold|uploads(?:/[^/]*(?:/complete)?)?|versions/[^/]*/restore))\Z"
 )
 
 

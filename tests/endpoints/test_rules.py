@@ -43,6 +43,7 @@ class TestRules:
             "used_files": None,
             "locked": False,
             "hold": 0,
+            "direct": True,
         }
 
     def test_by_default(self, app: Any) -> None:

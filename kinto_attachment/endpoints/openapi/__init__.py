@@ -10,8 +10,10 @@ from kinto_attachment.endpoints.openapi.downloads import (
 from kinto_attachment.endpoints.openapi.holds import end_of_hold, hold_of_file, holding
 from kinto_attachment.endpoints.openapi.lists import archive, link_to_archive, listing, rules
 from kinto_attachment.endpoints.openapi.sessions import (
+    direct_bytes,
     upload_append,
     upload_cancellation,
+    upload_completion,
     upload_creation,
     upload_list,
     upload_override,
@@ -34,6 +36,7 @@ from kinto_attachment.endpoints.openapi.versions import (
 __all__ = [
     "archive",
     "describe_files",
+    "direct_bytes",
     "download_of_file",
     "download_of_record",
     "download_of_version",
@@ -52,6 +55,7 @@ __all__ = [
     "rules",
     "upload_append",
     "upload_cancellation",
+    "upload_completion",
     "upload_creation",
     "upload_for_new_record",
     "upload_list",
