@@ -39,7 +39,9 @@ from kinto_attachment.endpoints.default_bucket import (
 )
 from kinto_attachment.errors import AttachmentError
 from kinto_attachment.files import listeners, transactions
+from kinto_attachment.files.acting_users import let_users_act
 from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+from kinto_attachment.files.direct_uploads import is_possible
 from kinto_attachment.files.events import (
     AttachmentAdded,
     AttachmentEvent,
@@ -89,6 +91,7 @@ def includeme(config: Configurator) -> None:
     warn_of_relative_locations(config, settings)
     add_storage(config, settings)
     add_views(config, settings)
+    let_users_act(config)
     add_transactions(config)
     add_listeners(config)
     add_heartbeat(config, settings)
@@ -177,8 +180,10 @@ def add_views(config: Configurator, settings: Settings) -> None:
     ):
         cors.add_options(config, route, methods)
     cors.add_options(config, uploads.ROUTE, (*creations, "OPTIONS"), *protocols)
-    changes = () if settings.readonly else ("POST", "PATCH", "DELETE")
+    changes = () if settings.readonly else ("POST", "PUT", "PATCH", "DELETE")
     cors.add_options(config, uploads.UPLOAD_ROUTE, (*methods, *changes), *protocols)
+    if not settings.readonly:
+        cors.add_options(config, uploads.COMPLETION_ROUTE, ("POST", "OPTIONS"))
     cors.add_options(config, uploads.LIST_ROUTE, methods)
     config.add_subscriber(upload_answers.on_error, NewResponse)
     cors.add_options(config, link.ROUTE, methods)
@@ -274,6 +279,7 @@ def add_capability(config: Configurator, settings: Settings) -> None:
         content_encodings=sorted(settings["content_encodings"]),
         links=can_link(config),
         versions=True,
+        direct=is_possible(config.registry, settings.for_collection("", "")),
         **backends.capabilities(config.registry.attachment_storages),
         **resumable(config.registry.attachment_storages, settings),
     )

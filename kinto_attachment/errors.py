@@ -212,6 +212,15 @@ class UploadBusy(AttachmentError):
     message = "Another request is just finishing the upload, please retry."
 
 
+class UploadIncomplete(AttachmentError):
+    """A direct upload is to be completed, and some of its bytes have not arrived."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = "Some bytes of the file have not arrived."
+    may_pass = False  # Not by waiting: they have to be sent.
+
+
 class TooManyUploads(AttachmentError):
     """The user has too many unfinished uploads in the collection."""
 

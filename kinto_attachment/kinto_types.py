@@ -124,6 +124,10 @@ class Registry(Protocol):
 
     def notify(self, event: object) -> None: ...
 
+    def queryUtility(self, interface: Any) -> Any: ...
+
+    def registerUtility(self, utility: object, interface: Any) -> object: ...
+
 
 class Configurator(Protocol):
     """Pyramid's configurator, with the directives of Kinto and Cornice."""
@@ -149,6 +153,12 @@ class Configurator(Protocol):
     def add_cornice_service(self, service: Service) -> object: ...
 
     def add_api_capability(self, identifier: str, **capability: Any) -> object: ...
+
+    def action(
+        self, discriminator: object, function: Callable[[], object], *, order: int
+    ) -> object: ...
+
+    def maybe_dotted(self, name: object) -> Any: ...
 
 
 class Named(Protocol):
@@ -189,6 +199,8 @@ class Request(Protocol):
     errors: Errors
     authenticated_userid: str | None
     prefixed_userid: str | None
+    authn_type: str | None
+    selected_userid: str | None
     default_bucket_id: str
     parent: Request | None
     implicit_parents: bool

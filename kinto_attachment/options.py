@@ -11,6 +11,7 @@ from kinto_attachment.parsers import (
     base_url,
     base_urls,
     boolean,
+    bytes_of_part,
     dotted_name,
     download_mode,
     duration,
@@ -216,6 +217,13 @@ OPTIONS = (
         within(1, 10_000, "1 to 10,000"),
         100,
         "unfinished uploads that a user may have in a collection",
+    ),
+    Option("direct", boolean, True, "take uploads by signed URLs, to the storage itself", True),
+    Option(
+        "direct.part_size",
+        bytes_of_part,
+        "64M",
+        "bytes in each part of a direct upload, 5M to 5G; more in very large files",
     ),
     Option(
         "signing_keys",

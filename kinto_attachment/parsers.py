@@ -282,3 +282,8 @@ def google_key(value: object) -> str:
 
 # The limits of S3 for all parts of a file but the last.
 part_size = within(5 * 2**20, 5 * 2**30, "5 MiB (5242880) to 5 GiB")
+
+
+def bytes_of_part(value: object) -> int:
+    """The same, as a size such as ``64M``."""
+    return part_size(size(value))

@@ -53,6 +53,7 @@ class CollectionSettings:
     content_encodings: frozenset[str]
     client_metadata: str
     delete_on_omission: bool
+    direct: bool
     inline_types: frozenset[str]
     # Where options come from that are set for a bucket or a collection: full names, by option.
     overrides: Mapping[str, str] = field(default_factory=dict, compare=False)

@@ -585,6 +585,7 @@ class TestResources:
             "content_encodings": "gzip",
             "client_metadata": "ignore",
             "delete_on_omission": "false",
+            "direct": "false",
             "inline_types": "a/b",
             "storage": "cold",
         }

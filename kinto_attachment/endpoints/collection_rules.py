@@ -12,6 +12,7 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import CollectionContext
 from kinto_attachment.endpoints.downloads import CURRENT
+from kinto_attachment.files.direct_uploads import is_possible
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.settings import CollectionSettings
 
@@ -36,7 +37,8 @@ def get_rules(request: Request) -> Response:
     context.check_exists()
     resolver = request.registry.attachment_collection_settings
     found = resolver.of(request, context.uri.bucket_id, context.uri.collection_id)
-    response = Response(json={"data": as_json(found)})
+    direct = is_possible(request.registry, found)
+    response = Response(json={"data": {**as_json(found), "direct": direct}})
     response.headers.update(CURRENT)
     return response
 

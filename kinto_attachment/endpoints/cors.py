@@ -47,7 +47,7 @@ ROUTES = (
     collection_rules.ROUTE,
     link.ROUTE,
     stored_file.ROUTE,
-    *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.LIST_ROUTE),
+    *(uploads.ROUTE, uploads.UPLOAD_ROUTE, uploads.COMPLETION_ROUTE, uploads.LIST_ROUTE),
     versions.LIST_ROUTE,
     versions.ROUTE,
     versions.RESTORE_ROUTE,

@@ -13,7 +13,7 @@ from kinto_attachment.kinto_types import Request
 OURS = re.compile(
     r"collections/[^/]*/"
     r"(?:attachments(?:\.zip|/rules|/uploads)?"
-    r"|records/[^/]*/attachment(?:/url|/uploads(?:/[^/]*)?|/versions(?:/[^/]*(?:/restore)?)?)?)"
+    r"|records/[^/]*/attachment(?:/url|/uploads(?:/[^/]*(?:/complete)?)?|/versions(?:/[^/]*(?:/restore)?)?)?)"
 )
 
 

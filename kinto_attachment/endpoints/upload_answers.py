@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from kinto.core.utils import msec_time
 from pyramid.response import Response as PyramidResponse
@@ -80,6 +81,21 @@ def progress_of(request: Request, session: Session) -> Progress:
         error=None if session.error is None else dict(session.error),
         notes=session.notes,
     )
+
+
+def described(session: Session) -> dict[str, Any]:
+    """The JSON of an upload."""
+    body: dict[str, Any] = {
+        "id": session.upload,
+        "state": session.state,
+        "filename": session.filename,
+        "size": session.size if session.state == "done" else session.length,
+        "offset": session.size,
+        "expires_at": session.expires,
+    }
+    if session.error is not None:
+        body["error"] = session.error
+    return body
 
 
 def limits_of(request: Request, session: Session | None = None) -> Limits:

@@ -12,6 +12,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from pyramid.httpexceptions import HTTPNotFound
 
 from kinto_attachment.endpoints.context import check_collection, check_ids
+from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Request
@@ -34,7 +35,8 @@ class UploadContext(RouteFactory):  # type: ignore[misc]
         self.uri = RecordURI(ids["bucket_id"], ids["collection_id"], ids["id"])
         check_host(request)
         check_ids(request, self.uri)
-        self.session: Session | None = None  # Set by the view.
+        # Set by the view; it is known if the request is repeated while it attaches the file.
+        self.session: Session | None = Ledger.of(request).attaching
 
     @property
     def implicit_parents(self) -> bool:

@@ -9,17 +9,14 @@ from kinto.core.authorization import DYNAMIC
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
-from kinto_attachment.endpoints import openapi
+from kinto_attachment.endpoints import direct_uploads, openapi
 from kinto_attachment.endpoints.attachment import (
     PATH as ATTACHMENT,
     NoContent,
     outside_default_bucket,
 )
 from kinto_attachment.endpoints.context import RecordContext
-from kinto_attachment.endpoints.upload_answers import (
-    protocol_of,
-    step_of,
-)
+from kinto_attachment.endpoints.upload_answers import JSON, described, protocol_of, step_of
 from kinto_attachment.endpoints.upload_context import UploadContext, UploadsOfCollection
 from kinto_attachment.endpoints.upload_requests import (
     NO_PROTOCOL,
@@ -33,18 +30,20 @@ from kinto_attachment.endpoints.upload_requests import (
 from kinto_attachment.errors import UnsupportedType
 from kinto_attachment.files import session_writes, upload_sessions
 from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.locations import UPLOAD_ROUTE as UPLOAD_ROUTE
 from kinto_attachment.http.upload_steps import (
     Append,
     Cancel,
     Inspect,
     UploadProtocol,
 )
-from kinto_attachment.index.session import Session
+from kinto_attachment.index.session import DIRECT, Session
 from kinto_attachment.kinto_types import Request
 
-ROUTE, UPLOAD_ROUTE, LIST_ROUTE = "uploads", "upload", "collection-uploads"
+ROUTE, LIST_ROUTE, COMPLETION_ROUTE = "uploads", "collection-uploads", "upload-completion"
 PATH = f"{ATTACHMENT}/uploads"
 UPLOAD_PATH = f"{PATH}/{{upload}}"
+COMPLETION_PATH = f"{UPLOAD_PATH}/complete"
 LIST_PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments/uploads"
 
 
@@ -55,6 +54,9 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
 
     uploads = service(ROUTE, PATH, "Uploads in several requests", RecordContext)
     upload = service(UPLOAD_ROUTE, UPLOAD_PATH, "An upload in several requests", UploadContext)
+    completion = service(
+        COMPLETION_ROUTE, COMPLETION_PATH, "The end of a direct upload", UploadContext
+    )
     listing = service(LIST_ROUTE, LIST_PATH, "Unfinished uploads", UploadsOfCollection)
     listing.add_view("GET", get_uploads, permission=DYNAMIC, **openapi.upload_list())
     # Strangers are told that there is nothing, so the view decides.
@@ -64,12 +66,18 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         uploads.add_view("POST", post_uploads, permission=DYNAMIC, **openapi.upload_creation())
         upload.add_view("PATCH", patch_upload, **of_upload, **openapi.upload_append())
         upload.add_view("POST", patch_upload, **of_upload, **openapi.upload_override())
+        upload.add_view("PUT", direct_uploads.put_bytes, **of_upload, **openapi.direct_bytes())
         upload.add_view("DELETE", delete_upload, **of_upload, **openapi.upload_cancellation())
-    return [uploads, upload, listing]
+        completion.add_view(
+            "POST", direct_uploads.complete, **of_upload, **openapi.upload_completion()
+        )
+    return [uploads, upload, listing, *([] if readonly else [completion])]
 
 
 def post_uploads(request: Request) -> Response:
-    """Create an upload, maybe with the beginning of the file."""
+    """Create an upload, maybe with the beginning of the file, or (JSON) a direct one."""
+    if protocol_of(request) is None and request.content_type == JSON:
+        return direct_uploads.create(request)
     return create(request, filename="")
 
 
@@ -92,8 +100,10 @@ def get_upload(request: Request) -> Response:
     if request.method == "HEAD":
         refuse_batches(request)
         return inspect(request)
-    upload = request.matchdict["upload"]
-    return Response(json={"data": described(upload_sessions.look_at(request, upload))})
+    session = upload_sessions.look_at(request, request.matchdict["upload"])
+    if session.protocol == DIRECT:
+        return Response(json={"data": direct_uploads.state_of(request, session)})
+    return Response(json={"data": described(session)})
 
 
 def delete_upload(request: Request) -> Response:
@@ -143,21 +153,6 @@ def cancel(request: Request) -> Response:
     if protocol is None:
         return NoContent()
     return answer(request, protocol, session, step)
-
-
-def described(session: Session) -> dict[str, Any]:
-    """The JSON of an upload."""
-    body: dict[str, Any] = {
-        "id": session.upload,
-        "state": session.state,
-        "filename": session.filename,
-        "size": session.size if session.state == "done" else session.length,
-        "offset": session.size,
-        "expires_at": session.expires,
-    }
-    if session.error is not None:
-        body["error"] = session.error
-    return body
 
 
 def listed(session: Session) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from kinto_attachment.storage.storages import Storage
 from kinto_attachment.storage_settings import StorageSettings
 
 FILES_ROUTE = "attachment-file"
+UPLOAD_ROUTE = "upload"
 
 StorageName = str
 

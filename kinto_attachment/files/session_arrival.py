@@ -11,13 +11,13 @@ from typing import Any
 from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import DigestMismatch, UploadGone
-from kinto_attachment.files.arrivals import attach, receive_once
+from kinto_attachment.files.arrivals import Arrival, attach, receive_once
 from kinto_attachment.files.ledger import Ledger, NewFile, Received
 from kinto_attachment.files.locations import location_of
 from kinto_attachment.files.uploads import check_extension, describe, rules_of
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.http.streams import CHUNK_SIZE, HashingReader
-from kinto_attachment.index.session import Session
+from kinto_attachment.index.session import KINTO, Session
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.metadata import Attachment
 from kinto_attachment.storage import ContinuesWrites, FileStorage, Partial
@@ -30,6 +30,8 @@ class SessionArrival:
     def __init__(self, request: Request) -> None:
         session = Ledger.of(request).session
         assert session is not None  # noqa: S101 - the request is about one.
+        # From here on, what refuses the file ends the session.
+        Ledger.of(request).attaching = session
         self._request = request
         self._session: Session = session
 
@@ -42,10 +44,10 @@ class SessionArrival:
     def receive(self) -> Received:
         session = self._session
         storage = self._request.registry.attachment_storages[session.storage]
-        files = storage.files
-        assert isinstance(files, ContinuesWrites)  # noqa: S101 - it has begun the file.
-        files.finish(Partial(**(session.partial or {})))
-        sha256 = self._sha256(files)
+        if not session.via:  # Otherwise it is finished, and read.
+            assert isinstance(storage.files, ContinuesWrites)  # noqa: S101 - it has begun the file.
+            storage.files.finish(Partial(**(session.partial or {})))
+        sha256 = self._sha256(storage.files)
         location = location_of(self._request, storage, session.key)
         attachment = Attachment(session.filename, sha256, location, session.mimetype, session.size)
         file = NewFile(session.key, session.record, storage=storage.name, is_of_session=True)
@@ -60,10 +62,9 @@ class SessionArrival:
         :raises DigestMismatch: the bytes are not those that the client wanted to send.
         """
         session = self._session
-        saved = None if session.hash is None else saved_hashes.sha256(session.hash)
-        known = {} if saved is None else {"sha256": saved.hexdigest()}
+        known = {"sha256": session.sha256} if session.sha256 else self._saved()
         wanted = {algorithm for _, algorithm, _ in session.claims}
-        if saved is None or not (wanted <= {"sha256"}):
+        if not {"sha256", *wanted} <= known.keys():
             known = read_back(files, session.key, wanted)
         for header, algorithm, digest in session.claims:
             if known[algorithm] != digest:
@@ -72,8 +73,13 @@ class SessionArrival:
                 )
         return known["sha256"]
 
+    def _saved(self) -> dict[str, str]:
+        state = self._session.hash
+        saved = None if state is None else saved_hashes.sha256(state)
+        return {} if saved is None else {"sha256": saved.hexdigest()}
 
-def attach_session(request: Request) -> Session:
+
+def attach_session(request: Request, kind: type[Arrival] = SessionArrival) -> Session:
     """Attach the file of the request's upload to the record, or find that this has been done.
 
     The session says so in the same transaction as the record. It is locked first, so that of two
@@ -82,18 +88,21 @@ def attach_session(request: Request) -> Session:
     :raises AttachmentError, HTTPException: the file stays stored, for a repetition.
     """
     ledger = Ledger.of(request)
-    ledger.attaching = session = ledger.session
+    session = ledger.session
     assert session is not None  # noqa: S101
-    receive_once(request, SessionArrival)
+    receive_once(request, kind)
+    ledger.attaching = session
     sessions = request.registry.attachment_sessions
     with sessions.alone():
         locked = sessions.lock(session.record, session.upload)
         if locked is not None and locked.state == "done":
             return locked
-        if locked is None or locked.state != "finishing":
-            ledger.new_files[session.key].is_of_session = False  # It belongs to nobody.
+        if locked is None or locked.state != ("open" if session.via == KINTO else "finishing"):
+            for file in ledger.new_files.values():
+                file.is_of_session = False  # It belongs to nobody.
             raise UploadGone()
-        written, attachment = attach(request, SessionArrival)
+        written, attachment = attach(request, kind)
+        key = ledger.key_of(session.record, attachment.to_json())
         result = {
             "status": written.status,
             "etag": written.etag,
@@ -103,8 +112,10 @@ def attach_session(request: Request) -> Session:
         idle = request.registry.attachment_settings["uploads.idle_age"]
         expires = msec_time() + int(idle * 1000)
         done = replace(locked, state="done", result=result, expires=expires, writer="")
+        done = replace(done, key=key or locked.key)
         sessions.put(replace(done, partial=None, data=None, permissions=None, hash=None))
-    ledger.when_committed(ledger.reserved, session.key)
+    if session.key:
+        ledger.when_committed(ledger.reserved, session.key)
     return done
 
 

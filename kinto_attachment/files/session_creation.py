@@ -6,10 +6,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from operator import attrgetter
 
 from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import AttachmentError, InvalidBody, TooLarge, TooManyUploads
+from kinto_attachment.files.direct_activity import has_bytes
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.record_schemas import check_attributes
@@ -19,7 +21,7 @@ from kinto_attachment.files.transactions import paused_transaction, separate_tra
 from kinto_attachment.files.upload_sessions import user_of
 from kinto_attachment.files.uploads import Accepted, accept, disposition_of, rules_of
 from kinto_attachment.http.upload_steps import Create
-from kinto_attachment.index.session import ANONYMOUS, Session, partial_id
+from kinto_attachment.index.session import ANONYMOUS, Session
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.wsgi.bodies import check_size
 
@@ -29,20 +31,32 @@ def create(request: Request, protocol: str, step: Create, filename: str) -> Sess
 
     :raises AttachmentError, HTTPException: nothing was stored.
     """
-    rules, length = rules_of(request), step.length
+    rules = rules_of(request)
     if rules.gzipped:
         raise InvalidBody(f"{NOT_POSSIBLE}{rules.setting('gzipped')} is set.")
+    largest = continuing(request, rules.storage).largest_partial
+    accepted = admit(request, step, filename, largest)
+    session = begin(request, protocol, step, accepted)
+    Ledger.of(request).session = session
+    return session
+
+
+def admit(request: Request, step: Create, filename: str, largest: int) -> Accepted:
+    """Refuse an upload for what a form would be refused for, or as one too many.
+
+    ``largest`` is how many bytes the storage takes; 0 is no limit.
+
+    :raises AttachmentError, HTTPException:
+    """
+    rules, length = rules_of(request), step.length
     if length is not None:
         check_size(length, rules.max_size, rules.min_size)
     check_attributes(request, step.data, step.permissions)
     accepted = accept(request, filename, step.mimetype, length)
-    files = continuing(request, rules.storage)
-    if length is not None and 0 < files.largest_partial < length:
-        raise TooLarge(f"The storage takes at most {files.largest_partial} bytes in this way.")
+    if length is not None and 0 < largest < length:
+        raise TooLarge(f"The storage takes at most {largest} bytes in this way.")
     make_room(request)
-    session = begin(request, protocol, step, accepted)
-    Ledger.of(request).session = session
-    return session
+    return accepted
 
 
 def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> Session:
@@ -50,22 +64,46 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
 
     If the process dies in between, gc removes what was stored.
     """
-    upload = secrets.token_hex(16)
+    session = keyed(request, new_session(request, protocol, step, accepted), accepted)
+    partial = continuing(request, session.storage).begin(
+        session.id,
+        session.key,
+        accepted.mimetype,
+        disposition=disposition_of(accepted.rules, accepted.filename, accepted.mimetype),
+        length=step.length,
+    )
+    session = replace(session, partial=asdict(partial))
+    save(request, session)
+    return session
+
+
+def keyed(request: Request, session: Session, accepted: Accepted) -> Session:
+    """The session with the key of the file to come, which it owns."""
     rules, storage = accepted.rules, accepted.storage
-    key = new_key(request, rules, storage, accepted.filename, session=partial_id(upload))
+    key = new_key(request, rules, storage, accepted.filename, session=session.id)
+    return replace(session, key=key)
+
+
+def save(request: Request, session: Session) -> None:
+    with separate_transaction(request):
+        request.registry.attachment_sessions.put(session)
+
+
+def new_session(request: Request, protocol: str, step: Create, accepted: Accepted) -> Session:
+    """A session that is not saved yet, and has no key."""
     now = msec_time()
     context = request.context
-    session = Session(
-        upload=upload,
+    return Session(
+        upload=secrets.token_hex(16),
         record=str(context.uri),
         owner=user_of(request),
         protocol=protocol,
         filename=accepted.filename,
         mimetype=accepted.mimetype,
-        storage=storage.name,
-        key=key,
+        storage=accepted.storage.name,
+        key="",
         created=now,
-        expires=expiry(request, now, now),
+        expires=expiry(request.registry, now, now),
         length=step.length,
         data=step.data,
         permissions=step.permissions,
@@ -76,17 +114,6 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
         writer=new_token() if step.has_content else "",
         state="finishing" if step.complete and step.length == 0 else "open",
     )
-    partial = continuing(request, storage.name).begin(
-        session.id,
-        key,
-        accepted.mimetype,
-        disposition=disposition_of(rules, accepted.filename, accepted.mimetype),
-        length=step.length,
-    )
-    session = replace(session, partial=asdict(partial))
-    with separate_transaction(request):
-        request.registry.attachment_sessions.put(session)
-    return session
 
 
 @contextmanager
@@ -116,9 +143,12 @@ def make_room(request: Request) -> None:
         unfinished = sessions.unfinished_of(collection, owner, msec_time())
     if len(unfinished) < most:
         return
-    empty = [each for each in unfinished if each.state == "open" and not each.size]
-    if owner != ANONYMOUS or not empty:
+    if owner != ANONYMOUS:
         raise TooManyUploads()
-    oldest = min(empty, key=lambda each: each.created)
+    candidates = (each for each in unfinished if each.state == "open")
+    by_age = sorted(candidates, key=attrgetter("created"))
+    oldest = next((each for each in by_age if not has_bytes(request.registry, each)), None)
+    if oldest is None:
+        raise TooManyUploads()
     with paused_transaction():
         end(request.registry, oldest, "failed", cancelled("It made room for another upload."))

@@ -18,7 +18,7 @@ from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.settling import is_in_use, try_to_delete
 from kinto_attachment.index.session import Session, State
 from kinto_attachment.kinto_types import Registry, Response
-from kinto_attachment.storage import ContinuesWrites, Partial
+from kinto_attachment.storage import ContinuesWrites, Partial, UploadsDirectly
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def discard(registry: Registry, session: Session, *, release: bool = True) -> bo
     sessions = registry.attachment_sessions
     try:
         storage = registry.attachment_storages[session.storage].files
-        if session.partial is not None and isinstance(storage, ContinuesWrites):
+        if session.partial is not None and isinstance(storage, ContinuesWrites | UploadsDirectly):
             storage.discard(Partial(**session.partial))
     except StorageError as error:
         message = "Could not remove an upload that has ended; gc will try again: %s: %s"

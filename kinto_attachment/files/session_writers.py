@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 from kinto_attachment.errors import InvalidBody
 from kinto_attachment.index.session import Session
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.storage import ContinuesWrites, Partial
 
 NOT_POSSIBLE = "The files of this collection cannot be uploaded in several requests: "
@@ -36,7 +36,7 @@ def continuing(request: Request, name: str) -> ContinuesWrites:
     return files
 
 
-def expiry(request: Request, created: int, active: int) -> int:
-    settings = request.registry.attachment_settings
+def expiry(registry: Registry, created: int, active: int) -> int:
+    settings = registry.attachment_settings
     idle, age = settings["uploads.idle_age"], settings["uploads.max_age"]
     return int(min(created + age * 1000, active + idle * 1000))

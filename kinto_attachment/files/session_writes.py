@@ -126,7 +126,7 @@ class _Write:
             self.session,
             partial=asdict(partial),
             hash=self.arriving.saved(),
-            expires=expiry(self.request, self.session.created, msec_time()),
+            expires=expiry(self.request.registry, self.session.created, msec_time()),
         )
 
     def after(self, partial: Partial, *, at_length: bool) -> Session:

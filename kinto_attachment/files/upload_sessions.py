@@ -8,6 +8,7 @@ from __future__ import annotations
 from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import OtherProtocol, UploadGone, UploadNotFound
+from kinto_attachment.files.direct_activity import as_of_now
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.permissions import may_write_collection
 from kinto_attachment.files.session_ends import cancelled, end
@@ -88,7 +89,7 @@ def living(request: Request, session: Session) -> Session:
 def owned(request: Request, session: Session | None) -> Session:
     if session is None or session.owner not in (ANONYMOUS, user_of(request)):
         raise UploadNotFound()
-    return session.seen_at(msec_time())
+    return as_of_now(request.registry, session)
 
 
 def user_of(request: Request) -> str:

@@ -59,6 +59,11 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
         file does not stay stored.
     """
     accepted = accept(request, incoming.filename, incoming.declared_type, incoming.size)
+    return store_accepted(request, accepted, incoming)
+
+
+def store_accepted(request: Request, accepted: Accepted, incoming: IncomingFile) -> Attachment:
+    """The same for a file that was decided on before."""
     rules, storage = accepted.rules, accepted.storage
     filename, mimetype = accepted.filename, accepted.mimetype
     limited = LimitedReader(incoming.reader, rules.max_size, rules.min_size)

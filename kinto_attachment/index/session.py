@@ -13,6 +13,9 @@ from kinto_attachment.uris import RecordURI
 State = Literal["open", "finishing", "done", "failed", "expired"]
 UNFINISHED: tuple[State, ...] = ("open", "finishing")
 ANONYMOUS = "system.Everyone"
+# Who gets the bytes of a direct upload, and the name of its protocol.
+STORAGE, KINTO = "storage", "kinto"
+DIRECT = "direct"
 
 
 def partial_id(upload: str) -> str:
@@ -60,6 +63,13 @@ class Session:
     writer: str = ""
     last: int = 0
     state: State = "open"
+    # Of a direct upload: who gets its bytes, and for how many seconds its URLs are valid.
+    via: str = ""
+    urls_age: int = 0
+    # How much of a whole file that came directly was read again, and until when a request does so.
+    read: int = 0
+    busy_until: int = 0
+    sha256: str = ""  # Of the whole file, in hex, once it is known.
     # Of a finished upload: status, etag, last_modified and attachment.
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None  # Kinto's JSON error, if it has failed.

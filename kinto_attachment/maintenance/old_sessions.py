@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterator
 
 import transaction
 from kinto.core.utils import msec_time
 
+from kinto_attachment.errors import StorageError, cause
 from kinto_attachment.files import session_ends
+from kinto_attachment.files.direct_activity import goes_on
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.shards import Shard
+
+logger = logging.getLogger(__name__)
 
 
 class OldSessions:
@@ -33,7 +38,9 @@ class OldSessions:
         now = msec_time()
         for session in self._all():
             if session.seen_at(now).state == "expired" and session.is_unfinished:
-                yield session, self._expire(session)
+                is_removed = self._expire(session)
+                if is_removed is not None:
+                    yield session, is_removed
             elif not session.is_unfinished and session.partial is not None:
                 yield session, self._dry_run or session_ends.discard(self._registry, session)
             elif not session.is_unfinished and session.expires <= now:
@@ -50,10 +57,16 @@ class OldSessions:
                 if session.storage in self._storages and self._shard.has(session.key):
                     yield session
 
-    def _expire(self, session: Session) -> bool:
-        if self._dry_run:
-            return True
-        return session_ends.expire(self._registry, session)
+    def _expire(self, session: Session) -> bool | None:
+        """Whether its remains are removed; None if it goes on."""
+        try:
+            if goes_on(self._registry, session, save=not self._dry_run):
+                return None
+        except StorageError as error:
+            message = "Could not ask the storage whether an upload goes on: %s: %s"
+            logger.exception(message, session.key, cause(error))
+            return False
+        return self._dry_run or session_ends.expire(self._registry, session)
 
     def _forget(self, session: Session) -> None:
         if not self._dry_run:

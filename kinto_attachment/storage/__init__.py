@@ -26,6 +26,7 @@ from kinto_attachment.names import check_key as check_key
 
 from .capabilities import (
     CAPABILITIES as CAPABILITIES,
+    ArrivedPart as ArrivedPart,
     ClosableReader as ClosableReader,
     ContinuesWrites as ContinuesWrites,
     CopiesFiles as CopiesFiles,
@@ -35,8 +36,10 @@ from .capabilities import (
     ListsFiles as ListsFiles,
     ListsUnfinished as ListsUnfinished,
     Partial as Partial,
+    PartRequest as PartRequest,
     SignsUrls as SignsUrls,
     Unfinished as Unfinished,
+    UploadsDirectly as UploadsDirectly,
 )
 
 # Where the object of KeepsSite is. check_key refuses this key, so that nobody can name it.

@@ -172,6 +172,104 @@ class ContinuesWrites(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PartRequest:
+    """A part of a file, and the PUT by which a client sends it to the storage itself.
+
+    The client has no credentials, and sends ``headers``, which pages of a browser may set.
+    """
+
+    number: int  # From 1 on.
+    offset: int
+    size: int
+    url: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ArrivedPart:
+    """A part that a storage has got: its size in bytes, and when it came (UTC)."""
+
+    size: int
+    modified: datetime
+
+
+@runtime_checkable
+class UploadsDirectly(Protocol):
+    """Files whose bytes clients send to the storage itself, in parts, by signed URLs.
+
+    The backend keeps no state between two calls: whoever calls keeps the :class:`Partial`.
+    """
+
+    # The largest file that can be sent in this way, in bytes; 0 is no limit.
+    largest_direct: int
+
+    def begin_direct(
+        self,
+        id: str,
+        key: str,
+        content_type: str,
+        *,
+        disposition: str = "",
+        length: int,
+        part_size: int,
+        sha256: str = "",
+    ) -> Partial:
+        """Begin a file of ``length`` bytes. There is none under its key before the finish.
+
+        What the file is served with is set here, and not by the client. Parts have ``part_size``
+        bytes, or more if there would be too many. ``sha256`` is the hash of the file in hex, if
+        it is known: a single part with other bytes is then refused.
+
+        :raises KeyTaken, InvalidKey, StorageUnavailable, StorageFull:
+        """
+        ...
+
+    def part_requests(self, partial: Partial, expires: int) -> list[PartRequest]:
+        """How clients send the parts, for ``expires`` seconds: each in its size only.
+
+        Once the file is finished or discarded, none of them stores anything, whenever it was
+        signed.
+
+        :raises StorageUnavailable: the backend cannot sign.
+        """
+        ...
+
+    def arrived_parts(self, partial: Partial) -> dict[int, ArrivedPart]:
+        """The parts that are stored, by their numbers.
+
+        :raises FileNotFound: the file is finished or discarded.
+        :raises StorageUnavailable:
+        """
+        ...
+
+    def check_parts(self, partial: Partial) -> None:
+        """Whether all parts are stored, and nothing else.
+
+        :raises FileNotFound: the file is finished or discarded.
+        :raises UploadIncomplete, WrongLength: parts are missing; there are others.
+        :raises StorageUnavailable:
+        """
+        ...
+
+    def finish_direct(self, partial: Partial) -> str:
+        """Store the file under its key, whole and durable. It may be called again afterwards.
+
+        :returns: the SHA-256 of the file in hex, if the storage vouches for it; else it is empty.
+        :raises FileNotFound: the file is discarded.
+        :raises UploadIncomplete, WrongLength: as :meth:`check_parts`.
+        :raises KeyTaken, StorageUnavailable, StorageFull: it can be tried again.
+        """
+        ...
+
+    def discard(self, partial: Partial) -> None:
+        """Remove everything that was stored for the file, except what the finish stored.
+
+        It may be gone already, wholly or in part.
+        """
+        ...
+
+
 @runtime_checkable
 class KeepsSite(Protocol):
     """A small object that tells which site the storage belongs to.
@@ -204,6 +302,7 @@ CAPABILITIES: tuple[type, ...] = (
     CopiesFiles,
     ListsUnfinished,
     ContinuesWrites,
+    UploadsDirectly,
     KeepsSite,
     HasPaths,
 )

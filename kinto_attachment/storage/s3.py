@@ -25,9 +25,9 @@ from .pieces import PIECE_SIZE, Piece
 try:
     from .s3_bucket import S3Bucket
     from .s3_clients import S3Clients
+    from .s3_direct import S3Direct
     from .s3_download import Download
     from .s3_errors import translated
-    from .s3_partials import S3Partials
     from .s3_upload import NewObject, abort
 except ImportError as error:
     raise ConfigurationError("To store on S3, boto3 is needed: pip install boto3") from error
@@ -46,7 +46,7 @@ CLASSES = (
 KEPT_HEADERS = ("ContentType", "ContentDisposition", "ContentEncoding", "CacheControl")
 
 
-class S3Storage(S3Partials, FileStorage, S3FileStorage):  # type: ignore[misc]
+class S3Storage(S3Direct, FileStorage, S3FileStorage):  # type: ignore[misc]
     """Stores each file as one object of a bucket, under its key.
 
     Without ``access_key``, boto3's default credentials are used. ``acl`` is sent only if it is

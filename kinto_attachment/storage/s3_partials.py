@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -43,9 +43,7 @@ class S3Partials:
         length: int | None = None,
     ) -> Partial:
         self._bucket.check_free(check_key(key))
-        given = {"ContentType": content_type, "ContentDisposition": disposition}
-        # The file can be told by it from others, which may get the same key.
-        headers = {**self._headers({**given}), "Metadata": {"upload": id}}
+        headers = self._headers_of_file(id, content_type, disposition)
         return Partial(id, key, 0, {"headers": headers, **new_details(key)})
 
     def take_over(self, partial: Partial) -> Partial:
@@ -73,12 +71,8 @@ class S3Partials:
 
     def finish(self, partial: Partial) -> FileStat:
         if not self._is_finished(partial):
-            try:
+            with self._unless_finished(partial):
                 self._finish(partial)
-            except (KeyTaken, StorageError):
-                # The answer may have been lost, or another call was faster.
-                if not self._is_finished(partial):
-                    raise
         with left_to_gc(partial):
             self._remove_hidden(partial)
         content_type = partial.details["headers"]["ContentType"]
@@ -122,13 +116,36 @@ class S3Partials:
                 self._bucket.create(partial.key, writer.tail.take(), **partial.details["headers"])
                 return
             writer.send_rest()
-            if self._bucket.is_aws:
-                main.complete(self._bucket, IfNoneMatch="*")
-                return
-            # As in NewObject: an empty object claims the key. Another call may have put it.
-            if self._size_of_own(partial) is None:
-                self._bucket.create(partial.key, Piece.of([]), **partial.details["headers"])
-            main.complete(self._bucket)
+            main.complete(self._bucket, **self._claim_key(partial))
+
+    def _headers_of_file(self, id: str, content_type: str, disposition: str) -> dict[str, Any]:
+        given: dict[str, str | None] = {
+            "ContentType": content_type,
+            "ContentDisposition": disposition,
+        }
+        # The file can be told by it from others, which may get the same key.
+        return {**self._headers(given), "Metadata": {"upload": id}}
+
+    def _claim_key(self, partial: Partial) -> dict[str, Any]:
+        """Take the key for the file; with these conditions, its upload can be completed."""
+        if self._bucket.is_aws:
+            return {"IfNoneMatch": "*"}
+        # As in NewObject: an empty object claims the key. Another call may have put it.
+        if self._size_of_own(partial) is None:
+            self._bucket.create(partial.key, Piece.of([]), **partial.details["headers"])
+        return {}
+
+    @contextmanager
+    def _unless_finished(self, partial: Partial) -> Iterator[None]:
+        """Suppress a failure if the file is finished: the answer may have been lost.
+
+        Or another call was faster.
+        """
+        try:
+            yield
+        except (FileNotFound, KeyTaken, StorageError):
+            if not self._is_finished(partial):
+                raise
 
     def _is_finished(self, partial: Partial) -> bool:
         """:raises KeyTaken: another file has the key."""

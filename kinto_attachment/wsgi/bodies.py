@@ -36,7 +36,7 @@ _turn = threading.Lock()
 
 # How the paths of uploads end.
 UPLOADS = re.compile(
-    r"/(?:attachments?|attachment/(?:uploads(?:/[^/]*)?|versions/[^/]*/restore))\Z"
+    r"/(?:attachments?|attachment/(?:uploads(?:/[^/]*(?:/complete)?)?|versions/[^/]*/restore))\Z"
 )
 
 

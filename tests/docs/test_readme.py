@@ -223,6 +223,12 @@ def is_hello_world(session: Session, output: str, record: str) -> None:
     assert session.content(record) == b"hello world"
 
 
+def uploads_directly(session: Session, output: str) -> None:
+    assert "HTTP/1.1 201 " in output
+    assert json.loads(output.splitlines()[-1]) == session.attachment("direct")
+    assert session.content("direct") == b"hello world"
+
+
 def cancels_an_upload(session: Session, output: str) -> None:
     states = [json.loads(line) for line in re.findall(r'\{"data":.*?(?:\}\]?\})', output)]
     ((upload, listed),) = [(one["data"], many["data"]) for one, many in [states]]
@@ -266,6 +272,9 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "Tus-Resumable: 1.0.0": uploads_with_tus,
         "Content-Type: application/partial-upload": uploads_with_the_draft,
         "-X DELETE $UPLOAD": cancels_an_upload,
+    },
+    "docs/direct.rst": {
+        '"via": "kinto"': uploads_directly,
     },
 }
 # Not for a shell that runs tests; see test_documents.py and client/test_examples.py.

@@ -27,13 +27,16 @@ from kinto_attachment.errors import (
     InvalidKey,
     KeyTaken,
     StorageUnavailable,
+    UploadIncomplete,
 )
 from kinto_attachment.names import content_disposition
 from kinto_attachment.storage import (
     CHUNK_SIZE,
     SITE_KEY,
+    ArrivedPart,
     FileStat,
     Partial,
+    PartRequest,
     Reader,
     Unfinished,
     check_key,
@@ -48,7 +51,9 @@ from kinto_attachment.storage.testing import (
     ListsUnfinishedContract,
     SignsUrlsContract,
     StorageContract,
+    UploadsDirectlyContract,
 )
+from tests.support.direct_memory import DirectMemory
 
 
 class WholeContract(
@@ -58,6 +63,7 @@ class WholeContract(
     ContinuesWritesContract,
     KeepsSiteContract,
     SignsUrlsContract,
+    UploadsDirectlyContract,
     HasPathsContract,
 ):
     """All rules that there are."""
@@ -113,10 +119,9 @@ def parameters(test: Any) -> Iterator[dict[str, Any]]:
         yield arguments
 
 
-class Complete(MemoryStorage):
+class Complete(DirectMemory):
     """With every capability: it has its files in a folder, too, and signs URLs of ``server``."""
 
-    server: str
     base: Path
     signed: dict[str, Signed]
 
@@ -169,6 +174,13 @@ class SignedUrls(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def do_PUT(self) -> None:
+        storage, partial, part = Complete.asked[self.path]
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200 if storage.take_part(partial, part, content) else 403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -176,6 +188,7 @@ class SignedUrls(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module", autouse=True)
 def signed_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Complete.base, Complete.signed = tmp_path_factory.mktemp("paths"), {}
+    Complete.asked = {}
     with ThreadingHTTPServer(("127.0.0.1", 0), SignedUrls) as server:
         Complete.server = f"http://127.0.0.1:{server.server_address[1]}"
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -967,6 +980,113 @@ class ServesEmptyFilesForNone(SignsWrongly):
 class SignsHostileKeys(SignsWrongly):
     def changed(self, asked: dict[str, Any]) -> None:
         asked["key"] = asked["key"].replace("..", "up")
+
+
+# Direct uploads.
+
+
+@breaks("test_a_file_is_sent_in_parts")
+class ForgetsTheTypeOfDirectFiles(Complete):
+    def begin_direct(self, id: str, key: str, content_type: str, **options: Any) -> Partial:
+        return super().begin_direct(id, key, "text/html", **options)
+
+
+@breaks("test_a_file_is_sent_in_parts")
+class KeepsPartsAfterTheFinish(Complete):
+    def check_parts(self, partial: Partial) -> None:
+        super().check_parts(partial)
+        if not self.exists(partial.key):
+            parts = self.parts[partial.id]
+            self._publish(partial.key, b"".join(parts.values()), partial.details["type"])
+
+
+@breaks("test_a_file_is_sent_in_parts")
+class JoinsPartsAsTheyCame(Complete):
+    def finish_direct(self, partial: Partial) -> str:
+        if partial.id in self.parts:
+            came = list(self.parts[partial.id].values())
+            self.parts[partial.id] = dict(enumerate(came, 1))
+        return super().finish_direct(partial)
+
+
+@breaks("test_what_is_finished_cannot_be_exchanged")
+class TakesPartsOfFinishedFiles(Complete):
+    def take_part(self, partial: Partial, part: PartRequest, content: bytes) -> bool:
+        if partial.id in self.finished:
+            self._files[partial.key] = (self.stat(partial.key), content)
+            return True
+        return super().take_part(partial, part, content)
+
+
+@breaks("test_missing_parts_are_waited_for")
+class FinishesWithoutThem(Complete):
+    def finish_direct(self, partial: Partial) -> str:
+        found = self.parts.get(partial.id, {})
+        partial.details["length"] = sum(map(len, found.values()))
+        return super().finish_direct(partial)
+
+
+@breaks("test_another_size_is_not_finished")
+class TakesAnySize(Complete):
+    def take_part(self, partial: Partial, part: PartRequest, content: bytes) -> bool:
+        self.parts[partial.id][part.number] = content
+        return True
+
+    def check_parts(self, partial: Partial) -> None:
+        if not self.arrived_parts(partial):
+            raise UploadIncomplete()
+
+
+@breaks("test_a_part_that_is_sent_twice_is_there_once")
+class AppendsToParts(Complete):
+    def take_part(self, partial: Partial, part: PartRequest, content: bytes) -> bool:
+        before = self.parts[partial.id].get(part.number, b"")
+        self.parts[partial.id][part.number] = (before + content)[-part.size - 5 :][: part.size]
+        return True
+
+
+@breaks("test_a_storage_vouches_for_what_it_has")
+class VouchesForWhatItIsTold(Complete):
+    def take_part(self, partial: Partial, part: PartRequest, content: bytes) -> bool:
+        self.parts[partial.id][part.number] = content
+        return True
+
+    def finish_direct(self, partial: Partial) -> str:
+        super().finish_direct(partial)
+        return str(partial.details["hash"])
+
+
+@breaks("test_a_hash_of_many_parts_is_known")
+class VouchesForTheFirstPart(Complete):
+    def finish_direct(self, partial: Partial) -> str:
+        first = sha256(self.parts[partial.id][1]).hexdigest()
+        super().finish_direct(partial)
+        return first
+
+
+@breaks("test_a_taken_key_is_not_overwritten_by_a_direct_finish")
+class FinishesOverOthers(Complete):
+    def finish_direct(self, partial: Partial) -> str:
+        self._files.pop(partial.key, None)
+        return super().finish_direct(partial)
+
+
+@breaks("test_a_direct_upload_that_is_discarded_is_gone")
+class GoesOnWithWhatIsDiscarded(Complete):
+    def discard(self, partial: Partial) -> None:
+        self._reach(partial.key)
+
+
+@breaks("test_a_hostile_key_is_not_begun_directly")
+class BeginsHostileKeysDirectly(Complete):
+    def begin_direct(self, id: str, key: str, *args: Any, **options: Any) -> Partial:
+        return super().begin_direct(id, "harmless", *args, **options)
+
+
+@breaks("test_an_outage_is_told_by_each_step_of_a_direct_upload")
+class SeesNoPartsInAnOutage(Complete):
+    def arrived_parts(self, partial: Partial) -> dict[int, ArrivedPart]:
+        return {} if self.outage else super().arrived_parts(partial)
 
 
 # Paths.

@@ -28,6 +28,7 @@ from kinto_attachment.storage.testing import (
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
+    UploadsDirectlyContract,
 )
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
@@ -67,6 +68,7 @@ class TestS3Storage(
     ContinuesWritesContract,
     KeepsSiteContract,
     SignsUrlsContract,
+    UploadsDirectlyContract,
 ):
     @pytest.fixture
     def storage(self, storage: S3Storage) -> S3Storage:

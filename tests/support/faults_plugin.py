@@ -32,7 +32,10 @@ VARIABLE = "KINTO_ATTACHMENT_FAULTS"
 OBJECT_CALLS = ("create", "update", "delete", "delete_all", "flush")
 PERMISSION_CALLS = ("replace_object_permissions", "delete_object_permissions")
 LINK_CALLS = ("put_link",)
-FILE_CALLS = ("write", "delete", "begin", "append", "finish", "discard")
+FILE_CALLS = (
+    *("write", "delete", "begin", "append", "finish", "discard"),
+    *("begin_direct", "finish_direct"),
+)
 SESSION_CALLS = ("commit",)
 
 When = Literal["before", "after"]

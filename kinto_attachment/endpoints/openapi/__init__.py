@@ -8,8 +8,10 @@ from kinto_attachment.endpoints.openapi.downloads import (
 )
 from kinto_attachment.endpoints.openapi.lists import archive, listing, rules
 from kinto_attachment.endpoints.openapi.sessions import (
+    direct_bytes,
     upload_append,
     upload_cancellation,
+    upload_completion,
     upload_creation,
     upload_list,
     upload_override,
@@ -32,6 +34,7 @@ from kinto_attachment.endpoints.openapi.versions import (
 __all__ = [
     "archive",
     "describe_files",
+    "direct_bytes",
     "download_of_file",
     "download_of_record",
     "download_of_version",
@@ -45,6 +48,7 @@ __all__ = [
     "rules",
     "upload_append",
     "upload_cancellation",
+    "upload_completion",
     "upload_creation",
     "upload_for_new_record",
     "upload_list",

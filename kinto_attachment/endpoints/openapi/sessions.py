@@ -18,6 +18,7 @@ from kinto_attachment.endpoints.openapi.parts import (
     operation,
     text,
 )
+from kinto_attachment.endpoints.openapi.uploads import RAW_BODY, AttachmentResponse
 
 TUS = (
     text("Tus-Resumable", "`1.0.0`: the protocol tus"),
@@ -45,6 +46,38 @@ class UploadSchema(colander.MappingSchema):  # type: ignore[misc]
     expires_at = colander.SchemaNode(colander.Integer(), description="Ms since the epoch")
 
 
+class PartSchema(colander.MappingSchema):  # type: ignore[misc]
+    """A part of a direct upload, and the request that sends it."""
+
+    number = colander.SchemaNode(colander.Integer())
+    offset = colander.SchemaNode(colander.Integer())
+    size = colander.SchemaNode(colander.Integer())
+    method = colander.SchemaNode(colander.String(), description="PUT")
+    url = colander.SchemaNode(colander.String())
+    headers = mapping("headers")
+    done = colander.SchemaNode(colander.Boolean(), description="Whether it has arrived")
+
+
+class PartsSchema(colander.SequenceSchema):  # type: ignore[misc]
+    part = PartSchema()
+
+
+class DirectUploadSchema(UploadSchema):
+    """A direct upload; while it is open, it has parts."""
+
+    via = colander.SchemaNode(colander.String(), description="storage or kinto")
+    url_expires_at = colander.SchemaNode(colander.Integer(), missing=colander.drop)
+    parts = PartsSchema(missing=colander.drop)
+
+
+class DirectUploadBody(colander.MappingSchema):  # type: ignore[misc]
+    data = DirectUploadSchema()
+
+
+class DirectUploadResponse(colander.MappingSchema):  # type: ignore[misc]
+    body = DirectUploadBody()
+
+
 class UploadBody(colander.MappingSchema):  # type: ignore[misc]
     data = UploadSchema()
 
@@ -63,7 +96,9 @@ class UploadListResponse(colander.MappingSchema):  # type: ignore[misc]
 
 def upload_creation() -> Arguments:
     responses = {
-        "201": EmptyResponse(description="The upload was created, at Location."),
+        "201": DirectUploadResponse(
+            description="The upload was created, at Location; only a direct one has a body."
+        ),
         **errors(
             e400="The request, the file or the record is not valid.",
             e408="The bytes did not arrive in time.",
@@ -74,6 +109,7 @@ def upload_creation() -> Arguments:
             e415="The request speaks no protocol, or its body has another media type.",
             e423="Another request has taken over the upload.",
             e429="There are too many unfinished uploads.",
+            e501="The server has no key to sign URLs with.",
             e507="The file storage is full.",
         ),
         **ACCESS,
@@ -104,6 +140,45 @@ def upload_cancellation() -> Arguments:
         **STORAGE,
     }
     return _upload("cancel_upload", responses)
+
+
+def direct_bytes() -> Arguments:
+    responses = {
+        **_attached(),
+        **errors(
+            e408="The bytes did not arrive in time.",
+            e413="The file is too large.",
+            e415="The body has an encoding.",
+        ),
+    }
+    query = mapping("querystring", text("token", "As it is in the URL of the part"))
+    schema = FileRequest(query)
+    schema.consumes, schema.parameters = ("application/octet-stream",), RAW_BODY
+    return operation("put_bytes", schema, responses)
+
+
+def upload_completion() -> Arguments:
+    more = "The server is not ready: send the same request again, after Retry-After."
+    responses = {"202": DirectUploadResponse(description=more), **_attached()}
+    return _upload("complete_upload", responses)
+
+
+def _attached() -> dict[str, Any]:
+    return {
+        "200": AttachmentResponse(description="The record was updated."),
+        "201": AttachmentResponse(description="The record was created."),
+        **errors(
+            e400="The request, the file or the record is not valid.",
+            e401="Not authenticated.",
+            e403="Not allowed.",
+            e404="Does not exist, or is somebody else's.",
+            e412="The record does not match a precondition.",
+            e413="The file is too large.",
+            e507="The file storage is full.",
+        ),
+        **ENDS_OF_UPLOADS,
+        **STORAGE,
+    }
 
 
 def upload_state() -> Arguments:

@@ -20,7 +20,8 @@ the base classes.
 import pytest
 
 # So that a failing test shows the values that it compared.
-for _module in ("base", "writing", "reading", "keys", "core", "capabilities", "partials"):
+_modules = ("base", "writing", "reading", "keys", "core", "capabilities", "partials", "direct")
+for _module in _modules:
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from .capabilities import (  # noqa: E402
@@ -32,6 +33,7 @@ from .capabilities import (  # noqa: E402
     SignsUrlsContract,
 )
 from .core import StorageContract  # noqa: E402
+from .direct import UploadsDirectlyContract  # noqa: E402
 from .partials import ContinuesWritesContract  # noqa: E402
 
 __all__ = [
@@ -43,4 +45,5 @@ __all__ = [
     "ListsUnfinishedContract",
     "SignsUrlsContract",
     "StorageContract",
+    "UploadsDirectlyContract",
 ]

@@ -1,0 +1,193 @@
+"""What completes a direct upload whose bytes are in the storage.
+
+The storage makes the file from its own list of parts; from then on nobody can exchange them. If it
+does not vouch for the hash, the file is read, for a short time in each request.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from typing import cast
+
+from kinto.core.authorization import DYNAMIC
+from kinto.core.utils import msec_time
+from pyramid.httpexceptions import HTTPForbidden
+
+from kinto_attachment.errors import (
+    FileNotFound,
+    StorageError,
+    StorageUnavailable,
+    TakenOver,
+    UploadGone,
+    UploadIncomplete,
+    WrongLength,
+)
+from kinto_attachment.files.direct_activity import sending
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.session_arrival import read_back
+from kinto_attachment.files.session_ends import cancelled, end
+from kinto_attachment.files.session_writers import expiry, new_token
+from kinto_attachment.files.target import SessionTarget
+from kinto_attachment.files.transactions import paused_transaction, separate_transaction
+from kinto_attachment.files.upload_sessions import found
+from kinto_attachment.http import saved_hashes
+from kinto_attachment.index.session import DIRECT, KINTO, Session
+from kinto_attachment.kinto_types import Request
+from kinto_attachment.storage import CHUNK_SIZE, Partial
+
+# How long a request works on a file at most. Proxies wait for an answer for 60 s, some for 30 s.
+SECONDS = 20.0
+# A request that has said nothing for so long has died.
+LEASE = 10.0
+CHECKPOINT_SECONDS = 2.0
+
+
+def begin_finish(request: Request, upload: str) -> Session:
+    """The session of an upload whose bytes have all arrived, or which is done.
+
+    :raises UploadIncomplete: some have not; it stays open.
+    :raises WrongLength: the storage has others; the upload has failed.
+    """
+    session = permitted(request, upload)
+    if session.state != "open":
+        return session
+    if session.via == KINTO:
+        raise UploadIncomplete(f"{UploadIncomplete.message} They are sent by PUT to its URL.")
+    check_arrived(request, session)
+    sessions = request.registry.attachment_sessions
+    with separate_transaction(request), sessions.alone():
+        session = found(request, sessions.lock(session.record, upload), DIRECT)
+        if session.state == "open":
+            partial = {**(session.partial or {}), "size": session.length}
+            session = replace(session, state="finishing", partial=partial)
+            sessions.put(session)
+    Ledger.of(request).session = session
+    return session
+
+
+def permitted(request: Request, upload: str) -> Session:
+    """:raises HTTPForbidden: the user may not write the record any more."""
+    with separate_transaction(request):
+        stored = request.registry.attachment_sessions.get(str(request.context.uri), upload)
+        session = found(request, stored, DIRECT)
+        target = cast(SessionTarget, request.context)
+        target.session = session
+        if not request.has_permission(DYNAMIC, target):
+            raise HTTPForbidden()
+    return session
+
+
+def check_arrived(request: Request, session: Session) -> None:
+    """:raises UploadIncomplete, WrongLength, UploadGone: see above."""
+    files, partial = sending(request.registry, session), Partial(**(session.partial or {}))
+    try:
+        files.check_parts(partial)
+    except WrongLength:
+        Ledger.of(request).attaching = session  # It ends with this answer.
+        raise
+    except FileNotFound:
+        after = request.registry.attachment_sessions.get(session.record, session.upload)
+        if after is not None and after.state != "open":
+            return  # Another request has just finished it.
+        with paused_transaction():
+            end(request.registry, session, "failed", cancelled("The storage has removed it."))
+        raise UploadGone() from None
+
+
+def read_on(request: Request, session: Session) -> Session:
+    """Make the file whole in the storage, and find its hash, or go on to do so.
+
+    :returns: the session, with its ``sha256`` once that is known. It is not if the time is over,
+        or if another request is at work on the file.
+    :raises StorageError: what was read is kept.
+    :raises TakenOver: another request goes on, as this one did not get far for very long.
+    """
+    begun = time.monotonic()
+    claimed = claim(request, session)
+    return _Reading(request, claimed, begun).run() if claimed.writer else claimed
+
+
+def claim(request: Request, session: Session) -> Session:
+    """The session with a token for this request; without one if another request is at work."""
+    sessions = request.registry.attachment_sessions
+    with separate_transaction(request), sessions.alone():
+        locked = found(request, sessions.lock(session.record, session.upload), DIRECT)
+        if locked.state != "finishing" or locked.sha256:
+            return locked
+        if locked.writer and locked.busy_until > msec_time():
+            return replace(locked, writer="")
+        locked = replace(locked, writer=new_token(), busy_until=busy_until())
+        sessions.put(locked)
+    return locked
+
+
+def busy_until() -> int:
+    return int(msec_time() + LEASE * 1000)
+
+
+class _Reading:
+    """One request's work on a file, of whose session it has the token."""
+
+    def __init__(self, request: Request, session: Session, begun: float) -> None:
+        self.request = request
+        self.session = session
+        self.begun = begun
+        self.committed = begun
+
+    def run(self) -> Session:
+        session = self.session
+        try:
+            vouched = sending(self.request.registry, session).finish_direct(
+                Partial(**(session.partial or {}))
+            )
+            if vouched:
+                self.session = replace(self.session, sha256=vouched, read=session.length or 0)
+            else:
+                self.read()
+        except StorageError:
+            self.commit(ended=True)
+            raise
+        return self.commit(ended=True)
+
+    def read(self) -> None:
+        """Hash the file from where the last request has stopped."""
+        session = self.session
+        files = self.request.registry.attachment_storages[session.storage].files
+        sha256 = None if session.hash is None else saved_hashes.sha256(session.hash)
+        if sha256 is None:  # It cannot be continued: the last resort is to read all of it at once.
+            known = read_back(files, session.key, set())["sha256"]
+            self.session = replace(session, sha256=known, read=session.length or 0)
+            return
+        position = session.read
+        with closing(files.open(session.key, position)) as file:
+            while position != session.length:
+                if not (chunk := file.read(CHUNK_SIZE)):
+                    raise StorageUnavailable() from EOFError(f"{position} of {session.length}")
+                sha256.update(chunk)
+                position += len(chunk)
+                self.session = replace(self.session, hash=sha256.save(), read=position)
+                now = time.monotonic()
+                if now - self.begun >= SECONDS and position != session.length:
+                    return
+                if now - self.committed >= CHECKPOINT_SECONDS:
+                    self.commit()
+        self.session = replace(self.session, sha256=sha256.hexdigest())
+
+    def commit(self, *, ended: bool = False) -> Session:
+        """:raises TakenOver: the session has another token by now."""
+        registry, sessions = self.request.registry, self.request.registry.attachment_sessions
+        token = self.session.writer
+        session = replace(
+            self.session,
+            writer="" if ended else token,
+            busy_until=0 if ended else busy_until(),
+            expires=expiry(registry, self.session.created, msec_time()),
+        )
+        with separate_transaction(self.request), sessions.alone():
+            if not sessions.commit(session, token):
+                raise TakenOver()
+        self.committed = time.monotonic()
+        Ledger.of(self.request).session = session
+        return session
