@@ -196,6 +196,8 @@ export class AttachmentClient {
 export class AttachmentError extends Error {
   /** The status of the response; 0 if there was none. */
   readonly status: number;
+  /** Whether the response, or none, was the storage's, where a direct upload sends the bytes. */
+  readonly fromStorage: boolean;
   /** Kinto's error, where the response is one: https://docs.kinto-storage.org, "Error responses". */
   readonly code?: number;
   readonly errno?: number;

@@ -70,9 +70,10 @@ const PROTOCOLS = [DRAFT, TUS, DIRECT];
 export class AttachmentError extends Error {
   name = "AttachmentError";
 
-  constructor(message, { status = 0, kinto, retryAfter, cause } = {}) {
+  constructor(message, { status = 0, kinto, retryAfter, fromStorage = false, cause } = {}) {
     super(message, { cause });
     this.status = status;
+    this.fromStorage = fromStorage;
     this.code = kinto?.code;
     this.errno = kinto?.errno;
     this.error = kinto?.error;
@@ -208,7 +209,7 @@ export class AttachmentClient {
       return result;
     } catch (error) {
       // After other errors, the next call goes on.
-      if (REFUSED.includes(error.status)) forget(key);
+      if (REFUSED.includes(error.status) && !error.fromStorage) forget(key);
       throw error;
     }
   }
@@ -326,8 +327,8 @@ export class AttachmentClient {
       try {
         return await this.#attach(session, signal);
       } catch (error) {
-        // 409: some bytes are missing, or somebody writes the record at the same moment.
-        if (error.status !== 409 || attempt >= this.#retries) throw error;
+        // Some bytes are missing, or another request attaches the file or writes the record.
+        if (![409, 423].includes(error.status) || attempt >= this.#retries) throw error;
       }
       await this.#pauseAfter(attempt, signal);
       state = await this.#look(session, signal);
@@ -379,8 +380,9 @@ export class AttachmentClient {
       const headers = new Headers(part.headers); // Without credentials: the URL is signed.
       const response = await attempt({ method, url, headers, body, signal, onSent });
       if (isSuccess(response)) return;
-      const isRefused = response.kinto && !TRY_AGAIN.includes(response.status);
-      if (isRefused) throw errorOf(response);
+      // A token of the server's own that has expired is a 404, and is asked for again.
+      const mayPass = !response.kinto || [404, ...TRY_AGAIN].includes(response.status);
+      if (!mayPass) throw errorOf(response);
       if (failures >= this.#retries) throw storageErrorOf(response);
       onSent?.(0);
       await this.#pauseAfter(failures, signal);
@@ -548,12 +550,11 @@ function errorOf({ status, kinto, retryAfter, cause }) {
 }
 
 function storageErrorOf({ status, kinto, cause }) {
-  if (kinto) return errorOf({ status, kinto });
   const message =
     status === 0
       ? "The storage cannot be reached, or its CORS rules do not admit this page"
       : `The storage answered ${status}`;
-  return new AttachmentError(message, { status, cause });
+  return new AttachmentError(message, { status, kinto, fromStorage: true, cause });
 }
 
 /** What a promise of an upload's request gives; undefined if the upload is gone. */

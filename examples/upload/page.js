@@ -2,7 +2,7 @@
 // paused, and continues after a reload of the page.
 
 import { client, rules } from "./kinto.js";
-import { collection } from "./settings.js";
+import { collection, direct } from "./settings.js";
 import { sizeText } from "./sizes.js";
 import { Upload } from "./upload.js";
 
@@ -46,7 +46,8 @@ async function add(files) {
 }
 
 function begin(file, limits) {
-  const upload = list(file, { collection, resumable: !limits.gzipped });
+  const options = { collection, resumable: !limits.gzipped, direct: direct && limits.direct };
+  const upload = list(file, options);
   const problem = refusal(file, limits);
   if (problem) upload.fail("refused", problem);
   else upload.set("waiting");

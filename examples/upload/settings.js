@@ -8,5 +8,8 @@ export { AttachmentClient } from "../../js/kinto-attachment.js";
 export const server = "http://127.0.0.1:8888/v1";
 export const collection = "/buckets/default/collections/uploads";
 
+// Whether the bytes go to the storage itself: S3, with CORS rules of the bucket for this page.
+export const direct = false;
+
 // Called before each request. Here it is a user of "make serve"; your page knows who has signed in.
 export const headers = () => ({ Authorization: `Basic ${btoa("alice:secret")}` });

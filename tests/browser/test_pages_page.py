@@ -36,6 +36,7 @@ EXAMPLES = {
     "/large.js": "function start(",
     "/unfinished.js": "function cancelAll(",
     "/by-tus.js": "function sendByTus(",
+    "/direct.js": "function sendDirectly(",
     "/show.js": "function show(",
     "/sw.js": "clients.claim",
     "/register.js": "serviceWorker.register",
@@ -143,6 +144,22 @@ def open_again(page: Any, path: Path, way: str) -> None:
         way,
     )
     page.set_input_files("#input", path)
+
+
+def test_upload_to_the_storage_itself(reader: Any, server: live.Server) -> None:
+    told = reader.evaluate(
+        """
+        async () => {
+          const { sendDirectly } = await import("/direct.js");
+          let told;
+          const file = new File(["Hello!\\n"], "a.txt", { type: "text/plain" });
+          await sendDirectly(file, "A film", (...sizes) => { told = sizes; });
+          return told;
+        }
+        """
+    )
+    assert told == [7, 7]
+    assert record(server, "films/direct")["title"] == "A film"
 
 
 def test_show_a_picture(reader: Any, server: live.Server) -> None:

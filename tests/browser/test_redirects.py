@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.support import live
 from tests.support.application import ALICE, sha256
-from tests.support.browser import Pages, fetch, png, show, upload
-from tests.support.documents import code_blocks
+from tests.support.browser import Pages, fetch, png, put_rules, show, upload
 from tests.support.services import S3
 
 SECRET = {"headers": ALICE}
-PAGE = "docs/storage.rst"
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +31,7 @@ def server(seaweedfs: S3, bucket: str) -> Iterator[live.Server]:
 @pytest.fixture
 def rules(seaweedfs: S3, bucket: str) -> Any:
     """Sets the rules of the page, after a change."""
-    (rules,) = [json.loads(code) for code in code_blocks(PAGE, "json") if "CORSRules" in code]
-
-    def put(**changes: Any) -> None:
-        configuration = {"CORSRules": [{**rule, **changes} for rule in rules["CORSRules"]]}
-        client = seaweedfs.client()
-        client.put_bucket_cors(Bucket=bucket, CORSConfiguration=configuration)
-
-    return put
+    return partial(put_rules, seaweedfs, bucket)
 
 
 def test_scripts_read_files_of_the_bucket(page: Any, server: live.Server, rules: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT, live
-from tests.support.browser import MODULE, Pages, png, serve_pages, until
+from tests.support.browser import MODULE, Pages, png, put_rules, serve_pages, until
 from tests.support.faults import FaultProxy
 from tests.support.resuming import MIB, write_film
 from tests.support.services import S3
@@ -29,6 +30,11 @@ CHUNK = 16 * MIB
 HALF = 24 * MIB
 
 
+@pytest.fixture(scope="module")
+def bucket(seaweedfs: S3) -> str:
+    return seaweedfs.create_bucket()
+
+
 @pytest.fixture(scope="module", params=["local", pytest.param("s3", marks=pytest.mark.seaweedfs)])
 def kinto(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -36,7 +42,8 @@ def kinto(
     """Kinto with private files."""
     if request.param == "s3":
         seaweedfs: S3 = request.getfixturevalue("seaweedfs")
-        options = seaweedfs.options(seaweedfs.create_bucket())
+        bucket = request.getfixturevalue("bucket")
+        options = {**seaweedfs.options(bucket), "direct.part_size": "5M"}
     else:
         options = {"base_path": str(tmp_path_factory.mktemp("files"))}
     with live.kinto({**options, **LIMITS}, threads=16) as server:
@@ -57,9 +64,10 @@ class Visit:
     proxy: FaultProxy
     server: live.Server
     seen: list[str]
+    direct: bool = False
 
     def open(self, collection: str = UPLOADS) -> None:
-        paste(self.site, f"{self.proxy.url}/v1", collection)
+        paste(self.site, f"{self.proxy.url}/v1", collection, direct=self.direct)
         with live.Client(self.server) as alice:
             alice.request("GET", collection)  # The first request creates it.
         self.page.goto(f"{self.site.origin}{FOLDER}index.html")
@@ -73,6 +81,14 @@ class Visit:
 
     def until_sent(self, size: int) -> None:
         until(self.page, f"document.querySelector('progress')?.value >= {size}")
+
+    def until_held(self, held: list[Any], number: int) -> None:
+        """Wait until so many requests hang, and all others have ended."""
+        deadline = time.monotonic() + 20
+        while len(held) < number:
+            assert time.monotonic() < deadline, held
+            self.page.wait_for_timeout(20)
+        self.until_sent(SIZE - 5 * MIB if "partNumber" in held[-1].request.url else 0)
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).press("Enter")
@@ -95,10 +111,12 @@ class Visit:
         return found
 
 
-def paste(site: Pages, url: str, collection: str) -> None:
+def paste(site: Pages, url: str, collection: str, *, direct: bool = False) -> None:
     """Put the page on a site, as it would be copied."""
     for path in (ROOT / "examples" / "upload").iterdir():
         text = path.read_text("utf-8").replace(ADDRESS, url).replace(UPLOADS, collection)
+        if direct:
+            text = text.replace("direct = false", "direct = true")
         site.add(f"{FOLDER}{path.name}", text)
     site.add("/js/kinto-attachment.js", MODULE.read_bytes())
 
@@ -264,3 +282,45 @@ def test_a_server_that_is_away_is_told(visit: Visit, tmp_path: Path) -> None:
     visit.proxy.work()
     visit.until("done")
     assert [each["filename"] for each in visit.stored()] == ["a.txt"]
+
+
+def test_direct_uploads_pause_and_continue_after_a_reload(
+    visit: Visit, film: Path, request: pytest.FixtureRequest
+) -> None:
+    """With a local folder, the page sends the file to the server, in one request."""
+    visit.direct = True
+    last = "token="
+    if "s3" in request.node.name:
+        bucket = request.getfixturevalue("bucket")
+        put_rules(request.getfixturevalue("seaweedfs"), bucket, visit.site.origin)
+        last = "partNumber=8&"
+    sent: list[str] = []
+    held: list[Any] = []
+
+    def note(request: Any) -> None:
+        if request.method == "PUT":
+            sent.append(request.url)
+
+    def hold(route: Any) -> None:
+        if route.request.method == "PUT":
+            held.append(route)
+        else:
+            route.continue_()
+
+    visit.page.on("request", note)
+    visit.open()
+    visit.page.route(re.compile(last), hold)
+    visit.choose(film)
+    visit.until_held(held, 1)
+    visit.press("Pause film.bin")
+    visit.until("paused")
+    visit.press("Continue film.bin")
+    visit.until_held(held, 2)
+    visit.page.reload()
+    visit.page.unroute(re.compile(last))  # What is held would be sent, if it was still there.
+    visit.until("missing")
+    sent.clear()
+    visit.choose(film)
+    visit.until("done")
+    assert [last in url for url in sent] == [True]
+    assert [each["size"] for each in visit.stored()] == [SIZE]

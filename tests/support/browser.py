@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import struct
@@ -23,12 +24,15 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT, live, waiting
+from tests.support.documents import code_blocks
 from tests.support.faults import HOST
+from tests.support.services import S3
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BLANK = "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>A page</title>"
 KINTO_JS = ROOT / "node_modules" / "kinto" / "dist" / "kinto.min.js"
 TUS_JS = ROOT / "node_modules" / "tus-js-client" / "dist" / "tus.min.js"
+APP = "https://app.example.com"  # Of pages, in docs/storage.rst.
 MODULE = ROOT / "js" / "kinto-attachment.js"
 TYPES = {"js": "text/javascript", "html": "text/html", "css": "text/css"}
 TIMEOUT = 20_000  # Milliseconds, for whatever a page does.
@@ -251,6 +255,15 @@ def show(page: Any, url: str) -> int:
 
 def fetch(page: Any, url: str, **options: Any) -> Any:
     return page.evaluate(FETCH, [url, options])
+
+
+def put_rules(server: S3, bucket: str, app: str = APP, **changes: Any) -> None:
+    """Give a bucket the CORS rules of docs/storage.rst, for the pages of one origin."""
+    (text,) = [code for code in code_blocks("docs/storage.rst", "json") if "CORSRules" in code]
+    assert APP in text
+    rules = json.loads(text.replace(APP, app))["CORSRules"]
+    configuration = {"CORSRules": [{**rule, **changes} for rule in rules]}
+    server.client().put_bucket_cors(Bucket=bucket, CORSConfiguration=configuration)
 
 
 def upload(
