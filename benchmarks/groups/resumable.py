@@ -80,6 +80,6 @@ def _tiny(scale: Scale, stand: Server) -> Trial:
     return Trial(
         {"PUT of 1 KiB": partial(stand.site.time_uploads, one.raw, 20), "PATCH": patch},
         [Versus("PUT of 1 KiB", "PATCH")],
-        show.seconds,
+        show.rate,
         scale.turns,
     )

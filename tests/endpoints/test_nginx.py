@@ -25,10 +25,12 @@ from kinto_attachment.client import AttachmentClient
 from kinto_attachment.endpoints.downloads import SECURITY_HEADERS
 from kinto_attachment.names import disposition_filename
 from tests.support import live
+from tests.support.connections import MIB, until
 from tests.support.documents import code_blocks
 from tests.support.faults import HOST
 from tests.support.scripts import Script
 from tests.support.services import S3, _free_port, _stopping, _wait
+from tests.support.tus import BYTES, TUS, metadata
 
 pytestmark = pytest.mark.nginx
 
@@ -63,6 +65,7 @@ class Site:
 
     url: str
     attachment: dict
+    files: Path
 
     @property
     def record(self) -> str:
@@ -111,7 +114,7 @@ def site(
         process = subprocess.Popen([*command, "-c", f"{folder}/nginx.conf"])
         with _stopping(process):
             assert _wait(process, f"{url}/v1/"), (folder / "error.log").read_text()
-            yield Site(url, upload(url))
+            yield Site(url, upload(url), files)
 
 
 def upload(url: str) -> dict:
@@ -310,6 +313,38 @@ def test_answers_for_one_of_several_origins_are_kept_apart(tmp_path: Path) -> No
                 assert {"Authorization", "Origin"} <= set(answer.headers["Vary"].split(", "))
                 allowed = answer.headers.get("Access-Control-Allow-Origin")
                 assert allowed == headers.get("Origin")
+
+
+def test_what_arrives_of_an_upload_that_breaks_off_is_kept(protected: Site) -> None:
+    """As long as nginx passes on what arrives, and takes chunks of any size."""
+    told = {"Upload-Length": str(len(CONTENT)), "Upload-Metadata": metadata(filename="a.html")}
+    record = protected.record.removesuffix("a") + "several"
+    url = f"{record}/attachment/uploads"
+    created = requests.post(url, auth=AUTH, headers={**TUS, **told}, timeout=30)
+    assert created.status_code == 201, created.text
+    url = created.headers["Location"]
+    assert url.startswith(protected.url)
+
+    def stored() -> int:
+        return sum(file.stat().st_size for file in (protected.files / ".unfinished").iterdir())
+
+    def offset() -> int:
+        return int(requests.get(url, auth=AUTH, timeout=30).json()["data"]["offset"])
+
+    lines = {**TUS, **BYTES, "Upload-Offset": "0", "Content-Length": str(len(CONTENT))}
+    lines["Authorization"] = f"Basic {base64.b64encode(':'.join(AUTH).encode()).decode()}"
+    address = protected.url.removeprefix("http://")
+    fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": address, **lines}.items())
+    head = f"PATCH {url.removeprefix(protected.url)} HTTP/1.1\r\n{fields}\r\n"
+    with socket.create_connection(tuple(address.split(":")), timeout=30) as connection:
+        connection.sendall(head.encode() + CONTENT[: MIB * 3 // 2])
+        until(lambda: stored() >= MIB, 20)
+    until(lambda: offset() >= MIB, 20)
+    start = int(requests.head(url, auth=AUTH, headers=TUS, timeout=30).headers["Upload-Offset"])
+    headers = {**TUS, **BYTES, "Upload-Offset": str(start)}
+    rest = requests.patch(url, data=CONTENT[start:], auth=AUTH, headers=headers, timeout=30)
+    assert rest.status_code == 204, rest.text
+    assert protected.get(f"{record}/attachment").content == CONTENT
 
 
 def test_a_broken_download_goes_on_only_with_the_same_file(protected: Site) -> None:
