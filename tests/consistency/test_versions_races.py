@@ -16,7 +16,7 @@ from kinto.core.storage.exceptions import BackendError
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.detaching import detach
 from kinto_attachment.files.settling import delete_garbage
-from tests.support import invariants, owned, races, sampling
+from tests.support import invariants, races, sampling
 from tests.support.application import (
     ALICE,
     OTHER,
