@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from tests.support.application import ALICE, RECORD, attach, put_raw
+from tests.support import tus
+from tests.support.application import (
+    ALICE,
+    BUCKET,
+    COLLECTION,
+    RECORD,
+    attach,
+    put_collection,
+    put_raw,
+)
 from tests.support.backends import ON_POSTGRESQL, Build
 from tests.support.statements import counted
 
@@ -33,12 +43,12 @@ PLAIN = {
 KEEPING = {**PLAIN, "replacement": 28, "deletion": 26, "record": 29}
 
 
-def costs(app: Any) -> dict[str, int]:
+def costs(app: Any, requests: Mapping[str, Callable[[Any], Any]] = REQUESTS) -> dict[str, int]:
     """Of each request, one after the other; the first ones of a process read more."""
-    for request in REQUESTS.values():
+    for request in requests.values():
         request(app)
     found = {}
-    for name, request in REQUESTS.items():
+    for name, request in requests.items():
         with counted(app) as statements:
             request(app)
         found[name] = sum(statements.values())
@@ -58,3 +68,36 @@ def test_of_requests_are_known(
     build: Build, settings: dict[str, str], expected: dict[str, int]
 ) -> None:
     assert costs(build(**settings)) == expected
+
+
+WITHOUT = {"data": {"title": "x"}}
+# Each is told by how many statements it takes, and not by those of what it needs.
+MORE: dict[str, Callable[[Any], Any]] = {
+    "upload": lambda app: attach(app),
+    "put": lambda app: app.put_json(RECORD, WITHOUT, headers=ALICE),
+    "upload again": lambda app: attach(app),
+    "patch": lambda app: app.patch_json(RECORD, {"data": {"title": "y"}}, headers=ALICE),
+    "batch": lambda app: app.post_json("/batch", {"requests": [DETACH]}, headers=ALICE),
+    "third upload": lambda app: attach(app),
+    "creation": lambda app: tus.create(app, 0),
+    "records": lambda app: app.delete(f"{COLLECTION}/records", headers=ALICE),
+    "upload to go": lambda app: attach(app),
+    "collection": lambda app: app.delete(COLLECTION, headers=ALICE),
+    "bucket": lambda app: app.delete(BUCKET, headers=ALICE),
+    "bucket again": lambda app: put_collection(app),
+}
+DETACH = {"method": "DELETE", "path": f"/v1{URL}"}
+EXPECTED = {
+    "put": 22,
+    "patch": 20,
+    "batch": 25,
+    "creation": 34,
+    "records": 17,
+    "collection": 26,
+    "bucket": 26,
+}
+
+
+def test_of_other_requests_are_known(build: Build) -> None:
+    found = costs(build(), MORE)
+    assert {name: found[name] for name in EXPECTED} == EXPECTED
