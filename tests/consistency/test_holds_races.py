@@ -37,7 +37,7 @@ from tests.support.races import (
 from tests.support.services import PostgreSQL
 
 ALSO = ["collection", "bucket"]
-ONE_IN = 3  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 8  # Of the moments at which one request can interrupt another; all in tests-all.
 HOLD = f"{RECORD}/attachment/hold"
 # 403: for whom nothing is left of the bucket. 503: a deadlock in Kinto, or with it.
 EXPECTED = {*races.EXPECTED, 403, 423}
