@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.storage.s3_direct import S3Direct
 from tests.maintenance.test_old_sessions import age, collect, sessions_of
 from tests.support.application import ALICE, CONTENT, RECORD, attachment_of, sha256, stored_files
 from tests.support.backends import Build, runs_on
@@ -76,7 +75,7 @@ def test_without_bytes_it_expires(app: Any) -> None:
     age(app, expires=1)
     assert state(app, upload)["state"] == "expired"
     assert len(collect(app).uploads) == 1
-    complete(app, upload, status=404)
+    complete(app, upload, status=410)
 
 
 def test_a_file_that_nobody_attaches_is_removed(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +127,7 @@ def test_a_storage_that_does_not_answer_is_reported(
         raise StorageUnavailable() from ConnectionResetError("played")
 
     with monkeypatch.context() as broken:
-        broken.setattr(S3Direct, "arrived_parts", fail)
+        files = app.app.registry.attachment_storages.default.files
+        broken.setattr(files, "arrived_parts", fail)
         assert "not removed" in collect(app).errors[0]
     assert len(collect(app).uploads) == 1
