@@ -52,8 +52,9 @@ class Client:
     a file passes through this process.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, authorization: str = AUTHORIZATION) -> None:
         self._port = port
+        self._credentials = {"Authorization": authorization} if authorization else {}
         self._connect()
 
     def __enter__(self) -> Client:
@@ -86,7 +87,7 @@ class Client:
         if isinstance(body, Path):
             body = Slice(body, 0, body.stat().st_size)
         size = len(body) if isinstance(body, bytes) else body.size
-        lines = {"Host": HOST, "Authorization": AUTHORIZATION, "Content-Length": str(size)}
+        lines = {"Host": HOST, **self._credentials, "Content-Length": str(size)}
         fields = "".join(f"{k}: {v}\r\n" for k, v in {**lines, **(headers or {})}.items())
         head = f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode()
         if self._closed:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks import show
 from benchmarks.bench import Bench
 from benchmarks.bodies import MIB, Payload
+from benchmarks.client import Client, Slice
 from benchmarks.download import Download
 from benchmarks.memory import peak_over_idle
 from benchmarks.row import Group, Row
@@ -20,7 +24,8 @@ from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
-UPLOAD, DOWNLOAD = 1.15, 1.3  # At most, over boto3 alone.
+UPLOAD, DIRECT, DOWNLOAD = 1.15, 1.1, 1.3  # At most, over boto3 alone.
+PARALLEL = 4  # Parts that a client sends at a time.
 MEMORY = 64 * MIB
 KEY = "straight"
 
@@ -47,10 +52,35 @@ class Storage:
             self.client.upload_fileobj(file, self.bucket, KEY)
             return time.perf_counter() - started
 
+    def upload_directly(self, payload: Payload) -> float:
+        """Until the file is attached, and so also read again and hashed."""
+        record = self.ours.record()
+        file = {"filename": "picture.jpg", "size": payload.size}
+        body = json.dumps({"attachment": file}).encode()
+        with self.ours.server.client() as client, ThreadPoolExecutor(PARALLEL) as pool:
+            started = time.perf_counter()
+            headers = {"Content-Type": "application/json"}
+            answer = client.expect(201, "POST", f"{record}/attachment/uploads", headers, body)
+            list(pool.map(partial(send_part, payload), answer.json()["data"]["parts"]))
+            complete = f"{urlsplit(answer.headers['location']).path}/complete"
+            while client.expect((201, 202), "POST", complete).status == 202:
+                pass
+            elapsed = time.perf_counter() - started
+            client.expect((200, 204), "DELETE", f"{record}/attachment")
+        return elapsed
+
     def download(self) -> float:
         started = time.perf_counter()
         self.client.download_fileobj(self.bucket, KEY, Nowhere())
         return time.perf_counter() - started
+
+
+def send_part(payload: Payload, part: dict[str, Any]) -> None:
+    url = urlsplit(part["url"])
+    content = Slice(payload.file, part["offset"], part["size"])
+    with Client(url.port or 80, authorization="") as client:
+        headers = {"Host": url.netloc, **part["headers"]}
+        client.expect(200, part["method"], f"{url.path}?{url.query}", headers, content)
 
 
 @contextmanager
@@ -66,6 +96,7 @@ def groups(scale: Scale) -> list[Group[Storage]]:
     size = show.size(scale.object)
     rows = [
         Row(f"upload {size}", partial(_upload, scale)),
+        Row(f"direct upload of {size}", partial(_direct, scale)),
         Row(f"download {size} by proxy", partial(_download, scale)),
         Row(f"peak memory, upload {size}", partial(_memory, scale)),
     ]
@@ -81,6 +112,19 @@ def _upload(scale: Scale, stand: Storage) -> Trial:
             "ours, PUT": partial(stand.ours.time_large, payload.raw),
         },
         [Versus("boto3 alone", name, bar=UPLOAD) for name in ("ours", "ours, PUT")],
+        show.seconds,
+        scale.heavy_turns,
+    )
+
+
+def _direct(scale: Scale, stand: Storage) -> Trial:
+    payload = stand.bench.payloads[scale.object]
+    return Trial(
+        {
+            "boto3 alone": partial(stand.upload, payload),
+            "ours, direct": partial(stand.upload_directly, payload),
+        },
+        [Versus("boto3 alone", "ours, direct", bar=DIRECT)],
         show.seconds,
         scale.heavy_turns,
     )

@@ -89,6 +89,7 @@ class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds)
         safe: bool = False,
         if_match: int | str | None = None,
         resumable: bool | None = None,
+        direct: bool = False,
     ) -> Attachment:
         """Attach a file, given as a path or open for reading, and set attributes of its record.
 
@@ -99,7 +100,9 @@ class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds)
         ``resumable`` uploads the file in several requests, and an upload that was interrupted
         continues where it was, also in another process. By default, files above 64 MiB are
         uploaded in this way if the server and the collection support it. ``progress`` is first
-        called with the number of bytes that the server already has.
+        called with the number of bytes that the server already has. ``direct`` sends the bytes to
+        the server's storage, several parts at a time, instead of through the server; it continues
+        in the same way.
 
         >>> client.upload("report", "report.csv", {"year": 2025}).filename
         'report.csv'
@@ -111,6 +114,8 @@ class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds)
         :raises MismatchError: the file changed while it was sent; the record is unchanged.
         :raises RejectedError: the server refuses the file.
         """
+        if direct and resumable:
+            raise ValueError("An upload is either direct or resumable by tus")
         conditions = conditions_of(safe, if_match)
         with Source.of(file) as source:
             name = filename or source.name
@@ -118,7 +123,37 @@ class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds)
                 raise ValueError("The file has no name: set filename")
             kind = mimetype or names.mimetype(name, None, {})
             new = NewUpload(source, name, kind, fields_of(data, permissions), conditions)
-            return self._uploads.send(record_id, new, progress, resumable=resumable)
+            return self._uploads.send(record_id, new, progress, resumable=resumable, direct=direct)
+
+    def upload_url(
+        self,
+        record_id: str,
+        filename: str,
+        size: int,
+        data: Mapping[str, Any] | None = None,
+        permissions: Mapping[str, Any] | None = None,
+        *,
+        mimetype: str | None = None,
+        expires_in: int = 3600,
+    ) -> str:
+        """A URL by which anybody can attach a file of ``size`` bytes to a record, once.
+
+        Whoever has it sends the bytes by ``PUT``, without credentials, within ``expires_in``
+        seconds. The record is written with the rights that this client's user has by then.
+
+        >>> url = client.upload_url("letter", "letter.txt", size=5)
+        >>> requests.put(url, data=b"Dear!", timeout=10).status_code
+        201
+        """
+        file = {"filename": filename, "size": size}
+        if mimetype is not None:
+            file["mimetype"] = mimetype
+        body = {"attachment": file, "via": "kinto", "expires_in": expires_in}
+        endpoint = f"{self._endpoint(record_id)}/uploads"
+        body |= fields_of(data, permissions)
+        answer, _ = self.session.request("post", endpoint, payload=body)
+        url: str = answer["data"]["parts"][0]["url"]
+        return url
 
     def download(
         self,

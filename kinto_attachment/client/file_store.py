@@ -87,6 +87,29 @@ class FileStore:
             progress=progress,
         )
 
+    def upload_url(
+        self, key: str, size: int, *, mimetype: str | None = None, expires_in: int = 3600
+    ) -> str:
+        """A URL by which anybody can store ``size`` bytes under a key, once, by ``PUT``.
+
+        It is valid for ``expires_in`` seconds; see ``AttachmentClient.upload_url``.
+
+        >>> url = store.upload_url("letters/june.txt", size=5)
+        >>> requests.put(url, data=b"Dear!", timeout=10).status_code
+        201
+        >>> store.get("letters/june.txt")
+        b'Dear!'
+        >>> store.delete("letters/june.txt")
+        """
+        return self.client.upload_url(
+            record_id(key),
+            _filename(key),
+            size,
+            _data(key),
+            mimetype=mimetype,
+            expires_in=expires_in,
+        )
+
     def get(self, key: str) -> bytes:
         """The bytes under a key.
 

@@ -106,6 +106,26 @@ class Session(KintoSession):  # type: ignore[misc]
         # Kinto redirects URLs without a version. A redirect loses the body: an error.
         return response if response.status_code < 300 else _fail(response)
 
+    def send_elsewhere(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body
+    ) -> requests.Response:
+        """Send a request to a signed URL, without credentials; for :meth:`retry`, too."""
+        watched = _Body(body) if not isinstance(body, bytes) else None
+        try:
+            response = self._requests().request(
+                method,
+                url,
+                headers={"User-Agent": USER_AGENT, **headers},
+                data=watched or body,
+                auth=_no_credentials,
+                timeout=self.timeout,
+                allow_redirects=False,
+                verify=self.ca_bundle,
+            )
+        except requests.RequestException as error:
+            raise (watched and watched.error) or error  # noqa: B904 - it is its context.
+        return response if response.status_code < 300 else _fail(response)
+
     def fetch(self, endpoint: str, headers: Mapping[str, str]) -> requests.Response:
         """Send a GET; read the response from its ``raw``, and close it.
 

@@ -67,6 +67,11 @@ def add_upload_arguments(parser: argparse.ArgumentParser) -> None:
         help="compress each file before sending it; the record's `original` describes the file",
     )
     parser.add_argument(
+        "--direct",
+        action="store_true",
+        help="send the bytes to the server's storage, not through the server",
+    )
+    parser.add_argument(
         "--keep-filenames",
         action="store_true",
         help="warn if the server does not store files under their own names; its setting "
@@ -194,7 +199,13 @@ class Upload:
             elif found and found.get("original"):
                 data["original"] = None  # It was compressed the last time.
             attachment = self._client.upload(
-                record_id, source, data, mimetype=mimetype, filename=name, progress=progress
+                record_id,
+                source,
+                data,
+                mimetype=mimetype,
+                filename=name,
+                progress=progress,
+                direct=self._arguments.direct,
             )
             self._renamed |= not _keeps_name(attachment, name)
             return source.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kinto_attachment.client import contents, resumable as resuming
+from kinto_attachment.client.direct import DirectUpload
 from kinto_attachment.client.errors import (
     ConflictError,
     MismatchError,
@@ -41,13 +42,19 @@ class Uploads:
         progress: Progress | None = None,
         *,
         resumable: bool | None = None,
+        direct: bool = False,
     ) -> Attachment:
         """Attach a file; ``resumable`` of None lets its size and the server decide.
+
+        ``direct`` sends it to the server's storage.
 
         :raises ConflictError, MismatchError, RejectedError: see ``AttachmentClient.upload``.
         """
         attachment = None
-        if resumable or (resumable is None and self._can_resume(new)):
+        if direct:
+            endpoint = self._endpoint_of(record_id)
+            attachment = DirectUpload(self._session, endpoint, new, progress).send()
+        elif resumable or (resumable is None and self._can_resume(new)):
             attachment = self._in_several(record_id, new, progress, forced=bool(resumable))
         if attachment is None:
             attachment = self._in_a_form(record_id, new, progress)

@@ -113,7 +113,6 @@ def attach_session(request: Request, kind: type[Arrival] = SessionArrival) -> tu
         idle = request.registry.attachment_settings["uploads.idle_age"]
         expires = msec_time() + int(idle * 1000)
         done = replace(locked, state="done", result=result, expires=expires, writer="")
-        done = replace(locked, state="done", result=result, expires=expires, writer="")
         done = replace(done, key=key or locked.key, partial=None, counted=0)
         # Its bytes count as those of the record's file now.
         with request.registry.attachment_usage.alone():

@@ -54,7 +54,8 @@ class KnownGarbage:
         old = OldSessions(self.registry, storages, self.shard, dry_run=dry_run)
         for session, is_removed in old.remove():
             if is_removed:
-                self.report.uploads.append(session.key)
+                # One whose bytes have not come by the server's own URL has no key.
+                self.report.uploads.append(session.key or session.record)
             else:
                 self.report.errors.append(f"not removed: what an upload has left: {session.key}")
 

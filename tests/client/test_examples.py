@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import requests
 
 import kinto_attachment.client
 from kinto_attachment.client import (
@@ -39,6 +40,7 @@ def names(
     client = AttachmentClient(embedded.url, "default", collection, AUTH)
     return {
         "io": io,
+        "requests": requests,
         "Path": Path,
         "AttachmentClient": AttachmentClient,
         "FileStore": FileStore,

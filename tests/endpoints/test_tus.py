@@ -12,12 +12,12 @@ from unittest import mock
 
 import pytest
 from kinto.core.events import ResourceChanged
-from kinto.core.storage.exceptions import BackendError
+from kinto.core.storage.exceptions import BackendError, IntegrityError
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment import AttachmentAdded, AttachmentReceiving
 from kinto_attachment.errors import AttachmentGone
-from kinto_attachment.files import session_writes
+from kinto_attachment.files import session_writes, transactions
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.maintenance.old_sessions import OldSessions
 from kinto_attachment.maintenance.shards import WHOLE
@@ -238,6 +238,31 @@ def test_a_conflict_that_may_pass_is_tried_again(app: Any) -> None:
     append(app, url, SIZE - 1, CONTENT[-1:], status=204)
     assert read(app) == CONTENT
     assert offset(app, url) == SIZE
+
+
+@ON_POSTGRESQL
+def test_preconditions_hold_when_the_attaching_is_repeated(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another request has changed the record: that is why it is repeated."""
+    etag = attach(app, content=b"old").headers["ETag"]
+    url = begin(app, SIZE, headers={**ALICE, "If-Match": etag})
+    begin_again = transactions._begin_again
+
+    def change(*args: Any) -> None:
+        begin_again(*args)
+        body = {"data": {"title": "changed"}}
+        with ThreadPoolExecutor(1) as other:
+            other.submit(app.patch_json, RECORD, body, headers=ALICE).result(timeout=30)
+
+    def conflict(event: Any) -> None:
+        app.app.registry.on_event = None
+        raise IntegrityError()
+
+    monkeypatch.setattr(transactions, "_begin_again", change)
+    on_event(app, ResourceChanged, conflict)
+    append(app, url, 0, CONTENT, status=412)
+    assert read(app) == b"old"
 
 
 @ON_MEMORY
