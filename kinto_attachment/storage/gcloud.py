@@ -31,7 +31,7 @@ try:
     from .gcloud_download import Download, get
     from .gcloud_errors import translated
     from .gcloud_partials import GooglePartials
-    from .gcloud_signing import signer
+    from .gcloud_signing import signer, signs_until
     from .gcloud_upload import NewObject
 except (ImportError, RuntimeError) as error:  # The latter is pyramid_storage's.
     raise ConfigurationError(
@@ -222,6 +222,10 @@ class GoogleStorage(GooglePartials, FileStorage, GoogleCloudStorage):  # type: i
                 **signer(self._bucket.session().credentials),
             )
         return url
+
+    def signs_until(self) -> datetime | None:
+        with translated():
+            return signs_until(self._bucket.session().credentials)
 
     def close(self) -> None:
         """Close idle connections; later calls open new ones."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -20,15 +22,19 @@ from tests.support.application import (
     BOB,
     COLLECTION,
     CONTENT,
+    MEMORY,
     OTHER,
     RECORD,
     ask,
     attach,
+    make_app,
     put,
+    put_collection,
     userid,
 )
 from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build
 from tests.support.links import KEYS, URL, claims_of, link, own_path, signed
+from tests.support.services import S3
 
 pytestmark = ON_MEMORY
 
@@ -337,6 +343,43 @@ class TestPresigned:
         files = app.app.registry.attachment_storages.default.files
         monkeypatch.setattr(files, "signs_until", lambda: end)
         assert link(app, expires_in=100)["expires_at"] / 1000 <= end.timestamp()
+
+
+@pytest.mark.moto
+def test_a_presigned_link_ends_with_temporary_credentials(
+    moto: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(hours=1)
+    given = {"AccessKeyId": "key", "SecretAccessKey": "secret", "SessionToken": "token"}
+    answer = {"Version": 1, **given, "Expiration": end.isoformat()}
+    (tmp_path / "credentials.json").write_text(json.dumps(answer))
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = cat {tmp_path / 'credentials.json'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    options = moto.options(moto.create_bucket())
+    keys = ("aws.access_key", "aws.secret_key")
+    app = make_app({k: v for k, v in options.items() if k not in keys}, MEMORY)
+    put_collection(app)
+    attach(app)
+    (item,) = app.get(f"{COLLECTION}/attachments?_urls=1d", headers=ALICE).json["data"]
+    listed = {"url": item["url"], "expires_at": item["url_expires_at"]}
+    for made in (link(app, expires_in="1d"), listed):
+        assert 0 <= end.timestamp() - made["expires_at"] / 1000 <= 1
+        assert "X-Amz-Security-Token=token" in made["url"]
+        assert ask(made["url"]).content == CONTENT
+    assert time.time() + 50 <= link(app, expires_in=60)["expires_at"] / 1000 < end.timestamp()
+
+
+@ON_OBJECT_STORES
+def test_there_is_no_link_by_credentials_that_have_ended(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(app)
+    files = app.app.registry.attachment_storages.default.files
+    monkeypatch.setattr(files, "signs_until", lambda: datetime.now(timezone.utc))
+    app.get(URL, headers=ALICE, status=503)
 
 
 @pytest.mark.parametrize(

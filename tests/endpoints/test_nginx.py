@@ -262,6 +262,73 @@ def test_a_link_is_not_told_to_other_sites(protected: Site) -> None:
     assert "Referrer-Policy" not in protected.get().headers
 
 
+def link(served: Site, **asked: str) -> str:
+    url = f"{served.record}/attachment/url"
+    made: str = requests.get(url, auth=AUTH, params=asked, timeout=30).json()["data"]["url"]
+    return made
+
+
+@pytest.mark.parametrize("how", MODES)
+def test_links_work_in_each_mode(request: pytest.FixtureRequest, how: str) -> None:
+    served: Site = request.getfixturevalue(how)
+    url = link(served, disposition="attachment", filename="b c.txt", expires_in="1h")
+    answer = requests.get(url, timeout=30)
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="b c.txt"'
+    assert answer.headers["Content-Type"].startswith("text/html")
+    part = requests.get(url, headers={"Range": "bytes=10-19"}, timeout=30)
+    assert (part.status_code, part.content) == (206, CONTENT[10:20])
+    suffix = requests.get(url, headers={"Range": "bytes=-5"}, timeout=30)
+    assert (suffix.status_code, suffix.content) == (206, CONTENT[-5:])
+    beyond = requests.get(url, headers={"Range": f"bytes={len(CONTENT)}-"}, timeout=30)
+    assert beyond.status_code == 416
+    tag = answer.headers["ETag"]
+    same = requests.get(url, headers={"If-None-Match": tag}, timeout=30)
+    assert (same.status_code, same.content) == (304, b"")
+
+
+@pytest.mark.parametrize("how", ["protected", "streaming", "proxying"])
+def test_own_links_are_kept_by_browsers_until_they_end(
+    request: pytest.FixtureRequest, how: str
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    url = link(served, expires_in="1h")
+    tag = f'"{SHA256.hexdigest()}"'
+    asked: tuple[dict[str, str], ...] = (
+        *({}, {"Range": "bytes=0-1"}, {"If-None-Match": tag}),
+        *({"If-Match": tag}, {"If-Match": tag, "Range": "bytes=0-1"}),
+    )
+    for method in ("GET", "HEAD"):
+        for headers in asked:
+            answer = requests.request(method, url, headers=headers, timeout=30)
+            assert answer.status_code in (200, 206, 304), (method, headers)
+            caching = answer.headers["Cache-Control"]
+            (left,) = re.fullmatch(r"private, max-age=(\d+), immutable", caching).groups()
+            assert 3590 <= int(left) <= 5400
+            assert answer.headers["ETag"] == tag
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    head = requests.head(url, timeout=30)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(CONTENT)))
+    assert requests.get(url, headers={"If-Match": '"x"'}, timeout=30).status_code == 412
+    other = requests.get(url, headers={"Range": "bytes=0-1", "If-Range": '"x"'}, timeout=30)
+    assert (other.status_code, other.content) == (200, CONTENT)
+
+
+@pytest.mark.parametrize("how", ["protected", "streaming", "proxying"])
+def test_tokens_that_are_none_open_nothing_behind_nginx(
+    request: pytest.FixtureRequest, how: str
+) -> None:
+    served: Site = request.getfixturevalue(how)
+    url = link(served)
+    for wrong in (url[:-1], url.partition("?")[0], url.replace("token=", "token=x")):
+        for headers in ({}, {"Range": "bytes=0-1"}):
+            answer = requests.get(wrong, headers=headers, timeout=30)
+            assert answer.status_code == 401
+            assert "immutable" not in answer.headers.get("Cache-Control", "")
+            assert CONTENT[:2] not in answer.content
+
+
 def test_ranges_are_sent_by_nginx(protected: Site) -> None:
     answer = protected.get(Range="bytes=10-19")
     assert answer.status_code == 206

@@ -7,15 +7,18 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
+from google.auth import compute_engine
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.errors import FileNotFound, StorageUnavailable
 from kinto_attachment.storage.gcloud import GoogleStorage
+from kinto_attachment.storage.gcloud_signing import signs_until
 from kinto_attachment.storage.samples import BINARY, Source, in_threads, keys
 from kinto_attachment.storage.testing import (
     ContinuesWritesContract,
@@ -278,6 +281,16 @@ def test_a_signed_url_serves_the_file_under_its_name(gcs: GoogleEmulator) -> Non
     assert query["X-Goog-Expires"] == ["60"]
     assert query["X-Goog-Algorithm"] == ["GOOG4-RSA-SHA256"]
     assert query["X-Goog-Credential"][0].startswith("kinto@test.iam.gserviceaccount.com/")
+
+
+def test_signatures_end_with_the_keys_of_google_s_service(gcs: GoogleEmulator) -> None:
+    """The service that signs for machines without a key file rotates its keys."""
+    with google_storage(gcs, credentials=gcs.credentials) as storage:
+        assert storage.signs_until() is None
+    until = signs_until(compute_engine.Credentials())  # type: ignore[no-untyped-call]
+    assert until is not None
+    left = until - datetime.now(timezone.utc)
+    assert timedelta(hours=11) < left <= timedelta(hours=12)
 
 
 def test_credentials_may_come_from_where_google_keeps_them(
