@@ -149,6 +149,21 @@ export interface URLOptions {
   filename?: string;
 }
 
+export interface LinkOptions extends URLOptions {
+  /** How long the link has to be valid, in seconds (600), or such as `"1h"`. */
+  expiresIn?: number | string;
+  /** The id of a version; the current file if there is none. */
+  version?: string;
+  signal?: AbortSignal;
+}
+
+export interface Link {
+  /** For whoever has it, without `Authorization`: as the `src` of a picture, for example. */
+  url: string;
+  /** Until when it works, in ms since the epoch. */
+  expiresAt: number;
+}
+
 export class AttachmentClient {
   /** @param server The URL of Kinto with its version, `https://kinto.example.com/v1`. */
   constructor(server: string, options?: ClientOptions);
@@ -190,6 +205,14 @@ export class AttachmentClient {
 
   /** The URL of a record's current file. A private file needs `Authorization` there. */
   url(record: string, options?: URLOptions): string;
+
+  /**
+   * A link to a record's file that needs no credentials. Links that are requested soon after each
+   * other are the same, so that the browser's cache knows the file.
+   *
+   * @throws {AttachmentError} The server refuses, or cannot be reached.
+   */
+  link(record: string, options?: LinkOptions): Promise<Link>;
 }
 
 /** The server refuses a request, or cannot be reached. */

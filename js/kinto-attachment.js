@@ -153,6 +153,17 @@ export class AttachmentClient {
     return `${this.#server}${record}/attachment?${query}`.replace(/\?$/, "");
   }
 
+  async link(record, { expiresIn, version, disposition, filename, signal } = {}) {
+    checkURI("record", record, RECORD);
+    const file = version === undefined ? "" : `/versions/${encodeURIComponent(version)}`;
+    const asked = { expires_in: expiresIn, disposition, filename };
+    const known = Object.entries(asked).filter(([, value]) => value !== undefined);
+    const path = `${record}/attachment${file}/url?${new URLSearchParams(known)}`;
+    const response = await this.#send({ method: "GET", path, headers: {}, signal, isRepeatable: true });
+    const { url, expires_at: expiresAt } = response.json.data;
+    return { url, expiresAt };
+  }
+
   async #sendForm(upload) {
     const { record, collection, blob, signal, onProgress } = upload;
     const response = await this.#send({

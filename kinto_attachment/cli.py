@@ -30,6 +30,7 @@ CLIENT_COMMANDS = {
     "versions": "list the files that a record has and had",
     "restore": "make an earlier file of a record its current one again",
     "cp": "give a record the file of another one",
+    "url": "print a link to a file that needs no credentials",
     "hold": "protect the file of a record against deletion for a time",
     "delete": "delete the files of records as a client of a server",
     "create-account": "create an account of Kinto's accounts plugin",

@@ -19,6 +19,7 @@ from kinto_attachment.client.errors import (
     UnavailableError,
 )
 from kinto_attachment.client.file_store import FileStore
+from kinto_attachment.client.links import FileLink
 from kinto_attachment.client.lists import Change
 from kinto_attachment.client.retries import Retries
 
@@ -27,6 +28,7 @@ __all__ = [
     "Change",
     "ClientError",
     "ConflictError",
+    "FileLink",
     "FileStore",
     "MismatchError",
     "NotAllowedError",

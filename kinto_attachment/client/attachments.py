@@ -14,6 +14,7 @@ from kinto_attachment.client.copies import RecordCopies
 from kinto_attachment.client.errors import ConflictError, NotFoundError
 from kinto_attachment.client.forms import Progress
 from kinto_attachment.client.holds import FileHolds
+from kinto_attachment.client.links import FileLinks
 from kinto_attachment.client.lists import CollectionLists
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.records import Record, conditions_of, fields_of
@@ -28,7 +29,7 @@ from kinto_attachment.http.streams import Reader
 from kinto_attachment.metadata import Attachment
 
 
-class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds):
+class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds, FileLinks):
     """Uploads and downloads the files of one collection; threads may share it.
 
     ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,

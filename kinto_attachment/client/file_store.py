@@ -13,6 +13,7 @@ from kinto_attachment import names
 from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.client.errors import NotFoundError
 from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.links import EXPIRES_IN
 from kinto_attachment.client.receiving import Writable
 from kinto_attachment.client.sources import Readable, Reads
 from kinto_attachment.metadata import Attachment
@@ -129,6 +130,33 @@ class FileStore:
         """
         try:
             return self.client.stat(record_id(key))
+        except NotFoundError as error:
+            raise _missing(key) from error
+
+    def signed_url(
+        self,
+        key: str,
+        *,
+        expires_in: int | str = EXPIRES_IN,
+        disposition: str | None = None,
+        filename: str | None = None,
+    ) -> str:
+        """A URL of the file under a key that needs no credentials.
+
+        The arguments are those of :meth:`AttachmentClient.url`.
+
+        >>> requests.get(store.signed_url("pictures/cat.txt"), timeout=30).text
+        'Meow'
+
+        :raises NotFoundError: there is no such key.
+        """
+        try:
+            return self.client.url(
+                record_id(key),
+                expires_in=expires_in,
+                disposition=disposition,
+                filename=filename,
+            )
         except NotFoundError as error:
             raise _missing(key) from error
 

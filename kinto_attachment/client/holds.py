@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kinto_attachment.client.errors import NotFoundError
-from kinto_attachment.client.session import Session
+from kinto_attachment.client.records import CollectionRecords
 
 
-class FileHolds:
+class FileHolds(CollectionRecords):
     """Protects files against deletion and replacement, also by those who may write them."""
-
-    session: Session
 
     def hold(
         self,
@@ -67,6 +65,3 @@ class FileHolds:
 
     def _hold(self, record: str | Mapping[str, Any]) -> str:
         return f"{self._endpoint(record)}/hold"
-
-    def _endpoint(self, record: str | Mapping[str, Any]) -> str:
-        raise NotImplementedError

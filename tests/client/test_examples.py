@@ -7,10 +7,12 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import requests
 
 import kinto_attachment.client
 from kinto_attachment.client import (
@@ -19,6 +21,7 @@ from kinto_attachment.client import (
     attachments,
     copies,
     file_store,
+    links,
     lists,
     versions,
 )
@@ -39,6 +42,8 @@ def names(
     client = AttachmentClient(embedded.url, "default", collection, AUTH)
     return {
         "io": io,
+        "requests": requests,
+        "time": time,
         "Path": Path,
         "AttachmentClient": AttachmentClient,
         "FileStore": FileStore,
@@ -49,7 +54,7 @@ def names(
 
 
 @pytest.mark.parametrize(
-    "module", [kinto_attachment.client, attachments, copies, file_store, lists, versions]
+    "module", [kinto_attachment.client, attachments, copies, file_store, links, lists, versions]
 )
 def test_docstrings(module: ModuleType, names: dict[str, object]) -> None:
     # One after the other, as they are read: later ones use what earlier ones made.
@@ -84,7 +89,7 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     server = "http://127.0.0.1:8888/v1"
     commands = [text for text in code_blocks("docs/client.rst", "shell") if server in text]
     commands = [text for text in commands if "kinto-attachment" in text]
-    assert len(commands) == 6
+    assert len(commands) == 7
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for text in commands:
         here = text.replace(server, embedded.url)

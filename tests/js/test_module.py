@@ -225,6 +225,45 @@ class TestURL:
         assert "%C3%A4%20&%20b.txt" in saved
 
 
+class TestLink:
+    def test_needs_no_credentials(self, server: live.Server) -> None:
+        content, disposition, left, same = javascript(
+            server.url,
+            """
+            await client.upload(file, { record });
+            const options = { expiresIn: "1h", disposition: "attachment", filename: "b.txt" };
+            const { url, expiresAt } = await client.link(record, options);
+            const response = await fetch(url);
+            const saved = response.headers.get("Content-Disposition");
+            const again = await client.link(record, options);
+            return [await response.text(), saved, expiresAt - Date.now(), again.url === url];
+            """,
+        )
+        assert (content, disposition) == (CONTENT.decode(), 'attachment; filename="b.txt"')
+        assert 3_590_000 < left < 5_400_000
+        assert same
+
+    def test_to_a_version_and_refusals(self, server: live.Server) -> None:
+        content, statuses = javascript(
+            server.url,
+            """
+            await client.upload(file, { record });
+            const list = await fetch(`${server}${record}/attachment/versions`, { headers });
+            const version = (await list.json()).data[0].id;
+            const { url } = await client.link(record, { version });
+            const response = await fetch(url);
+            const statuses = [];
+            for (const options of [{ version: "a/b" }, { expiresIn: 0 }, { disposition: "x" }]) {
+              await client.link(record, options).catch(({ status }) => statuses.push(status));
+            }
+            await client.link("hello").catch((error) => statuses.push(error.name));
+            return [await response.text(), statuses];
+            """,
+        )
+        assert content == CONTENT.decode()
+        assert statuses == [404, 400, 400, "TypeError"]
+
+
 class TestCancelling:
     def test_before_and_while_it_is_sent(self, server: live.Server, proxy: FaultProxy) -> None:
         proxy.hang(sent=10_000)

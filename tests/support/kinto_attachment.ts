@@ -2,7 +2,7 @@
 // does not compile unless the types refuse it.
 import { AttachmentClient, AttachmentError } from "kinto-attachment";
 import * as tus from "tus-js-client";
-import type { Attachment, Uploaded, UploadOptions } from "kinto-attachment";
+import type { Attachment, Link, LinkOptions, Uploaded, UploadOptions } from "kinto-attachment";
 
 declare global {
   interface Buffer extends Uint8Array {} // Of Node, in the types of tus-js-client.
@@ -62,5 +62,11 @@ export const wrongClient = new AttachmentClient("https://kinto.example.com/v1", 
 export const text = () => client.upload("text", { record, filename: "a.txt" });
 // @ts-expect-error: no such disposition
 export const disposition = () => client.url(record, { disposition: "form-data" });
+
+export async function linked(): Promise<string> {
+  const options: LinkOptions = { expiresIn: "1h", version: "1f0c", filename: "a.txt" };
+  const link: Link = await client.link(record, options);
+  return link.expiresAt > Date.now() ? link.url : (await client.link(record)).url;
+}
 
 console.log(JSON.stringify(client.url(record)));
