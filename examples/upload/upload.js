@@ -1,6 +1,6 @@
 // One file in the list: it is sent, paused, continued, removed, and shown when it has arrived.
 
-import { client, link } from "./kinto.js";
+import { client } from "./kinto.js";
 import { sizeText } from "./sizes.js";
 
 const template = document.getElementById("row");
@@ -81,17 +81,17 @@ export class Upload {
   }
 
   async show(record, { filename, mimetype }) {
-    const url = await link(record).catch(() => undefined);
-    if (!url) return;
+    const link = await client.link(record, { expiresIn: "1h" }).catch(() => undefined);
+    if (!link) return;
     const open = this.part("open");
-    open.href = url;
+    open.href = link.url;
     open.hidden = false;
     open.setAttribute("aria-label", `Open ${filename}`);
     if (!mimetype.startsWith("image/")) return;
     const image = new Image();
     image.alt = "";
     image.onload = () => this.part("picture").replaceChildren(image);
-    image.src = url;
+    image.src = link.url;
   }
 
   async remove() {

@@ -37,7 +37,8 @@ EXAMPLES = {
     "/unfinished.js": "function cancelAll(",
     "/by-tus.js": "function sendByTus(",
     "/direct.js": "function sendDirectly(",
-    "/show.js": "function show(",
+    "/show.js": "function show(element, attachment)",
+    "/link.js": "client.link(",
     "/sw.js": "clients.claim",
     "/register.js": "serviceWorker.register",
     "/gallery.js": "function fill(",
@@ -178,6 +179,23 @@ def test_show_a_picture(reader: Any, server: live.Server) -> None:
         attachment,
     )
     assert shown == 6
+
+
+def test_show_a_picture_by_a_link(reader: Any, server: live.Server) -> None:
+    upload(server, "docs/linked", png(width=5), "a.png")
+    shown = reader.evaluate(
+        """
+        async (record) => {
+          const { show } = await import("/link.js");
+          const image = document.body.appendChild(new Image());
+          await show(image, record);
+          await image.decode();
+          return image.naturalWidth;
+        }
+        """,
+        "/buckets/default/collections/docs/records/linked",
+    )
+    assert shown == 5
 
 
 def test_show_a_pdf(reader: Any, server: live.Server) -> None:
