@@ -9,6 +9,7 @@ from kinto.core.utils import msec_time
 from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import DigestMismatch, UploadNotFound, WrongLength
+from kinto_attachment.files import quotas
 from kinto_attachment.files.acting_users import act_as
 from kinto_attachment.files.direct_uploads import is_for
 from kinto_attachment.files.ledger import Ledger, Received
@@ -53,7 +54,11 @@ class DirectArrival:
     def receive(self) -> Received:
         session = self._session
         storage = self._request.registry.attachment_storages[session.storage]
-        accepted = Accepted(rules_of(self._request), storage, session.filename, session.mimetype)
+        rules = rules_of(self._request)
+        # How much will be left of it after compression is not known.
+        size = None if rules.gzipped else session.length
+        allowance = quotas.check_file(self._request, size)
+        accepted = Accepted(rules, storage, session.filename, session.mimetype, allowance)
         reader = body_of(self._request)
         incoming = IncomingFile(
             session.filename, session.mimetype, reader, claims_of(session), session.length

@@ -118,7 +118,9 @@ def enter(request: Request, attachment: dict[str, Any]) -> None:
     file = ledger.file_of(uri, attachment)
     if file is None or (isinstance(file, SharedFile) and file.version is not None):
         return
-    size = 0 if not isinstance(file, SharedFile) and file.is_of_session else attachment["size"]
+    size = attachment["size"]
+    if not isinstance(file, SharedFile) and file.is_of_session and ledger.session is not None:
+        size -= ledger.session.counted
     links = registry.attachment_links
     others = links.of_key(file.key) if isinstance(file, SharedFile) else []
     replaced = [] if _keeps(request) else _current(links.of_record(uri), file.key)

@@ -14,7 +14,7 @@ from pyramid.httpexceptions import HTTPException
 from kinto_attachment import attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
 from kinto_attachment.maintenance.gc import gc
-from tests.support import lingering
+from tests.support import direct, lingering
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -107,6 +107,15 @@ def ietf(app: Any, content: bytes, filename: str) -> int:
     return int(answer.status_code)
 
 
+def by_url(app: Any, content: bytes, filename: str) -> int:
+    """A direct upload, to the server's own URL."""
+    named = {"filename": filename}
+    answer = direct.create(app, len(content), status="*", attachment=named, via="kinto")
+    if answer.status_code != 201:
+        return int(answer.status_code)
+    return int(direct.put_own(app, answer.json["data"], content, status="*").status_code)
+
+
 def copy(app: Any, content: bytes, filename: str) -> int:
     attach(app, SOURCE, content, filename)
     body = {"copy_from": SOURCE}
@@ -157,6 +166,7 @@ WAYS = (
     tus,
     tus_of_unknown_length,
     ietf,
+    by_url,
     copy,
     copy_in_batch,
     server_code,
@@ -211,7 +221,7 @@ class TestOfEachWay:
     def test_the_last_byte_is_free(self, build: Build, way: Way) -> None:
         app = build(**QUOTA)
         start(app)
-        keeps_both = way in (tus, tus_of_unknown_length, ietf)  # Until the end.
+        keeps_both = way in (tus, tus_of_unknown_length, ietf, by_url)  # Until the end.
         content = b"x" * (20 if keeps_both else 30)
         assert way(app, content, "a.txt") in (200, 201, 204)
         assert read(app) == content
@@ -260,6 +270,17 @@ class TestRefusals:
         assert app.app.body.taken == 0
         send(app, "PUT", f"{RECORD}/attachment?filename=a.txt", BytesIO(b"x" * 31), status=507)
         assert app.app.body.taken == 31
+
+    def test_of_direct_uploads_whose_room_was_taken(self, build: Build) -> None:
+        app = build(**QUOTA)
+        upload = direct.begin(app, 20, via="kinto")
+        attach(app, OTHER, b"x" * 11)
+        direct.put_own(app, upload, b"y" * 20, status=507)
+        assert app.app.body.taken == 0
+        assert used(app) == (1, 11)
+        app.delete(OTHER, headers=ALICE)
+        direct.put_own(app, upload, b"y" * 20, status=201)
+        assert used(app) == (1, 20)
 
     def test_are_for_the_file_and_not_for_the_form(self, build: Build) -> None:
         app = build(**QUOTA)
