@@ -282,6 +282,25 @@ class TestRefusals:
         direct.put_own(app, upload, b"y" * 20, status=201)
         assert used(app) == (1, 20)
 
+    def test_of_parts_of_a_batch_know_of_each_other(self, build: Build) -> None:
+        """Each fits alone. What is refused at the end would fail the whole batch."""
+        app = build(**QUOTA)
+        put_collection(app, "/buckets/s/collections/c")
+        for number in (1, 2):
+            attach(app, f"{SOURCE}{number}", b"x" * 20)
+        parts = [
+            {
+                "method": "POST",
+                "path": f"{COLLECTION}/records/r{number}/attachment",
+                "headers": {"Content-Type": "application/json"},
+                "body": {"copy_from": f"{SOURCE}{number}"},
+            }
+            for number in (1, 2)
+        ]
+        answer = app.post_json("/batch", {"requests": parts}, headers=ALICE)
+        assert [each["status"] for each in answer.json["responses"]] == [201, 507]
+        assert used(app) == (1, 20)
+
     def test_are_for_the_file_and_not_for_the_form(self, build: Build) -> None:
         app = build(**QUOTA)
         answer = attach(app, content=b"x" * 30, data={"title": "y" * 1000})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest import mock
 
+import psycopg2
 import pytest
 import transaction
 
@@ -25,6 +29,7 @@ from tests.support.application import (
     write_behind,
 )
 from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.services import PostgreSQL
 from tests.support.tus import append, begin
 from tests.support.usage import miscounted
 
@@ -44,6 +49,21 @@ def lose_counters(app: Any) -> None:
         app.app.registry.storage.delete_all(
             "attachment-usage", "attachments-usage:*", with_deleted=False
         )
+
+
+def wait_for_lock(postgresql: PostgreSQL) -> None:
+    """Wait until a transaction waits for another one."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 30
+    with contextlib.closing(psycopg2.connect(postgresql.uri)) as server:
+        server.autocommit = True
+        while time.monotonic() < deadline:
+            with server.cursor() as cursor:
+                cursor.execute(waiting)
+                if cursor.fetchone() is not None:
+                    return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def collect(app: Any) -> None:
@@ -155,6 +175,26 @@ class TestQuotasThatComeAndGo:
         attach(app, f"{COLLECTION}/records/third", b"x" * 71, status=507)
         attach(app, f"{COLLECTION}/records/third", b"x" * 70)
         assert used(app) == (3, 100)
+
+    def test_two_first_writes_count_each_other(self, build: Build, postgresql: PostgreSQL) -> None:
+        """The second one waits for the commit of the first."""
+        app = build(keep_old_files="true", **QUOTA)
+        for size in (10, 20):
+            attach(app, content=b"x" * size)
+        lose_counters(app)
+        registry = app.app.registry
+        transaction.begin()
+        index = registry.attachment_links
+        (kept,) = [link for link in index.of_record(RECORD) if link.state == "kept"]
+        index.drop_kept([kept])
+        registry.attachment_usage.book()
+        with ThreadPoolExecutor(1) as thread:
+            upload = thread.submit(attach, app, OTHER, b"x" * 5)
+            wait_for_lock(postgresql)
+            transaction.commit()
+            upload.result(timeout=30)
+        registry.attachment_storages.default.files.delete(kept.key)
+        assert used(app) == (2, 25)
 
     def test_the_first_write_counts_what_is_there(self, build: Build) -> None:
         app = build(**QUOTA, **{"resources.b.c.quota_bytes": "50"}, keep_old_files="true")
