@@ -7,7 +7,9 @@ does not vouch for the hash, the file is read, for a short time in each request.
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import replace
 from typing import cast
 
@@ -35,7 +37,7 @@ from kinto_attachment.files.upload_sessions import found
 from kinto_attachment.http import saved_hashes
 from kinto_attachment.index.session import DIRECT, KINTO, Session
 from kinto_attachment.kinto_types import Request
-from kinto_attachment.storage import CHUNK_SIZE, Partial
+from kinto_attachment.storage import CHUNK_SIZE, Partial, Reader
 
 # How long a request works on a file at most. Proxies wait for an answer for 60 s, some for 30 s.
 SECONDS = 20.0
@@ -127,6 +129,32 @@ def busy_until() -> int:
     return int(msec_time() + LEASE * 1000)
 
 
+class ReadAhead:
+    """Reads a chunk while the one before is hashed, which takes as long."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="direct-read")
+        self._next: Future[bytes] | None = None
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._thread.shutdown()
+
+    def begin(self) -> None:
+        """Begin to read the next chunk."""
+        # In the context of the request, which has its budget for waiting.
+        self._next = self._thread.submit(copy_context().run, self._reader.read, CHUNK_SIZE)
+
+    def take(self) -> bytes:
+        """The next chunk; empty at the end."""
+        if self._next is None:
+            return self._reader.read(CHUNK_SIZE)
+        return self._next.result()
+
+
 class _Reading:
     """One request's work on a file, of whose session it has the token."""
 
@@ -160,18 +188,20 @@ class _Reading:
             known = read_back(files, session.key, set())["sha256"]
             self.session = replace(session, sha256=known, read=session.length or 0)
             return
-        position = session.read
-        with closing(files.open(session.key, position)) as file:
-            while position != session.length:
-                if not (chunk := file.read(CHUNK_SIZE)):
-                    raise StorageUnavailable() from EOFError(f"{position} of {session.length}")
-                sha256.update(chunk)
+        position, length = session.read, session.length or 0
+        with closing(files.open(session.key, position)) as file, ReadAhead(file) as ahead:
+            while position != length:
+                if not (chunk := ahead.take()):
+                    raise StorageUnavailable() from EOFError(f"{position} of {length}")
                 position += len(chunk)
+                is_over = time.monotonic() - self.begun >= SECONDS
+                if position != length and not is_over:
+                    ahead.begin()
+                sha256.update(chunk)
                 self.session = replace(self.session, hash=sha256.save(), read=position)
-                now = time.monotonic()
-                if now - self.begun >= SECONDS and position != session.length:
+                if position != length and is_over:
                     return
-                if now - self.committed >= CHECKPOINT_SECONDS:
+                if time.monotonic() - self.committed >= CHECKPOINT_SECONDS:
                     self.commit()
         self.session = replace(self.session, sha256=sha256.hexdigest())
 
