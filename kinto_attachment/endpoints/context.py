@@ -61,9 +61,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         self.implicit_parents = getattr(request, "implicit_parents", False)
         check_host(request)
         check_ids(request, self.uri)
-        record, self.collection = request.registry.attachment_links.collections.with_record(
-            self.uri
-        )
+        record, self.collection = self._find()
         self.current_object = self._found(record)
         # If the record exists, so does its collection.
         self.collection_exists = self.record is not None or self.collection is not None
