@@ -91,7 +91,7 @@ EXPECTED = {
     "put": 22,
     "patch": 20,
     "batch": 25,
-    "creation": 34,
+    "creation": 36,
     "records": 17,
     "collection": 26,
     "bucket": 26,

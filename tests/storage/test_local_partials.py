@@ -387,7 +387,7 @@ class TestDiskErrors:
             assert everything(base) == [".unfinished"]
             return failed
 
-        assert steps_until_done(attempt) >= 15
+        assert steps_until_done(attempt, f"errors {error}") >= 15
 
     def test_a_chunk_that_has_lost_bytes_is_an_outage(
         self, kept: Kept, storage: LocalStorage, base: Path
