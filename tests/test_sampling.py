@@ -15,6 +15,8 @@ def test_each_value_of_each_parameter_is_in_it(request: pytest.FixtureRequest) -
     of_contracts = {without_test(value) for value in taken}
     for item in sampling.left_out:
         _, *parameters = item.get_closest_marker("sampled").args
+        if len(parameters) == 1:
+            continue  # To try one of its values is what is meant.
         for value in sampling.values(item):
             is_in = value in taken if parameters else without_test(value) in of_contracts
             assert is_in, f"{item.nodeid}: no case with this {value[-2]} is tried"

@@ -6,9 +6,10 @@ that has the same step.
 
 ``@sampled(2, "backends", "rule", "end")`` on a test takes half of the combinations of these three
 parameters: each value of one with each value of another one, if there are at least two values of
-the third. ``@sampled(2)`` on a class, each of whose tests runs on two servers, takes half of all
-combinations in each test, and of a test without other parameters one of the two, by its name: all
-tests of a contract run, and about half of them on each server.
+the third. ``@sampled(3, "release")`` takes one of three values. ``@sampled(2)`` on a class, each
+of whose tests runs on two servers, takes half of all combinations in each test, and of a test
+without other parameters one of the two, by its name: all tests of a contract run, and about half
+of them on each server.
 """
 
 from __future__ import annotations
