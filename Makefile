@@ -50,11 +50,12 @@ moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
 # Each run has a temporary folder of its own. Runs that share one delete each other's files.
 # Files with slow tests come first (tests/conftest.py), so that all shares end together.
 # Tests start hundreds of Pythons, and each would compile the package if none kept what it compiled.
+# Where CI is set, pytest compares megabytes line by line: a test that fails, as it should, takes hours.
 RUN_TESTS = \
 	echo 'Running the tests that are marked "$(LEFT_OUT)".'; \
 	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
 	export PYTEST_DEBUG_TEMPROOT=$$(mktemp -d); \
-	unset PYTHONDONTWRITEBYTECODE; \
+	unset PYTHONDONTWRITEBYTECODE CI BUILD_NUMBER; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(LEFT_OUT)" \
 		$(1) $(ARGS) && rm -rf "$$PYTEST_DEBUG_TEMPROOT"
 

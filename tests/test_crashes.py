@@ -26,7 +26,8 @@ def test_it_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
             *(sys.executable, "-m", "pytest", "-n", "1", "--dist", "loadfile"),
             *("-p", "xdist.plugin", "-p", "tests.support.crashes", "-p", "no:cacheprovider"),
             *(argument for option in options for argument in ("-o", option)),
-            *("--rootdir", str(tmp_path), str(tmp_path)),
+            # Without the short summary, which repeats messages or not, by the terminal's width.
+            *("-rN", "--rootdir", str(tmp_path), str(tmp_path)),
         ],
         cwd=ROOT,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},

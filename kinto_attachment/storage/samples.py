@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from hashlib import sha256
 from typing import Any
 
 from . import CHUNK_SIZE, Reader
@@ -71,6 +72,17 @@ class Source:
 def contents(storage: Any, key: str) -> bytes:
     with closing(storage.open(key)) as reader:
         return read_all(reader, MIB)
+
+
+def assert_contents(storage: Any, key: str, expected: bytes) -> None:
+    """Without pytest's comparison, which takes hours for megabytes where ``CI`` is set."""
+    found = contents(storage, key)
+    if found != expected:
+        raise AssertionError(f"{key} contains {_told(found)} instead of {_told(expected)}")
+
+
+def _told(content: bytes) -> str:
+    return f"{content[:20]!r}... ({len(content)} bytes, SHA-256 {sha256(content).hexdigest()})"
 
 
 def read_all(reader: Reader, size: int) -> bytes:

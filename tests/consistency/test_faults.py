@@ -123,10 +123,14 @@ class Site:
         """None when there was no answer."""
         self.start(*ACTIONS[action])
         self.faults.give(order)
-        answer = None
-        with contextlib.suppress(requests.ConnectionError):
+        answer = failure = None
+        try:
             answer = action(self)
-        assert not self.faults.take_back(), "the step was not reached"
+        except requests.ConnectionError as error:
+            failure = error
+        left = self.faults.take_back()
+        told = failure if answer is None else answer.text
+        assert not left, f"only {self.faults.steps()} of the steps were reached: {told}"
         return answer
 
     def check(self, told: str) -> None:

@@ -33,7 +33,7 @@ from kinto_attachment.storage.samples import (
     TIMEOUT,
     UNUSUAL_KEYS,
     Source,
-    contents,
+    assert_contents,
     keys,
     write_many,
 )
@@ -85,7 +85,7 @@ class CopiesFilesContract(StorageContract):
         copied = storage.copy(f"{folder}/a.txt", f"{folder}/b/b.txt")
         assert (copied.key, copied.size) == (f"{folder}/b/b.txt", size)
         storage.delete(f"{folder}/a.txt")
-        assert contents(storage, f"{folder}/b/b.txt") == content
+        assert_contents(storage, f"{folder}/b/b.txt", content)
         found = storage.stat(f"{folder}/b/b.txt")
         assert found.content_type == copied.content_type == "text/plain"
         assert found.modified >= started, "or gc would think it is a leftover"
@@ -96,8 +96,8 @@ class CopiesFilesContract(StorageContract):
         for target in (f"{folder}/b", f"{folder}/a"):
             with pytest.raises(KeyTaken):
                 storage.copy(f"{folder}/a", target)
-        assert contents(storage, f"{folder}/a") == b"a"
-        assert contents(storage, f"{folder}/b") == b"b"
+        assert_contents(storage, f"{folder}/a", b"a")
+        assert_contents(storage, f"{folder}/b", b"b")
 
     def test_a_copy_needs_a_source_and_valid_keys(self, storage: Any, folder: str) -> None:
         storage.write(f"{folder}/a", Source(b"a"), BINARY)

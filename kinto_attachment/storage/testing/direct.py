@@ -28,6 +28,7 @@ from kinto_attachment.storage.samples import (
     MIB,
     TIMEOUT,
     Source,
+    assert_contents,
     contents,
 )
 
@@ -95,7 +96,7 @@ class UploadsDirectlyContract(StorageContract):
         assert upload.finish() in ("", hashlib.sha256(content).hexdigest())
         stored = storage.stat(f"{folder}/a.txt")
         assert (stored.size, stored.content_type) == (size, "text/plain")
-        assert contents(storage, f"{folder}/a.txt") == content
+        assert_contents(storage, f"{folder}/a.txt", content)
         self.assert_nothing_of_direct(storage, upload)
 
     @pytest.mark.parametrize("size", [0, 10, PART + 3])
@@ -110,7 +111,7 @@ class UploadsDirectlyContract(StorageContract):
             upload.finish()
             for part in (*before, *upload.requests):
                 assert send(part, b"x" * part.size) >= 400
-            assert contents(storage, f"{folder}/a") == content
+            assert_contents(storage, f"{folder}/a", content)
         with pytest.raises(FileNotFound):
             storage.arrived_parts(upload.partial)
 
@@ -125,7 +126,7 @@ class UploadsDirectlyContract(StorageContract):
             assert not storage.exists(f"{folder}/a")
             assert send(part, content[part.offset :][: part.size]) < 300
         upload.finish()
-        assert contents(storage, f"{folder}/a") == content
+        assert_contents(storage, f"{folder}/a", content)
 
     @pytest.mark.parametrize("size", [9, 11])
     def test_another_size_is_not_finished(self, storage: Any, folder: str, size: int) -> None:
@@ -161,7 +162,7 @@ class UploadsDirectlyContract(StorageContract):
                 upload.finish()
         else:
             assert upload.finish() in ("", hashlib.sha256(sent).hexdigest())
-            assert contents(storage, f"{folder}/a") == sent
+            assert_contents(storage, f"{folder}/a", sent)
 
     def test_a_hash_of_many_parts_is_known(self, storage: Any, folder: str) -> None:
         """No storage can compare it before all parts are there."""
@@ -184,7 +185,7 @@ class UploadsDirectlyContract(StorageContract):
         with pytest.raises(KeyTaken):
             Upload(storage, f"{folder}/a", size)
         storage.discard(upload.partial)
-        assert contents(storage, f"{folder}/a") == b"x" * size
+        assert_contents(storage, f"{folder}/a", b"x" * size)
         self.assert_nothing_of_direct(storage, upload)
 
     @pytest.mark.parametrize("size", [0, 10])
@@ -206,7 +207,7 @@ class UploadsDirectlyContract(StorageContract):
         again.send(b"again")
         again.finish()
         storage.discard(again.partial)
-        assert contents(storage, f"{folder}/a") == b"again", "a finished file stays"
+        assert_contents(storage, f"{folder}/a", b"again")
 
     @pytest.mark.parametrize("key", HOSTILE_KEYS)
     def test_a_hostile_key_is_not_begun_directly(self, storage: Any, key: str) -> None:
@@ -229,7 +230,7 @@ class UploadsDirectlyContract(StorageContract):
         for name, step in steps.items():
             self.assert_tells_of_an_outage(name, step)
         upload.finish()
-        assert contents(storage, f"{folder}/a") == b"x" * 10
+        assert_contents(storage, f"{folder}/a", b"x" * 10)
 
     def assert_nothing_of_direct(self, storage: Any, upload: Upload) -> None:
         partial = upload.partial

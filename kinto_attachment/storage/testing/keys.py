@@ -14,6 +14,7 @@ from kinto_attachment.storage.samples import (
     LOOKALIKE_KEYS,
     UNUSUAL_KEYS,
     Source,
+    assert_contents,
     contents,
 )
 
@@ -27,7 +28,7 @@ class KeyTests(StorageTests):
     def test_unusual_keys_are_keys_like_others(self, storage: Any, folder: str, name: str) -> None:
         key = f"{folder}/{name}"
         assert storage.write(key, Source(name.encode()), BINARY).key == key
-        assert contents(storage, key) == name.encode()
+        assert_contents(storage, key, name.encode())
         assert storage.stat(key).key == key
         self.assert_listed(storage, folder, [key])
         assert storage.url(key).endswith(quote(key))

@@ -27,6 +27,7 @@ from kinto_attachment.storage.samples import (
     MIB,
     TIMEOUT,
     Source,
+    assert_contents,
     contents,
     in_threads,
     keys,
@@ -116,7 +117,7 @@ class ContinuesWritesContract(StorageContract):
             assert upload.partial.size == position
         stored = upload.finish()
         assert (stored.key, stored.size) == (f"{folder}/a.txt", len(content))
-        assert contents(storage, stored.key) == content
+        assert_contents(storage, stored.key, content)
         found = storage.stat(stored.key)
         assert (found.size, found.content_type) == (len(content), "text/plain")
         self.assert_nothing_of(storage, upload)
@@ -139,7 +140,7 @@ class ContinuesWritesContract(StorageContract):
             upload.append(content[number : number + 1])
             assert len(upload.kept) < 4096
         upload.finish()
-        assert contents(storage, f"{folder}/a") == content
+        assert_contents(storage, f"{folder}/a", content)
 
     def test_checkpoints_come_from_time_to_time(self, storage: Any, folder: str) -> None:
         """Each of them tells what has been read by then: a hash goes with it."""
@@ -151,7 +152,7 @@ class ContinuesWritesContract(StorageContract):
         assert upload.checkpoints - before >= 2
         assert upload.partial.size == len(content) + 3
         upload.finish()
-        assert contents(storage, f"{folder}/a") == b"abc" + content
+        assert_contents(storage, f"{folder}/a", b"abc" + content)
 
     @pytest.mark.parametrize("position", [0, 3, 40 * MIB])
     @pytest.mark.parametrize("error", [ConnectionResetError("gone")])
@@ -171,7 +172,7 @@ class ContinuesWritesContract(StorageContract):
         assert 2 <= upload.partial.size <= position + MIB
         upload.append(content[upload.partial.size :])
         upload.finish()
-        assert contents(storage, f"{folder}/a") == content
+        assert_contents(storage, f"{folder}/a", content)
         self.assert_nothing_of(storage, upload)
 
     def test_an_append_that_is_not_kept_was_none(self, storage: Any, folder: str) -> None:
@@ -186,7 +187,7 @@ class ContinuesWritesContract(StorageContract):
             upload.append(b"")
         upload.append(b"def")
         upload.finish()
-        assert contents(storage, f"{folder}/a") == b"abcdef"
+        assert_contents(storage, f"{folder}/a", b"abcdef")
         self.discard_what_is_left(storage, upload)
 
     @pytest.mark.parametrize("wakes", ["before the end", "after the end", "after the finish"])
@@ -218,7 +219,7 @@ class ContinuesWritesContract(StorageContract):
             upload.append(others[3 * size :])
         upload.finish()
         kept = moments[hangs_at] - 3 * size
-        assert contents(storage, f"{folder}/a") == b"abc" * size + b"x" * kept + others
+        assert_contents(storage, f"{folder}/a", b"abc" * size + b"x" * kept + others)
         self.discard_what_is_left(storage, upload)
 
     @pytest.mark.parametrize("begins", ["after another", "after the finish"])
@@ -241,7 +242,7 @@ class ContinuesWritesContract(StorageContract):
         with suppress(*LATE):
             storage.append(late, Source(b"x" * size), refuse)
         upload.finish()
-        assert contents(storage, f"{folder}/a") == b"abc" * size + b"def" * size
+        assert_contents(storage, f"{folder}/a", b"abc" * size + b"def" * size)
         self.discard_what_is_left(storage, upload)
 
     def test_two_writers_at_once_are_not_mixed(self, storage: Any, folder: str) -> None:
@@ -267,7 +268,7 @@ class ContinuesWritesContract(StorageContract):
             assert len(written) == 1
             expected += written * 4000
         upload.finish()
-        assert contents(storage, f"{folder}/a") == expected
+        assert_contents(storage, f"{folder}/a", expected)
         self.discard_what_is_left(storage, upload)
 
     def test_a_writer_may_be_taken_over_again_and_again(self, storage: Any, folder: str) -> None:
@@ -277,7 +278,7 @@ class ContinuesWritesContract(StorageContract):
                 upload.take_over()
             upload.append(letter * MIB)
         upload.finish()
-        assert contents(storage, f"{folder}/a") == b"a" * MIB + b"b" * MIB + b"c" * MIB
+        assert_contents(storage, f"{folder}/a", b"a" * MIB + b"b" * MIB + b"c" * MIB)
 
     @pytest.mark.parametrize("size", [0, 10, 9 * MIB])
     def test_a_finish_can_be_repeated(self, storage: Any, folder: str, size: int) -> None:
@@ -287,7 +288,7 @@ class ContinuesWritesContract(StorageContract):
         for _ in range(3):
             stored = upload.finish()
             assert (stored.key, stored.size) == (f"{folder}/a", size)
-        assert contents(storage, f"{folder}/a") == content
+        assert_contents(storage, f"{folder}/a", content)
 
     @pytest.mark.parametrize("size", [10, 9 * MIB])
     def test_a_taken_key_is_not_overwritten_by_a_finish(
@@ -300,11 +301,11 @@ class ContinuesWritesContract(StorageContract):
         for _ in range(2):
             with pytest.raises(KeyTaken):
                 upload.finish()
-        assert contents(storage, f"{folder}/a") == b"x" * size
+        assert_contents(storage, f"{folder}/a", b"x" * size)
         with pytest.raises(KeyTaken):
             Upload(storage, f"{folder}/a")
         storage.discard(upload.partial)
-        assert contents(storage, f"{folder}/a") == b"x" * size
+        assert_contents(storage, f"{folder}/a", b"x" * size)
         self.assert_nothing_of(storage, upload)
 
     @pytest.mark.parametrize("size", [0, 10, 9 * MIB])
@@ -319,7 +320,7 @@ class ContinuesWritesContract(StorageContract):
         again.append(b"again")
         again.finish()
         storage.discard(again.partial)
-        assert contents(storage, f"{folder}/a") == b"again", "a finished file stays"
+        assert_contents(storage, f"{folder}/a", b"again")
 
     def test_what_is_unfinished_tells_what_it_belongs_to(self, storage: Any, folder: str) -> None:
         uploads = [Upload(storage, f"{folder}/{name}") for name in "ab"]
@@ -337,7 +338,7 @@ class ContinuesWritesContract(StorageContract):
             storage.discard_unfinished(found)
         self.assert_nothing_of(storage, first)
         second.finish()
-        assert contents(storage, f"{folder}/b") == b"x" * (9 * MIB + 10)
+        assert_contents(storage, f"{folder}/b", b"x" * (9 * MIB + 10))
         self.assert_nothing_of(storage, second)
 
     @pytest.mark.parametrize("key", HOSTILE_KEYS)
@@ -384,4 +385,4 @@ class ContinuesWritesContract(StorageContract):
             for found in self.left_of(storage, upload):
                 storage.discard_unfinished(found)
             assert self.left_of(storage, upload) == []
-        assert contents(storage, upload.partial.key) == content
+        assert_contents(storage, upload.partial.key, content)

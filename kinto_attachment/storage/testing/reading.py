@@ -15,7 +15,7 @@ from kinto_attachment.storage.samples import (
     BINARY,
     RANGES,
     Source,
-    contents,
+    assert_contents,
     read_all,
 )
 
@@ -45,7 +45,7 @@ class ReadingTests(StorageTests):
         storage.write(f"{folder}/a/b", Source(b"b"), BINARY)
         self.assert_absent(storage, f"{folder}/a")
         storage.delete(f"{folder}/a")
-        assert contents(storage, f"{folder}/a/b") == b"b"
+        assert_contents(storage, f"{folder}/a/b", b"b")
 
     @pytest.mark.parametrize(
         ("name", "content_type"),
