@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import tus
+from tests.support import direct, tus
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -127,6 +127,18 @@ class TestLocks:
         unlock(app)
         offset = tus.offset(app, url)
         tus.append(app, url, offset, CONTENT[offset:], status=204)
+        assert read(app, URL) == CONTENT
+
+    def test_refuse_the_bytes_of_a_direct_upload(self, app: Any) -> None:
+        attach(app, content=b"old")
+        upload = direct.begin(app, via="kinto")
+        lock(app)
+        refused = direct.put_own(app, upload, CONTENT, status=423)
+        assert refused.json["details"]["until"] is None
+        direct.create(app, via="kinto", status=423)
+        assert read(app, URL) == b"old"
+        unlock(app)
+        direct.put_own(app, upload, CONTENT, status=200)
         assert read(app, URL) == CONTENT
 
 

@@ -16,7 +16,7 @@ from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import allow_metadata_changes, attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
-from tests.support import tus
+from tests.support import direct, tus
 from tests.support.application import ALICE, attach, on_event, put_raw
 
 
@@ -119,6 +119,10 @@ def resumable(app: Any, place: Place) -> Any:
     return tus.create(app, 3, place.record, status="*")
 
 
+def directly(app: Any, place: Place) -> Any:
+    return direct.create(app, 3, place.record, via="kinto", status="*")
+
+
 def draft(app: Any, place: Place) -> Any:
     headers = {**ALICE, "Upload-Complete": "?1", "Upload-Draft-Interop-Version": "8"}
     return put_raw(app, place.record, b"new", headers=headers, status="*")
@@ -205,6 +209,7 @@ UPLOADS: dict[str, Way] = {
     "raw": raw,
     "draft": draft,
     "resumable": resumable,
+    "direct": directly,
     "code": by_code,
 }
 WAYS: dict[str, Way] = {
