@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 
 from kinto_attachment.files.list_queries import parameters
 from kinto_attachment.files.locations import outermost
-from kinto_attachment.files.signed_links import SignedLink, rounded_expiry, signing_of
+from kinto_attachment.files.signatures import signing_of, valid_claims
+from kinto_attachment.files.signed_links import SignedLink, rounded_expiry
 from kinto_attachment.kinto_types import KintoObject, Request
 from kinto_attachment.uris import CollectionURI
 
@@ -40,12 +41,8 @@ def is_linked_archive(request: Request, uri: CollectionURI, collection: KintoObj
     The token ends when the attributes or permissions of the collection change: one of the same
     id that somebody else creates later is another collection.
     """
-    signing, token = request.registry.attachment_signatures, request.GET.get(TOKEN)
-    found = signing.read(PURPOSE, token) if signing is not None and token else None
-    expires = found.get("expires") if found else None
-    if not isinstance(expires, int) or expires <= time.time():
-        return False
-    return found == _claims(request, uri, collection, expires)
+    found = valid_claims(request.registry, PURPOSE, request.GET.get(TOKEN, ""))
+    return found is not None and found == _claims(request, uri, collection, found["expires"])
 
 
 def _claims(

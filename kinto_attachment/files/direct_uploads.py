@@ -14,7 +14,7 @@ from kinto_attachment.files.direct_activity import arrived_parts, sending
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import UPLOAD_ROUTE, outermost
 from kinto_attachment.files.session_creation import admit, keyed, new_session, save
-from kinto_attachment.files.signed_links import signing_of
+from kinto_attachment.files.signatures import signing_of, valid_claims
 from kinto_attachment.files.transactions import separate_transaction
 from kinto_attachment.files.uploads import Accepted, disposition_of, rules_of
 from kinto_attachment.http.upload_steps import Create
@@ -180,12 +180,6 @@ def own_part(request: Request, session: Session, expires_at: int) -> PartRequest
 
 def is_for(registry: Registry, token: str, session: Session) -> bool:
     """Whether a token was signed here for a session, and is still valid."""
-    signing = registry.attachment_signatures
-    claims = signing.read(PURPOSE, token) if signing is not None else None
-    if claims is None or (claims.get("upload"), claims.get("record")) != (
-        session.upload,
-        session.record,
-    ):
-        return False
-    expires = claims.get("expires")
-    return isinstance(expires, int) and expires > time.time()
+    claims = valid_claims(registry, PURPOSE, token) or {}
+    own = (session.upload, session.record)
+    return (claims.get("upload"), claims.get("record")) == own

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itsdangerous import BadData, URLSafeSerializer
+
+from kinto_attachment.errors import LinksNotConfigured
+from kinto_attachment.kinto_types import Registry
 
 DERIVED_FOR = b"kinto-attachment: signing key"
 
@@ -52,6 +56,25 @@ def signatures(keys: Sequence[bytes], server_secret: str) -> Signatures | None:
     if keys:
         return Signatures(keys)
     return Signatures([derived_key(server_secret.encode())]) if server_secret else None
+
+
+def signing_of(registry: Registry) -> Signatures:
+    """:raises LinksNotConfigured: the server has no key."""
+    signing: Signatures | None = registry.attachment_signatures
+    if signing is None:
+        raise LinksNotConfigured()
+    return signing
+
+
+def valid_claims(registry: Registry, purpose: str, token: str) -> dict[str, Any] | None:
+    """The claims of a token that was signed here for this purpose, and has not expired.
+
+    All have ``expires``, in seconds since the epoch.
+    """
+    signing = registry.attachment_signatures
+    claims = signing.read(purpose, token) if signing is not None else None
+    expires = claims.get("expires") if claims is not None else None
+    return claims if isinstance(expires, int) and expires > time.time() else None
 
 
 def derived_key(secret: bytes, purpose: bytes = DERIVED_FOR) -> bytes:

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from kinto_attachment.errors import LinksNotConfigured, StorageUnavailable
+from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files.locations import FILES_ROUTE, StorageName, outermost
-from kinto_attachment.files.signatures import Signatures
+from kinto_attachment.files.signatures import signing_of, valid_claims
 from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.index.link import Link, State
-from kinto_attachment.kinto_types import Registry, Request
+from kinto_attachment.kinto_types import Request
 from kinto_attachment.names import disposition_type, sendable_type
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import SignsUrls
@@ -50,10 +50,9 @@ class LinkClaims:
     @classmethod
     def parse(cls, claims: Mapping[str, Any]) -> LinkClaims | None:
         try:
-            parsed = cls(**claims)
+            return cls(**claims)
         except TypeError:  # Of another release.
             return None
-        return parsed if isinstance(parsed.expires, int) else None
 
     def is_of(self, link: Link) -> bool:
         own = (self.storage, self.key, self.record, self.version)
@@ -128,24 +127,15 @@ def linked_file(request: Request, key: str, token: str) -> tuple[Link, LinkClaim
 
     It ends with the record's link to the file, whatever its own time.
     """
-    signing = request.registry.attachment_signatures
-    found = signing.read(PURPOSE, token) if signing is not None else None
+    found = valid_claims(request.registry, PURPOSE, token)
     claims = LinkClaims.parse(found) if found is not None else None
-    if claims is None or claims.key != key or claims.expires <= time.time():
+    if claims is None or claims.key != key:
         return None
     links = request.registry.attachment_links
     for link in links.of_key(key):
         if claims.is_of(link) and is_linked(link) and not links.is_of_earlier_life(link):
             return link, claims
     return None
-
-
-def signing_of(registry: Registry) -> Signatures:
-    """:raises LinksNotConfigured: the server has no key."""
-    signing: Signatures | None = registry.attachment_signatures
-    if signing is None:
-        raise LinksNotConfigured()
-    return signing
 
 
 def rounded_expiry(now: float, expires_in: int, longest: int) -> int:
