@@ -208,7 +208,7 @@ def test_an_error_that_nobody_thought_of_is_not_something_found(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("kinto_attachment.maintenance.gc.gc", fail)
+    monkeypatch.setattr("kinto_attachment.commands.gc.gc", fail)
     assert_error(
         run(*GC, site.ini),
         "gc",

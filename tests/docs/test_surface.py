@@ -48,12 +48,8 @@ def commands() -> set[str]:
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     subparsers: Any = argparse.ArgumentParser().add_subparsers()
-    cli.add_gc(subparsers)
-    cli.add_reindex(subparsers)
-    cli.add_adopt(subparsers)
-    cli.add_usage(subparsers)
-    cli.add_uploads(subparsers)
-    cli.add_release_hold(subparsers)
+    for name in cli.SERVER_COMMANDS:
+        cli.add_server_command(subparsers, name, "", chosen=True)
     for name in cli.CLIENT_COMMANDS:
         cli.add_client_command(subparsers, name, "", chosen=True)
     yield from subparsers.choices.items()

@@ -1,0 +1,58 @@
+"""Options that several commands have, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import timedelta
+
+from kinto_attachment import parsers
+from kinto_attachment.maintenance.shards import Shard
+
+
+def add_options_of_all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ini", required=True, metavar="FILE", help="Kinto's configuration file")
+    parser.add_argument("--json", action="store_true", help="print the report as a JSON object")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing if all is well, and no progress"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="print tracebacks and everybody's log"
+    )
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The buckets and collections to work on."""
+    parser.add_argument("--bucket", metavar="ID", help="only those of one bucket")
+    parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", metavar="NAME", help="only those in one of several storages (or `default`)"
+    )
+
+
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default="1/1",
+        metavar="I/N",
+        help="process part I of N, to run in parallel (default: %(default)s)",
+    )
+
+
+def duration(text: str) -> timedelta:
+    """A duration as in the settings."""
+    try:
+        return timedelta(seconds=parsers.duration(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+
+def shard(text: str) -> Shard:
+    """A part of the work, such as 1/4."""
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error

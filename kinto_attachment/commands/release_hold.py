@@ -1,0 +1,46 @@
+"""``kinto-attachment release-hold``."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+
+from kinto_attachment.commands.server import CLEAN, on_server
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.application import warn_of_memory
+from kinto_attachment.maintenance.release_hold import release_hold
+from kinto_attachment.maintenance.reports import Progress, Report
+
+DESCRIPTION = (
+    "End the holds of a record's files: of the current one, and of versions. Who "
+    "did so and why is logged. It can run while the server is running."
+)
+EPILOG = "Exit code: 0 no file of the record is held any more; 2 an error."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "record", metavar="RECORD", help="URI of the record: /buckets/B/collections/C/records/R"
+    )
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why, for the log")
+    parser.add_argument(
+        "--by", metavar="NAME", help="who, for the log (default: the user who runs the command)"
+    )
+    parser.add_argument("--version", metavar="ID", help="only the file of this version")
+    parser.add_argument("--dry-run", action="store_true", help="report without ending anything")
+
+
+@on_server
+def run(
+    registry: Registry, arguments: argparse.Namespace, progress: Progress
+) -> tuple[Report, int]:
+    warn_of_memory(registry)
+    report = release_hold(
+        registry,
+        arguments.record,
+        by=getpass.getuser() if arguments.by is None else arguments.by,
+        reason=arguments.reason,
+        version=arguments.version,
+        dry_run=arguments.dry_run,
+    )
+    return report, CLEAN
