@@ -13,6 +13,7 @@ SERVER_COMMANDS = {
     "gc": "delete files that belong to no record",
     "reindex": "rebuild the index of files from the records",
     "adopt": "take over a site of another release of kinto-attachment, or go back to it",
+    "verify": "read the files and compare them with their hashes",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
     "release-hold": "end the holds of a record's files, also before their date",

@@ -6,6 +6,9 @@ import argparse
 from datetime import timedelta
 
 from kinto_attachment import parsers
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.application import chosen_title
+from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
 
 
@@ -26,9 +29,25 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
 
 
-def add_storage(parser: argparse.ArgumentParser) -> None:
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """The files to work on."""
+    add_place(parser)
     parser.add_argument(
         "--storage", metavar="NAME", help="only those in one of several storages (or `default`)"
+    )
+    add_shard(parser)
+
+
+def selection(registry: Registry, arguments: argparse.Namespace) -> Selection:
+    """What these options select.
+
+    :raises CommandError: there is no storage of this name.
+    """
+    return Selection(
+        bucket=arguments.bucket,
+        collection=arguments.collection,
+        storage=chosen_title(registry, arguments.storage),
+        shard=arguments.shard,
     )
 
 

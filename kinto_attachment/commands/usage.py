@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from kinto_attachment.commands.arguments import add_place, add_shard, add_storage
+from kinto_attachment.commands.arguments import add_selection, selection
 from kinto_attachment.commands.server import CLEAN, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_title, warn_of_memory
+from kinto_attachment.maintenance.application import warn_of_memory
 from kinto_attachment.maintenance.reports import Progress, Report
 from kinto_attachment.maintenance.usage import usage
 
@@ -20,9 +20,7 @@ EPILOG = "Exit code: 0 all is well; 2 an error."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_place(parser)
-    add_storage(parser)
-    add_shard(parser)
+    add_selection(parser)
 
 
 @on_server
@@ -30,12 +28,5 @@ def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
     warn_of_memory(registry)
-    report = usage(
-        registry,
-        bucket=arguments.bucket,
-        collection=arguments.collection,
-        storage=chosen_title(registry, arguments.storage),
-        shard=arguments.shard,
-        progress=progress,
-    )
+    report = usage(registry, selection(registry, arguments), progress=progress)
     return report, CLEAN

@@ -43,6 +43,7 @@ from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
 from kinto_attachment.index.usage import Usage
 from kinto_attachment.index.used_storages import UsedStorages
+from kinto_attachment.index.verified import VerifiedFiles
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.storage import FileStat
 from kinto_attachment.storage.storages import Storages
@@ -62,6 +63,7 @@ class Links(LinkQueries):
         self.locks = FileLocks(backend)
         self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)
+        self.verified = VerifiedFiles(backend)
         self.storages = storages
 
     def confirm_unlinked(self, record: str, key: str) -> bool:

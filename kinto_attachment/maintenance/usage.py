@@ -10,7 +10,7 @@ from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.counters import quotas
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
-from kinto_attachment.maintenance.shards import WHOLE, Shard
+from kinto_attachment.maintenance.selection import EVERYTHING, Seen, Selection
 from kinto_attachment.storage.storages import Storages
 from kinto_attachment.uris import RecordURI
 
@@ -49,46 +49,26 @@ class UsageReport(Report):
 
 def usage(
     registry: Registry,
+    selection: Selection = EVERYTHING,
     *,
-    bucket: str | None = None,
-    collection: str | None = None,
-    storage: str | None = None,
-    shard: Shard = WHOLE,
     progress: Progress = no_progress,
 ) -> UsageReport:
-    """Read all links, or those below a bucket or a collection, or of one storage or shard."""
+    """Read the links that are selected."""
     by_place: dict[tuple[str, str, str, str], Sum] = defaultdict(Sum)
-    stored, shared = Sum(), set[bytes]()
+    stored, seen = Sum(), Seen()
     count = 0
-    prefix = _prefix(bucket, collection)
-    for page in shard.pages(registry.attachment_links, prefix):
+    for page in selection.pages(registry.attachment_links):
         for link in page:
             uri = RecordURI.parse(link.record)
-            is_wanted = collection in (None, uri.collection_id)
-            if is_wanted and storage in (None, link.storage):
-                place = (uri.bucket_id, uri.collection_id, link.storage, link.state)
-                by_place[place].add(link)
-                # All links of a file that several records have are marked.
-                if not link.shared or _is_first(link, shared):
-                    stored.add(link)
+            place = (uri.bucket_id, uri.collection_id, link.storage, link.state)
+            by_place[place].add(link)
+            if seen.is_first(link):
+                stored.add(link)
         count += len(page)
         progress("links read", count)
     report = _report(by_place, stored, registry.attachment_storages)
-    report.quotas = quotas(registry, bucket, collection)
+    report.quotas = quotas(registry, selection.bucket, selection.collection)
     return report
-
-
-def _prefix(bucket: str | None, collection: str | None) -> str:
-    if bucket is None:
-        return ""
-    return f"/buckets/{bucket}/" + (f"collections/{collection}/" if collection else "")
-
-
-def _is_first(link: Link, seen: set[bytes]) -> bool:
-    digest = bytes.fromhex(link.version)[:8]
-    is_first = digest not in seen
-    seen.add(digest)
-    return is_first
 
 
 def _report(

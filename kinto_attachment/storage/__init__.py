@@ -33,6 +33,7 @@ from .capabilities import (
     FileStat as FileStat,
     HasPaths as HasPaths,
     KeepsSite as KeepsSite,
+    KnowsHashes as KnowsHashes,
     ListsFiles as ListsFiles,
     ListsUnfinished as ListsUnfinished,
     Partial as Partial,

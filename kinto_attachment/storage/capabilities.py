@@ -69,6 +69,18 @@ class ListsFiles(Protocol):
 
 
 @runtime_checkable
+class KnowsHashes(Protocol):
+    """A storage that checks the SHA-256 of some files by itself."""
+
+    def has_hash(self, key: str, digest: str) -> bool:
+        """Whether the storage vouches for the SHA-256 (in hex) of a whole file, as it is now.
+
+        :raises FileNotFound:
+        """
+        ...
+
+
+@runtime_checkable
 class CopiesFiles(Protocol):
     def copy(self, source: str, target: str) -> FileStat:
         """Copy a file without reading its bytes into this process.
@@ -304,5 +316,6 @@ CAPABILITIES: tuple[type, ...] = (
     ContinuesWrites,
     UploadsDirectly,
     KeepsSite,
+    KnowsHashes,
     HasPaths,
 )

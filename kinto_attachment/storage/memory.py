@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,9 @@ class MemoryStorage(MemoryPartials, FileStorage):
 
     def stat(self, key: str) -> FileStat:
         return self._find(key)[0]
+
+    def has_hash(self, key: str, digest: str) -> bool:
+        return hashlib.sha256(self._find(key)[1]).hexdigest() == digest
 
     def delete(self, *keys: str) -> bool:
         self._reach(*keys)

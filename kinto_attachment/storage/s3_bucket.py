@@ -74,9 +74,9 @@ class S3Bucket:
                 return
             yield answer
 
-    def head(self, key: str) -> dict[str, Any]:
+    def head(self, key: str, **parameters: Any) -> dict[str, Any]:
         try:
-            return self.call("head_object", Key=key)
+            return self.call("head_object", Key=key, **parameters)
         except FileNotFound:
             self._check()
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from math import ceil
 from typing import Any
 
@@ -106,6 +107,14 @@ class S3Direct(S3Partials):
         if not partial.size:  # The object that claims the key is the whole file.
             self._abort(partial.key, partial.details["upload"])
         return vouched
+
+    def has_hash(self, key: str, digest: str) -> bool:
+        """Whether S3 has this hash: it has that of a file which was sent with it, in one part."""
+        found = self._bucket.head(check_key(key), ChecksumMode="ENABLED")
+        whole = bytes.fromhex(digest)
+        # AWS, "Checking object integrity": that of a multipart upload is one of its parts' hashes.
+        of_parts = b64encode(sha256(whole).digest()).decode() + "-1"
+        return found.get(SHA256) in (b64encode(whole).decode(), of_parts)
 
     def _complete_direct(self, partial: Partial) -> str:
         """Complete the upload from S3's own list of its parts; the SHA-256 that it lists."""

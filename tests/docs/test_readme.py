@@ -446,7 +446,7 @@ def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
 def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
     text = (ROOT / PRODUCTION).read_text()
     commands = set(re.findall(r"kinto-attachment \w+(?: --\S+)* --ini kinto\.ini", text))
-    assert len(commands) == 6
+    assert len(commands) == 7
     commands = {command for command in commands if "--claim" not in command}  # Not in memory.
     for command in commands:
         shell = ["bash", "-c", f"exec {BIN}/{command}"]

@@ -17,6 +17,7 @@ import transaction
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.reindex import reindex
+from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.usage import usage
 from tests.support.application import (
     ALICE,
@@ -120,8 +121,8 @@ class TestUsage:
             {"of": BUCKET, "files": 1, "bytes": 10, "quota_bytes": 100, "quota_files": 0},
             {**of_collection, "quota_bytes": 0, "quota_files": 3},
         ]
-        assert len(usage(app.app.registry, collection="c").quotas) == 1
-        assert usage(app.app.registry, bucket="other").quotas == []
+        assert len(usage(app.app.registry, Selection(collection="c")).quotas) == 1
+        assert usage(app.app.registry, Selection(bucket="other")).quotas == []
 
     def test_has_none_without_quotas(self, build: Build) -> None:
         app = build()

@@ -13,6 +13,8 @@ import transaction
 from pyramid.threadlocal import manager
 
 from kinto_attachment import cli
+from kinto_attachment.maintenance.reports import no_progress
+from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.maintenance.usage import UsageReport, usage
 from tests.support.application import (
@@ -33,7 +35,8 @@ def record(name: str, collection: str = COLLECTION) -> str:
 
 
 def report(app: Any, **options: Any) -> UsageReport:
-    return usage(app.app.registry, **options)
+    progress = options.pop("progress", no_progress)
+    return usage(app.app.registry, Selection(**options), progress=progress)
 
 
 @ON_DATABASES

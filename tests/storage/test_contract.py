@@ -47,6 +47,7 @@ from kinto_attachment.storage.testing import (
     CopiesFilesContract,
     HasPathsContract,
     KeepsSiteContract,
+    KnowsHashesContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
@@ -63,6 +64,7 @@ class WholeContract(
     ListsUnfinishedContract,
     ContinuesWritesContract,
     KeepsSiteContract,
+    KnowsHashesContract,
     SignsUrlsContract,
     UploadsDirectlyContract,
     HasPathsContract,
@@ -1156,7 +1158,7 @@ class CoreOnly(MemoryStorage):
     """What is not there is ``None``, as for any protocol of Python's."""
 
     list = copy = list_unfinished = discard_unfinished = None  # type: ignore[assignment]
-    read_site = write_site = None  # type: ignore[assignment]
+    read_site = write_site = has_hash = None  # type: ignore[assignment]
     begin = take_over = append = finish = discard = None  # type: ignore[assignment]
 
 
@@ -1228,6 +1230,26 @@ def test_no_contract_can_be_left_out(contract: type[StorageContract]) -> None:
     partial = type("PartialContract", others, {})
     with pytest.raises(AssertionError, match=f"run {contract.__name__}, too"):
         check("test_each_capability_has_its_contract", Complete, partial)
+
+
+@breaks("test_no_wrong_hash_is_vouched_for")
+class VouchesForAnything(MemoryStorage):
+    def has_hash(self, key: str, digest: str) -> bool:
+        self.stat(key)
+        return True
+
+
+@breaks("test_no_hash_of_what_is_not_there")
+class VouchesForGhosts(MemoryStorage):
+    def has_hash(self, key: str, digest: str) -> bool:
+        self._reach(key)
+        return False
+
+
+@breaks("test_an_outage_is_told_by_hashes")
+class VouchesInAnOutage(MemoryStorage):
+    def has_hash(self, key: str, digest: str) -> bool:
+        return False
 
 
 @pytest.mark.parametrize(

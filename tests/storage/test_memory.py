@@ -8,6 +8,7 @@ from kinto_attachment.storage.testing import (
     ContinuesWritesContract,
     CopiesFilesContract,
     KeepsSiteContract,
+    KnowsHashesContract,
     ListsFilesContract,
     ListsUnfinishedContract,
 )
@@ -19,6 +20,7 @@ class TestMemoryStorage(
     ListsUnfinishedContract,
     ContinuesWritesContract,
     KeepsSiteContract,
+    KnowsHashesContract,
 ):
     @pytest.fixture
     def storage(self) -> MemoryStorage:

@@ -25,6 +25,7 @@ from kinto_attachment.storage.testing import (
     ContinuesWritesContract,
     CopiesFilesContract,
     KeepsSiteContract,
+    KnowsHashesContract,
     ListsFilesContract,
     ListsUnfinishedContract,
     SignsUrlsContract,
@@ -75,6 +76,7 @@ class TestS3Storage(
     ListsUnfinishedContract,
     ContinuesWritesContract,
     KeepsSiteContract,
+    KnowsHashesContract,
     SignsUrlsContract,
     UploadsDirectlyContract,
 ):

@@ -20,7 +20,10 @@ the base classes.
 import pytest
 
 # So that a failing test shows the values that it compared.
-_modules = ("base", "writing", "reading", "keys", "core", "capabilities", "partials", "direct")
+_modules = (
+    *("base", "writing", "reading", "keys", "core"),
+    *("capabilities", "partials", "direct", "hashes"),
+)
 for _module in _modules:
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
@@ -34,6 +37,7 @@ from .capabilities import (  # noqa: E402
 )
 from .core import StorageContract  # noqa: E402
 from .direct import UploadsDirectlyContract  # noqa: E402
+from .hashes import KnowsHashesContract  # noqa: E402
 from .partials import ContinuesWritesContract  # noqa: E402
 
 __all__ = [
@@ -41,6 +45,7 @@ __all__ = [
     "CopiesFilesContract",
     "HasPathsContract",
     "KeepsSiteContract",
+    "KnowsHashesContract",
     "ListsFilesContract",
     "ListsUnfinishedContract",
     "SignsUrlsContract",

@@ -1,0 +1,51 @@
+"""Notes of verify: which files were whole, and when.
+
+A row has the files of one storage whose keys' hashes begin with the same four digits, as the first
+eight bytes of these hashes. A million files are 65,536 rows of 15 files each.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from kinto.core.storage import Filter
+from kinto.core.utils import COMPARISON
+
+from kinto_attachment.index.objects import Objects, batches
+from kinto_attachment.index.orphans import LENGTH, Digest
+from kinto_attachment.kinto_types import StorageBackend
+
+PREFIX = 4  # Hexadecimal digits that the files of a row have in common.
+
+
+class VerifiedFiles:
+    """The rows, in the caller's transaction. Times are in ms since the epoch."""
+
+    def __init__(self, backend: StorageBackend) -> None:
+        self._rows = Objects(backend, "attachment-verified")
+
+    def read(self, storage: str, digests: Iterable[Digest]) -> dict[Digest, int]:
+        """When the files of a storage with the same prefixes as these were last whole."""
+        found: dict[Digest, int] = {}
+        for batch in batches({digest[:PREFIX] for digest in digests}):
+            for row in self._rows.list(_parent(storage), Filter("id", batch, COMPARISON.IN)):
+                for time, joined in row["at"].items():
+                    for start in range(0, len(joined), LENGTH):
+                        found[joined[start : start + LENGTH]] = int(time)
+        return found
+
+    def write(self, storage: str, prefix: str, verified: Mapping[Digest, int]) -> None:
+        """Replace the row of a prefix; without files there is none."""
+        if not verified:
+            self._rows.delete(_parent(storage), prefix)
+            return
+        at: dict[str, list[Digest]] = defaultdict(list)
+        for digest, time in verified.items():
+            at[str(time)].append(digest)
+        joined = {time: "".join(digests) for time, digests in at.items()}
+        self._rows.put(_parent(storage), prefix, {"at": joined})
+
+
+def _parent(storage: str) -> str:
+    return f"attachments-verified:{storage}"

@@ -1,0 +1,62 @@
+"""The links that a command works on: of a bucket, a collection, a storage, a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.links import Links
+from kinto_attachment.maintenance.shards import WHOLE, Shard
+from kinto_attachment.uris import RecordURI
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All links, or fewer; ``storage`` is the name in the index, empty for the default one."""
+
+    bucket: str | None = None
+    collection: str | None = None
+    storage: str | None = None
+    shard: Shard = WHOLE
+
+    def pages(self, links: Links) -> Iterator[list[Link]]:
+        """The links, each page read in a transaction of its own."""
+        for page in self.shard.pages(links, self._parents):
+            yield [link for link in page if self._has(link)]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left out, within the shard."""
+        return self.bucket is None and self.collection is None and self.storage is None
+
+    @property
+    def _parents(self) -> str:
+        if self.bucket is None:
+            return ""
+        collection = f"collections/{self.collection}/" if self.collection else ""
+        return f"/buckets/{self.bucket}/{collection}"
+
+    def _has(self, link: Link) -> bool:
+        if self.storage not in (None, link.storage):
+            return False
+        return self.collection in (None, RecordURI.parse(link.record).collection_id)
+
+
+EVERYTHING = Selection()
+
+
+class Seen:
+    """Tells the first link of each file from the others; it remembers files of several records."""
+
+    def __init__(self) -> None:
+        self._shared: set[bytes] = set()
+
+    def is_first(self, link: Link) -> bool:
+        # All links of a file that several records have are marked.
+        if not link.shared:
+            return True
+        digest = bytes.fromhex(link.version)[:8]
+        is_first = digest not in self._shared
+        self._shared.add(digest)
+        return is_first

@@ -1,0 +1,289 @@
+"""verify: reads files, and compares them with the sizes and hashes in the index.
+
+Files whose keys' hashes begin with the same digits are read by one thread, several such groups at
+a time. When a group was read, it is noted which of its files are whole. A run that was ended is
+continued by one that leaves out what was noted lately.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import transaction
+from kinto.core.utils import msec_time
+
+from kinto_attachment.errors import FileNotFound, StorageError, cause
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.orphans import Digest, short_digest
+from kinto_attachment.index.verified import PREFIX
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.application import CommandError
+from kinto_attachment.maintenance.contents import is_vouched_for, problem_of
+from kinto_attachment.maintenance.rates import Rate
+from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.maintenance.selection import EVERYTHING, Seen, Selection
+
+THREADS = 4
+AHEAD = 4 * THREADS  # Groups that wait for a thread.
+EVERY = 1.0  # Seconds between two transactions that note what is whole.
+MOST_FAILURES = 100  # In a row: the storage does not answer any more.
+NOT_THERE = "it does not exist"
+
+
+class Finding(dict[str, Any]):
+    """A file that is not what the index says: an object in JSON, and a line for people."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self['key']} in {self['storage']}: {self['reason']}; {', '.join(self['records'])}"
+        )
+
+
+@dataclass
+class VerifyReport(Report):
+    """``files`` are those that are whole, ``vouched`` those of them that were not read."""
+
+    files: int = 0
+    bytes: int = 0
+    vouched: int = 0
+    left_out: int = 0  # Not in the sample, or verified not long ago.
+    damaged: list[Finding] = field(default_factory=list)
+    missing: list[Finding] = field(default_factory=list)
+    unreadable: list[Finding] = field(default_factory=list)
+    # Files in storages that are not configured.
+    elsewhere: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Group:
+    """Files of one storage whose notes are in one row; ``known`` are all that the row may have."""
+
+    storage: str
+    prefix: str
+    links: list[Link] = field(default_factory=list)
+    known: set[Digest] = field(default_factory=set)
+
+
+@dataclass
+class Checked:
+    """What a thread has seen of a file."""
+
+    link: Link
+    problem: str = ""
+    is_missing: bool = False
+    is_vouched: bool = False
+    error: StorageError | None = None
+
+
+def verify(
+    registry: Registry,
+    selection: Selection = EVERYTHING,
+    *,
+    sample: float = 1,
+    older_than: timedelta | None = None,
+    trust_storage: bool = False,
+    rate: int = 0,
+    progress: Progress = no_progress,
+) -> VerifyReport:
+    """Verify the files that are selected, or a random ``sample`` of them (1: all).
+
+    ``older_than`` leaves out those that were whole less than such a time ago. ``trust_storage``
+    reads none whose SHA-256 the storage has. ``rate`` is in bytes a second.
+
+    :raises CommandError: a storage does not answer any more.
+    """
+    verifier = _Verifier(registry, selection, Rate(rate), trust_storage=trust_storage)
+    chosen = _Chosen(registry, sample, older_than, verifier.report)
+    with verifier:
+        for page in selection.pages(registry.attachment_links):
+            for group in chosen.groups(page):
+                verifier.start(group)
+                progress("files verified", verifier.report.files)
+        verifier.finish()
+    progress("files verified", verifier.report.files)
+    return verifier.report
+
+
+class _Chosen:
+    """Which files are verified of those that are selected."""
+
+    def __init__(
+        self, registry: Registry, sample: float, older_than: timedelta | None, report: VerifyReport
+    ) -> None:
+        self._storages = registry.attachment_storages
+        self._verified = registry.attachment_links.verified
+        self._sample = sample
+        self._since = 0
+        if older_than is not None:
+            self._since = msec_time() - int(older_than.total_seconds() * 1000)
+        self._report = report
+        self._seen = Seen()
+
+    def groups(self, page: list[Link]) -> Iterator[Group]:
+        groups: dict[tuple[str, str], Group] = {}
+        for link in filter(self._seen.is_first, page):
+            if link.storage not in self._storages:
+                count = self._report.elsewhere.get(link.storage, 0)
+                self._report.elsewhere[link.storage] = count + 1
+                continue
+            digest = short_digest(link.key)
+            place = link.storage, digest[:PREFIX]
+            group = groups.setdefault(place, Group(*place))
+            group.links.append(link)
+            group.known.add(digest)
+        verified = self._noted(groups.values()) if self._since else {}
+        for group in groups.values():
+            count = len(group.links)
+            group.links = [link for link in group.links if self._is_due(link, verified)]
+            self._report.left_out += count - len(group.links)
+            if group.links:
+                yield group
+
+    def _noted(self, groups: Any) -> dict[tuple[str, Digest], int]:
+        digests: dict[str, set[Digest]] = defaultdict(set)
+        for group in groups:
+            digests[group.storage] |= group.known
+        with transaction.manager:
+            return {
+                (storage, digest): at
+                for storage, some in digests.items()
+                for digest, at in self._verified.read(storage, some).items()
+            }
+
+    def _is_due(self, link: Link, verified: dict[tuple[str, Digest], int]) -> bool:
+        at = verified.get((link.storage, short_digest(link.key)), 0)
+        is_noted = bool(self._since) and at >= self._since
+        return not is_noted and (self._sample >= 1 or random.random() < self._sample)  # noqa: S311
+
+
+class _Verifier:
+    """Has threads read groups of files, reports what they see, and notes what is whole."""
+
+    def __init__(
+        self, registry: Registry, selection: Selection, rate: Rate, *, trust_storage: bool
+    ) -> None:
+        self.report = VerifyReport()
+        self._storages = registry.attachment_storages
+        self._links = registry.attachment_links
+        self._is_whole = selection.is_whole
+        self._rate = rate
+        self._trusts_storage = trust_storage
+        self._threads = ThreadPoolExecutor(THREADS)
+        self._waiting: deque[tuple[Group, Future[list[Checked]]]] = deque()
+        self._unnoted: list[tuple[Group, dict[Digest, int], set[Digest]]] = []
+        self._noted_at = time.monotonic()
+        self._failures = 0
+
+    def __enter__(self) -> _Verifier:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._rate.stop()
+        self._threads.shutdown(cancel_futures=True)
+        self._note()
+
+    def start(self, group: Group) -> None:
+        self._waiting.append((group, self._threads.submit(self._check, group.links)))
+        while len(self._waiting) > AHEAD:
+            self._take_next()
+
+    def finish(self) -> None:
+        while self._waiting:
+            self._take_next()
+
+    def _check(self, links: list[Link]) -> list[Checked]:
+        """In a thread: without the database."""
+        return [self._check_one(link) for link in links]
+
+    def _check_one(self, link: Link) -> Checked:
+        files = self._storages[link.storage].files
+        try:
+            if self._trusts_storage and is_vouched_for(files, link):
+                return Checked(link, is_vouched=True)
+            return Checked(link, problem_of(files, link, self._rate))
+        except FileNotFound:
+            return Checked(link, NOT_THERE, is_missing=True)
+        except StorageError as error:
+            return Checked(link, cause(error), error=error)
+
+    def _take_next(self) -> None:
+        group, future = self._waiting.popleft()
+        now, whole, others = msec_time(), dict[Digest, int](), set[Digest]()
+        for checked in future.result():
+            if self._add(checked):
+                whole[short_digest(checked.link.key)] = now
+            else:
+                others.add(short_digest(checked.link.key))
+        self._unnoted.append((group, whole, others))
+        if time.monotonic() > self._noted_at + EVERY:
+            self._note()
+
+    def _add(self, checked: Checked) -> bool:
+        """Report a file; returns whether it is whole."""
+        link, report = checked.link, self.report
+        self._failures = self._failures + 1 if checked.error is not None else 0
+        if not checked.problem:
+            report.files += 1
+            report.bytes += link.size
+            report.vouched += checked.is_vouched
+            return True
+        records = self._records_of(link)
+        if not records:  # It was deleted or moved in the meantime.
+            return False
+        finding = Finding(
+            key=link.key,
+            storage=self._storages[link.storage].title,
+            reason=checked.problem,
+            records=records,
+        )
+        if checked.error is not None:
+            report.unreadable.append(finding)
+        else:
+            (report.missing if checked.is_missing else report.damaged).append(finding)
+        if self._failures >= MOST_FAILURES:
+            raise CommandError(f"The storage {finding['storage']!r}: {checked.problem}")
+        return False
+
+    def _records_of(self, link: Link) -> list[str]:
+        """The records that have the file now, in the same storage and with the same hash."""
+        with transaction.manager:
+            links = self._links.of_key(link.key)
+        same = (link.storage, link.hash, link.size)
+        return sorted(
+            {each.record for each in links if (each.storage, each.hash, each.size) == same}
+        )
+
+    def _note(self) -> None:
+        """Write down which files are whole."""
+        unnoted, self._unnoted = self._unnoted, []
+        self._noted_at = time.monotonic()
+        if not unnoted:
+            return
+        with transaction.manager:
+            for storage in sorted({group.storage for group, _, _ in unnoted}):
+                some = [entry for entry in unnoted if entry[0].storage == storage]
+                self._note_in(storage, some)
+
+    def _note_in(
+        self, storage: str, entries: list[tuple[Group, dict[Digest, int], set[Digest]]]
+    ) -> None:
+        verified = self._links.verified
+        noted: dict[str, dict[Digest, int]] = defaultdict(dict)
+        digests = {digest for group, _, _ in entries for digest in group.known}
+        for digest, at in verified.read(storage, digests).items():
+            noted[digest[:PREFIX]][digest] = at
+        for group, whole, others in entries:
+            before = noted[group.prefix]
+            if self._is_whole:  # Files that are no longer in the index are forgotten.
+                before = {digest: at for digest, at in before.items() if digest in group.known}
+            kept = {digest: at for digest, at in before.items() if digest not in others}
+            noted[group.prefix] = {**kept, **whole}
+        for prefix in sorted({group.prefix for group, _, _ in entries}):
+            verified.write(storage, prefix, noted[prefix])
