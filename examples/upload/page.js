@@ -46,7 +46,9 @@ async function add(files) {
 }
 
 function begin(file, limits) {
-  const options = { collection, resumable: !limits.gzipped, direct: direct && limits.direct };
+  // Before the collection exists, its rules are not known.
+  const toStorage = direct && limits.direct !== false;
+  const options = { collection, resumable: !limits.gzipped, direct: toStorage };
   const upload = list(file, options);
   const problem = refusal(file, limits);
   if (problem) upload.fail("refused", problem);
@@ -86,12 +88,18 @@ function change(changed) {
 }
 
 /** Why the server would refuse a file, before it is sent. */
-function refusal({ name, size }, { max_size, min_size, extensions = [] }) {
+function refusal({ name, size }, limits) {
+  const { max_size, min_size, extensions = [], locked } = limits;
+  if (locked) return "The files of this collection are locked.";
   if (max_size && size > max_size) return `The file is larger than ${sizeText(max_size)}.`;
   if (size < min_size) return `The file is smaller than ${sizeText(min_size)}.`;
   const plain = name.toLowerCase().replace(/\.gz$/, ""); // What is packed decides.
   const isAllowed = extensions.some((each) => plain.endsWith(`.${each}`));
   if (extensions.length && !isAllowed) return `Only these are allowed: ${extensions.join(", ")}.`;
+  const { quota_bytes, used_bytes, quota_files, used_files } = limits;
+  const left = Math.max(quota_bytes - used_bytes, 0);
+  if (quota_bytes && size > left) return `There is room for ${sizeText(left)} only.`;
+  if (quota_files && used_files >= quota_files) return "There is no room for another file.";
   return "";
 }
 

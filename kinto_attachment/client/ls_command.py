@@ -63,7 +63,8 @@ def _list(client: AttachmentClient, arguments: argparse.Namespace) -> None:
         line = json.dumps(item) if arguments.json else _line(item)
         print(printable(line), flush=True)
     if not arguments.json:
-        print(f"{count} files, {readable(size)}", file=sys.stderr)
+        files = "file" if count == 1 else "files"
+        print(f"{count} {files}, {readable(size)}", file=sys.stderr)
 
 
 def _line(item: dict[str, Any]) -> str:

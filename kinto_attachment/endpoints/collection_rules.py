@@ -12,13 +12,15 @@ from kinto_attachment.endpoints import openapi
 from kinto_attachment.endpoints.attachment import outside_default_bucket
 from kinto_attachment.endpoints.collection_context import CollectionContext
 from kinto_attachment.endpoints.downloads import CURRENT
+from kinto_attachment.endpoints.upload_answers import PROTOCOLS
 from kinto_attachment.files import quotas
 from kinto_attachment.files.direct_uploads import is_possible
 from kinto_attachment.files.locks import is_locked
 from kinto_attachment.index.totals import Totals
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.quota_settings import Quota
 from kinto_attachment.settings import CollectionSettings
+from kinto_attachment.storage import ContinuesWrites
 
 ROUTE = "collection-attachments-rules"
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments/rules"
@@ -42,6 +44,7 @@ def get_rules(request: Request) -> Response:
     resolver = request.registry.attachment_collection_settings
     found = resolver.of(request, context.uri.bucket_id, context.uri.collection_id)
     now = {
+        "resumable": protocols(request.registry, found),
         "direct": is_possible(request.registry, found),
         "locked": is_locked(found, context.current_object),
     }
@@ -49,6 +52,14 @@ def get_rules(request: Request) -> Response:
     response = Response(json={"data": as_json(found) | now | quota_json(quota)})
     response.headers.update(CURRENT)
     return response
+
+
+def protocols(registry: Registry, rules: CollectionSettings) -> list[str]:
+    """The protocols for uploads in several requests."""
+    files = registry.attachment_storages[rules.storage].files
+    can = isinstance(files, ContinuesWrites) and not rules.gzipped
+    can = can and not registry.attachment_settings.readonly
+    return [each.name for each in PROTOCOLS] if can else []
 
 
 def as_json(rules: CollectionSettings) -> dict[str, Any]:

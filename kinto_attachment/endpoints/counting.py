@@ -11,7 +11,7 @@ from kinto.core.storage.exceptions import BackendError
 from pyramid.httpexceptions import HTTPException
 from pyramid.response import Response
 
-from kinto_attachment.errors import AttachmentError
+from kinto_attachment.errors import AttachmentError, QuotaExceeded
 from kinto_attachment.kinto_types import Request
 
 View = Callable[[Request], Response]
@@ -36,7 +36,8 @@ def counting(request: Request) -> Iterator[Outcome]:
         yield outcome
         result = "created" if outcome.status == 201 else "updated"
     except AttachmentError as error:
-        result = "refused" if error.status < 500 else "failed"
+        is_refusal = error.status < 500 or isinstance(error, QuotaExceeded)
+        result = "refused" if is_refusal else "failed"
         raise
     except HTTPException:
         result = "refused"

@@ -28,14 +28,18 @@ NO_PROTOCOL = (
     "The request names no protocol: it should have the header Tus-Resumable: 1.0.0, or "
     "Upload-Draft-Interop-Version: 8 if the upload began with PUT."
 )
+NO_CREATION = (
+    "The request names no protocol: it should have the header Tus-Resumable: 1.0.0, or a body of "
+    "the type application/json for a direct upload."
+)
 
 
 def create(request: Request, *, filename: str) -> Response:
     refuse_batches(request)
-    protocol = spoken(request)
+    protocol = spoken(request, otherwise=NO_CREATION)
     step = step_of(request, protocol)
     if not isinstance(step, Create):
-        raise UnsupportedType(NO_PROTOCOL)
+        raise UnsupportedType(NO_CREATION)
     check_preconditions(request)
     session = Ledger.of(request).session
     if session is None:  # Otherwise, this is the same request, repeated by a tween.
@@ -75,11 +79,11 @@ def answer(
     return respond(protocol.answer(step, progress, limits))
 
 
-def spoken(request: Request) -> UploadProtocol:
-    """:raises UnsupportedType: the request speaks no protocol."""
+def spoken(request: Request, *, otherwise: str = NO_PROTOCOL) -> UploadProtocol:
+    """:raises UnsupportedType: the request speaks no protocol; the message is ``otherwise``."""
     protocol = protocol_of(request)
     if protocol is None:
-        raise UnsupportedType(NO_PROTOCOL)
+        raise UnsupportedType(otherwise)
     return protocol
 
 

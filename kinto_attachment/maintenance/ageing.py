@@ -105,9 +105,11 @@ class Ageing:
             with transaction.manager:
                 # Versions that were restored since stay.
                 entries = self._links.outbox.add_files(self._links.drop_kept(batch))
+            sizes = {link.key: link.size for link in batch}
             for entry in entries:
                 if self._deletions.files_of(entry, EXPIRED):
                     self._report.expired += entry.keys
+                    self._report.freed += sum(sizes[key] for key in entry.keys)
 
     def _detach(self, link: Link) -> bool:
         try:

@@ -20,10 +20,13 @@ from tests.support.services import S3
 FOLDER = "/examples/upload/"
 ADDRESS = "http://127.0.0.1:8888/v1"
 UPLOADS, SMALL = "/buckets/default/collections/uploads", "/buckets/default/collections/small"
+FULL, LOCKED = "/buckets/default/collections/full", "/buckets/default/collections/locked"
 LIMITS = {
     "resources.default.small.max_size": "1000",
     "resources.default.small.min_size": "2",
     "resources.default.small.extensions": "png+txt",
+    "resources.default.full.quota_bytes": "1000",
+    "resources.default.locked.locked": "true",
 }
 SIZE = 40 * MIB  # Three requests.
 CHUNK = 16 * MIB
@@ -66,10 +69,11 @@ class Visit:
     seen: list[str]
     direct: bool = False
 
-    def open(self, collection: str = UPLOADS) -> None:
+    def open(self, collection: str = UPLOADS, *, is_new: bool = False) -> None:
         paste(self.site, f"{self.proxy.url}/v1", collection, direct=self.direct)
         with live.Client(self.server) as alice:
-            alice.request("GET", collection)  # The first request creates it.
+            if not is_new:
+                alice.request("GET", collection)  # The first request creates it.
         self.page.goto(f"{self.site.origin}{FOLDER}index.html")
 
     def choose(self, *files: Path) -> None:
@@ -270,6 +274,38 @@ def test_what_the_rules_refuse_is_not_sent(visit: Visit, tmp_path: Path) -> None
     assert visit.seen.count("PUT") == 1
     visit.press("Remove large.png")
     until(visit.page, "document.querySelectorAll('#uploads li').length === 3")
+
+
+@pytest.mark.parametrize(
+    ("collection", "message"),
+    [
+        (FULL, "There is room for 1 kB only."),
+        (LOCKED, "The files of this collection are locked."),
+    ],
+)
+def test_what_cannot_be_stored_is_not_sent(
+    visit: Visit, tmp_path: Path, collection: str, message: str
+) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(1001))
+    visit.open(collection)
+    visit.choose(tmp_path / "large.png")
+    visit.until("refused")
+    assert visit.status() == message
+    assert visit.seen == []
+
+
+def test_the_first_file_of_a_collection_goes_to_the_storage(
+    visit: Visit, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"Hello!\n")
+    if "s3" in request.node.name:
+        bucket = request.getfixturevalue("bucket")
+        put_rules(request.getfixturevalue("seaweedfs"), bucket, visit.site.origin)
+    visit.direct = True
+    visit.open("/buckets/default/collections/new", is_new=True)
+    visit.choose(tmp_path / "a.txt")
+    visit.until("done")
+    assert visit.seen[0] == "POST"  # The PUT of a part is not seen if it goes to a bucket.
 
 
 def test_a_server_that_is_away_is_told(visit: Visit, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class TestCommand:
 
     def test_filters(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main([*options, "like_filename=*.txt", "gt_size=1", "gt_size=2"]) == 0
-        assert capsys.readouterr().out == "c  3  c.txt\n"
+        assert capsys.readouterr() == ("c  3  c.txt\n", "1 file, 3 bytes\n")
 
     def test_json(self, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main([*options, "--json", "id=a"]) == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV2SpecValidator
 
+from tests.support.application import ALICE, COLLECTION, RECORD, attach
 from tests.support.backends import ON_MEMORY, Build
 from tests.support.description import (
     ARCHIVE,
@@ -136,11 +137,11 @@ def test_names_the_answers(paths: Any) -> None:
     """All of them: there is no "default"."""
     access = {"400", "401", "403", "404", "412", "503"}
     for method in ("post", "put"):
-        uploads = {"200", "201", "408", "409", "413", "415", "507"}
+        uploads = {"200", "201", "408", "409", "413", "415", "423", "507"}
         assert set(paths[ATTACHMENT][method]["responses"]) == access | uploads
     created = access | uploads - {"200"}
     assert set(paths[ATTACHMENTS]["post"]["responses"]) == created
-    assert set(paths[ATTACHMENT]["delete"]["responses"]) == access | {"204", "409"}
+    assert set(paths[ATTACHMENT]["delete"]["responses"]) == access | {"204", "409", "423"}
     for operation in (paths[ATTACHMENT]["get"], paths[FILE]["get"]):
         downloads = {"200", "206", "302", "304", "416"}
         # What may not be read is not told from what does not exist.
@@ -185,3 +186,54 @@ def test_describes_listings(paths: Any) -> None:
     assert archive["produces"] == ["application/zip", "application/json"]
     assert archive["responses"]["200"]["schema"] == {"type": "file"}
     assert "like_filename" in parameters(archive)
+
+
+@ON_MEMORY
+def test_tells_what_each_operation_requires(paths: Any) -> None:
+    found = [
+        operation
+        for path in paths.values()
+        for operation in path.values()
+        if isinstance(operation, dict) and operation.get("tags") == ["Attachments"]
+    ]
+    assert len(found) > 20
+    for operation in found:
+        assert operation["summary"]
+        assert operation["description"].startswith("Requires ")
+
+
+@ON_MEMORY
+def test_describes_holds(app: Any, paths: Any) -> None:
+    """With null, for generated clients."""
+    hold = paths[f"{ATTACHMENT}/hold"]
+    (body,) = [each for each in hold["put"]["parameters"] if each["in"] == "body"]
+    assert body["required"]
+    wanted = body["schema"]["properties"]["data"]
+    assert wanted["required"] == ["until"]
+    described = hold["put"]["responses"]["200"]["schema"]["properties"]["data"]
+    attach(app)
+    url = f"{RECORD}/attachment/hold"
+    answer = app.put_json(url, {"data": {"until": None}}, headers=ALICE).json["data"]
+    assert set(answer) == set(described["properties"])
+    for name, value in answer.items():
+        assert value is not None or described["properties"][name]["x-nullable"]
+
+
+@ON_MEMORY
+def test_describes_direct_uploads(paths: Any) -> None:
+    post = paths[f"{ATTACHMENT}/uploads"]["post"]
+    (body,) = [each for each in post["parameters"] if each["in"] == "body"]
+    assert set(body["schema"]["properties"]) == {
+        "attachment", "data", "permissions", "expires_in", "via"
+    }  # fmt: skip
+    assert not body["required"]
+    assert "Location" in post["responses"]["201"]["headers"]
+    completion = paths[f"{ATTACHMENT}/uploads/{{upload}}/complete"]["post"]
+    assert "Retry-After" in completion["responses"]["202"]["headers"]
+
+
+@ON_MEMORY
+def test_describes_rules(app: Any, paths: Any) -> None:
+    data = paths[RULES]["get"]["responses"]["200"]["schema"]["properties"]["data"]
+    answer = app.get(f"{COLLECTION}/attachments/rules", headers=ALICE).json["data"]
+    assert set(answer) == set(data["properties"])

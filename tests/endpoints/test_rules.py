@@ -44,6 +44,7 @@ class TestRules:
             "locked": False,
             "hold": 0,
             "direct": True,
+            "resumable": [],  # The server compresses files that are whole.
         }
 
     def test_by_default(self, app: Any) -> None:
@@ -51,6 +52,7 @@ class TestRules:
         assert (found["max_size"], found["min_size"], found["gzipped"]) == (0, 0, False)
         assert {"txt", "png"} <= set(found["extensions"])
         assert "exe" not in found["extensions"]
+        assert found["resumable"] == ["tus/1.0.0", "ietf/8"]
 
     def test_with_quotas(self, build: Build) -> None:
         """Of bucket and collection, the one that leaves less."""

@@ -381,6 +381,7 @@ class TestRefusesToBegin:
         url = f"{RECORD}/attachment/uploads"
         refused = app.post(url, b"", headers=ALICE, status=415)
         assert "the header Tus-Resumable: 1.0.0" in refused.json["message"]
+        assert "application/json for a direct upload" in refused.json["message"]
         app.post_json(url, {}, headers=ALICE, status=400)  # A direct upload.
 
     def test_in_a_batch(self, app: Any) -> None:

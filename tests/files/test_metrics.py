@@ -104,6 +104,12 @@ def test_uploads_that_the_storage_fails(app: Any, monkeypatch: pytest.MonkeyPatc
     assert figures(app)['attachments_uploads_total{result="failed"}'] == 1
 
 
+def test_uploads_that_a_quota_refuses(build: Build) -> None:
+    app = metered(build, quota_bytes=1)
+    attach(app, status=507)
+    assert figures(app)['attachments_uploads_total{result="refused"}'] == 1
+
+
 def test_bytes(app: Any) -> None:
     attach(app)
     read(app)

@@ -73,7 +73,8 @@ class TestKept:
         make_older(app, "retired")
         assert len(collect(app, dry_run=True).expired) == 2
         assert versions(app) == ["three.txt", "two.txt", "one.txt"]
-        assert len(collect(app).expired) == 2
+        report = collect(app)
+        assert (len(report.expired), report.freed) == (2, len(b"one.txt" + b"two.txt"))
         assert versions(app) == ["three.txt"]
         assert len(stored_files(app)) == 1
         assert not collect(app).expired

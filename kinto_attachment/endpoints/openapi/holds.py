@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import colander
+from typing import Any
 
 from kinto_attachment.endpoints.openapi.parts import (
     ACCESS,
@@ -11,25 +11,59 @@ from kinto_attachment.endpoints.openapi.parts import (
     Arguments,
     EmptyResponse,
     FileRequest,
+    RawResponse,
     errors,
     mapping,
     operation,
-    text,
 )
 
+UNTIL = {"type": "integer", "x-nullable": True, "description": "In ms; null is an open end"}
+REASON = {"type": "string", "x-nullable": True, "description": "Why, in one line"}
+# The body of the request.
+WANTED: dict[str, Any] = {
+    "name": "hold",
+    "in": "body",
+    "required": True,
+    "schema": {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "object",
+                "required": ["until"],
+                "properties": {"until": UNTIL, "reason": REASON},
+            }
+        },
+    },
+}
 
-class HoldSchema(colander.MappingSchema):  # type: ignore[misc]
-    """What is not set is null, which OpenAPI 2.0 cannot say."""
 
-    since = colander.SchemaNode(colander.Integer(), description="When it began, in ms")
-
-
-class HoldBody(colander.MappingSchema):  # type: ignore[misc]
-    data = HoldSchema()
-
-
-class HoldResponse(colander.MappingSchema):  # type: ignore[misc]
-    body = HoldBody()
+class HoldResponse(RawResponse):
+    schema = {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "object",
+                "required": ["until", "date", "reason", "by", "since"],
+                "properties": {
+                    "until": UNTIL,
+                    "date": {
+                        "type": "integer",
+                        "x-nullable": True,
+                        "description": "The latest date that was set, in ms",
+                    },
+                    "reason": REASON,
+                    "by": {
+                        "type": "string",
+                        "x-nullable": True,
+                        "description": "Who set it last; null if a setting did",
+                    },
+                    "since": {"type": "integer", "description": "When it began, in ms"},
+                },
+            }
+        },
+    }
 
 
 HELD = HoldResponse(description="The hold.")
@@ -47,8 +81,8 @@ def hold_of_file() -> Arguments:
 
 
 def holding() -> Arguments:
-    wanted = mapping("body", mapping("data", text("reason", "Why, in one line")))
-    schema = FileRequest(mapping("header", *PRECONDITIONS), wanted)
+    schema = FileRequest(mapping("header", *PRECONDITIONS))
+    schema.consumes, schema.parameters = ("application/json",), (WANTED,)
     late = errors(e408="The body did not arrive in time.", e413="The body is too large.")
     return operation("hold_file", schema, {"200": HELD, **CHANGES, **late, **ACCESS, **STORAGE})
 

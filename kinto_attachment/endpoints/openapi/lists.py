@@ -15,6 +15,7 @@ from kinto_attachment.endpoints.openapi.parts import (
     FileRequest,
     FileResponse,
     FileSchema,
+    RawResponse,
     errors,
     mapping,
     operation,
@@ -59,12 +60,33 @@ class ListingResponse(colander.MappingSchema):  # type: ignore[misc]
     )
 
 
-class RulesSchema(colander.MappingSchema):  # type: ignore[misc]
-    data = mapping("data")
+INTEGER, BOOLEAN = {"type": "integer"}, {"type": "boolean"}
+TEXTS = {"type": "array", "items": {"type": "string"}}
+USED = {"type": "integer", "x-nullable": True, "description": "Null without a quota"}
+RULES = {
+    "max_size": INTEGER,
+    "min_size": INTEGER,
+    "extensions": TEXTS,
+    "gzipped": BOOLEAN,
+    "content_encodings": TEXTS,
+    "versions": BOOLEAN,
+    "hold": INTEGER,
+    "resumable": TEXTS,
+    "direct": BOOLEAN,
+    "locked": BOOLEAN,
+    "quota_bytes": INTEGER,
+    "used_bytes": USED,
+    "quota_files": INTEGER,
+    "used_files": USED,
+}
 
 
-class RulesResponse(colander.MappingSchema):  # type: ignore[misc]
-    body = RulesSchema()
+class RulesResponse(RawResponse):
+    schema = {
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {"type": "object", "required": [*RULES], "properties": RULES}},
+    }
 
 
 def filters() -> tuple[Any, ...]:

@@ -27,10 +27,42 @@ TUS = (
     text("Upload-Metadata", "`filename`, `filetype`, `data`, `permissions`, each in Base64"),
     text("Upload-Checksum", "`sha1` or `sha256`, a space, the digest of the body in Base64"),
 )
+# Of direct uploads only: tus sends headers, and maybe bytes.
+DIRECT_UPLOAD: dict[str, Any] = {
+    "name": "upload",
+    "in": "body",
+    "required": False,
+    "description": "A direct upload, as `application/json`; tus has headers instead",
+    "schema": {
+        "type": "object",
+        "required": ["attachment"],
+        "properties": {
+            "attachment": {
+                "type": "object",
+                "required": ["filename", "size"],
+                "properties": {
+                    "filename": {"type": "string"},
+                    "size": {"type": "integer", "minimum": 0, "description": "Bytes"},
+                    "mimetype": {"type": "string"},
+                    "hash": {"type": "string", "description": "SHA-256, hexadecimal"},
+                },
+            },
+            "data": {"type": "object", "description": "Attributes of the record"},
+            "permissions": {"type": "object", "description": "Permissions of the record"},
+            "expires_in": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": 604800,
+                "description": "How many seconds the URLs are valid",
+            },
+            "via": {"type": "string", "enum": ["storage", "kinto"]},
+        },
+    },
+}
 ENDS_OF_UPLOADS = errors(
     e409="Another offset, another protocol, or a concurrent change.",
     e410="The upload has expired, was cancelled, or has failed.",
-    e423="Another request has taken over the upload.",
+    e423="Another request has taken over, the collection is locked, or the file is held.",
 )
 
 
@@ -78,6 +110,14 @@ class DirectUploadResponse(colander.MappingSchema):  # type: ignore[misc]
     body = DirectUploadBody()
 
 
+class CreatedUploadResponse(DirectUploadResponse):
+    header = mapping("header", text("Location", "The upload"))
+
+
+class UnreadyUploadResponse(DirectUploadResponse):
+    header = mapping("header", text("Retry-After", "Seconds"))
+
+
 class UploadBody(colander.MappingSchema):  # type: ignore[misc]
     data = UploadSchema()
 
@@ -102,7 +142,7 @@ class UploadListResponse(colander.MappingSchema):  # type: ignore[misc]
 
 def upload_creation() -> Arguments:
     responses = {
-        "201": DirectUploadResponse(
+        "201": CreatedUploadResponse(
             description="The upload was created, at Location; only a direct one has a body."
         ),
         **errors(
@@ -113,7 +153,7 @@ def upload_creation() -> Arguments:
             e412="Another version of the protocol, or the record does not match a precondition.",
             e413="The file is too large.",
             e415="The request speaks no protocol, or its body has another media type.",
-            e423="Another request has taken over the upload.",
+            e423="Another request has taken over, the collection is locked, or the file is held.",
             e429="There are too many unfinished uploads.",
             e501="The server has no key to sign URLs with.",
             e507="The quota is exhausted, or the file storage is full.",
@@ -121,7 +161,10 @@ def upload_creation() -> Arguments:
         **ACCESS,
         **STORAGE,
     }
-    return _upload("create_upload", responses, *PRECONDITIONS, *TUS)
+    schema = FileRequest(mapping("header", *PRECONDITIONS, *TUS))
+    schema.consumes = ("application/json", "application/offset+octet-stream")
+    schema.parameters = (DIRECT_UPLOAD,)
+    return operation("create_upload", schema, responses)
 
 
 def upload_append() -> Arguments:
@@ -165,7 +208,7 @@ def direct_bytes() -> Arguments:
 
 def upload_completion() -> Arguments:
     more = "The server is not ready: send the same request again, after Retry-After."
-    responses = {"202": DirectUploadResponse(description=more), **_attached()}
+    responses = {"202": UnreadyUploadResponse(description=more), **_attached()}
     return _upload("complete_upload", responses)
 
 
@@ -180,7 +223,7 @@ def _attached() -> dict[str, Any]:
             e404="Does not exist, or is somebody else's.",
             e412="The record does not match a precondition.",
             e413="The file is too large.",
-            e507="The file storage is full.",
+            e507="The quota is exhausted, or the file storage is full.",
         ),
         **ENDS_OF_UPLOADS,
         **STORAGE,

@@ -10,6 +10,7 @@ from kinto_attachment.endpoints.openapi.parts import (
     ACCESS,
     DIGESTS,
     PRECONDITIONS,
+    PROTECTION,
     STORAGE,
     Arguments,
     EmptyResponse,
@@ -91,6 +92,7 @@ UPLOADS = {
         e415="The body has another media type, or an encoding that is not supported.",
         e507="The quota is exhausted, or the file storage is full.",
     ),
+    **PROTECTION,
     **ACCESS,
     **STORAGE,
 }
@@ -130,6 +132,7 @@ def removal() -> Arguments:
             e409="There was a concurrent change; retry.",
             e412="The record does not match a precondition.",
         ),
+        **PROTECTION,
         **ACCESS,
         **STORAGE,
     }
@@ -147,6 +150,7 @@ def renaming() -> Arguments:
             e412="The record does not match a precondition.",
             e413="The body is too large.",
         ),
+        **PROTECTION,
         **ACCESS,
         **STORAGE,
     }

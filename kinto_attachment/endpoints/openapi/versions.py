@@ -8,6 +8,7 @@ from kinto_attachment.endpoints.openapi.downloads import NAMED, download
 from kinto_attachment.endpoints.openapi.parts import (
     ACCESS,
     PRECONDITIONS,
+    PROTECTION,
     STORAGE,
     Arguments,
     EmptyResponse,
@@ -76,6 +77,7 @@ def removal_of_version() -> Arguments:
             e409="It is the current file, or there was a concurrent change.",
             e412="The record does not match a precondition.",
         ),
+        **PROTECTION,
         **ACCESS,
         **STORAGE,
     }
