@@ -18,7 +18,8 @@ from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
-PAGE = 500  # As many as are on a page if a client does not say.
+# As many as are on a page if a client does not say, and as many as a web page may show at once.
+PAGES = (500, 100)
 REQUESTS = 20
 BAR = 0.020  # Seconds.
 OLDEST = 1577836800000  # As the records are filled in: one each millisecond from 2020 on.
@@ -52,22 +53,23 @@ def _stand(count: int, bench: Bench) -> Iterator[Filled]:
 
 def groups(scale: Scale) -> list[Group[Filled]]:
     count = scale.links[-1]
-    name = f"list {PAGE} of {count:,} files"
-    row = Row(name, partial(_trial, scale))
-    return [Group("gunicorn, PostgreSQL", partial(_stand, count), [row])]
+    rows = [Row(f"list {page} of {count:,} files", partial(_trial, scale, page)) for page in PAGES]
+    return [Group("gunicorn, PostgreSQL", partial(_stand, count), rows)]
 
 
-def _trial(scale: Scale, stand: Filled) -> Trial:
-    last = f"_token={OLDEST + PAGE + 1}"
+def _trial(scale: Scale, page: int, stand: Filled) -> Trial:
+    limit = f"_limit={page}"
+    last = f"{limit}&_token={OLDEST + page + 1}"
     return Trial(
         {
-            "Kinto's records": partial(stand.time, f"records?_limit={PAGE}", PAGE),
-            "first page": partial(stand.time, "attachments", PAGE),
-            "last page": partial(stand.time, f"attachments?{last}", PAGE),
+            "Kinto's records": partial(stand.time, f"records?{limit}", page),
+            "first page": partial(stand.time, f"attachments?{limit}", page),
+            "last page": partial(stand.time, f"attachments?{last}", page),
         },
         [
             Versus("Kinto's records", "first page"),
             Versus("Kinto's records", "first page", "itself", BAR),
+            Versus("Kinto's records", "last page"),
             Versus("Kinto's records", "last page", "itself", BAR),
         ],
         show.seconds,

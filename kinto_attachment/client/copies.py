@@ -40,15 +40,16 @@ class RecordCopies(CollectionRecords):
     ) -> Attachment:
         """Attach a record's file to another record, which shares it.
 
-        It keeps its name, unless there is a ``filename``. Then, and if this client has compressed
-        the file, it is downloaded and uploaded.
+        It keeps its name, unless there is another ``filename``. Then, and if this client has
+        compressed the file, it is downloaded and uploaded.
 
         >>> client.copy("hello", "hello-again").filename
         'hello.txt'
         """
         content = self.content(record)
         inside = content.inside
-        if filename is None and inside in (content.stored, content.stored.original):
+        keeps_name = filename in (None, inside.filename)
+        if keeps_name and inside in (content.stored, content.stored.original):
             uri = self._uri(record)
             return self.copy_from(uri, target_id, data, permissions, safe=safe)
         with contextlib.ExitStack() as stack:

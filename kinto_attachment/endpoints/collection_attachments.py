@@ -79,7 +79,8 @@ def get_attachments(request: Request) -> Response:
     page = page_of(request, context.uri, query, linker)
     if page.next:
         headers["Next-Page"] = next_page_url(request, page.next)
-    return with_headers(Response(json={"data": page.items}), headers)
+    body = f'{{"data": [{",".join(page.items)}]}}'.encode()
+    return with_headers(Response(body, content_type="application/json"), headers)
 
 
 @counted

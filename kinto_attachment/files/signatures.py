@@ -25,6 +25,7 @@ class Signatures:
     def __init__(self, keys: Sequence[bytes]) -> None:
         # itsdangerous signs with the last one.
         self._keys = list(reversed(keys))
+        self._serializers: dict[str, URLSafeSerializer] = {}
 
     def sign(self, purpose: str, claims: Mapping[str, Any]) -> str:
         """A token for URLs; the same claims give the same token."""
@@ -40,12 +41,14 @@ class Signatures:
         return claims if isinstance(claims, dict) else None
 
     def _serializer(self, purpose: str) -> URLSafeSerializer:
-        # The purpose is part of the key of each signature.
-        return URLSafeSerializer(
-            self._keys,
-            salt=f"kinto-attachment {purpose}",
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
-        )
+        if purpose not in self._serializers:
+            # The purpose is part of the key of each signature.
+            self._serializers[purpose] = URLSafeSerializer(
+                self._keys,
+                salt=f"kinto-attachment {purpose}",
+                signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+            )
+        return self._serializers[purpose]
 
 
 def signatures(keys: Sequence[bytes], server_secret: str) -> Signatures | None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files.locations import FILES_ROUTE, StorageName, outermost
-from kinto_attachment.files.signatures import signing_of, valid_claims
-from kinto_attachment.files.uploads import disposition_of
+from kinto_attachment.files.signatures import Signatures, signing_of, valid_claims
+from kinto_attachment.files.uploads import disposition_type_of
 from kinto_attachment.index.link import Link, State
 from kinto_attachment.kinto_types import Request
-from kinto_attachment.names import disposition_type, sendable_type
+from kinto_attachment.names import sendable_type
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.storage import SignsUrls
 from kinto_attachment.storage.storages import Storage
@@ -86,7 +85,7 @@ class Linker:
         """
         storage = self._registry.attachment_storages[link.storage]
         name = filename or link.filename
-        kind = _disposition(link, self._rules, name, disposition)
+        kind = _disposition(link, self._rules, disposition)
         sign = self._presigned if storage.downloads.mode == "redirect" else self._own
         return sign(storage, link, name, kind)
 
@@ -104,9 +103,9 @@ class Linker:
         claims = LinkClaims(
             link.storage, link.key, link.record, link.version, disposition, filename, expires
         )
-        token = signing_of(self._registry).sign(PURPOSE, asdict(claims))
+        token = signing_of(self._registry).sign(PURPOSE, vars(claims))
         url = outermost(self._request).route_url(FILES_ROUTE, key=link.key)
-        return SignedLink(f"{url}?{urlencode({'token': token})}", expires * 1000)
+        return SignedLink(f"{url}?token={token}", expires * 1000)
 
     def _presigned(
         self, storage: Storage, link: Link, filename: str, disposition: str
@@ -167,9 +166,7 @@ def _longest_presigned(storage: Storage, now: float) -> int:
     return min(seconds, PRESIGNED_AGE)
 
 
-def _disposition(
-    link: Link, rules: CollectionSettings, filename: str, requested: str | None
-) -> str:
+def _disposition(link: Link, rules: CollectionSettings, requested: str | None) -> str:
     if requested == "attachment":
         return requested
-    return disposition_type(disposition_of(rules, filename, link.mimetype))
+    return disposition_type_of(rules, link.mimetype)

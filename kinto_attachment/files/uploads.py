@@ -165,10 +165,14 @@ def check_extension(request: Request, rules: CollectionSettings, filename: str) 
 
 def disposition_of(rules: CollectionSettings, filename: str, mimetype: str) -> str:
     """The ``Content-Disposition`` of a file: ``inline`` for the configured types only."""
+    return names.content_disposition(filename, disposition_type_of(rules, mimetype))
+
+
+def disposition_type_of(rules: CollectionSettings, mimetype: str) -> str:
     media_type = mimetype.partition(";")[0].strip().lower()
     wildcard = f"{media_type.partition('/')[0]}/*"
     inline = media_type in rules.inline_types or wildcard in rules.inline_types
-    return names.content_disposition(filename, "inline" if inline else "attachment")
+    return "inline" if inline else "attachment"
 
 
 def rules_of(request: Request) -> CollectionSettings:

@@ -186,6 +186,20 @@ def test_copy(store: FileStore) -> None:
     assert store.list() == ["a/one.txt", "b/two.txt"]
 
 
+def test_copies_of_the_same_name_share_the_file(simple: FileStore) -> None:
+    simple.set("a/one.txt", b"content")
+    simple.copy("a/one.txt", "b/one.txt")
+    simple.copy("a/one.txt", "b/two.txt")
+    records = [
+        simple.client.kinto.get_record(id=record_id(key))["data"]
+        for key in ("a/one.txt", "b/one.txt", "b/two.txt")
+    ]
+    source, same, other = (record["attachment"]["location"] for record in records)
+    assert source == same != other
+    assert records[1]["key"] == "b/one.txt"
+    assert simple.get("b/one.txt") == b"content"
+
+
 NESTED = ["a", "a/", "a/1", "a/2/x", "a/2/y", "a/3", "a0", "b//c", "b/d", "ä/1", "z"]
 
 

@@ -56,6 +56,30 @@ def ids(app: Any, query: str = "", **options: Any) -> list[str]:
     return [item["id"] for item in listed(app, query, **options)]
 
 
+MISSING = object()
+# What other code may have made of a record's attachment.
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "more": {"author": "somebody", "record": "none", "key": "none"},
+    "less": {"filename": MISSING, "mimetype": MISSING},
+    "nulls": {"filename": None, "location": None},
+    "nowhere": {"location": MISSING},
+    "elsewhere": {"location": {"url": "https://example.com/"}},
+    "no-size": {"size": MISSING},
+    "null-size": {"size": None},
+    "float": {"size": 4.0},
+    "text": {"size": "4"},
+    "false": {"size": False},
+    "another": {"hash": "0" * 64},
+    "hash": {"hash": [4]},
+    "no-hash": {"hash": MISSING},
+    "encoded": {"encoding": "gzip"},
+    "not-encoded": {"encoding": None, "original": {}},
+    "original": {"original": {"filename": "a.txt", "size": 1}},
+    "large": {"size": 10**40, "hash": "0" * 64},
+}
+
+
 @ON_DATABASES
 class TestLists:
     def test_what_is_known_of_a_file(self, app: Any) -> None:
@@ -108,6 +132,48 @@ class TestLists:
         assert item["location"] == attachment["location"]
         with transaction.manager:
             app.app.registry.attachment_links._put(link)
+
+    def test_the_same_with_links_and_without(self, build: Build) -> None:
+        """PostgreSQL itself writes what has no links; what is unusual is not lost."""
+        app = build(keep_old_files="true", extensions="any")
+        attach(app, record("again"), b"12", "old.txt")
+        app.delete(record("again"), headers=ALICE)
+        attach(app, record("again"), b"1", "new.txt")
+        for version in range(4):
+            for name in ("replaced", "also-replaced"):
+                attach(app, record(name), b"1" * (version + 2))
+        before = {}
+        for name, changes in UNUSUAL.items():
+            attach(app, record(name), b"1234", '\u00e9\U0001f600".png')
+            before[name] = attachment_of(app, record(name))
+            changed = {**before[name], **changes}
+            kept = {key: value for key, value in changed.items() if value is not MISSING}
+            write_behind(app, record(name), {"attachment": kept})
+        with_links = listed(app, "_urls=600")
+        for item in with_links:
+            del item["url"], item["url_expires_at"]
+        items = listed(app)
+        assert items == with_links
+        assert repr(items) == repr(with_links)  # For Python, 4 is 4.0.
+        assert {*ids(app)} == {*UNUSUAL, "replaced", "also-replaced", "again"} - {"no-size"}
+        for name, attachment in before.items():
+            write_behind(app, record(name), {"attachment": attachment})
+
+    @pytest.mark.parametrize("links", ["", "_urls=600"])
+    def test_only_what_is_known(self, app: Any, links: str) -> None:
+        attach(app)
+        (link,) = links_of(app)
+        put = app.app.registry.attachment_links._put
+        with transaction.manager:
+            put(replace(link, created=0))  # As in rows of earlier releases.
+        (item,) = listed(app, links)
+        assert (item["key"], item["created"]) == (link.key, None)
+        with transaction.manager:
+            put(replace(link, ended="record"))
+        (item,) = listed(app, links)
+        assert (item["key"], item["created"]) == (None, None)
+        with transaction.manager:
+            put(link)
 
     def test_nothing(self, app: Any) -> None:
         response = app.get(URL, headers=ALICE)

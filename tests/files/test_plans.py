@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.application import (
     ALICE,
+    COLLECTION,
     OTHER,
     RECORD,
     attach,
@@ -26,6 +27,7 @@ VERSIONS = f"{RECORD}/attachment/versions"
 COPY = {"copy_from": RECORD}
 ACTIONS: dict[str, Callable[[Any, str], object]] = {
     "replace": lambda app, _: attach(app, content=b"new"),
+    "list files": lambda app, _: app.get(f"{COLLECTION}/attachments?_limit=100", headers=ALICE),
     "list versions": lambda app, _: app.get(VERSIONS, headers=ALICE),
     "read one": lambda app, first: app.get(f"{VERSIONS}/{first}", headers=ALICE),
     "restore": lambda app, first: app.post(f"{VERSIONS}/{first}/restore", headers=ALICE),
