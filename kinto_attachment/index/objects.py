@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -85,7 +85,7 @@ class Objects:
         deleted: list[dict[str, Any]] = self._backend.delete_all(
             resource_name=self._resource_name,
             parent_id=parent_id,
-            filters=self._matching(filters),
+            filters=list(self._matching(filters)),
             with_deleted=False,
         )
         return deleted
@@ -95,7 +95,7 @@ class Objects:
         found: list[dict[str, Any]] = self._backend.list_all(
             resource_name=self._resource_name,
             parent_id=parent_id,
-            filters=self._matching(filters),
+            filters=list(self._matching(filters)),
             **options,
         )
         return found
@@ -103,13 +103,13 @@ class Objects:
     def count(self, parent_id: str) -> int:
         return self._backend.count_all(resource_name=self._resource_name, parent_id=parent_id)
 
-    def _matching(self, filters: Iterable[Filter]) -> Sequence[Filter]:
+    def _matching(self, filters: Iterable[Filter]) -> Iterator[Filter]:
         """Filters that all have to match, in any order.
 
         In Kinto's memory backends, HAS overrides the filters before it. A comparison with what
         they take for a missing value does not.
         """
-        return [_compared(each) if self._in_memory else each for each in filters]
+        return map(_compared, filters) if self._in_memory else iter(filters)
 
 
 def _compared(wanted: Filter) -> Filter:
