@@ -121,8 +121,8 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
     key = Ledger.of(request).key_of(str(request.context.uri), attachment)
     if key is not None:  # Kinto's log has a line for each request, with what is bound to it.
         request.log_context(attachment_key=key, attachment_bytes=attachment["size"])
-    quotas.enter(request, attachment)
-    written = records.write(request, received.data, received.permissions, attachment)
+    with quotas.entered(request, attachment):
+        written = records.write(request, received.data, received.permissions, attachment)
     return written, received.attachment
 
 

@@ -8,13 +8,14 @@ all of it: there, a stored file is checked once more before Kinto writes its rec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from kinto_attachment.errors import QuotaExceeded
-from kinto_attachment.files.ledger import Ledger, SharedFile
+from kinto_attachment.files.ledger import Ledger, NewFile, SharedFile
 from kinto_attachment.files.transactions import (
     in_batch,
     separate_transaction,
@@ -98,41 +99,60 @@ def check_shared(request: Request, key: str, size: int) -> None:
     :raises QuotaExceeded:
     """
     held = _held(request)
-    others = request.registry.attachment_links.of_key(key) if held else ()
+    others = _records(request, key) if held else ()
     freed = _freed(request) if held else NOTHING
     for scope, used in held.items():
         gained = NOTHING if _are_in(scope, others) else Totals(1, size)
         check(_quota_of(request)(scope), used, gained - freed)
 
 
-def enter(request: Request, attachment: dict[str, Any]) -> None:
-    """Check a stored file exactly before Kinto writes its record, where that has to be.
+@contextmanager
+def entered(request: Request, attachment: dict[str, Any]) -> Iterator[None]:
+    """Check a stored file exactly, where that has to be, before Kinto writes its record.
+
+    The record is written in the block. If that fails, the file takes no room.
 
     :raises QuotaExceeded:
     """
     registry, uri = request.registry, str(request.context.uri)
     usage, ledger = registry.attachment_usage, Ledger.of(request)
+    file = ledger.file_of(uri, attachment)
+    is_new = file is not None and uri not in _entered(request, file.key)
+    changes = _changes(request, file, attachment["size"]) if file is not None and is_new else {}
+    if file is None or not changes:
+        yield
+        return
+    usage.enter((uri, file.key), changes, _quota_of(request))
+    ledger.entered.append((uri, file.key))
+    try:
+        yield
+    except BaseException:
+        usage.leave((uri, file.key))
+        raise
+
+
+def _changes(request: Request, file: NewFile | SharedFile, size: int) -> dict[str, Totals]:
+    """What a file changes in the counters that it has to be entered in."""
+    registry, uri = request.registry, str(request.context.uri)
+    usage, ledger = registry.attachment_usage, Ledger.of(request)
     scopes = usage.scopes_of(uri)
     if not scopes or not (usage.enters_all or shares_transaction(request)):
-        return
-    file = ledger.file_of(uri, attachment)
-    if file is None or (isinstance(file, SharedFile) and file.version is not None):
-        return
-    size = attachment["size"]
+        return {}
+    if isinstance(file, SharedFile) and file.version is not None:
+        return {}
     if not isinstance(file, SharedFile) and file.is_of_session and ledger.session is not None:
         size -= ledger.session.counted
     links = registry.attachment_links
-    others = links.of_key(file.key) if isinstance(file, SharedFile) else []
+    others = _records(request, file.key) if isinstance(file, SharedFile) else []
     replaced = [] if _keeps(request) else _current(links.of_record(uri), file.key)
     changes = {}
     for scope in scopes:
         changes[scope] = NOTHING if _are_in(scope, others) else Totals(1, size)
         for link in replaced:
-            rest = [each for each in links.of_key(link.key) if each.record != uri]
+            rest = [each for each in _records(request, link.key) if each != uri]
             if not _are_in(scope, rest):
                 changes[scope] -= Totals(1, link.size)
-    usage.enter((uri, file.key), changes, _quota_of(request))
-    ledger.entered.append((uri, file.key))
+    return changes
 
 
 def arriving(request: Request, reader: Reader, content_length: int | None) -> Reader:
@@ -228,5 +248,18 @@ def _current(links: Iterable[Link], key: str) -> list[Link]:
     return [link for link in links if link.state == "current" and link.key != key]
 
 
-def _are_in(scope: str, links: Iterable[Link]) -> bool:
-    return any(link.record.startswith(f"{scope}/") for link in links)
+def _records(request: Request, key: str) -> list[str]:
+    """The URIs of the records that have a file, or get it from an earlier part of a batch."""
+    links = request.registry.attachment_links.of_key(key)
+    return [*(link.record for link in links), *_entered(request, key)]
+
+
+def _entered(request: Request, key: str) -> list[str]:
+    """The records that this transaction gives a file, as far as no link says so yet."""
+    waiting = request.registry.attachment_usage.entered()
+    mine = Ledger.of(request).entered
+    return [file[0] for file in mine if file[1] == key and file in waiting]
+
+
+def _are_in(scope: str, records: Iterable[str]) -> bool:
+    return any(record.startswith(f"{scope}/") for record in records)

@@ -178,6 +178,6 @@ def _request_for(request: Request, record_uri: str) -> Request:
 
 def _write(target: Request, attachment: Attachment, data: dict[str, Any] | None) -> dict[str, Any]:
     written = attachment.to_json()
-    quotas.enter(target, written)
-    records.write(target, data, None, written)
+    with quotas.entered(target, written):
+        records.write(target, data, None, written)
     return written

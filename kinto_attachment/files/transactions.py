@@ -20,7 +20,7 @@ import transaction
 from kinto.core.storage.exceptions import BackendError, IntegrityError
 from kinto.core.storage.memory import MemoryBasedStorage
 
-from kinto_attachment.errors import Held
+from kinto_attachment.errors import Held, QuotaExceeded
 from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
@@ -37,6 +37,8 @@ CREATED = ("buckets", "collections")
 
 # Two writers of one collection conflict if they get the same timestamp, rarely twice.
 ATTEMPTS = 10
+# Times that the counters of a batch are written: nothing but other plugins exceeds a quota again.
+BOOKINGS = 3
 PAUSE = 0.02  # Seconds, at most, before the second attempt; then longer, up to ten times that.
 # An attribute of requests that code on the server makes within another request.
 JOINS = "kinto_attachment_joins_transaction"
@@ -63,7 +65,6 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
         request.bound_data[EVENTS] = CollectedEvents()
         ledger = Ledger.of(request)
         ledger.written_by_tween = True
-        resolver = registry.attachment_collection_settings
         hooks = list(transaction.get().getAfterCommitHooks())
         for attempt in range(1, ATTEMPTS + 1):
             knew_of_holds = registry.attachment_holds.is_known
@@ -71,8 +72,9 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
                 response = handler(request)
                 write_links(registry, ledger)
                 # Last: counters are locked after all else.
-                registry.attachment_usage.book(partial(resolver.quota, ledger))
-                return response
+                if _book(request, ledger, last=attempt >= BOOKINGS):
+                    return response
+                _begin_again(request, ledger, hooks)
             except Held:
                 # A batch as a whole would be refused. Now that this process knows of holds, only
                 # the part is refused that is about the file.
@@ -88,6 +90,23 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
         raise AssertionError("unreachable")
 
     return tween
+
+
+def _book(request: Request, ledger: Ledger, *, last: bool) -> bool:
+    """Write the counters of quotas; False if a batch has to be repeated for that.
+
+    Others have taken the room of a part since it was checked, and now it sees that. Otherwise the
+    batch as a whole would be refused.
+    """
+    registry = request.registry
+    quota_of = partial(registry.attachment_collection_settings.quota, ledger)
+    try:
+        registry.attachment_usage.book(quota_of)
+    except QuotaExceeded:
+        if last or not in_batch(request) or not _rolls_back(registry):
+            raise
+        return False
+    return True
 
 
 def settling_tween(handler: Handler, registry: Registry) -> Handler:

@@ -67,8 +67,7 @@ def refuse(links: Iterable[Link], now: int) -> None:
 def by_hold(links: Iterable[Link], now: int) -> list[tuple[list[Link], list[Filter]]]:
     """Links that are not held, each with the filters by which their rows are not held either.
 
-    Somebody may have held the file since the link was read. These filters come before others:
-    on a memory backend, ``HAS`` overrides what was filtered before it.
+    Somebody may have held the file since the link was read.
     """
     free = [link for link in links if link.hold is None]
     ended = [link for link in links if link.hold is not None and standing(link, now) is None]

@@ -145,7 +145,6 @@ class LinkQueries:
 
     def held_below(self, prefix: str, now: int) -> list[Link]:
         """Links with a hold that stands, of records whose URI starts with ``prefix``."""
-        # HAS comes first: on a memory backend, it overrides what was filtered before it.
         has = Filter("hold", True, COMPARISON.HAS)
         rows = []
         for stands in (

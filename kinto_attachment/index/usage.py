@@ -99,7 +99,7 @@ class Usage:
         if found is None:
             return
         changes, found.changes = found.changes, {}
-        found.entered = {}
+        found.entered.clear()
         if self._has_sql:
             quotas = {} if quota_of is None else {scope: quota_of(scope) for scope in changes}
             self._slots.add(changes, quotas)
@@ -192,15 +192,25 @@ class Usage:
         assert mine is not None  # noqa: S101 - it was begun.
         used = self.peek(changes)
         for scope, change in changes.items():
-            own = mine.changes.get(scope, NOTHING) + mine.entered.get(scope, NOTHING)
+            own = mine.changes.get(scope, NOTHING) + mine.entered_in(scope)
             check(quotas[scope], used[scope] + own, change)
-        for scope, change in changes.items():
-            mine.entered[scope] = mine.entered.get(scope, NOTHING) + change
+        mine.entered.append((file, changes))
 
     def leave(self, file: tuple[str, str]) -> None:
         """Give back what was set aside for a file, if it was not attached."""
         if not self._has_sql:
             self._rows.leave(file)
+            return
+        mine = self._collected()
+        if mine is not None:
+            mine.entered = [each for each in mine.entered if each[0] != file]
+
+    def entered(self) -> set[tuple[str, str]]:
+        """The files that are entered now, as above."""
+        if not self._has_sql:
+            return self._rows.entered()
+        mine = self._collected()
+        return {file for file, _ in mine.entered} if mine else set()
 
     @property
     def enters_all(self) -> bool:
@@ -261,4 +271,8 @@ class _Collected:
 
     def __init__(self) -> None:
         self.changes: dict[str, Totals] = {}
-        self.entered: dict[str, Totals] = {}
+        # By the record and the key of the file; a record may get several files, one by one.
+        self.entered: list[tuple[tuple[str, str], Mapping[str, Totals]]] = []
+
+    def entered_in(self, scope: str) -> Totals:
+        return sum((each.get(scope, NOTHING) for _, each in self.entered), NOTHING)

@@ -92,6 +92,10 @@ class CounterRows:
         with self.alone:
             self._entered.pop(file, None)
 
+    def entered(self) -> set[tuple[str, str]]:
+        with self.alone:
+            return {*self._entered}
+
     def _entered_in(self, scope: str) -> Totals:
         return sum((each.get(scope, Totals()) for each in self._entered.values()), Totals())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -300,6 +301,61 @@ class TestRefusals:
         answer = app.post_json("/batch", {"requests": parts}, headers=ALICE)
         assert [each["status"] for each in answer.json["responses"]] == [201, 507]
         assert used(app) == (1, 20)
+
+    def test_of_a_part_leave_its_room_to_the_next(self, build: Build) -> None:
+        """A part that another rule refuses takes nothing."""
+        app = build(**QUOTA)
+        copies = [self.copy(app, number, size) for number, size in ((1, 20), (2, 11), (3, 12))]
+        put(app, COLLECTION, data={"schema": SCHEMA})
+        answer = app.post_json("/batch", {"requests": copies}, headers=ALICE)
+        assert [each["status"] for each in answer.json["responses"]] == [400, 201, 201]
+        assert used(app) == (2, 23)
+
+    def test_count_a_file_once_that_a_batch_shares(self, build: Build) -> None:
+        app = build(**QUOTA)
+        first = self.copy(app, 1, 20)
+        paths = [first["path"], f"{COLLECTION}/records/other/attachment", first["path"]]
+        copies = [{**first, "path": path} for path in paths]
+        answer = app.post_json("/batch", {"requests": copies}, headers=ALICE)
+        assert [each["status"] for each in answer.json["responses"]] == [201, 201, 200]
+        assert used(app) == (1, 20)
+
+    @pytest.mark.runs_on("local-postgresql")
+    def test_are_for_the_part_also_if_others_take_the_room_meanwhile(self, build: Build) -> None:
+        """The counters are written last, and that would refuse the whole batch."""
+        app = build(**QUOTA)
+        put_collection(app, f"{BUCKET}/collections/d")
+        there = f"{BUCKET}/collections/d/records/r"
+        copies = [self.copy(app, number, size) for number, size in ((1, 20), (2, 10))]
+        title = {"method": "PUT", "path": OTHER, "body": {"data": {"title": "x"}}}
+        begun: list[Any] = []
+
+        def take_room(event: Any) -> None:
+            """What the parts have written is not committed yet."""
+            if event.payload["resource_name"] == "record" and not begun:
+                begun.append(event)
+                with ThreadPoolExecutor(1) as thread:
+                    thread.submit(attach, app, there, b"x" * 15).result(timeout=30)
+
+        on_event(app, ResourceChanged, take_room)
+        answer = app.post_json("/batch", {"requests": [title, *copies]}, headers=ALICE)
+        responses = answer.json["responses"]
+        assert [each["status"] for each in responses] == [201, 507, 201]
+        assert responses[1]["body"]["details"]["left"] == 15
+        assert attachment_of(app, f"{COLLECTION}/records/r2")["size"] == 10
+        app.get(f"{COLLECTION}/records/r1", headers=ALICE, status=404)
+        assert used(app) == (2, 25)
+
+    def copy(self, app: Any, number: int, size: int) -> dict[str, Any]:
+        """A part of a batch, which copies a file from where there is no quota."""
+        put_collection(app, "/buckets/s/collections/c")
+        attach(app, f"{SOURCE}{number}", b"x" * size)
+        return {
+            "method": "POST",
+            "path": f"{COLLECTION}/records/r{number}/attachment",
+            "headers": {"Content-Type": "application/json"},
+            "body": {"copy_from": f"{SOURCE}{number}"},
+        }
 
     def test_are_for_the_file_and_not_for_the_form(self, build: Build) -> None:
         app = build(**QUOTA)

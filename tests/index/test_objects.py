@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import transaction
+from kinto.core.storage import Filter
+from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.objects import Objects
+from kinto_attachment.index.outbox import Outbox
 from tests.support.application import forget_database, make_app, postgresql_settings
+from tests.support.backends import ON_DATABASES
 from tests.support.services import PostgreSQL
 
 STOPPED = """
@@ -53,3 +57,50 @@ def test_transactions_of_one_millisecond_are_not_in_each_others_way(
         future.result(timeout=60)
     with transaction.manager:
         assert {row["id"] for row in rows.list("attachments-lock:x")} == {"a", "b"}
+
+
+@ON_DATABASES
+class TestFilters:
+    """Kinto's memory backend lets HAS override the filters before it."""
+
+    def test_all_have_to_match_in_any_order(self, app: Any) -> None:
+        rows = Objects(app.app.registry.storage, "attachment-test")
+        is_red = Filter("colour", "red", COMPARISON.EQ)
+        is_light = Filter("weight", False, COMPARISON.HAS)
+        is_round = Filter("shape.radius", True, COMPARISON.HAS)
+        with transaction.manager:
+            rows.put("attachments-test:x", "a", {"colour": "red", "shape": {"radius": 1}})
+            rows.put("attachments-test:x", "b", {"colour": "red", "weight": 1})
+            rows.put("attachments-test:x", "c", {"colour": "blue", "shape": {"radius": None}})
+            rows.put("attachments-test:y", "d", {"colour": "red"})
+            found = [
+                {row["id"] for row in rows.list("attachments-test:*", *filters)}
+                for filters in ((is_red, is_light), (is_light, is_red), (is_light, is_round))
+            ]
+            assert found == [{"a", "d"}, {"a", "d"}, {"a", "c"}]
+            gone = rows.delete_all("attachments-test:*", is_red, is_round, is_light)
+            assert {row["id"] for row in gone} == {"a"}
+            assert rows.count("attachments-test:*") == 3
+            rows.delete_all("attachments-test:*")
+
+    def test_find_garbage_by_key_and_storage(self, app: Any) -> None:
+        outbox = Outbox(app.app.registry.storage)
+        with transaction.manager:
+            outbox.add(["a", "b"])
+            outbox.add(["b"], storage="other")
+            outbox.add(["c"])
+            found = {
+                (key, storage): [
+                    (each.keys, each.storage) for each in outbox.entries(key, storage=storage)
+                ]
+                for key in "ab"
+                for storage in ("", "other")
+            }
+            for entry in outbox.entries():
+                outbox.take(entry)
+        assert found == {
+            ("a", ""): [(["a", "b"], "")],
+            ("a", "other"): [],
+            ("b", ""): [(["a", "b"], "")],
+            ("b", "other"): [(["b"], "other")],
+        }
