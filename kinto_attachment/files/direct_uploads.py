@@ -116,7 +116,8 @@ def begin(request: Request, session: Session, accepted: Accepted) -> Session:
         part_size=request.registry.attachment_settings["direct.part_size"],
         sha256=claimed.get("sha256", ""),
     )
-    return replace(session, partial=asdict(partial))
+    # The storage takes so many bytes at any time from now on, and the server is not asked.
+    return replace(session, partial=asdict(partial), counted=session.length or 0)
 
 
 def offer(request: Request, session: Session) -> Offer:

@@ -10,7 +10,14 @@ from operator import attrgetter
 
 from kinto.core.utils import msec_time
 
-from kinto_attachment.errors import AttachmentError, InvalidBody, TooLarge, TooManyUploads
+from kinto_attachment.errors import (
+    AttachmentError,
+    InvalidBody,
+    QuotaExceeded,
+    TooLarge,
+    TooManyUploads,
+)
+from kinto_attachment.files import quotas
 from kinto_attachment.files.direct_activity import has_bytes
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.ledger import Ledger
@@ -28,6 +35,7 @@ from kinto_attachment.wsgi.bodies import check_size
 
 # For anonymous writers: each one lets an empty upload give way, and others may be faster.
 ATTEMPTS = 5
+MOST = "uploads.max_unfinished"
 
 
 def create(request: Request, protocol: str, step: Create, filename: str) -> Session:
@@ -95,11 +103,11 @@ def keyed(request: Request, session: Session, accepted: Accepted) -> Session:
 def save(request: Request, session: Session) -> None:
     """Write the row of a new upload, or remove what was stored for it.
 
-    :raises TooManyUploads: nothing was stored.
+    :raises TooManyUploads, QuotaExceeded: nothing was stored.
     """
     try:
         enter(request, session)
-    except TooManyUploads:
+    except (TooManyUploads, QuotaExceeded):
         with paused_transaction():
             remove_stored(request.registry, session)
         raise
@@ -136,15 +144,33 @@ def enter(request: Request, session: Session) -> None:
     """Write the row, unless requests at the same time have begun too many uploads.
 
     :raises TooManyUploads:
+    :raises QuotaExceeded: what counts of it already is too much.
     """
     sessions = request.registry.attachment_sessions
-    most = request.registry.attachment_settings["uploads.max_unfinished"]
     for _ in range(ATTEMPTS):
         with separate_transaction(request), sessions.alone():
-            if sessions.put_within(most, session, msec_time()):
+            if put_counted(request, session):
                 return
         make_room(request)
     raise TooManyUploads()
+
+
+def put_counted(request: Request, session: Session) -> bool:
+    """Write the row, and book what counts; False if the owner has too many uploads.
+
+    :raises QuotaExceeded: the transaction has to be rolled back.
+    """
+    registry = request.registry
+    sessions, most = registry.attachment_sessions, registry.attachment_settings[MOST]
+    with registry.attachment_usage.alone():
+        if not sessions.put_within(most, session, msec_time()):
+            return False
+        try:
+            quotas.resize(request, replace(session, counted=0), session)
+        except QuotaExceeded:
+            sessions.delete(session)  # A memory backend does not roll back.
+            raise
+    return True
 
 
 @contextmanager
@@ -166,7 +192,7 @@ def make_room(request: Request) -> None:
 
     :raises TooManyUploads: the user has to finish or cancel some.
     """
-    most = request.registry.attachment_settings["uploads.max_unfinished"]
+    most = request.registry.attachment_settings[MOST]
     owner = user_of(request)
     sessions = request.registry.attachment_sessions
     with separate_transaction(request):

@@ -36,7 +36,8 @@ class Session:
 
     ``writer`` is the token of the request that may be writing; whoever takes it out of force keeps
     that request from committing anything. ``last`` is the offset at which the last one began.
-    ``counted`` are the bytes that count for quotas, until the file is the record's.
+    ``counted`` are the bytes that count for quotas, until the file is the record's: the durable
+    ones, or all that the storage will take from clients.
     Times are in ms since the epoch.
     """
 

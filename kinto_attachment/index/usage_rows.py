@@ -42,12 +42,15 @@ class CounterRows:
 
     def add(self, changes: Mapping[str, Totals], quotas: Mapping[str, Quota]) -> None:
         """Add what has changed to counters; see :class:`Slots`."""
-        for scope, change in sorted(changes.items()):
-            with self.alone:
-                used = self._locked(scope, change)
-                if scope in quotas:
-                    check(quotas[scope], used + self._entered_in(scope), change)
-                self._put(scope, used + change)
+        with self.alone:
+            used = {scope: self._locked(scope, changes[scope]) for scope in sorted(changes)}
+            for scope in sorted(changes.keys() & quotas.keys()):
+                held = used[scope] + self._entered_in(scope)
+                check(quotas[scope], held, changes[scope])
+            # Nothing is added to any of them before all have room: a memory backend does not
+            # roll back.
+            for scope, change in changes.items():
+                self._put(scope, used[scope] + change)
 
     def ensure(self, scope: str) -> Totals:
         with self.alone:

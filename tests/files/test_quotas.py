@@ -37,7 +37,7 @@ from tests.support.application import (
     stored_files,
     stored_links,
 )
-from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.backends import ON_DATABASES, ON_DIRECT, ON_POSTGRESQL, Build
 from tests.support.ietf_client import INTEROP_VERSION
 from tests.support.statements import statements
 from tests.support.tus import append, begin, create
@@ -117,6 +117,17 @@ def by_url(app: Any, content: bytes, filename: str) -> int:
     return int(direct.put_own(app, answer.json["data"], content, status="*").status_code)
 
 
+def by_storage(app: Any, content: bytes, filename: str) -> int:
+    """A direct upload, to the storage."""
+    named = {"filename": filename}
+    answer = direct.create(app, len(content), status="*", attachment=named, via="storage")
+    if answer.status_code != 201:
+        return int(answer.status_code)
+    upload = {**answer.json["data"], "path": answer.headers["Location"]}
+    direct.send_all(upload, content)
+    return int(direct.complete(app, upload, status="*").status_code)
+
+
 def copy(app: Any, content: bytes, filename: str) -> int:
     attach(app, SOURCE, content, filename)
     body = {"copy_from": SOURCE}
@@ -172,6 +183,7 @@ WAYS = (
     copy_in_batch,
     server_code,
 )
+IN_STEPS = (tus, tus_of_unknown_length, ietf, by_url, by_storage)
 Way = Callable[[Any, bytes, str], int]
 BY_THE_QUOTA = 507
 SCHEMA = {
@@ -186,8 +198,9 @@ def start(app: Any) -> None:
     attach(app, content=b"0123456789")
 
 
-@pytest.mark.parametrize("way", WAYS)
-class TestOfEachWay:
+class OfEachWay:
+    """``way`` is one of those above."""
+
     @pytest.mark.parametrize(
         ("settings", "name", "statuses"),
         [
@@ -222,7 +235,7 @@ class TestOfEachWay:
     def test_the_last_byte_is_free(self, build: Build, way: Way) -> None:
         app = build(**QUOTA)
         start(app)
-        keeps_both = way in (tus, tus_of_unknown_length, ietf, by_url)  # Until the end.
+        keeps_both = way in IN_STEPS  # Until the end.
         content = b"x" * (20 if keeps_both else 30)
         assert way(app, content, "a.txt") in (200, 201, 204)
         assert read(app) == content
@@ -245,6 +258,17 @@ class TestOfEachWay:
         counted = used(app) or used(app, COLLECTION)
         assert counted == (files, size)
         assert not miscounted(registry)
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestOfEachWay(OfEachWay):
+    pass
+
+
+@ON_DIRECT
+@pytest.mark.parametrize("way", [by_storage])
+class TestOfTheWayToTheStorage(OfEachWay):
+    pass
 
 
 class TestRefusals:
@@ -509,6 +533,76 @@ class TestWhatCounts:
         put_collection(app)
         attach(app, content=b"x" * 30)
         assert used(app) == (1, 30)
+
+    def test_a_chunk_counts_in_the_bucket_and_in_the_collection_or_in_neither(
+        self, build: Build
+    ) -> None:
+        """The collection has no room any more when the bytes have come, and the bucket has."""
+        app = build(**QUOTA, **{"resources.b.c.quota_bytes": "20"})
+        url, other = begin(app, 10), begin(app, 15, OTHER)
+
+        class WithAnother(BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                if self.tell() == 0:
+                    with ThreadPoolExecutor(1) as thread:
+                        sent = thread.submit(append, app, other, 0, b"y" * 14)
+                        sent.result(timeout=30)
+                return super().read(size)
+
+        chunk = {**ALICE, "Tus-Resumable": "1.0.0", "Upload-Offset": "0"}
+        chunk["Content-Type"] = "application/offset+octet-stream"
+        body = WithAnother(b"x" * 10)
+        send(app, "PATCH", url, body, headers={**chunk, "Content-Length": "10"}, status=507)
+        assert used(app) == used(app, COLLECTION) == (0, 14)
+        assert not miscounted(app.app.registry)
+
+
+@ON_DIRECT
+class TestUploadsToTheStorage:
+    """The storage takes what was announced, without asking the server."""
+
+    def test_count_from_their_creation_on(self, build: Build) -> None:
+        app = build(**QUOTA)
+        upload = direct.begin(app, 20)
+        assert used(app) == (0, 20)
+        refused = direct.create(app, 11, OTHER, status=507).json
+        assert (refused["errno"], refused["details"]["left"]) == (121, 10)
+        attach(app, OTHER, b"y" * 11, status=507)
+        attach(app, OTHER, b"y" * 10)
+        direct.send_all(upload, b"x" * 20)
+        direct.complete(app, upload, status=201)
+        assert used(app) == (2, 30)
+        assert not miscounted(app.app.registry)
+
+    def test_do_not_count_once_they_have_ended(self, build: Build) -> None:
+        app = build(**QUOTA)
+        for _ in range(2):
+            upload = direct.begin(app, 30)
+            app.delete(upload["path"], headers=ALICE, status=204)
+            assert used(app) == (0, 0)
+        hashed = {"hash": "0" * 64}
+        upload = direct.begin(app, 30, attachment=hashed)
+        direct.send_all(upload, b"x" * 30)
+        direct.complete(app, upload, status=400)
+        assert used(app) == (0, 0)
+
+    def test_that_begin_at_once_do_not_exceed_it(self, build: Build) -> None:
+        app = build(**QUOTA, **{"resources.b.c.quota_bytes": "20"})
+        with ThreadPoolExecutor(6) as threads:
+            answers = threads.map(
+                lambda n: direct.create(app, 10, OTHER + n, status="*"), "abcdef"
+            )
+            statuses = sorted(answer.status_code for answer in answers)
+        assert statuses == [201] * 2 + [507] * 4
+        files = app.app.registry.attachment_storages.default.files
+        assert len([*files.list_unfinished()]) == 2
+        assert used(app) == used(app, COLLECTION) == (0, 20)
+        assert not miscounted(app.app.registry)
+
+    def test_cost_nothing_where_there_is_no_quota(self, build: Build) -> None:
+        app = build(**{"resources.s.quota_bytes": "1"})
+        direct.begin(app)
+        assert used(app) is None
 
 
 @ON_POSTGRESQL

@@ -19,6 +19,7 @@ from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.usage import usage
+from tests.support import direct
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -29,7 +30,7 @@ from tests.support.application import (
     put_collection,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.backends import ON_DATABASES, ON_DIRECT, ON_POSTGRESQL, Build
 from tests.support.services import PostgreSQL
 from tests.support.tus import append, begin
 from tests.support.usage import miscounted
@@ -91,6 +92,18 @@ class TestReindex:
         assert used(app) == (1, 16)
         assert not reindex(app.app.registry).recounted
 
+    @ON_DIRECT
+    def test_counts_uploads_to_the_storage(self, build: Build) -> None:
+        app = build(**QUOTA)
+        direct.begin(app, 60)
+        with transaction.manager:
+            app.app.registry.attachment_usage.resized(RECORD, 7)
+        assert reindex(app.app.registry).recounted == 1
+        assert used(app) == (0, 60)
+        lose_counters(app)
+        reindex(app.app.registry)
+        assert used(app) == (0, 60)
+
     def test_tells_how_many_were_wrong(self, build: Build) -> None:
         app = build(**QUOTA)
         attach(app, content=b"x" * 10)
@@ -142,6 +155,22 @@ class TestGc:
         collect(app)
         assert used(app) == (0, 0)
         attach(app, OTHER, b"y" * 100)
+
+    @ON_DIRECT
+    def test_gives_back_uploads_to_the_storage_that_were_never_completed(
+        self, build: Build
+    ) -> None:
+        app = build(**QUOTA)
+        direct.begin(app, 80)
+        collect(app)
+        assert used(app) == (0, 80), "it goes on"
+        sessions = app.app.registry.attachment_sessions
+        with transaction.manager:
+            for session in [each for page in sessions.pages() for each in page]:
+                sessions.put(replace(session, created=1, expires=1))
+        collect(app)
+        assert used(app) == (0, 0)
+        direct.begin(app, 100)
 
     def test_gives_back_once_what_could_not_be_removed_at_first(self, build: Build) -> None:
         app = build(**QUOTA)

@@ -8,6 +8,8 @@ A test, class or module that uses one of them says what it runs on:
     Files in a folder; records in memory and in PostgreSQL, or in PostgreSQL only.
 ``ON_OBJECT_STORES``
     Files in both S3 servers and in Google Cloud Storage; records in memory.
+``ON_DIRECT``
+    Files in an S3 server that clients can send to themselves; records in memory and in PostgreSQL.
 ``EVERYWHERE``
     The five combinations of these. ``make tests`` takes the first and one of the others, which
     depends on the test's name; ``make tests-all`` takes them all.
@@ -35,6 +37,12 @@ COMBINATIONS = {
     "seaweedfs": ("seaweedfs_storage", "memory_database"),
     "gcs": ("gcs_storage", "memory_database"),
 }
+# For what goes on in the database while clients send to the storage.
+DIRECT = {
+    "moto": COMBINATIONS["moto"],
+    "moto-postgresql": ("moto_storage", "postgresql_database"),
+}
+ALL = COMBINATIONS | DIRECT
 # The marks of tests by what they run on; what needs a server has its mark from the services.
 MARKS = {
     "local_storage": "on_local",
@@ -86,6 +94,7 @@ def runs_on(*names: str, **options: Any) -> pytest.MarkDecorator:
 ON_MEMORY = runs_on("local")
 ON_POSTGRESQL = runs_on("local-postgresql")
 ON_DATABASES = runs_on("local", "local-postgresql")
+ON_DIRECT = runs_on(*DIRECT)
 ON_OBJECT_STORES = runs_on("moto", "seaweedfs", "gcs")
 EVERYWHERE = runs_on(*COMBINATIONS, sampled=True)
 
@@ -102,9 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         name = metafunc.definition.nodeid
         names = [first, others[sampling.start(name, len(others))]]
     params = [
-        pytest.param(
-            name, marks=[getattr(pytest.mark, MARKS[part]) for part in COMBINATIONS[name]]
-        )
+        pytest.param(name, marks=[getattr(pytest.mark, MARKS[part]) for part in ALL[name]])
         for name in names
     ]
     metafunc.parametrize("backends", params, indirect=True, scope="module")
@@ -146,7 +153,7 @@ def postgresql_database(postgresql: PostgreSQL) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
     """The settings of a storage and of a database, for ``make_app``."""
-    return [request.getfixturevalue(name) for name in COMBINATIONS[request.param]]
+    return [request.getfixturevalue(name) for name in ALL[request.param]]
 
 
 class Applications:

@@ -26,9 +26,14 @@ def held(registry: Any, scope: str) -> tuple[int, int]:
         linked = [link for page in registry.attachment_links.under() for link in page]
         sessions = [each for page in registry.attachment_sessions.pages() for each in page]
     files = {link.key: link.size for link in linked if is_in(scope, link.record)}
-    arrived = [each for each in sessions if is_in(scope, each.record)]
-    sizes = [each.partial["size"] if each.partial else 0 for each in arrived]
-    return len(files), sum(files.values()) + sum(sizes)
+    begun = [each for each in sessions if is_in(scope, each.record) and each.partial]
+    return len(files), sum(files.values()) + sum(map(size_of, begun))
+
+
+def size_of(session: Any) -> int:
+    """What is durable of an unfinished upload, or all that the storage may take for it."""
+    size = session.length if session.via == "storage" else session.partial["size"]
+    return int(size)
 
 
 def is_in(scope: str, record: str) -> bool:
