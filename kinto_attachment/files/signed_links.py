@@ -10,7 +10,7 @@ from typing import Any
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files.locations import FILES_ROUTE, StorageName, outermost
-from kinto_attachment.files.signatures import Signatures, signing_of, valid_claims
+from kinto_attachment.files.signatures import signing_of, valid_claims
 from kinto_attachment.files.uploads import disposition_type_of
 from kinto_attachment.index.link import Link, State
 from kinto_attachment.kinto_types import Request
