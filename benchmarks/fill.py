@@ -29,7 +29,8 @@ class Layout:
     data: str
 
 
-HASH = hashlib.sha256(b"").hexdigest()
+CONTENT = bytes(16384)
+HASH = hashlib.sha256(CONTENT).hexdigest()
 OURS = Layout(
     id=f"encode(sha256(({KEY})::bytea), 'hex')",
     parent=f"'attachments:' || %(collection)s || '/records/' || {RECORD}",
@@ -37,7 +38,7 @@ OURS = Layout(
     data=f"""jsonb_build_object(
         'key', {KEY}, 'record', %(collection)s || '/records/' || {RECORD},
         'filename', 'picture.jpg', 'hash', '{HASH}', 'mimetype', 'image/jpeg',
-        'size', 16384, 'state', 'current')""",
+        'size', {len(CONTENT)}, 'state', 'current')""",
 )
 PEER = Layout(
     id="md5('link' || n)::uuid::text",
@@ -58,7 +59,7 @@ def fill(url: str, layout: Layout | None, bucket: str, collection: str, count: i
     """Records in a collection that exists, each with an attachment where there is a layout."""
     attachment = {
         "hash": HASH,
-        "size": 16384,
+        "size": len(CONTENT),
         "filename": "picture.jpg",
         "mimetype": "image/jpeg",
         "location": "http://127.0.0.1/files/",

@@ -1,7 +1,7 @@
 """Notes of verify: which files were whole, and when.
 
-A row has the files of one storage whose keys' hashes begin with the same four digits, as the first
-eight bytes of these hashes. A million files are 65,536 rows of 15 files each.
+A row has the files of one storage whose keys' hashes begin with the same three digits, as the
+first eight bytes of these hashes. A million files are 4,096 rows of 4 KB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kinto_attachment.index.objects import Objects, batches
 from kinto_attachment.index.orphans import LENGTH, Digest
 from kinto_attachment.kinto_types import StorageBackend
 
-PREFIX = 4  # Hexadecimal digits that the files of a row have in common.
+PREFIX = 3  # Hexadecimal digits that the files of a row have in common.
 
 
 class VerifiedFiles:

@@ -1,0 +1,124 @@
+"""How long the commands of an operator take, and how much memory, by the number of files.
+
+Run it by itself: ``python -m benchmarks.maintenance``. Rows are made by SQL, and the files, of
+16 KiB in a local folder, are hard links of a few. ``sha256sum`` reads the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+
+from benchmarks.bench import bench
+from benchmarks.fill import CONTENT, OURS, PEER, Layout, fill, key
+
+BUCKET, COLLECTION = "/buckets/b", "/buckets/b/collections/c"
+LINKS_OF_A_FILE = 30_000  # ext4 allows 65,000.
+
+
+@dataclass(frozen=True)
+class Row:
+    """One command over so many files, once."""
+
+    command: str
+    files: int
+    seconds: float
+    peak: int  # KiB.
+
+    def __str__(self) -> str:
+        rate = round(self.files / self.seconds)
+        return (
+            f"{self.command:24}{self.files:>10,}{self.seconds:>9.1f} s{rate:>9,}/s"
+            f"{self.peak / 1024:>7.0f} MiB"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, nargs="+", default=[30_000, 300_000])
+    parser.add_argument("--turns", type=int, default=1)
+    options = parser.parse_args()
+    with bench() as tools:
+        for count in options.files:
+            for _ in range(options.turns):
+                for layout, commands in (
+                    (OURS, ("reindex --claim", "usage", "verify", "verify --older-than 1d", "gc")),
+                    (PEER, ("adopt", "adopt")),
+                ):
+                    database, files = tools.postgresql.create_database(), tools.folder("files")
+                    make(database, files, layout, count)
+                    ini = configure(tools.folder("ini"), database, files)
+                    for command in commands:
+                        print(measure(command, count, ini), flush=True)
+                        if command == "verify":
+                            print(sha256sum(count, files), flush=True)
+                    tools.postgresql.drop_database(database)
+    return 0
+
+
+def make(database: str, files: Path, layout: Layout, count: int) -> None:
+    """A site of this plugin, or of the other one."""
+    connection = psycopg2.connect(database)
+    with connection, connection.cursor() as cursor:
+        for parent, resource, uri in (("", "bucket", BUCKET), (BUCKET, "collection", COLLECTION)):
+            cursor.execute(
+                "INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)"
+                " VALUES (%s, %s, %s, now()::timestamp, '{}', FALSE)",
+                (uri.rpartition("/")[2], parent, resource),
+            )
+    connection.close()
+    fill(database, layout, BUCKET, COLLECTION, count)
+    for number in range(1, count + 1):
+        if number % LINKS_OF_A_FILE == 1:
+            source = files / key(number)
+            source.write_bytes(CONTENT)
+        else:
+            os.link(source, files / key(number))
+
+
+def configure(folder: Path, database: str, files: Path) -> Path:
+    ini = folder / "kinto.ini"
+    names = ("storage", "permission", "cache")
+    settings = {
+        **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
+        **{f"{name}_url": database for name in names},
+        "includes": "kinto_attachment",
+        "userid_hmac_secret": "secret",
+        "attachment.base_path": str(files),
+        "attachment.base_url": "http://127.0.0.1/files/",
+    }
+    text = "\n".join(f"kinto.{name} = {value}" for name, value in settings.items())
+    ini.write_text(f"[app:main]\nuse = egg:kinto\n{text}\n")
+    return ini
+
+
+def measure(command: str, count: int, ini: Path) -> Row:
+    """The start of the command is included."""
+    program = [sys.executable, "-m", "kinto_attachment.cli", *command.split()]
+    return run(command, count, [*program, "--quiet", "--ini", str(ini)])
+
+
+def sha256sum(count: int, files: Path) -> Row:
+    script = 'find "$0" -type f -print0 | xargs -0 sha256sum > /dev/null'
+    return run("sha256sum", count, ["bash", "-c", script, str(files)])
+
+
+def run(name: str, count: int, command: list[str]) -> Row:
+    start = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Row(name, count, time.perf_counter() - start, usage.ru_maxrss)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
