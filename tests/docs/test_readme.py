@@ -304,7 +304,14 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     },
 }
 # Not for a shell that runs tests; see test_documents.py and client/test_examples.py.
-ELSEWHERE = ("make ", "pip install", "kinto-attachment ", "export KINTO_SERVER=", "KINTO_AUTH=")
+ELSEWHERE = (
+    "make ",
+    "pip install",
+    "kinto-attachment ",
+    "echo 'a,b' > report.csv\nkinto-attachment ",
+    "export KINTO_SERVER=",
+    "KINTO_AUTH=",
+)
 
 
 @pytest.mark.curl
