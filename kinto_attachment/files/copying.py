@@ -25,6 +25,10 @@ from kinto_attachment.wsgi.bodies import body_of
 
 RECORD_FIELDS = ("data", "permissions")
 DEFAULT_BUCKET = "/buckets/default/"
+NO_RECORD = (
+    "copy_from in body: should be the URI of a record, such as "
+    "/buckets/b/collections/c/records/r, without a host and without /v1"
+)
 
 
 class CopyArrival:
@@ -130,10 +134,10 @@ def share(request: Request, source: Source, attachment: Attachment) -> None:
 
 def _uri_of(request: Request, text: object) -> RecordURI:
     if not isinstance(text, str):
-        raise InvalidForm("copy_from in body: should be the URI of a record")
+        raise InvalidForm(NO_RECORD)
     if text.startswith(DEFAULT_BUCKET) and request.authenticated_userid is not None:
         text = text.replace(DEFAULT_BUCKET, f"/buckets/{request.default_bucket_id}/", 1)
     try:
         return RecordURI.parse(text)
     except ValueError as error:
-        raise InvalidForm("copy_from in body: should be the URI of a record") from error
+        raise InvalidForm(NO_RECORD) from error

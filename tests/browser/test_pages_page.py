@@ -42,6 +42,7 @@ EXAMPLES = {
     "/sw.js": "clients.claim",
     "/register.js": "serviceWorker.register",
     "/gallery.js": "function fill(",
+    "/links.js": "function fillWithLinks(",
     "/offline.js": "function keepFiles(",
     "/again.js": "function replace(",
 }
@@ -298,6 +299,23 @@ def test_a_gallery_of_private_pictures(
     second.goto(f"{site.origin}/page.html")
     assert second.evaluate(FILLED)
     visits.next(GET_304=PICTURES)
+
+
+def test_a_gallery_by_links(reader: Any, server: live.Server) -> None:
+    upload(server, "photos/linked", png(width=7, grey=1), "a.png")
+    width = reader.evaluate(
+        """
+        async () => {
+          const { fillWithLinks } = await import("/links.js");
+          await fillWithLinks(document.body);
+          const images = Array.from(document.images);
+          images[0].loading = "eager";
+          await images[0].decode();
+          return images[0].naturalWidth;
+        }
+        """
+    )
+    assert width == 7  # The newest one comes first.
 
 
 def test_a_gallery_of_public_pictures(context: Any, public_server: live.Server) -> None:

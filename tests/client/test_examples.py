@@ -85,11 +85,10 @@ def run(test: doctest.DocTest) -> None:
 
 
 def test_commands(embedded: live.Server, tmp_path: Path) -> None:
-    (tmp_path / "report.csv").write_text("a;b\n")
     server = "http://127.0.0.1:8888/v1"
     commands = [text for text in code_blocks("docs/client.rst", "shell") if server in text]
     commands = [text for text in commands if "kinto-attachment" in text]
-    assert len(commands) == 7
+    assert len(commands) == 8
     environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for text in commands:
         here = text.replace(server, embedded.url)
@@ -104,7 +103,7 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
         if " versions " in here:
             versions = [line.split()[-2:] for line in run.stdout.decode().splitlines()[-4:-2]]
             assert versions == [["current", "letter.txt"], ["kept", "letter.txt"]]
-    assert (tmp_path / "docs" / "report.csv").read_text() == "a;b\n"
+    assert (tmp_path / "docs" / "report.csv").read_text() == "a,b\n"
     kept = AttachmentClient(embedded.url, "default", "kept", AUTH)
     with kept.open("greeting") as file:
         assert file.read() == b"First\n"

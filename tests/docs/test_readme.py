@@ -235,6 +235,10 @@ def uploads_directly(session: Session, output: str) -> None:
     assert session.content("direct") == b"hello world"
 
 
+def uploads_in_three_steps(session: Session, output: str) -> None:
+    assert json.loads(output)["size"] == len(b"hello world")
+
+
 def cancels_an_upload(session: Session, output: str) -> None:
     states = [json.loads(line) for line in re.findall(r'\{"data":.*?(?:\}\]?\})', output)]
     ((upload, listed),) = [(one["data"], many["data"]) for one, many in [states]]
@@ -300,11 +304,19 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "-X DELETE $UPLOAD": cancels_an_upload,
     },
     "docs/direct.rst": {
+        "/complete": uploads_in_three_steps,
         '"via": "kinto"': uploads_directly,
     },
 }
 # Not for a shell that runs tests; see test_documents.py and client/test_examples.py.
-ELSEWHERE = ("make ", "pip install", "kinto-attachment ", "export KINTO_SERVER=", "KINTO_AUTH=")
+ELSEWHERE = (
+    "make ",
+    "pip install",
+    "kinto-attachment ",
+    "echo 'a,b' > report.csv\nkinto-attachment ",
+    "export KINTO_SERVER=",
+    "KINTO_AUTH=",
+)
 
 
 @pytest.mark.curl

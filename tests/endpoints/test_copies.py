@@ -219,7 +219,8 @@ class TestNewRecords:
         start(app)
         answer = self.copy(app, data={"id": "x"}, status=400)
         assert error(answer)[0] == INVALID_POSTED_DATA
-        self.copy(app, copy_from=1, status=400)
+        answer = self.copy(app, copy_from=f"/v1{SOURCE}", status=400)
+        assert answer.json["message"].endswith("without a host and without /v1")
         self.copy(app, copy_from=OTHER, status=404)
         assert app.get(f"{COLLECTION}/records", headers=ALICE).json["data"] == []
 
