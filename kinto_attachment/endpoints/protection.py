@@ -13,7 +13,7 @@ from kinto.core.utils import build_request
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.errors import Locked
-from kinto_attachment.files import holds, locks
+from kinto_attachment.files import deletions, holds, locks
 from kinto_attachment.files.record_bodies import MALFORMED, body_of, stored
 from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import rules_of
@@ -39,7 +39,8 @@ def protecting(view: View, info: Any) -> View:
 
     def protected(context: Any, request: Request) -> Response:
         check(context, request)
-        response = view(context, request)
+        with deletions.repeated(request):
+            response = view(context, request)
         if check is check_parents:
             # Kinto would not read again, for the rest of a batch, what was just changed.
             request.bound_data.pop(locks.COLLECTIONS, None)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import transaction
-from kinto.core.events import EventCollector
+from kinto.core.events import ACTIONS, EventCollector
 from kinto.core.utils import instance_uri, msec_time
 
+from kinto_attachment.files import deletions
 from kinto_attachment.index.link import Ended, Link
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.index.session import Session
@@ -206,6 +207,8 @@ class CollectedEvents(EventCollector):  # type: ignore[misc]
         impacted: list[Any],
         request: Request,
     ) -> None:
+        if action == ACTIONS.DELETE:
+            deletions.pair(request, impacted)
         # Keep the object itself, so that Python does not reuse its id.
         self._parents.update({id(each): (each, parent_id) for each in impacted})
         if getattr(request, PLUGIN_FLAG, False):

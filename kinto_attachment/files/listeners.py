@@ -14,6 +14,7 @@ from kinto.core.utils import instance_uri, msec_time
 
 from kinto_attachment.files import guard, held_events
 from kinto_attachment.files.changes import write_links
+from kinto_attachment.files.deletions import old_of
 from kinto_attachment.files.events import AttachmentAdded, AttachmentRemoved, AttachmentReplaced
 from kinto_attachment.files.holds import refuse_loss
 from kinto_attachment.files.ledger import Ledger, RecordChange, bucket_of, collection_of
@@ -56,8 +57,8 @@ def on_records_deleted(event: ResourceEvent) -> None:
     """Collect the records that were deleted."""
     held_events.refuse(event)
     for impacted in event.impacted_objects:
-        old = impacted["old"].get(FIELD)
-        change = _collect(event, impacted, impacted["old"]["id"], old)
+        old = old_of(impacted).get(FIELD)
+        change = _collect(event, impacted, impacted["new"]["id"], old)
         change.new, change.deleted, change.let_go = None, True, True
         change.ended = "record"
         # Kinto reorders the events of a batch: it may have been created after it was deleted.
@@ -70,7 +71,7 @@ def on_records_deleted(event: ResourceEvent) -> None:
 def on_collections_deleted(event: ResourceEvent) -> None:
     held_events.refuse(event)
     for impacted in event.impacted_objects:
-        uri = f"{bucket_of(event, impacted)}/collections/{impacted['old']['id']}"
+        uri = f"{bucket_of(event, impacted)}/collections/{impacted['new']['id']}"
         Ledger.of(event.request).deleted_parents.append(uri)
     _write_unless_tween_does(event)
 
@@ -97,7 +98,7 @@ def before_bucket_deleted(event: RequestEvent) -> None:
 def on_buckets_deleted(event: ResourceEvent) -> None:
     held_events.refuse(event)
     for impacted in event.impacted_objects:
-        bucket_id = impacted["old"]["id"]
+        bucket_id = impacted["new"]["id"]
         uri = instance_uri(event.request, "bucket", id=bucket_id)
         Ledger.of(event.request).deleted_parents.append(uri)
         resolver = event.request.registry.attachment_collection_settings
