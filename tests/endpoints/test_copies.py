@@ -410,11 +410,14 @@ class TestPermissions:
         copy(app, headers=BOB, status=403)
 
     @pytest.mark.parametrize("source", [SOURCE, f"{BUCKET}/collections/d", BUCKET])
-    @pytest.mark.parametrize("target", ["record:create", "write"])
-    def test_on_both(self, app: Any, source: str, target: str) -> None:
+    @pytest.mark.parametrize(
+        ("target", "permission"),
+        [(COLLECTION, "record:create"), (COLLECTION, "write"), (BUCKET, "write")],
+    )
+    def test_on_both(self, app: Any, source: str, target: str, permission: str) -> None:
         start(app)
+        grant(app, target, permission)
         grant(app, source, "read")
-        grant(app, COLLECTION, target)
         copy(app, headers=BOB, status=201)
 
     def test_to_replace_a_file(self, app: Any) -> None:

@@ -139,8 +139,9 @@ class TestLists:
         attach(app, record("again"), b"12", "old.txt")
         app.delete(record("again"), headers=ALICE)
         attach(app, record("again"), b"1", "new.txt")
+        replaced = ("replaced", "also-replaced", "replaced-too")
         for version in range(4):
-            for name in ("replaced", "also-replaced"):
+            for name in replaced:
                 attach(app, record(name), b"1" * (version + 2))
         before = {}
         for name, changes in UNUSUAL.items():
@@ -155,7 +156,11 @@ class TestLists:
         items = listed(app)
         assert items == with_links
         assert repr(items) == repr(with_links)  # For Python, 4 is 4.0.
-        assert {*ids(app)} == {*UNUSUAL, "replaced", "also-replaced", "again"} - {"no-size"}
+        found = {item["id"]: item for item in items}
+        assert found.keys() == {*UNUSUAL, *replaced, "again"} - {"no-size"}
+        for name in replaced:
+            assert found[name]["size"] == 5
+            assert found[name]["key"] == key_of(attachment_of(app, record(name)))
         for name, attachment in before.items():
             write_behind(app, record(name), {"attachment": attachment})
 
