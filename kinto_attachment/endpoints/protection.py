@@ -5,11 +5,13 @@ Memory backends roll nothing back, and a refusal at the end of a batch fails all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from kinto.core.authorization import DYNAMIC
 from kinto.core.utils import build_request
+from kinto.plugins.default_bucket import default_bucket
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.errors import Locked
@@ -24,6 +26,8 @@ from kinto_attachment.uris import CollectionURI, RecordURI
 RECORD, RECORDS = "record-object", "record-plural"  # Kinto's routes.
 PARENTS = ("collection-object", "collection-plural", "bucket-object", "bucket-plural")
 CHANGES = ("PUT", "PATCH")
+# Ids that Kinto's storage can be asked for.
+RECORDS_BELOW = re.compile(r"collections/([A-Za-z0-9_-]+)/records(?:/[^/]*)?/?")
 # Those of the deletion are about what it deletes.
 NOT_INHERITED = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
@@ -33,6 +37,8 @@ Check = Callable[[Any, Request], None]
 
 def protecting(view: View, info: Any) -> View:
     """A view deriver for Kinto's views; it runs once the user is authorized."""
+    if info.original_view is default_bucket:
+        return reading_ahead(view)
     check = CHECKS.get(info.options.get("route_name"))
     if check is None or info.options.get("permission") != DYNAMIC:
         return view  # Cornice's own views answer 415, to everybody.
@@ -43,10 +49,24 @@ def protecting(view: View, info: Any) -> View:
             response = view(context, request)
         if check is check_parents:
             # Kinto would not read again, for the rest of a batch, what was just changed.
-            request.bound_data.pop(locks.COLLECTIONS, None)
+            locks.forget(request)
         return response
 
     return protected
+
+
+def reading_ahead(view: View) -> View:
+    """Kinto's view for its default bucket, which asks for the collection and drops it."""
+
+    def ahead(context: Any, request: Request) -> Response:
+        match = RECORDS_BELOW.fullmatch(request.matchdict.get("subpath", ""))
+        # What is read before a body arrives would be old.
+        deletes = request.method == "DELETE" and not request.content_length
+        if match is not None and deletes and request.authenticated_userid is not None:
+            locks.read_ahead(request, f"/buckets/{request.default_bucket_id}", match[1])
+        return view(context, request)
+
+    return ahead
 
 
 def check_record(context: Any, request: Request) -> None:

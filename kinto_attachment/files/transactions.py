@@ -24,6 +24,7 @@ from kinto_attachment.errors import Held, QuotaExceeded
 from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
+from kinto_attachment.files.locks import READ
 from kinto_attachment.files.session_ends import end_failed
 from kinto_attachment.files.settling import settle
 from kinto_attachment.kinto_types import Handler, Registry, Request, RequestEvent, Response
@@ -191,7 +192,7 @@ def before_part_of_batch(event: RequestEvent) -> None:
 def forget(bound_data: dict[str, Any]) -> None:
     """Drop what Kinto has cached about an aborted transaction."""
     bound_data[EVENTS] = CollectedEvents()
-    for name in CREATED:
+    for name in (*CREATED, READ):
         bound_data.pop(name, None)
 
 

@@ -19,7 +19,7 @@ from tests.support.application import (
     stored_content,
     stored_files,
 )
-from tests.support.backends import ON_DATABASES, Build
+from tests.support.backends import ON_DATABASES, ON_OBJECT_STORES, Build
 from tests.support.protected import (
     IN_BATCHES,
     UNLOCKED,
@@ -205,3 +205,13 @@ class TestDefaultBuckets:
         before = snapshot(app, place)
         assert WAYS[way](app, place).status_int == 423
         check_nothing_changed(app, before, place)
+
+
+@ON_OBJECT_STORES
+def test_held_files_stay_in_object_stores(app: Any) -> None:
+    start(app)
+    hold(app, until=FAR)
+    before = snapshot(app)
+    for way in ("raw", "copy", "detach", "delete record", "delete collection", "flush"):
+        assert WAYS[way](app, HERE).status_int == 423, way
+    check_nothing_changed(app, before)

@@ -101,3 +101,19 @@ EXPECTED = {
 def test_of_other_requests_are_known(build: Build) -> None:
     found = costs(build(), MORE)
     assert {name: found[name] for name in EXPECTED} == EXPECTED
+
+
+BELOW = "/buckets/default/collections/d"
+DELETIONS: dict[str, Callable[[Any], Any]] = {
+    "uploads": lambda app: [attach(app, f"{BELOW}/records/{each}") for each in "ab"],
+    "record": lambda app: app.delete(f"{BELOW}/records/a", headers=ALICE),
+    "records": lambda app: app.delete(f"{BELOW}/records", headers=ALICE),
+    "no records": lambda app: app.delete(f"{BELOW}/records", headers=ALICE),
+}
+# Kinto asks whether the collection exists. The plugin reads it instead, for locks.
+OF_DELETIONS = {"record": 23, "records": 20, "no records": 13}
+
+
+def test_of_deletions_below_a_default_bucket_are_known(app: Any) -> None:
+    found = costs(app, DELETIONS)
+    assert {name: found[name] for name in OF_DELETIONS} == OF_DELETIONS

@@ -106,16 +106,22 @@ class TestLocks:
         put(app, COLLECTION, data={"attachment": data})
         attach(app)
 
-    def test_that_a_batch_sets_hold_in_it(self, app: Any) -> None:
-        attach(app)
+    @pytest.mark.parametrize("bucket", [BUCKET, "/buckets/default"])
+    def test_that_a_batch_sets_hold_in_it(self, app: Any, bucket: str) -> None:
+        collection = f"{bucket}/collections/c"
+        record = f"{collection}/records/r"
+        attach(app, record)
+        attach(app, f"{collection}/records/other")
         requests = [
-            {"method": "PATCH", "path": f"/v1{RECORD}", "body": {"data": {"title": "x"}}},
-            {"method": "PATCH", "path": f"/v1{COLLECTION}", "body": {"data": LOCKED}},
-            {"method": "PATCH", "path": f"/v1{RECORD}", "body": {"data": {"attachment": None}}},
-            {"method": "DELETE", "path": f"/v1{RECORD}"},
+            {"method": "DELETE", "path": f"/v1{collection}/records/other"},
+            {"method": "PATCH", "path": f"/v1{record}", "body": {"data": {"title": "x"}}},
+            {"method": "PATCH", "path": f"/v1{collection}", "body": {"data": LOCKED}},
+            {"method": "PATCH", "path": f"/v1{record}", "body": {"data": {"attachment": None}}},
+            {"method": "DELETE", "path": f"/v1{record}"},
+            {"method": "DELETE", "path": f"/v1{collection}/records"},
         ]
         answers = app.post_json("/batch", {"requests": requests}, headers=ALICE).json["responses"]
-        assert [each["status"] for each in answers] == [200, 200, 423, 423]
+        assert [each["status"] for each in answers] == [200, 200, 200, 423, 423, 423]
 
     def test_refuse_the_end_of_an_upload_that_can_be_finished_later(self, app: Any) -> None:
         url = tus.begin(app, len(CONTENT))
