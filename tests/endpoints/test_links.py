@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 
 from kinto_attachment.files.signatures import Signatures, derived_key
-from kinto_attachment.files.signed_links import PURPOSE, rounded_expiry
+from kinto_attachment.files.signed_links import PURPOSE, LinkClaims, rounded_expiry
 from kinto_attachment.index.objects import digest_of
 from tests.support import lingering
 from tests.support.application import (
@@ -33,7 +33,7 @@ from tests.support.application import (
     userid,
 )
 from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build
-from tests.support.links import KEYS, URL, claims_of, link, own_path, signed
+from tests.support.links import KEYS, URL, claims_of, forged, link, own_path, signed
 from tests.support.services import S3
 
 pytestmark = ON_MEMORY
@@ -205,7 +205,13 @@ class TestTampered:
         linked.get(path, headers=ANONYMOUS, status=401)
         assert linked.get(path, headers=ALICE).body == CONTENT
 
-    @pytest.mark.parametrize("lacking", ["record", "expires", "filename"])
+    @pytest.mark.parametrize("name", [each.name for each in fields(LinkClaims)])
+    def test_each_field_by_somebody_without_a_key(self, linked: Any, name: str) -> None:
+        path, _, token = own_path(link(linked)["url"]).partition("?token=")
+        assert linked.get(f"{path}?token={token}").body == CONTENT
+        linked.get(f"{path}?token={forged(token, name)}", status=401)
+
+    @pytest.mark.parametrize("lacking", [each.name for each in fields(LinkClaims)])
     def test_a_field_that_lacks(self, linked: Any, lacking: str) -> None:
         url = link(linked)["url"]
         said = {k: v for k, v in asdict(claims_of(url)).items() if k != lacking}
