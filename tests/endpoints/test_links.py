@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+import requests
 
 from kinto_attachment.files.signatures import Signatures, derived_key
 from kinto_attachment.files.signed_links import PURPOSE, LinkClaims, rounded_expiry
@@ -32,7 +33,7 @@ from tests.support.application import (
     put_collection,
     userid,
 )
-from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build
+from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build, runs_on
 from tests.support.links import KEYS, URL, claims_of, forged, link, own_path, signed
 from tests.support.services import S3
 
@@ -343,6 +344,11 @@ class TestPresigned:
         assert answer.content == CONTENT
         assert answer.headers["Content-Disposition"] == 'attachment; filename="b.txt"'
 
+    def test_has_ranges(self, app: Any) -> None:
+        attach(app)
+        answer = ask(link(app)["url"], Range="bytes=2-4")
+        assert (answer.status_code, answer.content) == (206, CONTENT[2:5])
+
     def test_ends_with_the_credentials(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         attach(app)
         end = datetime.now(timezone.utc) + timedelta(seconds=50)
@@ -376,6 +382,16 @@ def test_a_presigned_link_ends_with_temporary_credentials(
         assert "X-Amz-Security-Token=token" in made["url"]
         assert ask(made["url"]).content == CONTENT
     assert time.time() + 50 <= link(app, expires_in=60)["expires_at"] / 1000 < end.timestamp()
+
+
+@runs_on("seaweedfs")
+def test_a_presigned_link_is_for_get_alone(app: Any) -> None:
+    """The method is signed, and moto checks no signature. Kinto itself answers to HEAD."""
+    attach(app)
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.head(link(app)["url"], timeout=30).status_code == 403
+    assert int(app.head(f"{RECORD}/attachment", headers=ALICE).headers["Content-Length"]) > 0
 
 
 @ON_OBJECT_STORES
