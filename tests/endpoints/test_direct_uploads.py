@@ -13,6 +13,7 @@ from kinto.core.storage.exceptions import BackendError
 from kinto_attachment import AttachmentAdded
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files import direct_completion
+from kinto_attachment.files.signatures import Signatures
 from kinto_attachment.http import saved_hashes
 from tests.support import direct
 from tests.support.application import (
@@ -46,6 +47,7 @@ from tests.support.direct import (
     send_all,
     state,
 )
+from tests.support.links import KEYS, forged
 
 ON_S3 = runs_on("moto", "seaweedfs")
 
@@ -250,15 +252,49 @@ class TestTokens:
             assert "expired" in error(put_own(app, upload, CONTENT, status=404))[1]
         put_own(app, {**upload, **state(app, upload)}, CONTENT, status=201)
 
-    def test_each_key_verifies_and_the_first_signs(self, build: Build) -> None:
-        old, new = "a" * 32, "b" * 32
-        before = build(signing_keys=old)
-        upload = begin(before, via="kinto")
-        rotated = build(signing_keys=f"{new} {old}")
+    @pytest.mark.parametrize("name", ["upload", "record", "expires"])
+    def test_no_field_can_be_changed(self, app: Any, name: str) -> None:
+        upload = begin(app, via="kinto")
         token = upload["parts"][0]["url"].partition("token=")[2]
-        assert rotated.app.registry.attachment_signatures.read("upload", token)
-        removed = build(signing_keys=new)
-        assert removed.app.registry.attachment_signatures.read("upload", token) is None
+        app.put(f"{upload['path']}?token={forged(token, name)}", CONTENT, status=404)
+        put_own(app, upload, CONTENT, status=201)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *({"upload": "0" * 32}, {"record": OTHER}, {"expires": 0}),
+            *({"upload": None}, {"record": None}, {"expires": None}, {"expires": "never"}),
+        ],
+        ids=lambda changes: "-".join(map(str, *changes.items())),
+    )
+    def test_each_field_counts(self, build: Build, changes: dict[str, Any]) -> None:
+        """Also in a token that has the signature of the server."""
+        app = build(signing_keys=KEYS[0])
+        upload = begin(app, via="kinto")
+        claims = {"upload": upload["id"], "record": RECORD, "expires": int(time.time()) + 60}
+        signatures = Signatures([KEYS[0].encode()])
+        token = signatures.sign("upload", {**claims, **changes})
+        app.put(f"{upload['path']}?token={token}", CONTENT, status=404)
+        for purpose, key in (("read", KEYS[0]), ("upload", KEYS[1])):
+            token = Signatures([key.encode()]).sign(purpose, claims)
+            app.put(f"{upload['path']}?token={token}", CONTENT, status=404)
+        token = signatures.sign("upload", claims)
+        app.put(f"{upload['path']}?token={token}", CONTENT, status=201)
+
+    def test_each_key_verifies_and_the_first_signs(self, build: Build) -> None:
+        app = build(signing_keys=KEYS[1])
+        registry = app.app.registry
+        upload, second = begin(app, via="kinto"), begin(app, via="kinto")
+        before = registry.attachment_signatures
+        registry.attachment_signatures = Signatures([key.encode() for key in KEYS])
+        try:
+            put_own(app, upload, CONTENT, status=201)
+            fresh = {**second, **state(app, second)}
+            registry.attachment_signatures = Signatures([KEYS[0].encode()])
+            put_own(app, second, CONTENT, status=404)
+            put_own(app, fresh, CONTENT, status=200)
+        finally:
+            registry.attachment_signatures = before
 
     def test_who_sends_the_bytes_does_not_matter(self, app: Any) -> None:
         """Neither the rights nor the name of another user."""

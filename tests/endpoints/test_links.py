@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+import requests
 
 from kinto_attachment.files.signatures import Signatures, derived_key
-from kinto_attachment.files.signed_links import PURPOSE, rounded_expiry
+from kinto_attachment.files.signed_links import PURPOSE, LinkClaims, rounded_expiry
 from kinto_attachment.index.objects import digest_of
 from tests.support import lingering
 from tests.support.application import (
@@ -32,8 +33,8 @@ from tests.support.application import (
     put_collection,
     userid,
 )
-from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build
-from tests.support.links import KEYS, URL, claims_of, link, own_path, signed
+from tests.support.backends import ON_MEMORY, ON_OBJECT_STORES, Build, runs_on
+from tests.support.links import KEYS, URL, claims_of, forged, link, own_path, signed
 from tests.support.services import S3
 
 pytestmark = ON_MEMORY
@@ -205,7 +206,13 @@ class TestTampered:
         linked.get(path, headers=ANONYMOUS, status=401)
         assert linked.get(path, headers=ALICE).body == CONTENT
 
-    @pytest.mark.parametrize("lacking", ["record", "expires", "filename"])
+    @pytest.mark.parametrize("name", [each.name for each in fields(LinkClaims)])
+    def test_each_field_by_somebody_without_a_key(self, linked: Any, name: str) -> None:
+        path, _, token = own_path(link(linked)["url"]).partition("?token=")
+        assert linked.get(f"{path}?token={token}").body == CONTENT
+        linked.get(f"{path}?token={forged(token, name)}", status=401)
+
+    @pytest.mark.parametrize("lacking", [each.name for each in fields(LinkClaims)])
     def test_a_field_that_lacks(self, linked: Any, lacking: str) -> None:
         url = link(linked)["url"]
         said = {k: v for k, v in asdict(claims_of(url)).items() if k != lacking}
@@ -337,6 +344,11 @@ class TestPresigned:
         assert answer.content == CONTENT
         assert answer.headers["Content-Disposition"] == 'attachment; filename="b.txt"'
 
+    def test_has_ranges(self, app: Any) -> None:
+        attach(app)
+        answer = ask(link(app)["url"], Range="bytes=2-4")
+        assert (answer.status_code, answer.content) == (206, CONTENT[2:5])
+
     def test_ends_with_the_credentials(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         attach(app)
         end = datetime.now(timezone.utc) + timedelta(seconds=50)
@@ -370,6 +382,16 @@ def test_a_presigned_link_ends_with_temporary_credentials(
         assert "X-Amz-Security-Token=token" in made["url"]
         assert ask(made["url"]).content == CONTENT
     assert time.time() + 50 <= link(app, expires_in=60)["expires_at"] / 1000 < end.timestamp()
+
+
+@runs_on("seaweedfs")
+def test_a_presigned_link_is_for_get_alone(app: Any) -> None:
+    """The method is signed, and moto checks no signature. Kinto itself answers to HEAD."""
+    attach(app)
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.head(link(app)["url"], timeout=30).status_code == 403
+    assert int(app.head(f"{RECORD}/attachment", headers=ALICE).headers["Content-Length"]) > 0
 
 
 @ON_OBJECT_STORES

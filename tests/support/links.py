@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from itsdangerous import URLSafeSerializer
+
 from kinto_attachment.files.signatures import Signatures
 from kinto_attachment.files.signed_links import PURPOSE, LinkClaims
 from tests.support.application import ALICE, RECORD
@@ -42,3 +44,12 @@ def signed(
     said = claims if isinstance(claims, dict) else asdict(claims)
     token = Signatures([key.encode()]).sign(purpose, said)
     return f"{urlsplit(url).path}?{urlencode({'token': token})}"
+
+
+def forged(token: str, field: str) -> str:
+    """The token with another value of one field, and the signature that it had."""
+    payload, _, signature = token.rpartition(".")
+    serializer = URLSafeSerializer("unused")
+    said = serializer.load_payload(payload.encode())
+    said[field] = said[field] + 1 if isinstance(said[field], int) else f"{said[field]}x"
+    return f"{serializer.dump_payload(said).decode()}.{signature}"
