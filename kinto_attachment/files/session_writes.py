@@ -107,7 +107,8 @@ class _Write:
         partial = Partial(**(self.session.partial or {}))
         if self.request.content_length != 0:
             files = continuing(self.request, self.session.storage)
-            partial = files.append(partial, self.arriving, self.checkpoint)
+            length = self.request.content_length
+            partial = files.append(partial, self.arriving, self.checkpoint, length=length)
         if self.step.claims:
             self.arriving.check(self.step.claims)
         after = self.after(partial, at_length=at_length)
