@@ -15,6 +15,7 @@ from pyramid.httpexceptions import HTTPForbidden
 
 from kinto_attachment.errors import (
     QuotaExceeded,
+    StorageError,
     TakenOver,
     TooLarge,
     UploadComplete,
@@ -106,8 +107,7 @@ class _Write:
     def receive(self, *, at_length: bool) -> Session:
         partial = Partial(**(self.session.partial or {}))
         if self.request.content_length != 0:
-            files = continuing(self.request, self.session.storage)
-            partial = files.append(partial, self.arriving, self.checkpoint)
+            partial = self.append(partial)
         if self.step.claims:
             self.arriving.check(self.step.claims)
         after = self.after(partial, at_length=at_length)
@@ -121,11 +121,23 @@ class _Write:
                 raise WrongLength()
         return after
 
+    def append(self, partial: Partial) -> Partial:
+        files = continuing(self.request, self.session.storage)
+        length = self.request.content_length
+        try:
+            return files.append(partial, self.arriving, self.checkpoint, length=length)
+        except StorageError:
+            self.check_token()  # A cancellation removes what this request goes on with.
+            raise
+
     def checkpoint(self, partial: Partial) -> None:
         """Commit what is durable; bytes with a digest are kept together or not at all."""
-        if not self.step.claims:
+        if self.step.claims:
+            self.check_token()
+        else:
             self.commit(self.grown(partial))
-            return
+
+    def check_token(self) -> None:
         with separate_transaction(self.request):
             if not self.sessions.is_writer(self.session):
                 raise TakenOver()

@@ -155,13 +155,21 @@ class ContinuesWrites(Protocol):
         ...
 
     def append(
-        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+        self,
+        partial: Partial,
+        reader: Reader,
+        checkpoint: Callable[[Partial], None],
+        *,
+        length: int | None = None,
     ) -> Partial:
         """Append all bytes of ``reader``, durably.
 
         From time to time, and before anything is changed that another writer might still use,
         ``checkpoint`` is called with what is durable at that moment, which includes every byte
         that was read by then. It may raise to end the call. What the reader raises ends it too.
+
+        ``length`` is how many bytes the reader is expected to have, if that is known. It may
+        have more or fewer, so that nothing but speed may depend on it.
 
         :raises StorageUnavailable, StorageFull: what checkpoint was last called with, or else
             ``partial``, can be taken over. Also if that was done, and what this writer goes on

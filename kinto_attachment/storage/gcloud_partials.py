@@ -61,7 +61,12 @@ class GooglePartials:
         return partial  # Nothing is ever written to: each object has a new name.
 
     def append(
-        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+        self,
+        partial: Partial,
+        reader: Reader,
+        checkpoint: Callable[[Partial], None],
+        *,
+        length: int | None = None,
     ) -> Partial:
         check_key(partial.key)
         partial = self._tidied(partial)

@@ -68,7 +68,12 @@ class LocalPartials:
         return replaced(partial, number=partial.details["number"] + 1)
 
     def append(
-        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+        self,
+        partial: Partial,
+        reader: Reader,
+        checkpoint: Callable[[Partial], None],
+        *,
+        length: int | None = None,
     ) -> Partial:
         check_key(partial.key)
         with translated():

@@ -53,7 +53,12 @@ class MemoryPartials:
         return replaced(partial, number=partial.details["number"] + 1)
 
     def append(
-        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+        self,
+        partial: Partial,
+        reader: Reader,
+        checkpoint: Callable[[Partial], None],
+        *,
+        length: int | None = None,
     ) -> Partial:
         self._reach(partial.key)
         number, chunks = partial.details["number"], partial.details["chunks"]

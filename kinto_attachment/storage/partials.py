@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_BYTES = 32 * 1024 * 1024
 CHECKPOINT_SECONDS = 5.0
 
+# What is going to arrive within so many seconds may be sent on while it arrives.
+SOON_SECONDS = 1.0
+
 # Where object stores keep what belongs to a Partial; its id follows. check_key refuses such keys.
 PARTIALS_FOLDER = ".kinto-attachment/uploads/"
 
@@ -45,6 +48,15 @@ class Pace:
         """Whether there is so much, or something for so long, that has not been told yet."""
         waited = time.monotonic() - self._since
         return self._size >= CHECKPOINT_BYTES or (self._size > 0 and waited >= CHECKPOINT_SECONDS)
+
+    def brings(self, size: int) -> bool:
+        """Whether so many more bytes are going to arrive soon, and before a checkpoint is due.
+
+        That is, if they come as fast as those before.
+        """
+        waited = time.monotonic() - self._since
+        is_soon = waited * size <= SOON_SECONDS * self._size
+        return is_soon and self._size + size <= CHECKPOINT_BYTES
 
 
 def partial_of(key: str) -> str:

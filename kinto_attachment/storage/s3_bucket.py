@@ -25,6 +25,7 @@ class S3Bucket:
         self._clients = clients
         self._seen = False
         self._refuses_taken_keys: bool | None = None
+        self._vouches_for_parts = True
 
     def client(self, *, cleanup: bool = False) -> Any:
         """boto3's client; the one for ``cleanup`` gives up sooner."""
@@ -39,22 +40,36 @@ class S3Bucket:
         """Whether this is Amazon S3, and not a compatible server."""
         return is_of_aws(self.client().meta.endpoint_url)
 
+    @property
+    def vouches_for_parts(self) -> bool:
+        """Whether the server tells the CRC-32 of a part that was sent without one.
+
+        Such a part can be sent while its bytes arrive. AWS refuses it.
+        """
+        return self._vouches_for_parts and not self.is_aws
+
+    def does_not_vouch(self) -> None:
+        self._vouches_for_parts = False
+
     def call(
         self,
         operation: str,
         *,
         tolerating: Collection[str] = (),
         cleanup: bool = False,
+        early: bool = False,
         **parameters: Any,
     ) -> dict[str, Any]:
         """The response to an operation on this bucket; empty for error codes in ``tolerating``.
+
+        ``cleanup`` and ``early`` choose the client, see :class:`S3Clients`.
 
         :raises FileNotFound, KeyTaken, StorageUnavailable, StorageFull: with boto3's error as
             the cause.
         """
         try:
             with within_budget(parameters.get("Body"), cleanup=cleanup), translated():
-                method = getattr(self.client(cleanup=cleanup), operation)
+                method = getattr(self._clients.get(cleanup=cleanup, early=early), operation)
                 answer: dict[str, Any] = method(Bucket=self.name, **parameters)
         except AttachmentError as error:
             if error_code(error) not in tolerating:

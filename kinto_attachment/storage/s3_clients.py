@@ -60,15 +60,19 @@ class S3Clients:
         self._tries = tries
         self._lock = threading.Lock()
         self._session: Any = None
-        self._clients: dict[tuple[int, bool], Any] = {}
+        self._clients: dict[tuple[int, bool, bool], Any] = {}
 
-    def get(self, *, cleanup: bool = False) -> Any:
-        """boto3's client; the one for ``cleanup`` gives up sooner."""
+    def get(self, *, cleanup: bool = False, early: bool = False) -> Any:
+        """boto3's client.
+
+        The one for ``cleanup`` gives up sooner. The one for bodies that are sent ``early``, before
+        all of their bytes are known, does not sign them, and tries once.
+        """
         # Per process: a child must not use the connections of its parent.
-        name = (os.getpid(), cleanup)
+        name = (os.getpid(), cleanup, early)
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = self._build(cleanup)
+                self._clients[name] = self._build(cleanup, early)
             return self._clients[name]
 
     def credentials_expire(self) -> datetime | None:
@@ -102,19 +106,23 @@ class S3Clients:
         # the signature is not valid. Other servers often have no host names for their buckets.
         return "auto" if self._endpoint_url else "virtual"
 
-    def _build(self, cleanup: bool) -> Any:
+    def _build(self, cleanup: bool, early: bool) -> Any:
         connect, read = self._timeout or CONNECT_TIMEOUT, self._timeout or READ_TIMEOUT
         tries = self._tries or TRIES
         if cleanup:
             connect, read = min(connect, CLEANUP_TIMEOUT), min(read, CLEANUP_TIMEOUT)
             tries = min(tries, CLEANUP_TRIES)
+        s3: dict[str, Any] = {"addressing_style": self._addressing_style}
+        if early:
+            tries = 1
+            s3["payload_signing_enabled"] = False
         config = Config(
             connect_timeout=connect,
             read_timeout=read,
             retries={"mode": "standard", "total_max_attempts": tries},
             max_pool_connections=CONNECTIONS,
             signature_version="s3v4",
-            s3={"addressing_style": self._addressing_style},
+            s3=s3,
             # Every piece is sent with a checksum in a header. By default, boto3 would send it in a
             # transfer encoding that many S3-compatible servers do not support.
             request_checksum_calculation="when_required",

@@ -19,7 +19,18 @@ from kinto_attachment.errors import (
 
 FULL = {"InsufficientStorage", "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull"}
 FAILURES = (BotoCoreError, ClientError, Boto3Error, HTTPError, OSError)
+# What S3 answers with 400 if a body breaks off or does not come.
+ABOUT_THE_BODY = {"IncompleteBody", "RequestTimeout"}
 NO_BUCKET = "The bucket of kinto.attachment.aws.bucket_name does not exist."
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether S3 has answered that it does not take requests of this kind."""
+    cause = error.__cause__
+    if not isinstance(cause, ClientError) or error_code(error) in ABOUT_THE_BODY:
+        return False
+    status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in (400, 403, 501)
 
 
 @contextmanager

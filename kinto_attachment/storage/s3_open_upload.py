@@ -7,6 +7,7 @@ from typing import Any
 
 from kinto_attachment.errors import FileNotFound, StorageUnavailable, TooLarge
 
+from .arriving_piece import ArrivingPiece
 from .pieces import Piece
 from .s3_bucket import S3Bucket
 from .s3_errors import error_code
@@ -68,16 +69,32 @@ class OpenUpload:
     def send(self, piece: Piece) -> None:
         self._sender.add(self.target, self._take_number(piece.size), piece)
 
+    def send_early(self, piece: ArrivingPiece) -> int:
+        """Begin to send a part whose bytes are still arriving; the number that it takes.
+
+        It belongs to the file once it is passed to :meth:`keep`.
+        """
+        number = self._next_number()
+        self._sender.add_early(self.target, number, piece)
+        return number
+
+    def keep(self, number: int, size: int) -> None:
+        self._on_their_way.append((number, size))
+
     def copy(self, origin: dict[str, str], size: int) -> None:
         self._sender.add_range(self.target, self._take_number(size), origin, 0, size)
 
     def _take_number(self, size: int) -> int:
+        number = self._next_number()
+        self.keep(number, size)
+        return number
+
+    def _next_number(self) -> int:
         """:raises TooLarge: S3 has no more numbers."""
         number = self.next
         if number > LAST_PART:
             raise TooLarge("body: The file was sent in too many pieces.")
         self.next += 1
-        self._on_their_way.append((number, size))
         return number
 
     def _settle(self) -> None:

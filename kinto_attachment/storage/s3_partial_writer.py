@@ -13,6 +13,7 @@ from typing import Any
 from kinto_attachment.errors import TooLarge
 
 from . import Partial
+from .arriving_piece import ArrivingPiece
 from .partials import PARTIALS_FOLDER, replaced
 from .s3_bucket import S3Bucket
 from .s3_open_upload import WINDOW, OpenUpload
@@ -52,11 +53,16 @@ class PartialWriter:
         self._part_size = part_size
         self._headers = headers
         self._since_checkpoint = 0
+        self._early: ArrivingPiece | None = None
+        self._early_number = 0
+        # Whether it is worth a try: the client has not let one down.
+        self._sends_early = True
 
     def __enter__(self) -> PartialWriter:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._give_up_early()
         self._sender.close()
 
     @property
@@ -81,7 +87,13 @@ class PartialWriter:
     @property
     def has_to_tell(self) -> bool:
         """Whether it may send no more parts before the next checkpoint."""
-        return self.closing or self._since_checkpoint >= WINDOW
+        return self.closing or (self._since_checkpoint >= WINDOW and not self._early)
+
+    @property
+    def can_send_early(self) -> bool:
+        """Whether the next part has bytes, but none yet in the storage, not even aside."""
+        is_new = bool(self.tail.size) and not self.tail.durable and not self._early
+        return is_new and self._sends_early and self._bucket.vouches_for_parts
 
     def tidy(self) -> None:
         if len(self.tail.garbage) >= MUCH_GARBAGE:
@@ -91,15 +103,29 @@ class PartialWriter:
         if self._partial.size + len(data) > LARGEST_FILE:
             raise TooLarge(f"body: File size exceeds the limit of {LARGEST_FILE} bytes.")
         self.tail.add(data)
+        if self._early and not self._early.add(data):
+            self._give_up_early()
         if not self.room:
             self.send_tail()
 
+    def send_early(self) -> None:
+        """Begin to send the next part: all of its bytes are expected soon."""
+        upload = self._created(self._next_upload())
+        self._early = ArrivingPiece(self._part_size)
+        for data in self.tail.in_memory:
+            self._early.add(data)
+        self._early_number = upload.send_early(self._early)
+        self._since_checkpoint += 1
+
     def send_tail(self) -> None:
         """Send the bytes that are kept aside or in memory as a part."""
-        upload = self.main
-        if self.main.next > DIRECT_PARTS or self.segment:
-            upload = self.segment = self.segment or self._new_segment()
-        self._send_to(upload)
+        upload = self._next_upload()
+        if self._early:
+            upload.keep(self._early_number, self._early.size)
+            self.tail.drop()
+            self._early = None
+        else:
+            self._send_to(upload)
         self.closing = self.segment is not None and self.segment.size >= segment_size(
             self.main.next
         )
@@ -113,6 +139,7 @@ class PartialWriter:
 
     def store(self) -> None:
         """Make everything durable; a checkpoint can follow."""
+        self._give_up_early()
         self.tail.store()
         self._sender.wait()
         self._since_checkpoint = 0
@@ -133,10 +160,25 @@ class PartialWriter:
         self.tail.garbage.append(segment.key.removeprefix(self.folder))
         self.segment, self.closing = None, False
 
+    def _give_up_early(self) -> None:
+        """Its bytes are in the tail, too. Its number is lost: S3 might have got the part."""
+        if self._early:
+            self._early.give_up()
+            self._early, self._sends_early = None, False
+
     def _send_to(self, upload: OpenUpload) -> None:
-        upload.create(self._bucket, self._headers_of(upload))
-        upload.send(self.tail.take())
+        self._created(upload).send(self.tail.take())
         self._since_checkpoint += 1
+
+    def _next_upload(self) -> OpenUpload:
+        """The upload that the next part belongs to, or the one it has begun to go to."""
+        if self._early is None and self.segment is None and self.main.next > DIRECT_PARTS:
+            self.segment = self._new_segment()
+        return self.segment or self.main
+
+    def _created(self, upload: OpenUpload) -> OpenUpload:
+        upload.create(self._bucket, self._headers_of(upload))
+        return upload
 
     def _new_segment(self) -> OpenUpload:
         return OpenUpload(self._sender, self.folder + secrets.token_hex(8))

@@ -50,16 +50,25 @@ class S3Partials:
         return replace(partial, details=without_numbers_in_use(partial.details))
 
     def append(
-        self, partial: Partial, reader: Reader, checkpoint: Callable[[Partial], None]
+        self,
+        partial: Partial,
+        reader: Reader,
+        checkpoint: Callable[[Partial], None],
+        *,
+        length: int | None = None,
     ) -> Partial:
         with self._writer(partial) as writer:
             writer.tidy()
             if writer.closing:
                 writer.close_segment()
             pace = Pace()
+            left = length or 0
             while data := reader.read(min(CHUNK_SIZE, writer.room)):
                 writer.add(data)
                 pace.add(len(data))
+                left -= len(data)
+                if writer.can_send_early and writer.room <= left and pace.brings(writer.room):
+                    writer.send_early()
                 if pace.is_due or writer.has_to_tell:
                     writer.store()
                     checkpoint(writer.partial)

@@ -7,8 +7,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any
 
+from kinto_attachment.errors import AttachmentError, StorageUnavailable
+
+from .arriving_piece import ArrivingPiece
 from .pieces import Piece
 from .s3_bucket import S3Bucket
+from .s3_errors import is_refusal
 
 PARALLEL = 4  # Parts in flight; one more is being read.
 MAX_PARTS = 10_000  # A limit of S3.
@@ -30,6 +34,13 @@ class PartSender:
     def add(self, target: dict[str, Any], number: int, piece: Piece) -> None:
         """Send a piece in the background; waits while too many others are in flight."""
         self._start(self._send, target, number, piece)
+
+    def add_early(self, target: dict[str, Any], number: int, piece: ArrivingPiece) -> None:
+        """The same for a piece whose bytes are still arriving.
+
+        It has to be given up, or get all of its bytes, before anybody waits for the parts.
+        """
+        self._start(self._send_early, target, number, piece)
 
     def add_range(
         self, target: dict[str, Any], number: int, origin: dict[str, str], start: int, end: int
@@ -54,11 +65,45 @@ class PartSender:
             for future in done:
                 future.result()
 
-    def _send(self, target: dict[str, Any], number: int, piece: Piece) -> None:
+    def _send(self, target: dict[str, Any], number: int, piece: Piece | ArrivingPiece) -> None:
         answer = self._bucket.call(
             "upload_part", **target, PartNumber=number, Body=piece, ChecksumCRC32=piece.crc32
         )
         self.sent[target["UploadId"], number] = part(number, answer)
+
+    def _send_early(self, target: dict[str, Any], number: int, piece: ArrivingPiece) -> None:
+        """Send a part as it arrives; it counts only if S3 tells its right CRC-32.
+
+        If S3 tells none, or does not take it, it is sent again as a whole, with the CRC-32.
+
+        :raises StorageUnavailable: it was changed on its way. It is not sent again under this
+            number: SeaweedFS would keep both.
+        """
+        answer: dict[str, Any] = {}
+        try:
+            answer = self._bucket.call(
+                "upload_part",
+                early=True,
+                **target,
+                PartNumber=number,
+                Body=piece,
+                ContentLength=piece.size,
+            )
+            if not answer.get("ChecksumCRC32"):
+                self._bucket.does_not_vouch()
+        except AttachmentError as error:
+            if is_refusal(error):
+                self._bucket.does_not_vouch()
+        if not piece.wait():
+            return
+        told = answer.get("ChecksumCRC32")
+        if not told:
+            piece.seek(0)
+            self._send(target, number, piece)
+        elif told == piece.crc32:
+            self.sent[target["UploadId"], number] = part(number, answer)
+        else:
+            raise StorageUnavailable() from ValueError(f"part {number} was changed on its way")
 
     def _copy(
         self, target: dict[str, Any], number: int, origin: dict[str, str], byte_range: str

@@ -48,12 +48,21 @@ class Tail:
         self._chunks.append(data)
         self.size += len(data)
 
+    @property
+    def in_memory(self) -> list[bytes]:
+        """The last bytes; all of them, as long as none were kept aside."""
+        return list(self._chunks)
+
+    def drop(self) -> None:
+        """Begin a new tail; the bytes, which are all in memory, are kept elsewhere."""
+        self._chunks, self._start, self.size = deque(), 0, 0
+
     def take(self) -> Piece:
         """All the bytes; what comes next begins a new tail."""
         while self.asides:
             self._drop_last()
         piece = Piece.of(self._chunks)
-        self._chunks, self._start, self.size = deque(), 0, 0
+        self.drop()
         return piece
 
     def store(self) -> None:

@@ -743,8 +743,10 @@ Checkpoint = Callable[[Partial], None]
 
 @breaks("test_a_file_arrives_in_chunks")
 class FinishesTheLastChunk(MemoryStorage):
-    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
-        return super().append(self.take_over(partial), reader, checkpoint)
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Checkpoint, **options: Any
+    ) -> Partial:
+        return super().append(self.take_over(partial), reader, checkpoint, **options)
 
     def finish(self, partial: Partial) -> FileStat:
         chunks = partial.details["chunks"][-1:]
@@ -768,39 +770,47 @@ class LeavesChunks(MemoryStorage):
 
 @breaks("test_there_is_no_file_before_the_finish")
 class ShowsWhatHasArrived(MemoryStorage):
-    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
-        ended = super().append(partial, reader, checkpoint)
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Checkpoint, **options: Any
+    ) -> Partial:
+        ended = super().append(partial, reader, checkpoint, **options)
         self._files[ended.key] = (FileStat(ended.key, 0, datetime.now(timezone.utc)), b"")
         return ended
 
 
 @breaks("test_what_is_kept_stays_small")
 class KeepsEachChunk(MemoryStorage):
-    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Checkpoint, **options: Any
+    ) -> Partial:
         details = {**partial.details, "all": [*partial.details.get("all", []), "x" * 60]}
-        return super().append(replace(partial, details=details), reader, checkpoint)
+        return super().append(replace(partial, details=details), reader, checkpoint, **options)
 
 
 @breaks("test_checkpoints_come_from_time_to_time")
 class TellsNothing(MemoryStorage):
-    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
-        return super().append(partial, reader, lambda _: None)
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Checkpoint, **options: Any
+    ) -> Partial:
+        return super().append(partial, reader, lambda _: None, **options)
 
 
 @breaks("test_checkpoints_come_from_time_to_time")
 class TellsTooEarly(MemoryStorage):
-    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Checkpoint, **options: Any
+    ) -> Partial:
         first = reader.read(CHUNK_SIZE)
         checkpoint(partial)
         rest = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
-        return super().append(partial, io.BytesIO(first + rest), checkpoint)
+        return super().append(partial, io.BytesIO(first + rest), checkpoint, **options)
 
 
 @breaks("test_a_failing_reader_costs_what_no_checkpoint_has_told")
 class TranslatesTheErrorsOfChunks(MemoryStorage):
-    def append(self, *args: Any) -> Partial:
+    def append(self, *args: Any, **options: Any) -> Partial:
         try:
-            return super().append(*args)
+            return super().append(*args, **options)
         except OSError as error:
             raise StorageUnavailable() from error
 
@@ -813,9 +823,11 @@ class GoesOnWhereItWas(MemoryStorage):
         self.latest = super().begin(id, *args, **kwargs)
         return self.latest
 
-    def append(self, partial: Partial, reader: Reader, checkpoint: Checkpoint) -> Partial:
+    def append(
+        self, partial: Partial, reader: Reader, checkpoint: Checkpoint, **options: Any
+    ) -> Partial:
         begun = replace(partial, size=self.latest.size, details=self.latest.details)
-        self.latest = super().append(begun, reader, checkpoint)
+        self.latest = super().append(begun, reader, checkpoint, **options)
         return replace(self.latest, size=partial.size + self.latest.size - begun.size)
 
     def finish(self, partial: Partial) -> FileStat:

@@ -89,14 +89,24 @@ def recorded(storage: S3Storage) -> Iterator[list[tuple[str, dict[str, str]]]]:
 
 
 @contextmanager
-def hooked(storage: S3Storage, event: str, hook: Callable[..., Any]) -> Iterator[None]:
-    """Let ``hook`` see, change or answer the requests of an event of boto3."""
-    events = storage.s3_client.meta.events
-    events.register(event, hook)
+def hooked(
+    storage: S3Storage, event: str, hook: Callable[..., Any], *, early: bool | None = None
+) -> Iterator[None]:
+    """Let ``hook`` see, change or answer the requests of an event of boto3.
+
+    ``early``: only those of parts that are sent while they arrive, or only the others.
+    """
+    clients = storage._bucket._clients
+    events = [
+        clients.get(early=kind).meta.events for kind in (False, True) if early in (None, kind)
+    ]
+    for each in events:
+        each.register(event, hook)
     try:
         yield
     finally:
-        events.unregister(event, hook)
+        for each in events:
+            each.unregister(event, hook)
 
 
 def answer(status: int, code: str) -> Callable[..., AWSResponse]:

@@ -67,10 +67,17 @@ class Upload:
         self.writer = None
 
     def append(
-        self, source: bytes | Source, at_checkpoint: Callable[[], object] = lambda: None
+        self,
+        source: bytes | Source,
+        at_checkpoint: Callable[[], object] = lambda: None,
+        length: int | None = None,
     ) -> None:
-        """What one request does; :raises TakenOver: by another one in the meantime."""
+        """What one request does; it tells the ``length`` that it expects, which may be wrong.
+
+        :raises TakenOver: by another one in the meantime.
+        """
         source = source if isinstance(source, Source) else Source(source)
+        length = len(source.content) if length is None else length
         with self.lock:
             if self.writer:
                 self.take_over()
@@ -87,7 +94,7 @@ class Upload:
                 self.checkpoints += 1
                 self.keep(partial)
 
-        ended = self.storage.append(begun, source, checkpoint)
+        ended = self.storage.append(begun, source, checkpoint, length=length)
         checkpoint(ended)
         self.writer = None
 
@@ -171,6 +178,21 @@ class ContinuesWritesContract(StorageContract):
         assert caught.value is error, "what the reader raises is not the storage's to change"
         assert 2 <= upload.partial.size <= position + MIB
         upload.append(content[upload.partial.size :])
+        upload.finish()
+        assert_contents(storage, f"{folder}/a", content)
+        self.assert_nothing_of(storage, upload)
+
+    @pytest.mark.parametrize("length", [0, 3 * MIB, 100 * MIB])
+    def test_what_arrives_counts_and_not_the_length(
+        self, storage: Any, folder: str, length: int
+    ) -> None:
+        """Most of what was promised, or all of it and more."""
+        content = os.urandom(21 * MIB)
+        upload = Upload(storage, f"{folder}/a")
+        for end in (7 * MIB, 20 * MIB):
+            upload.append(content[upload.partial.size : end], length=length)
+            assert upload.partial.size == end
+        upload.append(content[20 * MIB :], length=0)
         upload.finish()
         assert_contents(storage, f"{folder}/a", content)
         self.assert_nothing_of(storage, upload)
