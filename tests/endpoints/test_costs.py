@@ -32,15 +32,15 @@ REQUESTS = {
     "record": lambda app: app.delete(RECORD, headers=ALICE),
 }
 PLAIN = {
-    "upload": 23,
-    "replacement": 27,
+    "upload": 10,
+    "replacement": 13,
     "download": 4,
-    "deletion": 25,
-    "upload again": 24,
+    "deletion": 23,
+    "upload again": 10,
     "record": 20,
 }
 # The record's earlier life has four files, and each that is kept is an update.
-KEEPING = {**PLAIN, "replacement": 28, "deletion": 26, "record": 29}
+KEEPING = {**PLAIN, "replacement": 14, "deletion": 24, "record": 29}
 
 
 def costs(app: Any, requests: Mapping[str, Callable[[Any], Any]] = REQUESTS) -> dict[str, int]:
@@ -90,8 +90,8 @@ DETACH = {"method": "DELETE", "path": f"/v1{URL}"}
 EXPECTED = {
     "put": 22,
     "patch": 20,
-    "batch": 25,
-    "creation": 36,
+    "batch": 23,
+    "creation": 34,
     "records": 17,
     "collection": 26,
     "bucket": 26,
