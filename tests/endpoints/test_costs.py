@@ -33,7 +33,7 @@ REQUESTS = {
 }
 PLAIN = {
     "upload": 10,
-    "replacement": 13,
+    "replacement": 11,
     "download": 4,
     "deletion": 23,
     "upload again": 10,
@@ -68,6 +68,15 @@ def test_of_requests_are_known(
     build: Build, settings: dict[str, str], expected: dict[str, int]
 ) -> None:
     assert costs(build(**settings)) == expected
+
+
+# Kinto's own plugins and schemas read and write more.
+BARE = {"experimental_collection_schema_validation": "false", "history.exclude_resources": BUCKET}
+
+
+def test_of_uploads_are_few(build: Build) -> None:
+    found = costs(build(BARE))
+    assert (found["upload"], found["replacement"]) == (6, 7)
 
 
 WITHOUT = {"data": {"title": "x"}}
