@@ -54,7 +54,9 @@ from kinto_attachment.files.events import (
     AttachmentRemoved,
     AttachmentReplaced,
 )
+from kinto_attachment.files.fast_records import FastRecords
 from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files.overviews import add_overviews
 from kinto_attachment.files.server_code import (
     attach,
     copy_attachment,
@@ -65,6 +67,7 @@ from kinto_attachment.files.settling import MAX_LINGERING
 from kinto_attachment.files.signatures import signatures
 from kinto_attachment.index.holds import HoldsInUse
 from kinto_attachment.index.links import Links
+from kinto_attachment.index.postgresql_overviews import overviews
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.site import Site
 from kinto_attachment.index.usage import Usage
@@ -105,6 +108,8 @@ def includeme(config: Configurator) -> None:
     add_views(config, settings)
     let_users_act(config)
     add_transactions(config)
+    add_overviews(config)
+    add_fast_records(config)
     add_listeners(config)
     add_heartbeat(config, settings)
     add_metrics(config)
@@ -122,6 +127,9 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         registry.attachment_storages,
         page_size=page_size,
         usage=registry.attachment_usage,
+    )
+    registry.attachment_overviews = overviews(
+        registry.storage, registry.permission, registry.attachment_links.collections
     )
     registry.attachment_holds = HoldsInUse(registry.storage, by_settings=settings.are_set("hold"))
     registry.attachment_sessions = Sessions(registry.storage, page_size)
@@ -248,6 +256,16 @@ def add_transactions(config: Configurator) -> None:
         over="kinto_attachment.files.transactions.settling_tween",
     )
     config.add_subscriber(transactions.before_part_of_batch, ContextFound)
+
+
+def add_fast_records(config: Configurator) -> None:
+    config.registry.attachment_fast_records = None
+
+    def find(event: ApplicationEvent) -> None:  # All views and policies are there by now.
+        registry = event.app.registry
+        registry.attachment_fast_records = FastRecords.find(registry)
+
+    config.add_subscriber(find, ApplicationCreated)
 
 
 def add_listeners(config: Configurator) -> None:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from kinto.core.storage import Filter, Sort
 
     from kinto_attachment.files.collection_settings import CollectionSettingsResolver
+    from kinto_attachment.files.fast_records import FastRecords
     from kinto_attachment.files.signatures import Signatures
     from kinto_attachment.files.target import Target
     from kinto_attachment.index.holds import HoldsInUse
     from kinto_attachment.index.links import Links
     from kinto_attachment.index.outbox import Garbage
+    from kinto_attachment.index.overviews import Overviews
     from kinto_attachment.index.sessions import Sessions
     from kinto_attachment.index.site import Site
     from kinto_attachment.index.usage import Usage
@@ -82,6 +84,12 @@ class PermissionBackend(Protocol):
 
     def delete_object_permissions(self, *object_id_list: str) -> object: ...
 
+    def check_permission(
+        self, principals: Iterable[str], bound_permissions: Iterable[tuple[str, str]]
+    ) -> bool: ...
+
+    def get_accessible_objects(self, *arguments: Any, **options: Any) -> Any: ...
+
 
 class Metrics(Protocol):
     """Kinto's metrics, or what stands for them where none are set up."""
@@ -114,6 +122,7 @@ class Registry(Protocol):
     metrics: Metrics
     id_generators: Mapping[str, IdGenerator]
     heartbeats: dict[str, Callable[[Request], object]]
+    cornice_services: Mapping[str, Any]
 
     attachment_settings: Settings
     attachment_storages: Storages
@@ -123,6 +132,8 @@ class Registry(Protocol):
     attachment_usage: Usage
     attachment_site: Site
     attachment_signatures: Signatures | None
+    attachment_overviews: Overviews
+    attachment_fast_records: FastRecords | None
     attachment_lingering: deque[Garbage]
     attachment_collection_settings: CollectionSettingsResolver
 
@@ -178,6 +189,8 @@ class Errors(Protocol):
 
     def add(self, location: str, name: str, description: str, **details: object) -> None: ...
 
+    def __len__(self) -> int: ...
+
 
 class Request(Protocol):
     """A request to Kinto, or one of the sub-requests that it is made of.
@@ -189,6 +202,7 @@ class Request(Protocol):
     registry: Registry
     environ: dict[str, Any]
     method: str
+    scheme: str
     host: str
     path: str
     headers: MutableMapping[str, str]
@@ -208,6 +222,7 @@ class Request(Protocol):
     authn_type: str | None
     selected_userid: str | None
     default_bucket_id: str
+    response: Response  # What a view changes that returns only data.
     parent: Request | None
     implicit_parents: bool
 

@@ -100,7 +100,7 @@ def _disk(scale: Scale, stand: OnDisk) -> Trial:
             "peer": partial(_delete_files, stand.peer, scale.bucket),
             "ours": partial(_delete_files, stand.ours, scale.bucket),
         },
-        [Versus("peer", "ours"), Versus("plain records", "ours")],
+        [Versus("peer", "ours", bar=0.75), Versus("plain records", "ours")],
         show.seconds,
         3,
     )

@@ -11,8 +11,8 @@ from benchmarks.scale import Scale
 from benchmarks.site import Crowd
 from benchmarks.trial import Trial, Versus
 
-UPLOADS = {1: 40, 4: 20, 16: 20}  # By each client, for so many clients.
-BAR = 1.3
+UPLOADS = {1: 40, 4: 20, 16: 20, 64: 10}  # By each client, for so many clients.
+BAR = 1.7
 
 
 def groups(scale: Scale) -> list[Group[Pair]]:
@@ -21,7 +21,7 @@ def groups(scale: Scale) -> list[Group[Pair]]:
         Group(
             "gunicorn, PostgreSQL, 2 workers",
             lambda bench: pair(bench, postgresql=True, workers=2, threads=8),
-            _rows(scale, {16: BAR}),
+            _rows(scale, {16: BAR, 64: BAR}),
         ),
     ]
 

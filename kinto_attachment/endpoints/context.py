@@ -11,6 +11,7 @@ from pyramid.httpexceptions import HTTPNotFound
 
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
+from kinto_attachment.files.overviews import Check, check_by, read_overview
 from kinto_attachment.files.records import PRECONDITIONS
 from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.kinto_types import IdGenerator, KintoObject, Request
@@ -51,6 +52,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
     """
 
     resource_name = "record"
+    _check_permission: Check
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -97,10 +99,12 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
 
     def _find(self) -> tuple[KintoObject | None, KintoObject | None]:
         """The record, and the collection unless the request reads a record that exists."""
-        collections = self._request.registry.attachment_links.collections
         if self._request.method in READS:
+            collections = self._request.registry.attachment_links.collections
             return collections.record_or_parent(self.uri)
-        return collections.with_record(self.uri)
+        overview = read_overview(self._request, self.uri)
+        self._check_permission = check_by(overview, self._check_permission)
+        return overview.record, overview.collection
 
     def _found(self, record: KintoObject | None) -> KintoObject | None:
         """The object that the permission is about, given what was found."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -38,12 +39,14 @@ class LinkSteps:
         self._ledger = ledger
         self._links = registry.attachment_links
         self._steps: list[tuple[str, int, Callable[[], None]]] = []
+        self._new: list[tuple[Link, NewFile, bool | None]] = []
         self._dropped: list[Link] = []
         self._orphans: list[Link] = []
         self._lingering: dict[int, list[Link]] = defaultdict(list)
 
     def add(self, link: Link, file: NewFile, *, is_new: bool | None = None) -> None:
         """Link a file that this request stored: see :meth:`Links.add`."""
+        self._new.append((link, file, is_new))
         self._step(link.key, NEW, partial(self._add, link, file, is_new))
 
     def share(self, link: Link, known_in: Sequence[str], *, is_new: bool) -> None:
@@ -83,6 +86,15 @@ class LinkSteps:
 
         :raises AttachmentGone: a file was deleted in the meantime.
         """
+        if self._is_replacement():
+            self._replace(*self._new[0][:2], self._dropped[0])
+        else:
+            self._write_one_by_one()
+        self._steps.clear()
+        self._new.clear()
+        self._dropped.clear()
+
+    def _write_one_by_one(self) -> None:
         if self._steps or len(self._dropped) <= FEW_FILES:
             for link in self._dropped:
                 self._step(link.key, DROPPED, partial(self._drop, [link]))
@@ -90,8 +102,30 @@ class LinkSteps:
         for _, _, step in sorted(self._steps, key=itemgetter(0, 1)):
             step()
         self._drop(self._dropped)
-        self._steps.clear()
-        self._dropped.clear()
+
+    def _is_replacement(self) -> bool:
+        """Whether all there is to do is to put a new file in the place of another one."""
+        if not len(self._steps) == len(self._new) == len(self._dropped) == 1:
+            return False
+        (link, file, is_new), old = self._new[0], self._dropped[0]
+        return (
+            is_new is False
+            and link.record == old.record
+            and link.key != old.key
+            and not (old.shared or old.readonly)
+            and _is_recent(file)
+        )
+
+    def _replace(self, link: Link, file: NewFile, old: Link) -> None:
+        self._ledger.linking.add(link.key)
+        entry = self._links.replace(link, old)
+        if not _is_recent(file):
+            self._links.confirm(link)
+        self._ledger.when_committed(self._ledger.linked, link.key)
+        if entry is None:
+            self._drop([dataclasses.replace(old, shared=True)])
+        else:
+            self._ledger.when_committed(self._ledger.garbage, entry)
 
     def discard_files(self) -> None:
         """Have the files that have no link any more deleted after the commit, or when due."""

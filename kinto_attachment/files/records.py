@@ -1,21 +1,25 @@
-"""Writing records: by sub-requests to Kinto, and nowhere else."""
+"""Writing records: by sub-requests to Kinto, or as they would, and nowhere else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
-from kinto.core.utils import build_request
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
 from pyramid.httpexceptions import HTTPException, HTTPNotFound, HTTPPreconditionFailed
 
 from kinto_attachment.errors import modified_meanwhile
-from kinto_attachment.files import locks
+from kinto_attachment.files import fast_records, locks
 from kinto_attachment.files.guard import allow_metadata_changes, is_allowed
+from kinto_attachment.files.overviews import PRINCIPALS
 from kinto_attachment.files.permissions import may_read_now
-from kinto_attachment.files.record_bodies import MERGE_PATCH
+from kinto_attachment.files.record_requests import (
+    PRECONDITIONS as PRECONDITIONS,
+    Written as Written,
+    has_precondition,
+    record_request,
+)
 from kinto_attachment.files.target import Target
 from kinto_attachment.files.transactions import shares_transaction
 from kinto_attachment.files.uploads import rules_of
@@ -24,34 +28,6 @@ from kinto_attachment.metadata import FIELD
 
 # The record may be created or deleted by others while it is written.
 ATTEMPTS = 10
-
-# Kinto caches the user's groups in bound_data, under names that end so.
-PRINCIPALS = "_principals"
-
-# Headers of the upload that have no meaning, or another one, for the record's endpoint. Kinto does
-# not read all of them today (Content-Encoding, for one), but none is about the JSON that it gets.
-NOT_FORWARDED = (
-    "Accept",
-    "Content-Disposition",
-    "Content-Encoding",
-    "Content-MD5",
-    "Expect",
-    "Range",
-    "Response-Behavior",
-    "Transfer-Encoding",
-)
-PRECONDITIONS = ("If-Match", "If-None-Match")
-
-
-@dataclass(frozen=True)
-class Written:
-    """Kinto's response to the write of a record: status 201 or 200, and the new timestamp."""
-
-    status: int
-    etag: str
-    last_modified: str
-    record: dict[str, Any]
-    permissions: dict[str, Any]
 
 
 def write(
@@ -77,6 +53,8 @@ def write(
         _forget_principals(request)
         try:
             _create_parents(request, target)
+            if attempt == 1 and (written := fast_records.write(request, body, exists=exists)):
+                return written
             return _ask_kinto(request, str(target.uri), body, exists=exists)
         except HTTPNotFound:
             # The record was deleted in the meantime. A DELETE does not create it again.
@@ -85,7 +63,7 @@ def write(
             exists = False
         except HTTPPreconditionFailed as refusal:
             # The record was created in the meantime, unless a precondition of the client failed.
-            if exists or _has_precondition(request) or attempt == ATTEMPTS:
+            if exists or has_precondition(request) or attempt == ATTEMPTS:
                 raise _as_readers_see_it(request, str(target.uri), refusal) from None
             exists = True
     raise AssertionError("unreachable")
@@ -113,10 +91,6 @@ def _as_readers_see_it(request: Request, uri: str, refusal: HTTPException) -> HT
     return refusal if may_read_now(request, uri) else modified_meanwhile(None)
 
 
-def _has_precondition(request: Request) -> bool:
-    return bool(request.context.preconditions)
-
-
 def _create_parents(request: Request, target: Target) -> None:
     """In the default bucket, create the bucket and the collection if they do not exist."""
     if not target.implicit_parents:
@@ -136,18 +110,7 @@ def _create_parents(request: Request, target: Target) -> None:
 
 
 def _ask_kinto(request: Request, uri: str, body: dict[str, Any], *, exists: bool) -> Written:
-    method = "PATCH" if exists else "PUT"
-    subrequest = build_request(request, {"method": method, "path": uri, "body": body})
-    for header in (*NOT_FORWARDED, *PRECONDITIONS):
-        subrequest.headers.pop(header, None)
-    subrequest.headers.update(request.context.preconditions)
-    if not exists and not _has_precondition(request):
-        subrequest.headers["If-None-Match"] = "*"  # PUT would replace a record.
-    if body["data"][FIELD] is None and not rules_of(request).delete_on_omission:
-        # No copy of the record at a client may have a null, which would delete a later file.
-        subrequest.headers["Content-Type"] = MERGE_PATCH
-    subrequest.bound_data = request.bound_data
-    setattr(subrequest, locks.BY_CLIENT, not is_allowed(request))
+    subrequest = record_request(request, uri, body, exists=exists)
     with allow_metadata_changes(request):
         response = request.invoke_subrequest(subrequest, use_tweens=False)
     if response.status_code >= 400:

@@ -39,6 +39,7 @@ from kinto_attachment.index.locks import FileLocks
 from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.orphans import OrphanNotes
 from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.index.postgresql_replacements import replacements
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
 from kinto_attachment.index.usage import Usage
@@ -60,6 +61,7 @@ class Links(LinkQueries):
         self.outbox = Outbox(backend)
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
+        self.replacements = replacements(backend, self.collections, self.outbox)
         self.locks = FileLocks(backend)
         self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)
@@ -91,6 +93,24 @@ class Links(LinkQueries):
         with self.usage.alone():
             self._put(link, is_new=is_new)
             self.usage.added(link)
+
+    def replace(self, link: Link, old: Link) -> Garbage | None:
+        """The same in place of a sole link of the record, whose file is entered in the outbox.
+
+        :returns: the entry; None if the link is a shared one by now, which stays.
+        :raises AttachmentGone: the collection was deleted in the meantime.
+        """
+        if link.storage:
+            self.used_storages.note(link.storage)
+        entry = Garbage.of([old.key], storage=old.storage)
+        with self.usage.alone():
+            replaced = self.replacements.replace_link(link, old, entry)
+            if not replaced.added:
+                raise AttachmentGone("The collection was deleted meanwhile.")
+            self.usage.added(link)
+            if replaced.removed:
+                self.usage.removed(old)
+        return entry if replaced.removed else None
 
     def update(self, link: Link) -> None:
         """Overwrite the link of a record that this transaction has written, and so locked.

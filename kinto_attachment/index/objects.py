@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+from kinto.core.decorators import synchronized
 from kinto.core.storage import MISSING, Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
-from kinto.core.storage.memory import MemoryBasedStorage
+from kinto.core.storage.memory import MemoryBasedStorage, Storage as MemoryStorage
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.kinto_types import StorageBackend
@@ -40,6 +41,7 @@ class Objects:
         self._backend = backend
         self._resource_name = resource_name
         self._in_memory = isinstance(backend, MemoryBasedStorage)
+        self._is_kintos_memory = type(backend) is MemoryStorage
 
     def put(self, parent_id: str, object_id: str, obj: dict[str, Any], timestamp: int = 0) -> None:
         self._backend.update(
@@ -92,7 +94,11 @@ class Objects:
 
     def list(self, parent_id: str, *filters: Filter, **options: Any) -> list[dict[str, Any]]:
         """Matching objects, up to Kinto's ``storage_max_fetch_size``."""
-        found: list[dict[str, Any]] = self._backend.list_all(
+        found: list[dict[str, Any]]
+        if self._is_kintos_memory and not ("*" in parent_id or filters or options):
+            found = below(self._backend, parent_id, self._resource_name)
+            return found
+        found = self._backend.list_all(
             resource_name=self._resource_name,
             parent_id=parent_id,
             filters=list(self._matching(filters)),
@@ -116,6 +122,16 @@ def _compared(wanted: Filter) -> Filter:
     if wanted.operator != COMPARISON.HAS:
         return wanted
     return Filter(wanted.field, MISSING, COMPARISON.NOT if wanted.value else COMPARISON.EQ)
+
+
+@synchronized  # type: ignore[untyped-decorator]
+def below(backend: Any, parent_id: str, resource_name: str) -> list[dict[str, Any]]:
+    """The objects of one parent in Kinto's memory backend, under its own lock.
+
+    Kinto compares the parent with every parent that there is, even if there is no ``*`` in it.
+    """
+    found = backend._store.get(parent_id, {}).get(resource_name, {})
+    return [{**obj} for obj in found.values()]
 
 
 def random_timestamp() -> int:

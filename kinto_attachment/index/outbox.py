@@ -32,6 +32,20 @@ class Garbage:
     def parent(self) -> str:
         return f"attachments-garbage:{self.id}"
 
+    @classmethod
+    def of(cls, keys: list[str], due: int = 0, storage: str = "") -> Garbage:
+        """A new entry."""
+        return cls(str(uuid.uuid4()), keys, msec_time(), due, storage)
+
+    def dump(self) -> dict[str, Any]:
+        """The row in Kinto's storage."""
+        row: dict[str, Any] = {"keys": self.keys, "since": self.since}
+        if self.due:
+            row["due"] = self.due
+        if self.storage:
+            row["storage"] = self.storage
+        return row
+
     def without(self, key: str) -> Garbage:
         """The other files, in an entry with a new id: others may have read this entry."""
         keys = [each for each in self.keys if each != key]
@@ -72,8 +86,7 @@ class Outbox:
 
     def add(self, keys: Iterable[str], due: int = 0, storage: str = "") -> list[Garbage]:
         """Enter files of a storage that have no link, or only lingering links until ``due``."""
-        now = msec_time()
-        entries = [Garbage(str(uuid.uuid4()), batch, now, due, storage) for batch in batches(keys)]
+        entries = [Garbage.of(batch, due, storage) for batch in batches(keys)]
         for entry in entries:
             self.put(entry)
         return entries
@@ -101,12 +114,7 @@ class Outbox:
 
     def put(self, entry: Garbage) -> None:
         """Write an entry, also one that was taken."""
-        row: dict[str, Any] = {"keys": entry.keys, "since": entry.since}
-        if entry.due:
-            row["due"] = entry.due
-        if entry.storage:
-            row["storage"] = entry.storage
-        self._rows.put(entry.parent, entry.id, row)
+        self._rows.put(entry.parent, entry.id, entry.dump())
 
 
 def _load(row: dict[str, Any]) -> Garbage:

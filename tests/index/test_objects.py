@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import transaction
 from kinto.core.storage import Filter
+from kinto.core.storage.memory import Storage as MemoryStorage
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.objects import Objects
@@ -104,3 +106,36 @@ class TestFilters:
             ("b", ""): [(["a", "b"], "")],
             ("b", "other"): [(["b"], "other")],
         }
+
+
+def test_of_one_parent_are_found_in_memory_without_a_look_at_all_others() -> None:
+    backend = MemoryStorage()
+    rows, parent = Objects(backend, "attachment"), "attachments:/buckets/b/collections/c/records/r"
+    rows.put(parent, "a", {"key": "x"})
+    rows.put(parent, "b", {"key": "y"})
+    Objects(backend, "attachment-lock").put(parent, "a", {})
+
+    def calls() -> int:
+        made = 0
+
+        def count(*_: object) -> None:
+            nonlocal made
+            made += 1
+
+        sys.setprofile(count)
+        try:
+            rows.list(parent)
+        finally:
+            sys.setprofile(None)
+        return made
+
+    calls()
+    few = calls()
+    for number in range(100):
+        rows.put(f"attachments:/buckets/b/collections/c/records/r{number}", "a", {})
+    assert calls() == few
+    assert rows.list(parent) == backend.list_all("attachment", parent)
+    assert rows.list(f"{parent}-none") == []
+    rows.list(parent)[0]["key"] = "changed"
+    assert rows.list(parent) == backend.list_all("attachment", parent)
+    assert f"{parent}-none" not in backend._store

@@ -33,6 +33,7 @@ VARIABLE = "KINTO_ATTACHMENT_FAULTS"
 OBJECT_CALLS = ("create", "update", "delete", "delete_all", "flush")
 PERMISSION_CALLS = ("replace_object_permissions", "delete_object_permissions")
 LINK_CALLS = ("put_link",)
+REPLACEMENT_CALLS = ("replace_link",)
 FILE_CALLS = (
     *("write", "delete", "begin", "append", "finish", "discard"),
     *("begin_direct", "finish_direct"),
@@ -109,6 +110,7 @@ class _Injector:
             (registry.storage, OBJECT_CALLS, _object_label),
             (registry.permission, PERMISSION_CALLS, _permission_label),
             (registry.attachment_links.collections, LINK_CALLS, _link_label),
+            (registry.attachment_links.replacements, REPLACEMENT_CALLS, _link_label),
             (registry.attachment_sessions, SESSION_CALLS, _session_label),
             *((storage.files, FILE_CALLS, _file_label) for storage in storages),
         ):

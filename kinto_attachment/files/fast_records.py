@@ -1,0 +1,251 @@
+"""A faster way to write the record of an upload: Kinto's own class for records, in this request.
+
+A sub-request costs more than writing the record: Kinto finds its route, reads the collection's
+timestamp three times and the record three times. Here, Kinto's class is called by itself, with the
+record and the collection that are read after the body, after the same steps as in a sub-request:
+the permission by Kinto's policy, locks and holds, the validation by the service's own schema. What
+Kinto does from there on is its own: preconditions, the collection's schema, patches, events.
+
+The result is that of a sub-request, so whoever writes a record may try this first, and has to be
+able to do without. It is not done
+
+- if the setting ``fast_records`` is off;
+- with a version of Kinto that it was not tested with, or if parts of Kinto that it relies on were
+  replaced: a storage backend, the class for records, the authorization, the views;
+- in a batch, for code on the server, and in default buckets, whose collections are created;
+- if the client chooses the record's ``last_modified``, which may be before that of the collection;
+- for files that were stored before: copies, versions, uploads in several requests;
+- if the record or the collection was created or deleted, or the permission withdrawn, while the
+  body arrived: a sub-request finds the right answer.
+
+Subscribers of Pyramid's ``NewRequest``, ``ContextFound`` and ``NewResponse`` see no sub-request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from kinto.authorization import AuthorizationPolicy, RouteFactory
+from kinto.core.authorization import DYNAMIC
+from kinto.core.cornice.pyramidhook import wrap_request
+from kinto.core.resource.model import Model
+from kinto.core.storage.memory import Storage as MemoryStorage
+from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
+from kinto.core.utils import prefixed_principals
+from kinto.views import records as kinto_records
+from pyramid.events import NewRequest
+from pyramid.httpexceptions import HTTPNotFound
+from pyramid.interfaces import IAuthorizationPolicy, IRoutesMapper, IViewDerivers
+
+from kinto_attachment.files import holds, locks
+from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.overviews import check_by, read_overview
+from kinto_attachment.files.record_requests import Written, record_request
+from kinto_attachment.files.transactions import shares_transaction
+from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.index.overviews import Overview
+from kinto_attachment.index.tested_versions import is_tested
+from kinto_attachment.kinto_types import KintoObject, Registry, Request
+from kinto_attachment.metadata import FIELD
+from kinto_attachment.uris import RecordURI
+
+BACKENDS = (MemoryStorage, PostgreSQLStorage)
+ROUTE = "record-object"
+# The service whose requests are uploads of whole files to records.
+SERVICE, METHODS = "attachment", ("POST", "PUT")
+# Those of Pyramid, and of this plugin, whose checks are done here.
+DERIVERS = {
+    "secured_view",
+    "owrapped_view",
+    "http_cached_view",
+    "decorated_view",
+    "rendered_view",
+    "mapped_view",
+    "csrf_view",
+    "kinto_attachment.record_writes",
+    "kinto_attachment.protection",
+}
+
+
+class WriteModel(Model):  # type: ignore[misc]
+    """Kinto's, without the questions whose answers an upload has, or does not need."""
+
+    written: int | None = None
+
+    def timestamp(self, parent_id: str | None = None) -> int:
+        # The last one in the collection is what this transaction has just written.
+        return super().timestamp(parent_id) if self.written is None else self.written
+
+    def create_object(self, obj: KintoObject, parent_id: str | None = None) -> KintoObject:
+        return self._note(super().create_object(obj, parent_id))
+
+    def update_object(self, obj: KintoObject, parent_id: str | None = None) -> KintoObject:
+        return self._note(super().update_object(obj, parent_id))
+
+    def _note(self, written: KintoObject) -> KintoObject:
+        self.written = written[self.modified_field]
+        return written
+
+    def _annotate(self, obj: KintoObject, perm_object_id: str) -> KintoObject:
+        # The permissions are no part of an upload's response. Memory backends return what they
+        # have stored, which listeners may change.
+        return {**obj}
+
+
+class Record(kinto_records.Record):  # type: ignore[misc]
+    """Kinto's class for a record that its context has read.
+
+    Kinto stores records under the name of the class.
+    """
+
+    default_model = WriteModel
+    timestamp = None  # Of the collection, which is not asked for again.
+
+    def _get_object_or_404(self, object_id: str) -> KintoObject:
+        if self.context.current_object is None:
+            raise HTTPNotFound()
+        return cast(KintoObject, self.context.current_object)
+
+
+class WriteContext(RouteFactory):  # type: ignore[misc]
+    """What Kinto's factory makes of the request for a record, from what is known already."""
+
+    resource_name = "record"
+    on_plural_endpoint = False
+
+    def __init__(self, request: Request, uri: RecordURI, overview: Overview) -> None:
+        registry, record = request.registry, overview.record
+        self._check_permission = check_by(overview, registry.permission.check_permission)
+        self._get_accessible_objects = registry.permission.get_accessible_objects
+        self._settings = registry.settings
+        self._resource = None
+        self.current_object = record
+        if record is None:
+            self.permission_object_id = f"{uri.collection}/records"
+            self.required_permission = "create"
+        else:
+            self.permission_object_id, self.required_permission = str(uri), "write"
+        self._request = request
+
+    def get_prefixed_principals(self) -> Any:
+        return prefixed_principals(self._request)
+
+
+@dataclass(frozen=True)
+class FastRecords:
+    """Kinto's views of records, as far as they are needed: by method, their arguments."""
+
+    route: Any
+    arguments: dict[str, dict[str, Any]]
+
+    @classmethod
+    def find(cls, registry: Registry) -> FastRecords | None:
+        """None if records are to be written by sub-requests."""
+        if not (registry.attachment_settings["fast_records"] and is_as_tested(registry)):
+            return None
+        route = registry.queryUtility(IRoutesMapper).get_route(ROUTE)
+        service = registry.cornice_services.get(route.pattern) if route else None
+        if service is None or service.resource is not kinto_records.Record:
+            return None
+        arguments = {
+            method: arguments
+            for method, _, arguments in service.definitions
+            # There is a second PATCH, for JSON patches.
+            if method in ("PUT", "PATCH") and isinstance(arguments["content_type"], tuple | list)
+        }
+        if len(arguments) < 2:  # A setting of Kinto's switches one of them off.
+            return None
+        return cls(route, arguments)
+
+
+def is_as_tested(registry: Registry) -> bool:
+    """Whether Kinto is one that this was tested with, with no part of it replaced."""
+    derivers = registry.queryUtility(IViewDerivers)
+    return (
+        is_tested()
+        and type(registry.storage) in BACKENDS
+        and type(registry.queryUtility(IAuthorizationPolicy)) is AuthorizationPolicy
+        and not registry.settings.get("available_languages")
+        and {name for name, _ in derivers.sorted()} <= DERIVERS
+    )
+
+
+def write(request: Request, body: dict[str, Any], *, exists: bool) -> Written | None:
+    """Write the record of an upload; None if nothing was done, and a sub-request has to do it.
+
+    :raises HTTPException: Kinto refuses it, as it would refuse the sub-request.
+    """
+    known = request.registry.attachment_fast_records
+    uri, attachment = request.context.uri, body["data"][FIELD]
+    if known is None or not is_upload(request, attachment) or "last_modified" in body["data"]:
+        return None
+    subrequest = prepared(request, known, body, exists=exists)
+    overview = read_overview(subrequest, uri)
+    record, collection = overview.record, overview.collection
+    if collection is None or exists != (record is not None):
+        return None
+    context = WriteContext(subrequest, uri, overview)
+    if not subrequest.has_permission(DYNAMIC, context):
+        return None
+    request.bound_data.setdefault(locks.COLLECTIONS, {})[uri.collection] = collection
+    refuse_protected(subrequest, request, record, attachment)
+    validate(subrequest, known.arguments[subrequest.method])
+    resource = Record(request=subrequest, context=context)
+    with allow_metadata_changes(request):
+        answer = resource.patch() if exists else resource.put()
+    headers = subrequest.response.headers
+    status = subrequest.response.status_code
+    return Written(status, headers["ETag"], headers["Last-Modified"], answer["data"], {})
+
+
+def is_upload(request: Request, attachment: dict[str, Any] | None) -> bool:
+    """Whether a request has just stored the file, for a record in an ordinary bucket."""
+    service = request.current_service
+    return (
+        service is not None
+        and service.name == SERVICE
+        and request.method in METHODS
+        and not shares_transaction(request)
+        and not request.context.implicit_parents
+        and Ledger.of(request).new_file(attachment) is not None
+    )
+
+
+def prepared(
+    request: Request, known: FastRecords, body: dict[str, Any], *, exists: bool
+) -> Request:
+    """The sub-request as it is when Kinto has found its route."""
+    uri, settings = request.context.uri, request.registry.settings
+    subrequest = record_request(request, str(uri), body, exists=exists)
+    if settings.get("http_scheme"):
+        subrequest.scheme = settings["http_scheme"]
+    if settings.get("http_host"):
+        subrequest.host = settings["http_host"]
+    wrap_request(NewRequest(subrequest))
+    subrequest.matched_route = known.route
+    subrequest.matchdict = {
+        "bucket_id": uri.bucket_id,
+        "collection_id": uri.collection_id,
+        "id": uri.record_id,
+    }
+    return subrequest
+
+
+def refuse_protected(
+    subrequest: Request, request: Request, record: KintoObject | None, attachment: Any
+) -> None:
+    """:raises Locked, Held: the record's file cannot be replaced."""
+    uri = request.context.uri
+    if locks.is_by_client(subrequest):
+        locks.refuse(rules_of(request), locks.collection_of(request, uri))
+    holds.refuse_change(subrequest, uri, (record or {}).get(FIELD), attachment)
+
+
+def validate(subrequest: Request, arguments: dict[str, Any]) -> None:
+    """:raises HTTPException: the schema of Kinto's view does not allow the request."""
+    for validator in arguments["validators"]:
+        validator(subrequest, **arguments)
+    if len(subrequest.errors):
+        raise arguments["error_handler"](subrequest)

@@ -1,0 +1,78 @@
+"""A request's record, collection and rights, read together where the database can do so.
+
+Kinto reads the user's groups as soon as it knows the user. By then, the overview has read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from kinto.authorization import AuthorizationPolicy
+from pyramid.interfaces import IAuthorizationPolicy
+from pyramid_multiauth import MultiAuthPolicySelected
+
+from kinto_attachment.index.overviews import Overview, Permission
+from kinto_attachment.kinto_types import Configurator, Request, RequestEvent
+from kinto_attachment.uris import RecordURI
+
+# An attribute of requests whose overview is being read.
+PENDING = "kinto_attachment_overview"
+# The name under which Kinto caches the user's groups in bound_data, after the user's id.
+PRINCIPALS = "_principals"
+
+Check = Callable[[Collection[str], Collection[Permission]], bool]
+
+
+@dataclass
+class Pending:
+    uri: RecordURI
+    found: Overview | None = None
+
+
+def read_overview(request: Request, uri: RecordURI) -> Overview:
+    """What a request that writes a record depends on, as it is now."""
+    pending = Pending(uri)
+    if request.registry.attachment_overviews.reads_rights:
+        setattr(request, PENDING, pending)
+        # Unless the user is known already, or nobody, the overview is read by this.
+        _ = request.authenticated_userid
+    return pending.found or _read(request, uri)
+
+
+def on_user_found(event: RequestEvent) -> None:
+    """Read the overview, with the groups that Kinto is about to ask for."""
+    request = event.request
+    pending: Pending | None = getattr(request, PENDING, None)
+    if pending is None or pending.found is not None:
+        return
+    pending.found = _read(request, pending.uri)
+    if pending.found.rights is not None and request.prefixed_userid is not None:
+        name = f"{request.prefixed_userid}{PRINCIPALS}"
+        request.bound_data.setdefault(name, set(pending.found.rights.groups))
+
+
+def check_by(overview: Overview, ask: Check) -> Check:
+    """Kinto's check of permissions, which asks the backend only if the overview does not tell."""
+    rights = overview.rights
+
+    def check(principals: Collection[str], permissions: Collection[Permission]) -> bool:
+        decided = None if rights is None else rights.decide(principals, permissions)
+        return ask(principals, permissions) if decided is None else decided
+
+    return check
+
+
+def add_overviews(config: Configurator) -> None:
+    """Kinto's own subscriber, which sets the user's id, comes first."""
+    config.add_subscriber(on_user_found, MultiAuthPolicySelected)
+
+
+def _read(request: Request, uri: RecordURI) -> Overview:
+    policy = request.registry.queryUtility(IAuthorizationPolicy)
+    permissions: list[Permission] = []
+    if isinstance(policy, AuthorizationPolicy):
+        permissions += policy.get_bound_permissions(f"{uri.collection}/records", "record:create")
+        permissions += policy.get_bound_permissions(str(uri), "write")
+    user = request.prefixed_userid
+    return request.registry.attachment_overviews.of(uri, user, permissions)

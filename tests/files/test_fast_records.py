@@ -1,0 +1,374 @@
+"""Records that are written without a sub-request: nobody can tell, but by the time it takes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kinto.core.events import ResourceChanged
+from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
+
+from tests.support.application import (
+    ALICE,
+    BOB,
+    BUCKET,
+    COLLECTION,
+    CONTENT,
+    OTHER,
+    RECORD,
+    Part,
+    attach,
+    clear,
+    form,
+    on_event,
+    put,
+    put_collection_behind,
+    put_raw,
+    send,
+    userid,
+)
+from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.interruptions import Meanwhile
+from tests.support.observed import observe, subrequests
+
+pytestmark = ON_DATABASES
+
+URL = f"{RECORD}/attachment"
+GROUP = f"{BUCKET}/groups/editors"
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"type": "string"}, "attachment": {"type": "object"}},
+}
+
+Action = Callable[[Any], list[Any]]
+
+
+def upload(app: Any, **options: Any) -> Any:
+    return attach(app, **{"status": "*", "content": b"new", **options})
+
+
+def new(app: Any, **options: Any) -> list[Any]:
+    """A record that does not exist, and another one after it."""
+    return [upload(app, **options), upload(app, record=OTHER)]
+
+
+def replaced(app: Any, **options: Any) -> list[Any]:
+    first = attach(app, data={"title": "before"}, permissions={"read": ["system.Everyone"]})
+    return [first, upload(app, **options), upload(app, filename="again.txt")]
+
+
+def both(**options: Any) -> dict[str, Action]:
+    """The same for a record that does not exist, and for one that does."""
+    return {
+        "new": lambda app: new(app, **options),
+        "replaced": lambda app: replaced(app, **options),
+    }
+
+
+def raw(app: Any) -> list[Any]:
+    return [put_raw(app), put_raw(app, content=b"new"), put_raw(app, content=b"", status="*")]
+
+
+def of_plain_record(app: Any) -> list[Any]:
+    put(app, RECORD, data={"title": "before", "nested": {"a": [1, None, 2.5]}})
+    return [upload(app, data={"nested": {"b": 1}}), upload(app)]
+
+
+def after_deletion(app: Any) -> list[Any]:
+    attach(app)
+    app.delete(RECORD, headers=ALICE)
+    return [upload(app), app.delete(URL, headers=ALICE), upload(app)]
+
+
+def with_schema(data: Any) -> Action:
+    def action(app: Any) -> list[Any]:
+        attach(app, data={"title": "before"})
+        put(app, COLLECTION, data={"schema": SCHEMA})
+        return [upload(app, data=data), upload(app, record=OTHER, data=data)]
+
+    return action
+
+
+def if_match(value: str) -> Action:
+    def action(app: Any) -> list[Any]:
+        etag = attach(app, data={"title": "before"}).headers["ETag"]
+        headers = {**ALICE, "If-Match": etag if value == "etag" else value}
+        return [upload(app, headers=headers), upload(app, record=OTHER, headers=headers)]
+
+    return action
+
+
+def if_none_match(value: str) -> Action:
+    def action(app: Any) -> list[Any]:
+        headers = {**ALICE, "If-None-Match": value}
+        first = upload(app, headers=headers)
+        return [first, upload(app, headers=headers), put_raw(app, headers=headers, status="*")]
+
+    return action
+
+
+def by_bob(permission: str, uri: str, *, anonymous: bool = False) -> Action:
+    def action(app: Any) -> list[Any]:
+        attach(app, record=RECORD)
+        who = "system.Everyone" if anonymous else userid(app, BOB)
+        app.patch_json(uri, {"permissions": {permission: [who]}}, headers=ALICE)
+        headers = {} if anonymous else BOB
+        return [
+            upload(app, headers=headers),
+            upload(app, record=OTHER, headers=headers, permissions={"write": ["x"]}),
+        ]
+
+    return action
+
+
+def meanwhile(
+    prepare: Callable[[Any], object], act: Callable[[Any], object], user: Any = ALICE
+) -> Action:
+    """Something happens while the body arrives."""
+
+    def action(app: Any) -> list[Any]:
+        prepare(app)
+        body, content_type = form(
+            Part("attachment", CONTENT, "notes.txt"), Part("data", json.dumps({"title": "mine"}))
+        )
+        headers = {**user, "Content-Type": content_type}
+        watched = Meanwhile(body, lambda: act(app))
+        return [
+            send(app, "POST", URL, watched, length=len(body), headers=headers, status="*"),
+            app.get(RECORD, headers=ALICE, status="*"),
+        ]
+
+    return action
+
+
+def nothing(app: Any) -> None:
+    pass
+
+
+def grant_group(app: Any) -> None:
+    put(app, GROUP, data={"members": [userid(app, BOB)]})
+    app.patch_json(COLLECTION, {"permissions": {"write": [GROUP]}}, headers=ALICE)
+
+
+def withdraw_group(app: Any) -> None:
+    put(app, GROUP, data={"members": []})
+
+
+def lock(app: Any) -> None:
+    app.patch_json(COLLECTION, {"data": {"attachment": {"locked": True}}}, headers=ALICE)
+
+
+def patch(app: Any) -> None:
+    app.patch_json(RECORD, {"data": {"title": "theirs", "more": 1}}, headers=ALICE)
+
+
+def delete(app: Any) -> None:
+    app.delete(RECORD, headers=ALICE)
+
+
+def put_schema(app: Any) -> None:
+    put(app, COLLECTION, data={"schema": {"type": "object", "required": ["name"]}})
+
+
+def listener(error: Exception | None, times: int = 1) -> Action:
+    """Another plugin fails, or changes what is about to be answered."""
+
+    def action(app: Any) -> list[Any]:
+        attach(app, data={"title": "before"})
+        left = itertools.count()
+
+        def act(event: Any) -> None:
+            if error is not None and next(left) < times:
+                raise error
+            for impacted in event.impacted_objects:
+                impacted["new"]["seen"] = True
+
+        on_event(app, ResourceChanged, act)
+        return [upload(app), upload(app, record=OTHER), app.get(RECORD, headers=ALICE)]
+
+    return action
+
+
+CASES: dict[str, Action] = {
+    **{
+        f"{name}, {what}": action
+        for name, options in {
+            "plain": {},
+            "data": {"data": {"title": "ü", "number": 1.5, "nothing": None, "id": "r"}},
+            "another id": {"data": {"id": "other-id"}},
+            "later": {"data": {"last_modified": 1999999999999}},
+            "earlier": {"data": {"last_modified": 1700000000000}},
+            "bad time": {"data": {"last_modified": "now"}},
+            "data that are no object": {"data": []},
+            "broken data": {"data": "{"},
+            "metadata": {"data": {"attachment": {"location": "x"}}},
+            "large numbers": {"data": {"a": 2**70, "b": -0.0, "c": 1e300}},
+            "odd text": {"data": '{"a": "\\ud800", "b\\u0000": "\\u0000"}'},
+            "permissions": {"permissions": {"read": ["system.Everyone"], "write": ["b", "a"]}},
+            "no permissions": {"permissions": {"read": [], "write": []}},
+            "null permissions": {"permissions": {"read": None}},
+            "unknown permissions": {"permissions": {"fly": ["a"]}},
+            "permissions of other types": {"permissions": {"read": "a"}},
+            "both": {"data": {"title": "x"}, "permissions": {"write": ["a"]}},
+            "headers": {
+                "headers": {
+                    **ALICE,
+                    "Response-Behavior": "diff",
+                    "Accept": "text/html",
+                    "Accept-Language": "de",
+                    "Content-MD5": "x",
+                    "X-Other": "y",
+                }
+            },
+            "an origin": {"headers": {**ALICE, "Origin": "http://example.org"}},
+            "anonymous": {"headers": {}},
+        }.items()
+        for what, action in both(**options).items()
+    },
+    "raw": raw,
+    "plain record": of_plain_record,
+    "after deletion": after_deletion,
+    "schema": with_schema({"title": "x"}),
+    "schema failed": with_schema({"title": 1}),
+    **{f"If-Match {value}": if_match(value) for value in ("etag", "*", '"1"', "x", "")},
+    **{f"If-None-Match {value}": if_none_match(value) for value in ("*", '"1"', "x")},
+    **{
+        f"{permission} on {uri}": by_bob(permission, uri)
+        for permission, uri in (
+            ("write", RECORD),
+            ("read", RECORD),
+            ("record:create", COLLECTION),
+            ("write", COLLECTION),
+            ("write", BUCKET),
+        )
+    },
+    "everybody": by_bob("write", COLLECTION, anonymous=True),
+    "appeared": meanwhile(nothing, lambda app: put(app, RECORD, data={"title": "theirs"})),
+    "appeared with a file": meanwhile(nothing, attach),
+    "vanished": meanwhile(attach, delete),
+    "patched": meanwhile(attach, patch),
+    "replaced meanwhile": meanwhile(attach, lambda app: attach(app, content=b"theirs")),
+    "withdrawn": meanwhile(grant_group, withdraw_group, BOB),
+    "withdrawn from a record": meanwhile(
+        lambda app: (attach(app), grant_group(app)), withdraw_group, BOB
+    ),
+    "granted": meanwhile(grant_group, nothing, BOB),
+    "locked meanwhile": meanwhile(attach, lock),
+    "schema meanwhile": meanwhile(attach, put_schema),
+    "collection deleted": meanwhile(attach, lambda app: app.delete(COLLECTION, headers=ALICE)),
+    "bucket deleted": meanwhile(nothing, lambda app: app.delete(BUCKET, headers=ALICE)),
+    "listener": listener(None),
+    "listener that refuses": listener(HTTPForbidden()),
+    "listener that conflicts": listener(HTTPConflict()),
+}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_are_as_by_a_sub_request(build: Build, case: str) -> None:
+    observed = []
+    for fast in ("true", "false"):
+        app = build(fast_records=fast)
+        clear(app)
+        put_collection_behind(app)
+        app.app.registry.attachment_holds.forget()
+        observed.append(observe(app, CASES[case]))
+        clear(app)
+    assert observed[0] == observed[1]
+
+
+SETTINGS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "without explicit permissions": (
+        {
+            "explicit_permissions": "false",
+            **{
+                f"{what}_principals": "system.Authenticated"
+                for what in ("bucket_create", "collection_create", "record_create", "record_write")
+            },
+        },
+        {},
+    ),
+    "behind a name": ({"http_scheme": "https", "http_host": "files.example:444"}, {}),
+    "backoff": ({"backoff": "10"}, {}),
+    "creators by setting": ({"record_create_principals": "system.Everyone"}, {}),
+    "writers by setting": ({"record_write_principals": "system.Authenticated"}, {}),
+    "origins": ({"cors_origins": "http://example.org"}, {}),
+    "versions": ({}, {"keep_old_files": "true"}),
+    "lingering": ({}, {"linger": "1h"}),
+    "names": ({}, {"randomize": "false"}),
+    "compressed": ({}, {"gzipped": "true"}),
+    "quota": ({}, {"quota_bytes": "1G"}),
+    "held": ({}, {"hold": "1h"}),
+    "locked": ({}, {"locked": "true"}),
+    "omission": ({}, {"delete_on_omission": "false", "client_metadata": "ignore"}),
+}
+
+
+def some_uploads(app: Any) -> list[Any]:
+    bob = {**BOB, "Origin": "http://example.org"}
+    return [
+        upload(app),
+        upload(app, filename="b.txt", data={"title": "x"}),
+        put_raw(app, content=b"raw", status="*"),
+        upload(app, headers=bob),
+        upload(app, record=OTHER, headers=bob),
+        app.delete(URL, headers=ALICE, status="*"),
+    ]
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("case", list(SETTINGS))
+def test_are_as_by_a_sub_request_with_settings(build: Build, case: str) -> None:
+    kinto, own = SETTINGS[case]
+    observed = []
+    for fast in ("true", "false"):
+        app = build(kinto, fast_records=fast, **own)
+        clear(app)
+        put_collection_behind(app)
+        observed.append(observe(app, some_uploads))
+        clear(app)
+    assert observed[0] == observed[1]
+
+
+NAME = {"data": {"filename": "b.txt"}}
+COPY = {"method": "POST", "path": f"/v1{URL}", "body": {"copy_from": OTHER}}
+SUB_REQUESTS: dict[str, tuple[Action, list[str]]] = {
+    "a new record": (new, []),
+    "a replaced file": (replaced, []),
+    "raw bytes": (raw, []),
+    "a deletion": (lambda app: [attach(app), app.delete(URL, headers=ALICE)], ["PATCH"]),
+    "a new name": (
+        lambda app: [
+            attach(app),
+            app.patch_json(URL, {"data": {"filename": "b.txt"}}, headers=ALICE),
+        ],
+        ["PATCH"],
+    ),
+    "a batch": (
+        lambda app: [app.post_json("/batch", {"requests": [COPY]}, headers=ALICE, status="*")],
+        ["POST"],
+    ),
+    "a record that appeared": (
+        meanwhile(nothing, lambda app: put(app, RECORD)),
+        ["PUT", "PATCH"],
+    ),
+}
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("case", list(SUB_REQUESTS))
+def test_make_a_sub_request_only_where_one_is_needed(app: Any, case: str) -> None:
+    action, expected = SUB_REQUESTS[case]
+    with subrequests(app) as made:
+        action(app)
+    assert [each.split()[0] for each in made] == expected
+
+
+@ON_MEMORY
+def test_can_be_switched_off(build: Build) -> None:
+    app = build(fast_records="false")
+    with subrequests(app) as made:
+        attach(app)
+    assert made == [f"PUT /v1{RECORD}"]
