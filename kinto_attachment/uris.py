@@ -39,7 +39,9 @@ class RecordURI:
         """:raises ValueError: the text is not the URI of a record."""
         match text.split("/"):
             case ["", "buckets", bucket_id, "collections", collection_id, "records", record_id]:
-                return cls(bucket_id, collection_id, record_id)
+                # In the id of a parent, it means any for Kinto's backends, in other buckets too.
+                if "*" not in text:
+                    return cls(bucket_id, collection_id, record_id)
         raise ValueError(f"Not the URI of a record: {text!r}")
 
     @property

@@ -444,3 +444,24 @@ class TestPermissions:
         copy(app, headers=BOB, version=first, status=404)
         grant(app, f"{BUCKET}/collections/d", "write")
         copy(app, headers=BOB, version=first, status=200)
+
+
+@ON_DATABASES
+def test_a_pattern_names_no_source(build: Build) -> None:
+    """``*`` means any for Kinto's backends, and with it PostgreSQL takes ``_`` for a wildcard."""
+    app = build(keep_old_files="true")
+    secret, own = f"{BUCKET}/collections/axb", f"{BUCKET}/collections/a_b"
+    put(app, BUCKET)
+    put(app, secret)
+    put(app, own, permissions={"write": [userid(app, BOB)]})
+    gone = f"{secret}/records/gone"
+    version = attach(app, gone).headers["Attachment-Version"]
+    app.delete(gone, headers=ALICE)
+    mine = f"{own}/records/mine"
+    for source in (
+        f"{own}/records/*",
+        f"{own}/records/g*",
+        f"{BUCKET}/collections/*/records/gone",
+    ):
+        copy(app, source, mine, BOB, status=400, version=version)
+    app.get(mine, headers=BOB, status=404)

@@ -106,7 +106,13 @@ def test_of_one_version(build: Build) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"record": "r"}, {"record": "/buckets/b"}, {"reason": " "}, {"by": ""}],
+    [
+        {"record": "r"},
+        {"record": "/buckets/b"},
+        {"record": f"{RECORD[:-1]}*"},  # Of Kinto's backends, those of all records.
+        {"reason": " "},
+        {"by": ""},
+    ],
     ids=str,
 )
 def test_needs_a_record_and_a_reason(app: Any, options: dict[str, str]) -> None:
