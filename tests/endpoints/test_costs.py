@@ -18,6 +18,7 @@ from tests.support.application import (
     put_raw,
 )
 from tests.support.backends import ON_POSTGRESQL, Build
+from tests.support.links import own_path
 from tests.support.statements import counted
 
 pytestmark = ON_POSTGRESQL
@@ -101,3 +102,19 @@ EXPECTED = {
 def test_of_other_requests_are_known(build: Build) -> None:
     found = costs(build(), MORE)
     assert {name: found[name] for name in EXPECTED} == EXPECTED
+
+
+def test_of_links_are_known(build: Build) -> None:
+    """A token replaces credentials and permissions: only the index is asked."""
+    app = build()
+    attach(app)
+    made = app.get(f"{URL}/url", headers=ALICE).json["data"]["url"]
+    requests: dict[str, Callable[[Any], Any]] = {
+        "link": lambda app: app.get(f"{URL}/url", headers=ALICE),
+        "download by link": lambda app: app.get(own_path(made)),
+        "part by link": lambda app: app.get(own_path(made), headers={"Range": "bytes=0-1"}),
+        "size by link": lambda app: app.head(own_path(made)),
+    }
+    found = costs(app, requests)
+    assert found.pop("link") == 4
+    assert set(found.values()) == {1}
