@@ -18,6 +18,7 @@ from tests.support.application import (
     put_raw,
 )
 from tests.support.backends import ON_POSTGRESQL, Build
+from tests.support.links import own_path
 from tests.support.statements import counted
 
 pytestmark = ON_POSTGRESQL
@@ -126,3 +127,19 @@ OF_DELETIONS = {"record": 23, "records": 20, "no records": 13}
 def test_of_deletions_below_a_default_bucket_are_known(app: Any) -> None:
     found = costs(app, DELETIONS)
     assert {name: found[name] for name in OF_DELETIONS} == OF_DELETIONS
+
+
+def test_of_links_are_known(build: Build) -> None:
+    """A token replaces credentials and permissions: only the index is asked."""
+    app = build()
+    attach(app)
+    made = app.get(f"{URL}/url", headers=ALICE).json["data"]["url"]
+    requests: dict[str, Callable[[Any], Any]] = {
+        "link": lambda app: app.get(f"{URL}/url", headers=ALICE),
+        "download by link": lambda app: app.get(own_path(made)),
+        "part by link": lambda app: app.get(own_path(made), headers={"Range": "bytes=0-1"}),
+        "size by link": lambda app: app.head(own_path(made)),
+    }
+    found = costs(app, requests)
+    assert found.pop("link") == 4
+    assert set(found.values()) == {1}
