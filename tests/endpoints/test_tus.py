@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -46,16 +47,42 @@ from tests.support.application import (
     sha256,
     stored_files,
 )
-from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import (
+    EVERYWHERE,
+    ON_DATABASES,
+    ON_MEMORY,
+    ON_OBJECT_STORES,
+    ON_POSTGRESQL,
+    Build,
+)
 from tests.support.tus import BYTES, TUS, append, begin, create, head, offset, state
 
 SIZE = len(CONTENT)
+MIB = 1024 * 1024
 
 
 def version_of(app: Any) -> str:
     """The id of the record's only version, by the list."""
     (version,) = app.get(f"{RECORD}/attachment/versions", headers=ALICE).json["data"]
     return str(version["id"])
+
+
+@ON_OBJECT_STORES
+def test_parts_that_break_off_are_kept_as_far_as_they_came(app: Any) -> None:
+    """Although the storage gets them while they arrive; twice, then with a wrong checksum."""
+    content = random.Random(22).randbytes(20 * MIB + 5)
+    url = begin(app, len(content))
+    for start, end in ((0, 3 * MIB), (3 * MIB, 14 * MIB + 1)):
+        headers = {**ALICE, **TUS, **BYTES, "Upload-Offset": str(start)}
+        body, promised = io.BytesIO(content[start:end]), len(content) - start
+        send(app, "PATCH", url, body, length=promised, headers=headers, status=400)
+        assert offset(app, url) == end
+    claimed = {**ALICE, "Upload-Checksum": f"sha1 {digest(content[end:], 'sha1')}"}
+    append(app, url, end, bytes(len(content) - end), claimed, status=460)
+    assert offset(app, url) == end
+    append(app, url, end, content[end:], claimed)
+    assert attachment_of(app)["hash"] == sha256(content)
+    assert sha256(read(app)) == sha256(content)
 
 
 @EVERYWHERE
