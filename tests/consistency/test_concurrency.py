@@ -24,8 +24,9 @@ from tests.support.services import PostgreSQL
 from tests.support.tus import BYTES, TUS, metadata
 
 CLIENTS = 16
-UPLOADS = 20 // one_in(5)  # Of each client.
-REPLACEMENTS = 6 // one_in(2)
+UPLOADS = 20 // one_in(10)  # Of each client.
+SLOW = 20 // one_in(2)  # Many more than connections to the database.
+REPLACEMENTS = 6 // one_in(3)
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
@@ -150,7 +151,7 @@ def test_changes_of_all_kinds_lose_and_leave_nothing(server: live.Server, regist
 
     def work(number: int, client: Client) -> list[int]:
         statuses = []
-        for turn in range(12):
+        for turn in range(12 // one_in(2)):
             record = records[(number + turn) % len(records)]
             act = (number * 5 + turn) % 6
             if act < 3:
@@ -174,14 +175,22 @@ def test_changes_of_all_kinds_lose_and_leave_nothing(server: live.Server, regist
 PLAIN = "/buckets/b/collections/c/records/plain"
 
 
-@pytest.fixture
-def frugal(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[live.Server]:
-    """A server with many threads and two database connections; its files are in tmp_path."""
+@pytest.fixture(scope="module")
+def frugal_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("frugal")
+
+
+@pytest.fixture(scope="module")
+def frugal(postgresql: PostgreSQL, frugal_files: Path) -> Iterator[live.Server]:
+    """A server with many threads and two database connections."""
     database = postgresql.create_database()
     settings = {"kinto.storage_pool_size": "2", "kinto.storage_max_overflow": "0"}
     with (
         live.kinto(
-            {"base_path": str(tmp_path)}, threads=32, database=database, settings=settings
+            {"base_path": str(frugal_files)},
+            threads=32,
+            database=database,
+            settings=settings,
         ) as server,
         Client(server) as client,
     ):
@@ -198,28 +207,28 @@ def check_reads(server: live.Server) -> None:
             assert client.request("GET", PLAIN)[0] == 200
 
 
-def test_slow_uploads_hold_no_database_connection(frugal: live.Server, tmp_path: Path) -> None:
+def test_slow_uploads_hold_no_database_connection(frugal: live.Server, frugal_files: Path) -> None:
     stop = threading.Event()
-    with ThreadPoolExecutor(20) as pool:
-        uploads = [pool.submit(upload_slowly, frugal, number, stop) for number in range(20)]
+    with ThreadPoolExecutor(SLOW) as pool:
+        uploads = [pool.submit(upload_slowly, frugal, number, stop) for number in range(SLOW)]
         try:
-            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
+            wait_until(lambda: len(list(frugal_files.glob(".unfinished/*"))) == SLOW)
             check_reads(frugal)
         finally:
             stop.set()
-        assert [upload.result(60) for upload in uploads] == [201] * 20
+        assert [upload.result(60) for upload in uploads] == [201] * SLOW
 
 
-def test_slow_parts_hold_no_database_connection(frugal: live.Server, tmp_path: Path) -> None:
+def test_slow_parts_hold_no_database_connection(frugal: live.Server, frugal_files: Path) -> None:
     stop = threading.Event()
-    with ThreadPoolExecutor(20) as pool:
-        uploads = [pool.submit(send_part_slowly, frugal, number, stop) for number in range(20)]
+    with ThreadPoolExecutor(SLOW) as pool:
+        uploads = [pool.submit(send_part_slowly, frugal, number, stop) for number in range(SLOW)]
         try:
-            wait_until(lambda: len(list(tmp_path.glob(".unfinished/*"))) == 20)
+            wait_until(lambda: len(list(frugal_files.glob(".unfinished/*"))) == SLOW)
             check_reads(frugal)
         finally:
             stop.set()
-        assert [upload.result(60) for upload in uploads] == [204] * 20
+        assert [upload.result(60) for upload in uploads] == [204] * SLOW
 
 
 def send_part_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
@@ -266,7 +275,7 @@ def test_slow_downloads_hold_no_database_connection(frugal: live.Server) -> None
         client = stack.enter_context(Client(frugal))
         # More than sockets take in by themselves.
         assert client.attach("/buckets/b/collections/c/records/big", bytes(16 * 1024**2))[0] == 201
-        for _ in range(20):
+        for _ in range(SLOW):
             slow = stack.enter_context(Client(frugal)).connection
             slow.request(
                 "GET", "/v1/buckets/b/collections/c/records/big/attachment", headers=ALICE

@@ -2,8 +2,10 @@
 
 Each case does something to a record once, to learn the steps, and then again for each step:
 with a failure before it, a failure after it, and the worker killed before it; and killed after
-the last one. ``make tests`` tries all of them at the commit that decides, and one of them at each
-other step, but for steps that come again; ``make tests-all`` tries all of them everywhere.
+the last one. ``make tests`` tries all of them at the commit that decides, and one of them at every
+other step but for those that come again: at those with even numbers in the one action, with odd
+ones in the next one, which has most steps in common with it; and at each one that is about a
+file. ``make tests-all`` tries all of them everywhere.
 """
 
 from __future__ import annotations
@@ -121,7 +123,6 @@ class Site:
 
     def try_order(self, action: Action, order: Order) -> requests.Response | None:
         """None when there was no answer."""
-        self.start(*ACTIONS[action])
         self.faults.give(order)
         answer = failure = None
         try:
@@ -330,14 +331,19 @@ def s3_site(
 
 def break_every_step(site: Site, action: Action, how: How) -> int:
     steps = site.steps_of(action)
+    is_as_before = False
+    # The first upload makes counters; names are reserved for a while; a conflict is one of a part.
+    leaves_traces = not ACTIONS[action] or "attachment-name create" in steps or how == "conflict"
     # Kinto commits a flush in several steps: it can fail, and yet be done.
     decisive = 0 if action is flush else commit_of(steps)
     for number, step in enumerate(steps, 1):
         # Of steps that are alike, as the deletions of a bucket's files are, the last one.
         if step != "commit" and step in steps[number:] and not sampling.every_case():
             continue
-        for when in moments(action, how, number, len(steps), decisive):
+        for when in moments(action, how, number, steps, decisive):
             told = f"{how} {when} step {number} of {steps}: {step}"
+            if not is_as_before:
+                site.start(*ACTIONS[action])
             answer = site.try_order(action, Order(number, when, how))
             assert (answer is None) == (how == "kill"), told
             if how == "error" and decisive:
@@ -345,11 +351,17 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
                 assert answer.ok == (number > decisive), told
             if how == "error" and number < decisive and (step, when) != ("file write", "after"):
                 # Undone at once: nothing is left to gc.
-                assert not (left := invariants.left(site.registry)), f"{left} after {told}"
+                left = invariants.left(site.registry)
+                if step == "file write" or (step, when) == ("commit", "after"):
+                    # It may be done, for all that the server knows: the name is left to gc.
+                    left = [remains for remains in left if not remains.startswith("reserved:")]
+                assert not left, f"{left} after {told}"
             if action is flush:
                 # As operators do by reindex --claim: Kinto commits before our rows are back.
                 owned.own(site.registry)
             site.check(told)
+            # What failed before the commit has changed nothing, as was just seen.
+            is_as_before = number < decisive and not leaves_traces
     return len(steps)
 
 
@@ -357,12 +369,17 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
 TURNS: list[tuple[How, When]] = [("error", "before"), ("error", "after"), ("kill", "before")]
 
 
-def moments(action: Action, how: How, number: int, count: int, decisive: int) -> list[When]:
+def moments(action: Action, how: How, number: int, steps: list[str], decisive: int) -> list[When]:
     """When to fail at a step; to be killed after it is to be killed before the next one."""
-    every: list[When] = ["before"] if how == "kill" and number < count else ["before", "after"]
+    every: list[When] = (
+        ["before"] if how == "kill" and number < len(steps) else ["before", "after"]
+    )
     if sampling.every_case() or number == decisive:
         return every
-    turn = number + sampling.start(action.__name__, len(TURNS))
+    place = list(ACTIONS).index(action)
+    if (number + place) % 2 and not steps[number - 1].startswith("file"):
+        return [when for when in every if (how, when) == ("kill", "after")]
+    turn = (number + place) // 2
     if how == "conflict":
         return [every[turn % 2]]
     return [

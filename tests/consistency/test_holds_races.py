@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import invariants, owned, races, sampling
+from tests.support import invariants, owned, races
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -22,7 +22,7 @@ from tests.support.application import (
     put,
     put_collection,
 )
-from tests.support.interleavings import Orders, Stage
+from tests.support.interleavings import Stage
 from tests.support.races import (
     batch,
     delete_collection,
@@ -37,7 +37,6 @@ from tests.support.races import (
 from tests.support.services import PostgreSQL
 
 ALSO = ["collection", "bucket"]
-ONE_IN = 8  # Of the moments at which one request can interrupt another; all in tests-all.
 HOLD = f"{RECORD}/attachment/hold"
 # 403: for whom nothing is left of the bucket. 503: a deadlock in Kinto, or with it.
 EXPECTED = {*races.EXPECTED, 403, 423}
@@ -88,11 +87,9 @@ OTHERS: list[Act] = [
 @pytest.mark.parametrize("other", OTHERS, ids=lambda act: act.__name__)
 def test_a_hold_meets(app: Any, other: Act) -> None:
     statuses = set()
-    one_in = sampling.one_in(ONE_IN)
-    first = sampling.start(other.__name__, one_in)
     registry = app.app.registry
     with contextlib.closing(Stage(registry, also=ALSO)) as stage:
-        for order in Orders(preemptions=1, one_in=one_in, first=first):
+        for order in races.some_orders(other.__name__):
             start(app)
             with stage.watching():
                 outcomes = stage.play([lambda: hold(app), lambda: other(app)], order)

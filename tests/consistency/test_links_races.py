@@ -19,10 +19,9 @@ from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.storage.memory import MemoryStorage
-from tests.support import owned, races
+from tests.support import owned, races, sampling
 from tests.support.application import replace_backend
 from tests.support.interleavings import Decide, Orders, Stage, at_random
-from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
 FILE, NEW_FILE = "file.txt", "new.txt"
@@ -338,14 +337,16 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("case", TWO.values(), ids=TWO)
-def test_two_transactions_that_meet_on_a_file(registry: Any, case: tuple[str, list[Act]]) -> None:
-    assert meet(registry, *case, Orders(preemptions=1))
+@pytest.mark.parametrize("name", TWO)
+def test_two_transactions_that_meet_on_a_file(registry: Any, name: str) -> None:
+    one_in = sampling.one_in(3)
+    orders = Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
+    assert meet(registry, *TWO[name], orders)
 
 
 @pytest.mark.parametrize("case", MORE.values(), ids=MORE)
 def test_more_transactions_that_meet_on_a_file(registry: Any, case: tuple[str, list[Act]]) -> None:
-    assert meet(registry, *case, [at_random(seed) for seed in range(25 // one_in(2))])
+    assert meet(registry, *case, [at_random(seed) for seed in range(25 // sampling.one_in(5))])
 
 
 def test_the_one_that_drops_the_last_link_and_the_one_that_copies_tell_each_other(
@@ -398,7 +399,7 @@ def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
 
     records = Records(registry)
     with contextlib.closing(Stage(registry)) as stage:
-        for order in Orders(preemptions=2, one_in=one_in(4)):
+        for order in Orders(preemptions=2, one_in=sampling.one_in(8)):
             records.start()
             with stage.watching():
                 results = stage.play([lambda: claim(records)] * 3, order)
@@ -435,7 +436,7 @@ def test_a_name_is_not_given_twice_while_its_file_is_taken_out_of_the_outbox(
     def name_anew(records: Records) -> Any:
         return records.name_anew("b", "other")
 
-    orders = Orders(preemptions=2, one_in=one_in(2))
+    orders = Orders(preemptions=2, one_in=sampling.one_in(4))
     meet(registry, "a", [name_anew, start_and_link_again], orders, before=delete_but_fail)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import invariants, races, sampling
+from tests.support import invariants, races
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -24,7 +24,7 @@ from tests.support.application import (
     put,
     stored_files,
 )
-from tests.support.interleavings import Orders, Stage
+from tests.support.interleavings import Stage
 from tests.support.races import delete_collection, delete_record, remove, replace
 from tests.support.services import PostgreSQL
 
@@ -35,8 +35,8 @@ VERSIONS = f"{RECORD}/attachment/versions"
 ALSO = ["collection", "bucket"]
 EXPECTED = {*races.EXPECTED, 403}  # 403: the bucket is gone.
 # Of the moments at which one request can interrupt another; all in tests-all.
-ONE_IN = {"upload": 4}
-OTHERS_ONE_IN = 12
+ONE_IN = {"upload": 8}
+OTHERS_ONE_IN = 30
 
 Act = Callable[[Any], Any]
 
@@ -125,9 +125,8 @@ def versions(app: Any, record: str) -> list[str]:
 @pytest.mark.parametrize("end", DELETIONS, ids=lambda act: act.__name__)
 @pytest.mark.parametrize("write", WRITES, ids=lambda act: act.__name__)
 def test_nothing_is_left_for_a_namesake(app: Any, write: Act, end: Act) -> None:
-    one_in = sampling.one_in(ONE_IN.get(write.__name__, OTHERS_ONE_IN))
-    first = sampling.start(f"{write.__name__} {end.__name__}", one_in)
-    orders = Orders(preemptions=1, one_in=one_in, first=first)
+    one_in = ONE_IN.get(write.__name__, OTHERS_ONE_IN)
+    orders = races.some_orders(f"{write.__name__} {end.__name__}", one_in)
     with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
         for order in orders:
             start(app)

@@ -25,10 +25,12 @@ from tests.support.application import (
     stored_links,
 )
 from tests.support.interleavings import Stage
+from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
 PUBLIC = "/buckets/b/collections/public"
 COPY = f"{PUBLIC}/records/r"
+EDITS, PUBLICATIONS = 15 // one_in(2), 10 // one_in(2)
 ORDERS = {
     "before": {"included_first": "tests.support.signing", "includes": ""},
     "after": {"includes": "tests.support.signing"},
@@ -114,7 +116,7 @@ def test_under_load(postgresql: PostgreSQL, tmp_path: Path, order: str) -> None:
 
         def edit(number: int) -> None:
             with live.Client(server) as client:
-                for count in range(15):
+                for count in range(EDITS):
                     uri = f"{COLLECTION}/records/r{number}"
                     status, _, _ = client.attach(uri, f"{number}-{count}".encode())
                     answers["edit", status] += 1
@@ -122,7 +124,7 @@ def test_under_load(postgresql: PostgreSQL, tmp_path: Path, order: str) -> None:
         def publish() -> None:
             headers = {"Content-Type": "application/json"}
             with live.Client(server) as client:
-                for _ in range(10):
+                for _ in range(PUBLICATIONS):
                     body = '{"data": {"status": "to-publish"}}'
                     status, _, _ = client.request("PATCH", COLLECTION, body, headers)
                     answers["publish", status] += 1
@@ -135,7 +137,7 @@ def test_under_load(postgresql: PostgreSQL, tmp_path: Path, order: str) -> None:
         for job in jobs:
             job.start()
         waiting.join(*jobs)
-        assert answers["edit", 200] + answers["edit", 201] == 45, answers
-        assert answers["publish", 200] == 10, answers
+        assert answers["edit", 200] + answers["edit", 201] == 3 * EDITS, answers
+        assert answers["publish", 200] == PUBLICATIONS, answers
         with invariants.inside(server) as registry:
             assert not invariants.lost(registry)

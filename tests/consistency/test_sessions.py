@@ -139,11 +139,11 @@ def steps_of(site: Site) -> list[str]:
 
 @pytest.mark.parametrize("how", ["error", "kill"])
 def test_no_step_loses_or_leaves_a_byte(local_site: Site, how: How) -> None:
-    break_steps(local_site, how, one_in=2, first=int(how == "kill"))
+    break_steps(local_site, how, one_in=4, first=2 * int(how == "kill"))
 
 
 def test_no_step_loses_or_leaves_an_object(s3_site: Site) -> None:
-    break_steps(s3_site, "kill", one_in=5)
+    break_steps(s3_site, "kill", one_in=8)
 
 
 def break_steps(site: Site, how: How, *, one_in: int, first: int = 0) -> None:

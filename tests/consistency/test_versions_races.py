@@ -16,7 +16,7 @@ from kinto.core.storage.exceptions import BackendError
 from kinto_attachment.errors import AttachmentGone
 from kinto_attachment.files.detaching import detach
 from kinto_attachment.files.settling import delete_garbage
-from tests.support import invariants, races, sampling
+from tests.support import invariants, races
 from tests.support.application import (
     ALICE,
     OTHER,
@@ -26,12 +26,12 @@ from tests.support.application import (
     put,
     put_collection_behind,
 )
-from tests.support.interleavings import Orders, Stage
+from tests.support.interleavings import Stage
 from tests.support.races import delete_collection, delete_record, publish, remove, replace
 from tests.support.services import PostgreSQL
 
 ALSO = ["collection"]
-ONE_IN = 12  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 30  # Of the moments at which one request can interrupt another; all in tests-all.
 EXPECTED = {*races.EXPECTED, 403}
 VERSIONS = f"{RECORD}/attachment/versions"
 
@@ -137,8 +137,7 @@ def meet(app: Any, before: Act, acts: list[Act]) -> set[tuple[Any, ...]]:
     No file is lost, none is left, and what nobody has deleted is still a version.
     """
     name = " ".join(act.__name__ for act in [before, *acts])
-    one_in = sampling.one_in(ONE_IN)
-    orders = Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
+    orders = races.some_orders(name, ONE_IN)
     statuses = set()
     with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
         for order in orders:

@@ -103,13 +103,16 @@ OPERATIONS: list[Operation] = [
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 
 
-ONE_IN = 8  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 20  # Of the moments at which one request can interrupt another; all in tests-all.
 
 
-def some_orders(name: str) -> Orders:
+FEW = 8  # Requests that meet have at least so many such moments.
+
+
+def some_orders(name: str, one_in: int = ONE_IN) -> Orders:
     """Orders with one change of turns: a sample, another one for each ``name``."""
-    one_in = sampling.one_in(ONE_IN)
-    return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
+    one_in = sampling.one_in(one_in)
+    return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, min(one_in, FEW)))
 
 
 @contextlib.contextmanager
