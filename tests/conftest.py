@@ -19,9 +19,10 @@ pytest_plugins = [
 SLOW = tuple(
     f"tests/{path}"
     for path in (
-        *("consistency/test_faults", "storage/test_patience", "wsgi/test_slow_clients"),
-        *("consistency/test_races", "storage/test_s3", "client/test_upload_script", "wsgi/"),
-        *("consistency/", "client/", "storage/"),
+        *("consistency/test_faults", "maintenance/test_moving", "storage/test_s3"),
+        *("wsgi/test_slow_clients", "storage/test_patience", "client/test_upload_script"),
+        *("maintenance/test_site", "files/test_quotas", "consistency/test_sessions", "wsgi/"),
+        *("consistency/", "client/", "storage/", "files/", "maintenance/"),
     )
 )
 

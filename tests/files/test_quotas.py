@@ -39,6 +39,7 @@ from tests.support.application import (
 )
 from tests.support.backends import ON_DATABASES, ON_DIRECT, ON_POSTGRESQL, Build
 from tests.support.ietf_client import INTEROP_VERSION
+from tests.support.sampling import sampled
 from tests.support.statements import statements
 from tests.support.tus import append, begin, create
 from tests.support.usage import held, miscounted
@@ -201,6 +202,7 @@ def start(app: Any) -> None:
 class OfEachWay:
     """``way`` is one of those above."""
 
+    @sampled(2, "backends", "way", "settings")
     @pytest.mark.parametrize(
         ("settings", "name", "statuses"),
         [
@@ -224,6 +226,7 @@ class OfEachWay:
         assert (attachment_of(app), links) == (before[0], before[1] - others)
         self.check(app, 1, 10)
 
+    @sampled(2)
     def test_what_a_schema_refuses(self, build: Build, way: Way) -> None:
         app = build(**QUOTA)
         start(app)
@@ -232,6 +235,7 @@ class OfEachWay:
         assert attachment_of(app)["size"] == 10
         self.check(app, 1, 10)
 
+    @sampled(2)
     def test_the_last_byte_is_free(self, build: Build, way: Way) -> None:
         app = build(**QUOTA)
         start(app)
@@ -241,6 +245,7 @@ class OfEachWay:
         assert read(app) == content
         self.check(app, 1, len(content))
 
+    @sampled(2)
     def test_too_many_files(self, build: Build, way: Way) -> None:
         app = build(**FILES)
         start(app)

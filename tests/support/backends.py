@@ -12,7 +12,8 @@ A test, class or module that uses one of them says what it runs on:
     Files in an S3 server that clients can send to themselves; records in memory and in PostgreSQL.
 ``EVERYWHERE``
     The five combinations of these. ``make tests`` takes the first and one of the others, which
-    depends on the test's name; ``make tests-all`` takes them all.
+    depends on the test's name, in turn for the cases of the test: each case runs on one of the
+    two, and so does a test that is not parametrized. ``make tests-all`` takes them all.
 
 The nearest one counts. Applications are shared by tests, and emptied in between.
 """
@@ -105,13 +106,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("runs_on")
     if marker is None:
         raise pytest.UsageError(f"{metafunc.definition.nodeid} needs a mark such as ON_MEMORY.")
-    names = list(marker.args)
+    names, also = list(marker.args), []
     if marker.kwargs.get("sampled") and not sampling.every_case():
         first, *others = names
         name = metafunc.definition.nodeid
         names = [first, others[sampling.start(name, len(others))]]
+        also = [sampling.one_value("backends")]
     params = [
-        pytest.param(name, marks=[getattr(pytest.mark, MARKS[part]) for part in ALL[name]])
+        pytest.param(
+            name, marks=[*also, *(getattr(pytest.mark, MARKS[part]) for part in ALL[name])]
+        )
         for name in names
     ]
     metafunc.parametrize("backends", params, indirect=True, scope="module")

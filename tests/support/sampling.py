@@ -9,7 +9,8 @@ parameters: each value of one with each value of another one, if there are at le
 the third. ``@sampled(3, "release")`` takes one of three values. ``@sampled(2)`` on a class, each
 of whose tests runs on two servers, takes half of all combinations in each test, and of a test
 without other parameters one of the two, by its name: all tests of a contract run, and about half
-of them on each server.
+of them on each server. ``one_value("backends")`` takes one value of this parameter for each
+combination of the others, in turn.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global _every_case
     _every_case = config.getoption("--every-case")
     config.addinivalue_line("markers", "sampled: takes one in so many combinations of parameters")
+    config.addinivalue_line("markers", "one_value: takes one value of a parameter for each case")
 
 
 @pytest.hookimpl(trylast=True)  # After those that are not wanted at all are left out.
@@ -52,24 +54,40 @@ def sampled(one_in: int, *parameters: str) -> pytest.MarkDecorator:
     return pytest.mark.sampled(one_in, *parameters)
 
 
+def one_value(parameter: str) -> pytest.MarkDecorator:
+    return pytest.mark.one_value(parameter)
+
+
 def choose(items: list[pytest.Item]) -> list[bool]:
     """Of each test, whether the numbers of its values add up to a multiple: a Latin square."""
-    known: defaultdict[Any, dict[int, int]] = defaultdict(dict)
+    known = numbers_of_values(items)
     chosen = []
     for item in items:
         mark = item.get_closest_marker("sampled")
-        if mark is None:
+        one_of = item.get_closest_marker("one_value")
+        if mark is not None:
+            one_in, *parameters = mark.args
+        elif one_of is not None:
+            # Of as many as -m has left.
+            one_in, parameters = len(known[(*test_of(item), *one_of.args)]), []
+        else:
             chosen.append(True)
             continue
-        # pytest numbers the cases, not the values.
-        numbers = {}
-        for value in values(item):
-            of_parameter = known[value[:-1]]
-            numbers[value[-2]] = of_parameter.setdefault(value[-1], len(of_parameter))
-        one_in, *parameters = mark.args
+        numbers = {value[-2]: known[value[:-1]][value[-1]] for value in values(item)}
         first = 0 if parameters else start(test_of(item)[1], one_in)
         chosen.append((first + sum(numbers[each] for each in parameters or numbers)) % one_in == 0)
     return chosen
+
+
+def numbers_of_values(items: list[pytest.Item]) -> dict[Any, dict[int, int]]:
+    """Of each parameter of each test. pytest numbers the cases, not the values."""
+    known: defaultdict[Any, dict[int, int]] = defaultdict(dict)
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("sampled", "one_value")):
+            for value in values(item):
+                of_parameter = known[value[:-1]]
+                of_parameter.setdefault(value[-1], len(of_parameter))
+    return known
 
 
 def values(item: pytest.Item) -> list[tuple[Any, str, str, int]]:
