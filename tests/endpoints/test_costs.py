@@ -101,7 +101,7 @@ EXPECTED = {
     "put": 22,
     "patch": 20,
     "batch": 23,
-    "creation": 34,
+    "creation": 32,
     "records": 17,
     "collection": 26,
     "bucket": 26,
