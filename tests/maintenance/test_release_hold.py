@@ -47,8 +47,9 @@ def release(app: Any, **options: Any) -> Any:
     return release_hold(app.app.registry, options.pop("record", RECORD), **options)
 
 
-def collect(app: Any) -> Any:
-    report = gc(app.app.registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
+def collect(app: Any, **options: Any) -> Any:
+    none = timedelta(0)
+    report = gc(app.app.registry, grace=AT_ONCE, orphan_age=none, pause=none, **options)
     assert not report.errors
     return report
 
@@ -129,7 +130,8 @@ class TestGc:
         attach(app)
         hold(app)
         make_older(app)
-        assert not collect(app).detached
+        for dry_run in (True, False):
+            assert not collect(app, dry_run=dry_run).detached
         assert read(app, URL) == CONTENT
         release(app)
         assert collect(app).detached == [RECORD]
@@ -141,7 +143,8 @@ class TestGc:
         hold(app)
         attach(app, content=b"new")
         make_older(app)
-        assert not collect(app).expired
+        for dry_run in (True, False):
+            assert not collect(app, dry_run=dry_run).expired
         assert len(stored_files(app)) == 2
         release(app)
         assert len(collect(app).expired) == 1
