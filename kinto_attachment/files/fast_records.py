@@ -15,6 +15,8 @@ able to do without. It is not done
 - in a batch, for code on the server, and in default buckets, whose collections are created;
 - if the client chooses the record's ``last_modified``, which may be before that of the collection;
 - for files that were stored before: copies, versions, uploads in several requests;
+- for the first record of a collection in PostgreSQL, with which Kinto stores the timestamp that
+  the collection has when all its records are gone;
 - if the record or the collection was created or deleted, or the permission withdrawn, while the
   body arrived: a sub-request finds the right answer.
 
@@ -184,7 +186,7 @@ def write(request: Request, body: dict[str, Any], *, exists: bool) -> Written | 
     subrequest = prepared(request, known, body, exists=exists)
     overview = read_overview(subrequest, uri)
     record, collection = overview.record, overview.collection
-    if collection is None or exists != (record is not None):
+    if collection is None or exists != (record is not None) or not overview.has_timestamp:
         return None
     context = WriteContext(subrequest, uri, overview)
     if not subrequest.has_permission(DYNAMIC, context):

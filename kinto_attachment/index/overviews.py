@@ -7,7 +7,7 @@ database, one statement reads them all: see ``postgresql_overviews.py``.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kinto_attachment.index.collections import Collections
@@ -47,11 +47,16 @@ class Rights:
 
 @dataclass(frozen=True)
 class Overview:
-    """A record and its collection, None if they do not exist; rights as far as they were read."""
+    """A record and its collection, None if they do not exist; rights as far as they were read.
+
+    ``has_timestamp`` is false if Kinto has yet to store the timestamp of the collection's records,
+    which it does when it is first asked for it.
+    """
 
     record: KintoObject | None
     collection: KintoObject | None
     rights: Rights | None = None
+    has_timestamp: bool = field(default=True, compare=False)
 
 
 class Overviews(Protocol):
@@ -65,12 +70,16 @@ class Overviews(Protocol):
 
 
 class SeparateOverviews:
-    """Overviews of any Kinto backend, without the rights."""
+    """Overviews of any Kinto backend, without the rights.
+
+    Backends that are not ``in_memory`` do not say whether there is a timestamp.
+    """
 
     reads_rights = False
 
-    def __init__(self, collections: Collections) -> None:
+    def __init__(self, collections: Collections, *, in_memory: bool) -> None:
         self._collections = collections
+        self._in_memory = in_memory
 
     def of(self, uri: RecordURI, user: str | None, permissions: Iterable[Permission]) -> Overview:
-        return Overview(*self._collections.with_record(uri))
+        return Overview(*self._collections.with_record(uri), has_timestamp=self._in_memory)

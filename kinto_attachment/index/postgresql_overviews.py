@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from kinto.core.permission.postgresql import Permission as PostgreSQLPermission
+from kinto.core.storage.memory import Storage as MemoryStorage
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 from kinto_attachment.index.collections import Collections
@@ -41,7 +42,9 @@ SELECT record.data AS record, as_epoch(record.last_modified) AS record_time,
        collection.data AS collection, as_epoch(collection.last_modified) AS collection_time,
        (SELECT array_agg(principal) FROM groups) AS groups,
        (SELECT jsonb_agg(jsonb_build_array(object_id, permission, principal)) FROM granted)
-           AS granted
+           AS granted,
+       EXISTS (SELECT FROM timestamps
+                WHERE parent_id = :collection_uri AND resource_name = 'record') AS has_timestamp
   FROM (SELECT 1) AS one
   LEFT JOIN objects AS record
     ON record.id = :record_id AND record.parent_id = :collection_uri
@@ -86,6 +89,7 @@ class PostgreSQLOverviews:
             loaded(uri.record_id, row.record, row.record_time),
             loaded(uri.collection_id, row.collection, row.collection_time),
             rights,
+            has_timestamp=row.has_timestamp,
         )
 
 
@@ -98,7 +102,7 @@ def overviews(storage: Any, permission: Any, collections: Collections) -> Overvi
         and storage.client is permission.client
     ):
         return PostgreSQLOverviews(storage.client)
-    return SeparateOverviews(collections)
+    return SeparateOverviews(collections, in_memory=isinstance(storage, MemoryStorage))
 
 
 def loaded(object_id: str, data: KintoObject | None, timestamp: int) -> KintoObject | None:

@@ -80,25 +80,26 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
 
 
 @ON_POSTGRESQL
+@pytest.mark.parametrize(("write", "record"), [("replace", RECORD), ("add", OTHER)])
 def test_a_process_that_is_stopped_before_it_writes_the_link(
-    app: Any, monkeypatch: pytest.MonkeyPatch
+    app: Any, monkeypatch: pytest.MonkeyPatch, write: str, record: str
 ) -> None:
     """gc has come and gone when it goes on: the upload is refused, and the old file stays."""
     attach(app)
     monkeypatch.setattr(link_steps, "UNCHECKED_SECONDS", 0.2)
-    add = Links.add
+    written = getattr(Links, write)
 
-    def stop(links: Links, link: Any, **more: Any) -> None:
+    def stop(links: Links, link: Any, *args: Any, **more: Any) -> Any:
         report = collect(app, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
         assert report.unlinked == [link.key]
         threading.Event().wait(0.2)
-        add(links, link, **more)
+        return written(links, link, *args, **more)
 
     with (
-        mock.patch.object(Links, "add", stop),
+        mock.patch.object(Links, write, stop),
         mock.patch.object(gc_module._Collector, "links_are_written", return_value=True),
     ):
-        refused = attach(app, content=b"new", status=409)
+        refused = attach(app, record, b"new", status=409)
     assert "deleted meanwhile" in refused.json["message"]
     assert read(app) == CONTENT
     assert len(stored_files(app)) == 1

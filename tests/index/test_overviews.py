@@ -67,7 +67,7 @@ def test_have_the_record_and_the_collection_as_kinto_returns_them(
 ) -> None:
     with transaction.manager:
         prepare(registry)
-        separate = SeparateOverviews(registry.attachment_links.collections)
+        separate = SeparateOverviews(registry.attachment_links.collections, in_memory=False)
         expected = separate.of(URI, ANN, PERMISSIONS)
         for user in (ANN, None):
             found = registry.attachment_overviews.of(URI, user, PERMISSIONS)

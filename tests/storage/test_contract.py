@@ -806,6 +806,21 @@ class TellsTooEarly(MemoryStorage):
         return super().append(partial, io.BytesIO(first + rest), checkpoint, **options)
 
 
+@breaks("test_what_arrives_counts_and_not_the_length")
+class BelievesTheLength(MemoryStorage):
+    def append(
+        self,
+        partial: Partial,
+        reader: Reader,
+        checkpoint: Checkpoint,
+        *,
+        length: int | None = None,
+    ) -> Partial:
+        content = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
+        known = content if length is None else content[:length].ljust(length, b"\0")
+        return super().append(partial, io.BytesIO(known), checkpoint)
+
+
 @breaks("test_a_failing_reader_costs_what_no_checkpoint_has_told")
 class TranslatesTheErrorsOfChunks(MemoryStorage):
     def append(self, *args: Any, **options: Any) -> Partial:
