@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -146,7 +146,7 @@ class _Chosen:
             if group.links:
                 yield group
 
-    def _noted(self, groups: Any) -> dict[tuple[str, Digest], int]:
+    def _noted(self, groups: Iterable[Group]) -> dict[tuple[str, Digest], int]:
         digests: dict[str, set[Digest]] = defaultdict(set)
         for group in groups:
             digests[group.storage] |= group.known
