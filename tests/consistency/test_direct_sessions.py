@@ -18,7 +18,8 @@ from tests.support.services import S3, PostgreSQL
 from tests.support.upload_sites import RECORD, Site, serving
 
 MIB = 1024 * 1024
-# Of eight steps, each of these tries another one; all try all of them with --every-case.
+# Of eight steps, each of these tries another one, and each tries the kinds of steps that the ones
+# before it did not have; all try all of them with --every-case.
 TURNS = [(how, via) for how in ("error", "kill") for via in ("storage", "kinto")]
 CONTENT = bytes(range(256)) * 24 * 1024  # 6 MiB
 
@@ -85,9 +86,12 @@ def test_no_step_loses_or_leaves_a_byte(site: Site, how: How, via: str) -> None:
     site.faults.take_back()
     steps = site.faults.steps()
     assert len(steps) > 6, steps
+    site.kinds.seen |= {*steps}
     for number, step in enumerate(steps, 1):
-        if (number + 2 * TURNS.index((how, via))) % 8 and not sampling.every_case():
+        is_one_of_some = (number + 2 * TURNS.index((how, via))) % 8 == 0 or site.kinds.is_new(step)
+        if not is_one_of_some and not sampling.every_case():
             continue
+        site.kinds.tried.add(step)
         for when in ("before", "after") if sampling.every_case() else ("after",):
             told = f"{how} {when} step {number} of {steps}: {step}"
             site.start()
@@ -96,3 +100,10 @@ def test_no_step_loses_or_leaves_a_byte(site: Site, how: How, via: str) -> None:
             site.faults.take_back()
             assert site.hash() == hashlib.sha256(CONTENT).hexdigest(), told
             site.check(told)
+
+
+def test_each_kind_of_step_was_tried(site: Site) -> None:
+    """Whatever is left out: by the tests before this one."""
+    assert site.kinds.tried == site.kinds.seen
+    of_files = {"file begin_direct", "file finish_direct", "file write"}
+    assert site.kinds.tried >= of_files or not site.kinds.seen

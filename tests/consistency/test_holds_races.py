@@ -34,6 +34,7 @@ from tests.support.races import (
     remove,
     replace,
 )
+from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
 
 ALSO = ["collection", "bucket"]
@@ -84,6 +85,7 @@ OTHERS: list[Act] = [
 ]
 
 
+@sampled(2, "app", "other")
 @pytest.mark.parametrize("other", OTHERS, ids=lambda act: act.__name__)
 def test_a_hold_meets(app: Any, other: Act) -> None:
     statuses = set()

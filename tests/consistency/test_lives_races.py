@@ -26,6 +26,7 @@ from tests.support.application import (
 )
 from tests.support.interleavings import Stage
 from tests.support.races import delete_collection, delete_record, remove, replace
+from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
 
 EVERYONE = {"read": ["system.Everyone"]}
@@ -122,6 +123,7 @@ def versions(app: Any, record: str) -> list[str]:
     return found
 
 
+@sampled(3, "write", "end")
 @pytest.mark.parametrize("end", DELETIONS, ids=lambda act: act.__name__)
 @pytest.mark.parametrize("write", WRITES, ids=lambda act: act.__name__)
 def test_nothing_is_left_for_a_namesake(app: Any, write: Act, end: Act) -> None:

@@ -90,7 +90,7 @@ CASES = {
 
 
 class TestEachWay:
-    @sampled(2, "backends", "way", "case")
+    @sampled(4, "backends", "way", "case")
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     @pytest.mark.parametrize("way", WAYS)
     def test_to_lose_a_held_file(
@@ -116,7 +116,7 @@ class TestEachWay:
         assert told["record"] == HERE.record
         check_nothing_changed(app, before)
 
-    @sampled(2, "backends", "way", "by")
+    @sampled(3, "backends", "way", "by")
     @pytest.mark.parametrize("by", ["setting", "data"])
     @pytest.mark.parametrize("way", WAYS)
     def test_to_change_a_locked_file(self, build: Build, way: str, by: str) -> None:
@@ -153,7 +153,7 @@ def parts(way: Request, place: Place) -> list[dict[str, Any]]:
 
 
 class TestBatches:
-    @sampled(2, "backends", "way", "is_known")
+    @sampled(3, "backends", "way", "is_known")
     @pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
     @pytest.mark.parametrize("way", {**IN_BATCHES, **WHOLE})
     def test_only_the_part_is_refused_that_is_about_a_held_file(

@@ -139,20 +139,23 @@ def steps_of(site: Site) -> list[str]:
 
 @pytest.mark.parametrize("how", ["error", "kill"])
 def test_no_step_loses_or_leaves_a_byte(local_site: Site, how: How) -> None:
-    break_steps(local_site, how, one_in=4, first=2 * int(how == "kill"))
+    break_steps(local_site, how, one_in=8, first=2 * int(how == "kill"))
 
 
 def test_no_step_loses_or_leaves_an_object(s3_site: Site) -> None:
-    break_steps(s3_site, "kill", one_in=8)
+    break_steps(s3_site, "kill", one_in=16)
 
 
 def break_steps(site: Site, how: How, *, one_in: int, first: int = 0) -> None:
-    """Fail at every step, or where not every case is tried at some of them."""
+    """Fail at every step, or in a sample at each kind of them, and at some more."""
     steps = steps_of(site)
     assert len(steps) > 8, steps
+    site.kinds.seen |= {*steps}
     for number, step in enumerate(steps, 1):
-        if (number - first) % one_in and not sampling.every_case():
+        is_one_of_some = (number - first) % one_in == 0 or site.kinds.is_new(step)
+        if not is_one_of_some and not sampling.every_case():
             continue
+        site.kinds.tried.add(step)
         for when in ("before", "after") if sampling.every_case() else ("after",):
             told = f"{how} {when} step {number} of {steps}: {step}"
             site.start()
@@ -161,6 +164,14 @@ def break_steps(site: Site, how: How, *, one_in: int, first: int = 0) -> None:
             site.faults.take_back()
             assert site.hash() == hashlib.sha256(CONTENT).hexdigest(), told
             site.check(told)
+
+
+@pytest.mark.parametrize("name", ["local_site", "s3_site"])
+def test_each_kind_of_step_was_tried(request: pytest.FixtureRequest, name: str) -> None:
+    """Whatever is left out: by the tests before this one."""
+    kinds = request.getfixturevalue(name).kinds
+    assert kinds.tried == kinds.seen
+    assert kinds.tried >= {"file begin", "file append", "file finish"} or not kinds.seen
 
 
 def test_a_killed_worker_costs_only_what_was_not_durable(local_site: Site) -> None:

@@ -53,6 +53,7 @@ from tests.support.application import (
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.faults import FaultProxy
 from tests.support.interruptions import Meanwhile, failing_deletes
+from tests.support.sampling import sampled
 from tests.support.services import S3, PostgreSQL
 from tests.support.tus import BYTES, TUS, begin, metadata
 
@@ -128,6 +129,7 @@ LATE_FAILURES = {
 }
 
 
+@sampled(2)
 @ON_POSTGRESQL
 @pytest.mark.parametrize("failure", LATE_FAILURES.values(), ids=LATE_FAILURES)
 class TestLateFailures:

@@ -28,6 +28,7 @@ from tests.support.application import (
 )
 from tests.support.interleavings import Stage
 from tests.support.races import delete_collection, delete_record, publish, remove, replace
+from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
 
 ALSO = ["collection"]
@@ -177,6 +178,7 @@ def check_versions(app: Any, acts: list[Act], outcomes: list[Any], told: str) ->
     assert is_there(app, third), told
 
 
+@sampled(2)
 @pytest.mark.parametrize(
     "other",
     [restore, restore_another, replace, remove, delete_record, delete_version, collect],
@@ -189,6 +191,7 @@ def test_a_restore_meets(app: Any, other: Act) -> None:
         assert {200, 204} <= {status for pair in statuses for status in pair}
 
 
+@sampled(2)
 @pytest.mark.parametrize(
     "other",
     [restore_another, delete_version, replace, remove, delete_record, delete_collection, collect],

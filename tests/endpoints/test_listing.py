@@ -29,7 +29,7 @@ from tests.support.application import (
     userid,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, Build
 
 URL = f"{COLLECTION}/attachments"
 DEFAULT = "/buckets/default/collections/c"
@@ -80,7 +80,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {
 }
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestLists:
     def test_what_is_known_of_a_file(self, app: Any) -> None:
         attachment = attach(app, content=b"abc").json
@@ -354,7 +354,7 @@ REFUSED = [
 ]
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestFilters:
     @pytest.fixture
     def app(self, build: Build) -> Any:
@@ -398,7 +398,7 @@ class TestFilters:
             app.get(f"{COLLECTION}/attachments.zip?{query}", headers=ALICE, status=400)
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestTotals:
     def test_on_head_only(self, app: Any) -> None:
         fill(app, 4)
@@ -427,7 +427,7 @@ class TestTotals:
         write_behind(app, record("odd"), {})
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestTimestamps:
     def test_are_those_of_the_records(self, app: Any) -> None:
         fill(app, 2)
@@ -478,7 +478,7 @@ RIGHTS = [
 URLS = (URL, f"{URL}?state=kept", f"{COLLECTION}/attachments.zip", f"{URL}/rules")
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestPermissions:
     @pytest.mark.parametrize(("permission", "uri", "expected"), RIGHTS)
     def test_are_kinto_s(
@@ -534,7 +534,7 @@ class TestPermissions:
         app.get(f"{URL}?_limit=1", headers=headers, status=400)
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestKept:
     @pytest.fixture
     def app(self, build: Build) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.application import ALICE, COLLECTION, attach, put
-from tests.support.backends import ON_DATABASES
+from tests.support.backends import ON_EACH_DATABASE
 from tests.support.documents import code_blocks
 
 URL = f"{COLLECTION}/records"
@@ -33,7 +33,7 @@ def found(app: Any, query: str) -> list[str]:
     return [record["id"] for record in app.get(f"{URL}?{query}", headers=ALICE).json["data"]]
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestFilters:
     def test_select(self, filled: Any) -> None:
         for query, expected in (

@@ -172,7 +172,7 @@ def collect(app: Any) -> None:
     assert not report.errors + report.unlinked + report.dangling
 
 
-@sampled(2, "backends", "rule", "end")
+@sampled(3, "backends", "rule", "end")
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 def test_namesakes_see_nothing_of_what_was_there(app: Any, end: Callable[[Any], None]) -> None:
     for content in (b"secret", b"newer secret"):

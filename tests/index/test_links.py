@@ -38,7 +38,7 @@ from tests.support.application import (
     stored_files,
     stored_links,
 )
-from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_EACH_DATABASE, ON_MEMORY, Build
 from tests.support.owned import STRAY
 
 pytestmark = EVERYWHERE
@@ -260,7 +260,7 @@ class TestPublishing:
         assert entry["user_id"] == PUBLISHER
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestLocks:
     """They leave nothing in the database."""
 
@@ -300,7 +300,7 @@ def locks(app: Any) -> list[Any]:
 class TestManyOfOne:
     """A file that more records point at than the database gives in one page."""
 
-    @ON_DATABASES
+    @ON_EACH_DATABASE
     @pytest.mark.parametrize("path", [PUBLISHED, f"{PUBLISHED}/records", BUCKET])
     def test_are_all_dropped(self, build: Build, path: str) -> None:
         app = build({"includes": "tests.files.test_listeners", "storage_max_fetch_size": 4})
@@ -339,7 +339,7 @@ def dropped(links: Links, found: list[Link]) -> list[str]:
     return [each.key for each in links.drop(found)]
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestIndex:
     def test_of_a_record(self, links: Links) -> None:
         links.add(link("a.txt"))

@@ -17,7 +17,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.index.objects import Objects
 from kinto_attachment.index.outbox import Outbox
 from tests.support.application import forget_database, make_app, postgresql_settings
-from tests.support.backends import ON_DATABASES
+from tests.support.backends import ON_EACH_DATABASE
 from tests.support.services import PostgreSQL
 
 STOPPED = """
@@ -61,7 +61,7 @@ def test_transactions_of_one_millisecond_are_not_in_each_others_way(
         assert {row["id"] for row in rows.list("attachments-lock:x")} == {"a", "b"}
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestFilters:
     """Kinto's memory backend lets HAS override the filters before it."""
 

@@ -27,10 +27,10 @@ from tests.support.application import (
     stored_content,
     stored_files,
 )
-from tests.support.backends import ON_DATABASES, Build
+from tests.support.backends import ON_EACH_DATABASE, Build
 from tests.support.old_rows import record
 
-pytestmark = ON_DATABASES
+pytestmark = ON_EACH_DATABASE
 
 CURRENT = {
     "c/replaced": b"22",

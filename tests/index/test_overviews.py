@@ -12,7 +12,7 @@ from kinto_attachment.index.overviews import EVERYBODY, Rights, SeparateOverview
 from kinto_attachment.index.postgresql_overviews import PostgreSQLOverviews, overviews
 from kinto_attachment.uris import RecordURI
 from tests.support.application import BUCKET, COLLECTION, MEMORY, RECORD, make_app
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL
+from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, ON_POSTGRESQL
 from tests.support.statements import counted
 
 URI = RecordURI.parse(RECORD)
@@ -58,7 +58,7 @@ def put_namesakes(registry: Any) -> None:
     registry.storage.update("collection", COLLECTION, "r", {})
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 @pytest.mark.parametrize(
     "prepare", [lambda _: None, put_record, delete_record, delete_collection, put_namesakes]
 )

@@ -13,7 +13,7 @@ from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.index.postgresql_replacements import PostgreSQLReplacements, replacements
 from kinto_attachment.index.replacements import Replaced, SeparateReplacements
 from tests.support.application import BUCKET, OTHER, RECORD
-from tests.support.backends import ON_DATABASES, ON_POSTGRESQL
+from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL
 from tests.support.statements import counted
 
 DESCRIBED = {"filename": "ü.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 3}
@@ -42,7 +42,7 @@ def rows(registry: Any) -> tuple[Any, ...]:
     return found, entries
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestReplacements:
     @pytest.mark.parametrize("entry", [Garbage.of(["old.txt"]), Garbage.of(["a"], 0, "b")])
     def test_have_the_new_link_and_the_old_file_in_the_outbox(

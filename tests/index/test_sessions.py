@@ -12,7 +12,7 @@ from sqlalchemy import text
 from kinto_attachment.index import sessions
 from kinto_attachment.index.session import Session, parent_of
 from tests.support.application import ALICE, COLLECTION, CONTENT, RECORD, put
-from tests.support.backends import ON_DATABASES, ON_POSTGRESQL
+from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL
 from tests.support.tus import append, begin, head
 
 ENDED = 500
@@ -62,7 +62,7 @@ def plan_of_search(registry: Any) -> dict[str, Any]:
     return node
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 def test_a_session_that_has_ended_keeps_nothing_of_what_was_sent(app: Any) -> None:
     data = json.dumps({"title": "x"})
     url = begin(app, len(CONTENT), data=data, content=CONTENT[:5])

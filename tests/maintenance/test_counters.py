@@ -30,12 +30,12 @@ from tests.support.application import (
     put_collection,
     write_behind,
 )
-from tests.support.backends import ON_DATABASES, ON_DIRECT, ON_POSTGRESQL, Build
+from tests.support.backends import ON_DIRECT, ON_EACH_DATABASE, ON_POSTGRESQL, Build
 from tests.support.services import PostgreSQL
 from tests.support.tus import append, begin
 from tests.support.usage import miscounted
 
-pytestmark = ON_DATABASES
+pytestmark = ON_EACH_DATABASE
 
 QUOTA = {"resources.b.quota_bytes": "100"}
 

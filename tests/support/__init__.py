@@ -12,8 +12,8 @@ Five modules to know first:
     lost or left.
 ``backends``
     The fixtures ``app`` (default settings) and ``build`` (settings of the test's choice), and the
-    marks that say what a module runs on: ``ON_MEMORY``, ``ON_DATABASES``, ``ON_POSTGRESQL``,
-    ``ON_OBJECT_STORES``.
+    marks that say what a module runs on: ``ON_MEMORY``, ``ON_DATABASES``, ``ON_EACH_DATABASE``,
+    ``ON_POSTGRESQL``, ``ON_OBJECT_STORES``.
 ``services``
     PostgreSQL, two S3 servers and an emulator of Google Cloud Storage, as session fixtures.
 ``live``

@@ -4,8 +4,13 @@ A test, class or module that uses one of them says what it runs on:
 
 ``ON_MEMORY``
     Once: files in a folder, records in memory. For everything where neither matters.
-``ON_DATABASES``, ``ON_POSTGRESQL``
-    Files in a folder; records in memory and in PostgreSQL, or in PostgreSQL only.
+``ON_POSTGRESQL``, ``ON_EACH_DATABASE``
+    Files in a folder; records in PostgreSQL, or in memory and in PostgreSQL: for what the index
+    has written twice, for the one and the other.
+``ON_DATABASES``
+    The same two, for what is above the index. ``make tests`` takes one of them for each case of a
+    test, in turn, and for a test that is not parametrized one by its name; ``make tests-all``
+    takes both.
 ``ON_OBJECT_STORES``
     Files in both S3 servers and in Google Cloud Storage; records in memory.
 ``ON_DIRECT``
@@ -94,7 +99,8 @@ def runs_on(*names: str, **options: Any) -> pytest.MarkDecorator:
 
 ON_MEMORY = runs_on("local")
 ON_POSTGRESQL = runs_on("local-postgresql")
-ON_DATABASES = runs_on("local", "local-postgresql")
+ON_EACH_DATABASE = runs_on("local", "local-postgresql")
+ON_DATABASES = runs_on("local", "local-postgresql", sampled=True)
 ON_DIRECT = runs_on(*DIRECT)
 ON_OBJECT_STORES = runs_on("moto", "seaweedfs", "gcs")
 EVERYWHERE = runs_on(*COMBINATIONS, sampled=True)

@@ -88,6 +88,17 @@ class Faults:
         return self._trace.read_text().splitlines()
 
 
+@dataclass
+class Kinds:
+    """The kinds of steps that the actions at a site had, and those at which they were broken."""
+
+    seen: set[str] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+
+    def is_new(self, step: str) -> bool:
+        return step not in self.tried
+
+
 def includeme(config: Any) -> None:
     if VARIABLE in os.environ:
         injector = _Injector(Path(os.environ[VARIABLE]))

@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from tests.support import invariants, live, owned
-from tests.support.faults_plugin import Faults
+from tests.support.faults_plugin import Faults, Kinds
 from tests.support.services import PostgreSQL
 from tests.support.tus import BYTES, TUS, metadata
 
@@ -24,6 +24,7 @@ class Site:
 
     def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
         self.server, self.registry, self.faults = server, registry, faults
+        self.kinds = Kinds()
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         url = path if path.startswith("http") else f"{self.server.url}{path}"
