@@ -24,15 +24,19 @@ from tests.support.application import (
     clear,
     form,
     on_event,
+    outbox,
     put,
     put_collection_behind,
     put_raw,
     send,
+    stored_content,
+    stored_files,
     userid,
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.interruptions import Meanwhile
 from tests.support.observed import observe, subrequests, timestamp_of
+from tests.support.statements import before_statement
 
 pytestmark = ON_DATABASES
 
@@ -384,3 +388,28 @@ def test_can_be_switched_off(build: Build) -> None:
     with subrequests(app) as made:
         attach(app)
     assert made == [f"PUT /v1{RECORD}"]
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("theirs", [put, attach])
+def test_a_record_that_appears_at_the_last_moment_is_changed(app: Any, theirs: Any) -> None:
+    attach(app, OTHER)
+    with before_statement(
+        app, "INSERT INTO objects", lambda: theirs(app, RECORD, data={"title": "theirs"})
+    ):
+        response = attach(app, content=b"mine", status=200)
+    record = app.get(RECORD, headers=ALICE).json["data"]
+    assert (record["title"], record["attachment"]) == ("theirs", response.json)
+    assert [stored_content(app, key) for key in stored_files(app)].count(b"mine") == 1
+    assert len(stored_files(app)) == 2
+    assert outbox(app) == []
+
+
+@ON_POSTGRESQL
+def test_writers_stay_writers(app: Any) -> None:
+    """Kinto makes each user who writes a record its writer, unless that is so already."""
+    attach(app)
+    for permissions in ({"write": []}, {"read": ["system.Everyone"]}, {"write": ["a"]}):
+        attach(app, permissions=permissions, status=200)
+        found = app.get(RECORD, headers=ALICE).json["permissions"]
+        assert userid(app, ALICE) in found["write"]
