@@ -124,6 +124,10 @@ class Record(kinto_records.Record):  # type: ignore[misc]
         return cast(KintoObject, self.context.current_object)
 
 
+class Refused(Exception):
+    """The user may not write the record. A sub-request finds so too, and logs it."""
+
+
 class WriteContext(RouteFactory):  # type: ignore[misc]
     """What Kinto's factory makes of the request for a record, from what is known already."""
 
@@ -146,6 +150,11 @@ class WriteContext(RouteFactory):  # type: ignore[misc]
 
     def get_prefixed_principals(self) -> Any:
         return prefixed_principals(self._request)
+
+    def check_permission(self, principals: object, bound_perms: object) -> bool:
+        if not super().check_permission(principals, bound_perms):
+            raise Refused
+        return True
 
 
 @dataclass(frozen=True)
@@ -202,7 +211,10 @@ def write(request: Request, body: dict[str, Any], *, exists: bool) -> Written | 
     if collection is None or exists != (record is not None) or not overview.has_timestamp:
         return None
     context = WriteContext(subrequest, uri, overview)
-    if not subrequest.has_permission(DYNAMIC, context):
+    try:
+        if not subrequest.has_permission(DYNAMIC, context):
+            return None
+    except Refused:
         return None
     request.bound_data.setdefault(locks.COLLECTIONS, {})[uri.collection] = collection
     refuse_protected(subrequest, request, record, attachment)

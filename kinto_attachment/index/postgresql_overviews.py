@@ -109,10 +109,13 @@ class PostgreSQLOverviews:
         return self._engine
 
 
-def overviews(storage: Any, permission: Any, collections: Collections) -> Overviews:
+def overviews(
+    storage: Any, permission: Any, collections: Collections, *, fast: bool = True
+) -> Overviews:
     """The fastest way to read overviews that these backends of Kinto allow."""
     if (
-        is_tested()
+        fast
+        and is_tested()
         and type(storage) is PostgreSQLStorage
         and type(permission) is PostgreSQLPermission
         and storage.client is permission.client

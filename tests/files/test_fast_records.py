@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from kinto.core.events import ResourceChanged
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
 
+from kinto_attachment.index.outbox import Outbox
+from kinto_attachment.index.overviews import SeparateOverviews
+from kinto_attachment.index.replacements import SeparateReplacements
 from tests.support.application import (
     ALICE,
     BOB,
@@ -388,6 +392,27 @@ def test_can_be_switched_off(build: Build) -> None:
     with subrequests(app) as made:
         attach(app)
     assert made == [f"PUT /v1{RECORD}"]
+
+
+@ON_POSTGRESQL
+def test_can_be_switched_off_with_the_statements_of_its_own(build: Build) -> None:
+    registry = build(fast_records="false").app.registry
+    links = registry.attachment_links
+    assert type(registry.attachment_overviews) is SeparateOverviews
+    assert type(links.replacements) is SeparateReplacements
+    assert type(links.outbox) is Outbox
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_permission_that_is_withdrawn_is_logged_once(
+    build: Build, fast: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = build(fast_records=fast)
+    with caplog.at_level(logging.INFO, "kinto.core.authorization"):
+        (response, _) = meanwhile(grant_group, withdraw_group, BOB)(app)
+    assert response.status_code == 403
+    assert len([each for each in caplog.messages if "not granted" in each]) == 1
 
 
 @ON_POSTGRESQL
