@@ -5,7 +5,8 @@ Tested with the versions of Kinto in ``tested_versions.py``, and used with no ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -58,7 +59,6 @@ class PostgreSQLOverviews:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._engine: Any = None
 
     def of(
         self,
@@ -97,16 +97,11 @@ class PostgreSQLOverviews:
 
     def _ask(self, is_last: bool, /, **values: Any) -> Any:
         with self._client.connect(readonly=True) as session:
-            if is_last and not session.in_transaction():
-                with self._without_transaction(session.get_bind()).connect() as connection:
+            engine = session.get_bind()
+            if is_last and not session.in_transaction() and engine.driver == "psycopg2":
+                with without_transaction(engine) as connection:
                     return connection.execute(statement(), values).fetchone()
             return session.execute(statement(), values).fetchone()
-
-    def _without_transaction(self, engine: Any) -> Any:
-        """The same connections, without the round trips for BEGIN and ROLLBACK."""
-        if self._engine is None:
-            self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        return self._engine
 
 
 def overviews(
@@ -122,6 +117,22 @@ def overviews(
     ):
         return PostgreSQLOverviews(storage.client)
     return SeparateOverviews(collections, in_memory=isinstance(storage, MemoryStorage))
+
+
+@contextmanager
+def without_transaction(engine: Any) -> Iterator[Any]:
+    """A connection that executes statements without the round trips for BEGIN and ROLLBACK.
+
+    SQLAlchemy's isolation level AUTOCOMMIT takes a round trip of its own to be left.
+    """
+    with engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        driver.autocommit = True
+        try:
+            yield connection
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
 
 
 def loaded(object_id: str, found: tuple[KintoObject, int] | None) -> KintoObject | None:
