@@ -127,9 +127,13 @@ def add_storage(config: Configurator, settings: Settings) -> None:
         registry.attachment_storages,
         page_size=page_size,
         usage=registry.attachment_usage,
+        fast=settings["fast_records"],
     )
     registry.attachment_overviews = overviews(
-        registry.storage, registry.permission, registry.attachment_links.collections
+        registry.storage,
+        registry.permission,
+        registry.attachment_links.collections,
+        fast=settings["fast_records"],
     )
     registry.attachment_holds = HoldsInUse(registry.storage, by_settings=settings.are_set("hold"))
     registry.attachment_sessions = Sessions(registry.storage, page_size)

@@ -214,7 +214,12 @@ OPTIONS = (
     ),
     Option("locked", boolean, False, "clients cannot change files", True),
     Option("hold", duration, 0, "how long new files are held; 0: not at all", True),
-    Option("fast_records", boolean, True, "write the records of uploads without sub-requests"),
+    Option(
+        "fast_records",
+        boolean,
+        True,
+        "write the records of uploads without sub-requests, by our own SQL",
+    ),
     Option("body_timeout", duration, "30s", "time without a byte of a body; 0: no limit"),
     Option("body_min_rate", size, 1024, "bytes a second of a body; 0: no limit"),
     Option(

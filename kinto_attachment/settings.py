@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -103,14 +103,24 @@ class Settings:
         ``alias`` is another name of the bucket; settings for its id take precedence.
         """
         names = [bucket_id] if alias is None else [alias, bucket_id]
+        resources = [*((name,) for name in names), *((name, collection_id) for name in names)]
+        own = [resource for resource in resources if resource in self.overrides]
+        return self._merged(own) if own else self._of_server
+
+    @cached_property
+    def _of_server(self) -> CollectionSettings:
+        """The settings of all collections that have none of their own."""
+        return self._merged(())
+
+    def _merged(self, resources: Iterable[tuple[str, ...]]) -> CollectionSettings:
         rules = {
             option.name: self.values[option.name]
             for option in OPTIONS
             if option.per_collection and option.name not in QUOTAS
         }
         overrides: dict[str, str] = {}
-        for resource in (*((name,) for name in names), *((name, collection_id) for name in names)):
-            given = self.overrides.get(resource, {})
+        for resource in resources:
+            given = self.overrides[resource]
             # Quotas add up instead: that of the bucket holds beside that of the collection.
             own = {name: value for name, value in given.items() if name not in QUOTAS}
             rules |= own

@@ -13,7 +13,7 @@ from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import check_host
 from kinto_attachment.files.overviews import Check, check_by, read_overview
 from kinto_attachment.files.records import PRECONDITIONS
-from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.files.transactions import in_batch, shares_transaction
 from kinto_attachment.kinto_types import IdGenerator, KintoObject, Request
 from kinto_attachment.uris import RecordURI
 
@@ -102,7 +102,9 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         if self._request.method in READS:
             collections = self._request.registry.attachment_links.collections
             return collections.record_or_parent(self.uri)
-        overview = read_overview(self._request, self.uri)
+        # Before a body is received, the transaction ends.
+        is_last = self._request.method in WRITES and not shares_transaction(self._request)
+        overview = read_overview(self._request, self.uri, is_last=is_last)
         self._check_permission = check_by(overview, self._check_permission)
         return overview.record, overview.collection
 

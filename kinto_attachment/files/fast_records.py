@@ -75,16 +75,29 @@ class WriteModel(Model):  # type: ignore[misc]
     """Kinto's, without the questions whose answers an upload has, or does not need."""
 
     written: int | None = None
+    # Whether the user is known to have the ``write`` permission on the record itself.
+    has_write = False
 
     def timestamp(self, parent_id: str | None = None) -> int:
         # The last one in the collection is what this transaction has just written.
         return super().timestamp(parent_id) if self.written is None else self.written
 
     def create_object(self, obj: KintoObject, parent_id: str | None = None) -> KintoObject:
-        return self._note(super().create_object(obj, parent_id))
+        order = dict.fromkeys(obj)
+        if isinstance(self.storage, PostgreSQLStorage):
+            # It looks for a record that has the id, unless it makes the id. It was looked for
+            # already, and the INSERT finds one that was created since.
+            object_id = obj.pop(self.id_field)
+            self.id_generator = lambda: object_id
+        return {**order, **self._note(super().create_object(obj, parent_id))}
 
     def update_object(self, obj: KintoObject, parent_id: str | None = None) -> KintoObject:
+        self.has_write &= "write" not in obj.get(self.permissions_field, {})
         return self._note(super().update_object(obj, parent_id))
+
+    def _allow_write(self, perm_object_id: str) -> None:
+        if not self.has_write:
+            super()._allow_write(perm_object_id)
 
     def _note(self, written: KintoObject) -> KintoObject:
         self.written = written[self.modified_field]
@@ -111,6 +124,10 @@ class Record(kinto_records.Record):  # type: ignore[misc]
         return cast(KintoObject, self.context.current_object)
 
 
+class Refused(Exception):
+    """The user may not write the record. A sub-request finds so too, and logs it."""
+
+
 class WriteContext(RouteFactory):  # type: ignore[misc]
     """What Kinto's factory makes of the request for a record, from what is known already."""
 
@@ -133,6 +150,11 @@ class WriteContext(RouteFactory):  # type: ignore[misc]
 
     def get_prefixed_principals(self) -> Any:
         return prefixed_principals(self._request)
+
+    def check_permission(self, principals: object, bound_perms: object) -> bool:
+        if not super().check_permission(principals, bound_perms):
+            raise Refused
+        return True
 
 
 @dataclass(frozen=True)
@@ -189,17 +211,27 @@ def write(request: Request, body: dict[str, Any], *, exists: bool) -> Written | 
     if collection is None or exists != (record is not None) or not overview.has_timestamp:
         return None
     context = WriteContext(subrequest, uri, overview)
-    if not subrequest.has_permission(DYNAMIC, context):
+    try:
+        if not subrequest.has_permission(DYNAMIC, context):
+            return None
+    except Refused:
         return None
     request.bound_data.setdefault(locks.COLLECTIONS, {})[uri.collection] = collection
     refuse_protected(subrequest, request, record, attachment)
     validate(subrequest, known.arguments[subrequest.method])
     resource = Record(request=subrequest, context=context)
+    resource.model.has_write = has_write(overview, uri, resource.model.current_principal)
     with allow_metadata_changes(request):
         answer = resource.patch() if exists else resource.put()
     headers = subrequest.response.headers
     status = subrequest.response.status_code
     return Written(status, headers["ETag"], headers["Last-Modified"], answer["data"], {})
+
+
+def has_write(overview: Overview, uri: RecordURI, principal: str) -> bool:
+    """Whether a principal is known to be among the writers of the record itself."""
+    rights = overview.rights
+    return rights is not None and (str(uri), "write", principal) in rights.granted
 
 
 def is_upload(request: Request, attachment: dict[str, Any] | None) -> bool:

@@ -134,7 +134,9 @@ class Ledger:
 
     @classmethod
     def of(cls, request: Request) -> Ledger:
-        ledger: Ledger = request.bound_data.setdefault(LEDGER, cls())
+        ledger: Ledger | None = request.bound_data.get(LEDGER)
+        if ledger is None:  # Not setdefault: each call would make one, and there are many calls.
+            ledger = request.bound_data[LEDGER] = cls()
         return ledger
 
     def new_file(self, attachment: Any) -> NewFile | None:

@@ -27,17 +27,18 @@ Check = Callable[[Collection[str], Collection[Permission]], bool]
 @dataclass
 class Pending:
     uri: RecordURI
+    is_last: bool
     found: Overview | None = None
 
 
-def read_overview(request: Request, uri: RecordURI) -> Overview:
-    """What a request that writes a record depends on, as it is now."""
-    pending = Pending(uri)
+def read_overview(request: Request, uri: RecordURI, *, is_last: bool = False) -> Overview:
+    """What a request that writes a record depends on, as it is now: see :class:`Overviews`."""
+    pending = Pending(uri, is_last)
     if request.registry.attachment_overviews.reads_rights:
         setattr(request, PENDING, pending)
         # Unless the user is known already, or nobody, the overview is read by this.
         _ = request.authenticated_userid
-    return pending.found or _read(request, uri)
+    return pending.found or _read(request, pending)
 
 
 def on_user_found(event: RequestEvent) -> None:
@@ -46,7 +47,7 @@ def on_user_found(event: RequestEvent) -> None:
     pending: Pending | None = getattr(request, PENDING, None)
     if pending is None or pending.found is not None:
         return
-    pending.found = _read(request, pending.uri)
+    pending.found = _read(request, pending)
     if pending.found.rights is not None and request.prefixed_userid is not None:
         name = f"{request.prefixed_userid}{PRINCIPALS}"
         request.bound_data.setdefault(name, set(pending.found.rights.groups))
@@ -68,11 +69,13 @@ def add_overviews(config: Configurator) -> None:
     config.add_subscriber(on_user_found, MultiAuthPolicySelected)
 
 
-def _read(request: Request, uri: RecordURI) -> Overview:
+def _read(request: Request, pending: Pending) -> Overview:
+    uri = pending.uri
     policy = request.registry.queryUtility(IAuthorizationPolicy)
     permissions: list[Permission] = []
     if isinstance(policy, AuthorizationPolicy):
         permissions += policy.get_bound_permissions(f"{uri.collection}/records", "record:create")
         permissions += policy.get_bound_permissions(str(uri), "write")
     user = request.prefixed_userid
-    return request.registry.attachment_overviews.of(uri, user, permissions)
+    overviews = request.registry.attachment_overviews
+    return overviews.of(uri, user, permissions, is_last=pending.is_last)

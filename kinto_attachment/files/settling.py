@@ -55,7 +55,8 @@ def delete_garbage(registry: Registry, entry: Garbage) -> list[str] | None:
     outbox: Outbox = links.outbox
     files = registry.attachment_storages[entry.storage].files
     with transaction.manager:
-        if not outbox.take(entry):
+        # Files that linger have links, which change too.
+        if not outbox.take(entry, is_alone=not entry.due):
             return None
         # Files that lingered may have been linked again.
         keys = links.end_lingering(entry.keys) if entry.due else entry.keys

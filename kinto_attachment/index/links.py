@@ -38,7 +38,8 @@ from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
 from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.orphans import OrphanNotes
-from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.index.outbox import Garbage
+from kinto_attachment.index.postgresql_outbox import outbox
 from kinto_attachment.index.postgresql_replacements import replacements
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
@@ -54,14 +55,20 @@ class Links(LinkQueries):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
     def __init__(
-        self, backend: StorageBackend, storages: Storages, page_size: int, usage: Usage
+        self,
+        backend: StorageBackend,
+        storages: Storages,
+        page_size: int,
+        usage: Usage,
+        *,
+        fast: bool = True,
     ) -> None:
         super().__init__(backend, page_size)
         self.usage = usage
-        self.outbox = Outbox(backend)
+        self.outbox = outbox(backend, fast=fast)
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
-        self.replacements = replacements(backend, self.collections, self.outbox)
+        self.replacements = replacements(backend, self.collections, self.outbox, fast=fast)
         self.locks = FileLocks(backend)
         self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)

@@ -14,6 +14,7 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 from kinto_attachment.index.link import Link
+from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.metadata import DESCRIBED, FIELD
 
@@ -76,7 +77,7 @@ class ListRow(NamedTuple):
 
 
 def has_list_rows(storage: StorageBackend) -> bool:
-    return isinstance(storage, PostgreSQLStorage)
+    return is_tested() and isinstance(storage, PostgreSQLStorage)
 
 
 def list_rows(

@@ -108,8 +108,12 @@ class Outbox:
         rows = self._rows.list("attachments-garbage:*", *filters)
         return [_load(row) for row in rows]
 
-    def take(self, entry: Garbage) -> bool:
-        """Remove an entry; False if another transaction has. Until the commit, it stays locked."""
+    def take(self, entry: Garbage, *, is_alone: bool = False) -> bool:
+        """Remove an entry; False if another transaction has. Until the commit, it stays locked.
+
+        ``is_alone`` says that the transaction changes nothing else. A crash of the database may
+        undo its commit then.
+        """
         return self._rows.delete(entry.parent, entry.id)
 
     def put(self, entry: Garbage) -> None:

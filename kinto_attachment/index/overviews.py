@@ -60,12 +60,20 @@ class Overview:
 
 
 class Overviews(Protocol):
-    """Reads overviews, in the caller's transaction."""
+    """Reads overviews, in the caller's transaction.
+
+    ``is_last`` says that this transaction will do nothing else. If it has not begun, it need not.
+    """
 
     reads_rights: bool
 
     def of(
-        self, uri: RecordURI, user: str | None, permissions: Iterable[Permission]
+        self,
+        uri: RecordURI,
+        user: str | None,
+        permissions: Iterable[Permission],
+        *,
+        is_last: bool = False,
     ) -> Overview: ...
 
 
@@ -81,5 +89,12 @@ class SeparateOverviews:
         self._collections = collections
         self._in_memory = in_memory
 
-    def of(self, uri: RecordURI, user: str | None, permissions: Iterable[Permission]) -> Overview:
+    def of(
+        self,
+        uri: RecordURI,
+        user: str | None,
+        permissions: Iterable[Permission],
+        *,
+        is_last: bool = False,
+    ) -> Overview:
         return Overview(*self._collections.with_record(uri), has_timestamp=self._in_memory)

@@ -1,7 +1,8 @@
-"""The versions of Kinto whose classes and tables the faster ways were tested with."""
+"""The versions of Kinto whose private parts are used; with others, only its interfaces are."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 
 TESTED = ("26.5.0",)
@@ -9,4 +10,9 @@ TESTED = ("26.5.0",)
 
 def is_tested() -> bool:
     """Whether the installed version is one of them; others get the ways that every version has."""
-    return version("kinto") in TESTED
+    return installed() in TESTED
+
+
+@cache
+def installed() -> str:
+    return version("kinto")

@@ -10,6 +10,7 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 from kinto.core.utils import COMPARISON
 
+from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.metadata import FIELD
 
@@ -44,7 +45,7 @@ class Totals:
 
 def totals_of(storage: StorageBackend, collection: str, filters: Iterable[Filter]) -> Totals:
     """The totals of the records of a collection that filters select."""
-    if isinstance(storage, PostgreSQLStorage):
+    if is_tested() and isinstance(storage, PostgreSQLStorage):
         backend: Any = storage
         (row,) = backend._get_rows(SUM, "record", collection, filters=list(filters))
         return Totals(int(row.files), int(row.bytes))

@@ -33,15 +33,15 @@ REQUESTS = {
     "record": lambda app: app.delete(RECORD, headers=ALICE),
 }
 PLAIN = {
-    "upload": 10,
-    "replacement": 11,
+    "upload": 9,
+    "replacement": 10,
     "download": 4,
     "deletion": 23,
-    "upload again": 10,
+    "upload again": 9,
     "record": 20,
 }
 # The record's earlier life has four files, and each that is kept is an update.
-KEEPING = {**PLAIN, "replacement": 14, "deletion": 24, "record": 29}
+KEEPING = {**PLAIN, "replacement": 13, "deletion": 24, "record": 29}
 
 
 def costs(app: Any, requests: Mapping[str, Callable[[Any], Any]] = REQUESTS) -> dict[str, int]:
@@ -77,7 +77,7 @@ BARE = {"experimental_collection_schema_validation": "false", "history.exclude_r
 
 def test_of_uploads_are_few(build: Build) -> None:
     found = costs(build(BARE))
-    assert (found["upload"], found["replacement"]) == (6, 7)
+    assert (found["upload"], found["replacement"]) == (5, 6)
 
 
 WITHOUT = {"data": {"title": "x"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -29,10 +30,13 @@ from tests.support.application import (
     userid,
     write_behind,
 )
-from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, Build
+from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.statements import statements
 
 URL = f"{COLLECTION}/attachments"
 DEFAULT = "/buckets/default/collections/c"
+# What only the statements have that take a private method of Kinto's storage.
+OWN_SQL = re.compile(r"json_build_object|SUM\(")
 
 
 def record(name: str, collection: str = COLLECTION) -> str:
@@ -637,3 +641,23 @@ class TestKept:
         token = f"{'0' * 64}~{'z' * 200}"
         (item,) = listed(app, f"state=kept&_token={token}")
         assert item["record"] == RECORD
+
+
+@ON_POSTGRESQL
+def test_are_the_same_with_a_version_of_kinto_that_was_not_tested(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lists() -> list[Any]:
+        head = app.head(URL, headers=ALICE)
+        return [
+            listed(app),
+            {name: head.headers[name] for name in head.headers if "Total" in name},
+        ]
+
+    fill(app, 3)
+    expected = lists()
+    assert expected[1]
+    assert [each for each in statements(app, lists) if OWN_SQL.search(each)]
+    monkeypatch.setattr("kinto_attachment.index.tested_versions.TESTED", ())
+    assert lists() == expected
+    assert not [each for each in statements(app, lists) if OWN_SQL.search(each)]

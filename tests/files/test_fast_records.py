@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from kinto.core.events import ResourceChanged
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
 
+from kinto_attachment.index.outbox import Outbox
+from kinto_attachment.index.overviews import SeparateOverviews
+from kinto_attachment.index.replacements import SeparateReplacements
 from tests.support.application import (
     ALICE,
     BOB,
@@ -24,15 +28,19 @@ from tests.support.application import (
     clear,
     form,
     on_event,
+    outbox,
     put,
     put_collection_behind,
     put_raw,
     send,
+    stored_content,
+    stored_files,
     userid,
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.interruptions import Meanwhile
 from tests.support.observed import observe, subrequests, timestamp_of
+from tests.support.statements import before_statement
 
 pytestmark = ON_DATABASES
 
@@ -384,3 +392,49 @@ def test_can_be_switched_off(build: Build) -> None:
     with subrequests(app) as made:
         attach(app)
     assert made == [f"PUT /v1{RECORD}"]
+
+
+@ON_POSTGRESQL
+def test_can_be_switched_off_with_the_statements_of_its_own(build: Build) -> None:
+    registry = build(fast_records="false").app.registry
+    links = registry.attachment_links
+    assert type(registry.attachment_overviews) is SeparateOverviews
+    assert type(links.replacements) is SeparateReplacements
+    assert type(links.outbox) is Outbox
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_a_permission_that_is_withdrawn_is_logged_once(
+    build: Build, fast: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = build(fast_records=fast)
+    with caplog.at_level(logging.INFO, "kinto.core.authorization"):
+        (response, _) = meanwhile(grant_group, withdraw_group, BOB)(app)
+    assert response.status_code == 403
+    assert len([each for each in caplog.messages if "not granted" in each]) == 1
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("theirs", [put, attach])
+def test_a_record_that_appears_at_the_last_moment_is_changed(app: Any, theirs: Any) -> None:
+    attach(app, OTHER)
+    with before_statement(
+        app, "INSERT INTO objects", lambda: theirs(app, RECORD, data={"title": "theirs"})
+    ):
+        response = attach(app, content=b"mine", status=200)
+    record = app.get(RECORD, headers=ALICE).json["data"]
+    assert (record["title"], record["attachment"]) == ("theirs", response.json)
+    assert [stored_content(app, key) for key in stored_files(app)].count(b"mine") == 1
+    assert len(stored_files(app)) == 2
+    assert outbox(app) == []
+
+
+@ON_POSTGRESQL
+def test_writers_stay_writers(app: Any) -> None:
+    """Kinto makes each user who writes a record its writer, unless that is so already."""
+    attach(app)
+    for permissions in ({"write": []}, {"read": ["system.Everyone"]}, {"write": ["a"]}):
+        attach(app, permissions=permissions, status=200)
+        found = app.get(RECORD, headers=ALICE).json["permissions"]
+        assert userid(app, ALICE) in found["write"]

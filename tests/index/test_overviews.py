@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import transaction
+from psycopg2.extensions import STATUS_READY
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from kinto_attachment.index.overviews import EVERYBODY, Rights, SeparateOverviews
-from kinto_attachment.index.postgresql_overviews import PostgreSQLOverviews, overviews
+from kinto_attachment.index.postgresql_overviews import (
+    PostgreSQLOverviews,
+    overviews,
+    without_transaction,
+)
 from kinto_attachment.uris import RecordURI
 from tests.support.application import BUCKET, COLLECTION, MEMORY, RECORD, make_app
 from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, ON_POSTGRESQL
@@ -136,3 +144,32 @@ def test_are_separate_if_the_permissions_are_elsewhere(app: Any, tmp_path: Any) 
     collections = registry.attachment_links.collections
     found = overviews(registry.storage, other.app.registry.permission, collections)
     assert isinstance(found, SeparateOverviews)
+
+
+@ON_POSTGRESQL
+def test_begin_no_transaction_for_one_statement(app: Any) -> None:
+    registry = app.app.registry
+    session = registry.storage.client.session_factory()
+    with transaction.manager:
+        registry.attachment_overviews.of(URI, ANN, PERMISSIONS, is_last=True)
+        assert not session.in_transaction()
+        registry.attachment_overviews.of(URI, ANN, PERMISSIONS)
+        assert session.in_transaction()
+        put_record(registry)
+        found = registry.attachment_overviews.of(URI, ANN, PERMISSIONS, is_last=True)
+        assert found.record["title"] == "ü"
+        registry.storage.delete("record", COLLECTION, "r", with_deleted=False)
+
+
+@ON_POSTGRESQL
+def test_leave_connections_as_they_were(app: Any) -> None:
+    registry = app.app.registry
+    engine = registry.storage.client.session_factory().get_bind()
+    failing = text("SELECT * FROM nowhere")
+    for statement in (text("SELECT 1"), failing):
+        with suppress(ProgrammingError), without_transaction(engine) as connection:
+            connection.execute(statement)
+        with engine.connect() as connection:
+            driver = connection.connection.dbapi_connection
+            assert not driver.autocommit
+            assert driver.status == STATUS_READY

@@ -9,6 +9,8 @@ from typing import Any
 
 import sqlalchemy
 
+from tests.support import waiting
+
 
 @contextlib.contextmanager
 def counted(app: Any) -> Iterator[Counter[str]]:
@@ -59,3 +61,18 @@ def statements(app: Any, action: Callable[[], object]) -> list[str]:
     with _listening(app, lambda statement, _: executed.append(" ".join(statement.split()))):
         action()
     return executed
+
+
+@contextlib.contextmanager
+def before_statement(app: Any, beginning: str, action: Callable[[], object]) -> Iterator[None]:
+    """Let something happen once, before the first statement that begins like this."""
+    done = []
+
+    def act(statement: str, _: Any) -> None:
+        if not done and " ".join(statement.split()).startswith(beginning):
+            done.append(statement)
+            waiting.elsewhere(action)
+
+    with _listening(app, act):
+        yield
+    assert done
