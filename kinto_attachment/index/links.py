@@ -36,6 +36,7 @@ from kinto_attachment.index import holds
 from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
+from kinto_attachment.index.look_alikes import LookAlikes
 from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.orphans import OrphanNotes
 from kinto_attachment.index.outbox import Garbage, Outbox
@@ -63,6 +64,7 @@ class Links(LinkQueries):
         self.collections = Collections(backend)
         self.replacements = replacements(backend, self.collections, self.outbox)
         self.locks = FileLocks(backend)
+        self.look_alikes = LookAlikes(backend)
         self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)
         self.verified = VerifiedFiles(backend)
