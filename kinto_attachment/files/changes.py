@@ -243,11 +243,19 @@ class _Changes:
             if (link.key, link.state) == (key, "current"):
                 self.links.update(replace(link, hold=hold or None))
 
+    def drops_all(self) -> bool:
+        """Whether nothing of a deleted parent is kept, counted, or written by this request."""
+        keeps = self.settings.are_set("keep_old_files") or self.settings.are_set("linger")
+        counts = self.registry.attachment_usage.is_counting
+        return not (keeps or counts or self.kept_links)
+
     def drop_links_below(self, uri: str) -> None:
         """Drop or keep the links of all records below a deleted bucket or collection.
 
         Those of earlier buckets and collections of that name stay as they are.
         """
+        if self.drops_all():
+            self.steps.remove_below(uri)
         for page in self.links.under(f"{uri}/"):
             lost = [link for link in page if link.ended != "collection"]
             holds.refuse_loss(self.registry, lost, self.now)
