@@ -290,6 +290,18 @@ class AttachmentChanged(AttachmentGone):
     message = "The attachment was changed meanwhile, please retry."
 
 
+class DeletesMore(AttachmentError):
+    """Kinto would delete records of another bucket, too: see ``index/look_alikes.py``."""
+
+    status = 409
+    errno = ERRORS.CONSTRAINT_VIOLATED
+    message = (
+        "Kinto would also delete the records of another bucket, whose id has other characters in "
+        "place of underscores. The bucket can be deleted when there is no such bucket."
+    )
+    may_pass = False
+
+
 class VersionInUse(AttachmentError):
     """The version to be deleted is the record's current file."""
 

@@ -1,6 +1,7 @@
-"""Files that are locked or held: changes are refused before Kinto writes anything.
+"""What must not be changed: files that are locked or held, and buckets with look-alikes.
 
-Memory backends roll nothing back, and a refusal at the end of a batch fails all of its parts.
+It is refused before Kinto writes anything. Memory backends roll nothing back, and a refusal at
+the end of a batch fails all of its parts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from kinto.plugins.default_bucket import default_bucket
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.errors import Locked
-from kinto_attachment.files import deletions, holds, locks
+from kinto_attachment.files import deletions, holds, locks, look_alikes
 from kinto_attachment.files.record_bodies import MALFORMED, body_of, stored
 from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import rules_of
@@ -100,8 +101,13 @@ def check_records(context: Any, request: Request) -> None:
 
 def check_parents(context: Any, request: Request) -> None:
     """Of collections and buckets: those whose files are locked may be deleted as a whole."""
-    if request.method == "DELETE" and asks_for_holds(request):
+    if request.method != "DELETE":
+        return
+    if asks_for_holds(request):
         holds.refuse_deletion_below(request.registry, *deleted_uris(context, request))
+    # Of many buckets, it is found out when they are deleted: they may include the others.
+    if context.current_object is not None:
+        look_alikes.refuse_deletion(request.registry, deleted_uris(context, request))
 
 
 CHECKS: dict[str | None, Check] = {

@@ -12,7 +12,7 @@ from typing import Any
 from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import AttachmentChanged
-from kinto_attachment.files import holds
+from kinto_attachment.files import holds, look_alikes
 from kinto_attachment.files.conflicts import Conflicts
 from kinto_attachment.files.earlier_files import EarlierFiles
 from kinto_attachment.files.ledger import Ledger, NewFile, RecordChange
@@ -35,6 +35,7 @@ def write_links(registry: Registry, ledger: Ledger) -> None:
     :raises AttachmentGone: a record points at a file that was deleted in the meantime.
     :raises VersionInUse: a version to be deleted was restored in the meantime.
     :raises Held: a file that would be deleted or replaced is held.
+    :raises DeletesMore: with a bucket, Kinto has deleted records of another one.
     :raises HTTPPreconditionFailed: the record is not the one of the client's ``If-Match``.
     """
     if ledger.changes or ledger.deleted_parents or ledger.deleted_versions:
@@ -65,6 +66,7 @@ class _Changes:
         self.kept_links: set[tuple[str, str]] = set()  # Pairs of record and key.
 
     def write(self) -> None:
+        look_alikes.refuse_deletion(self.registry, self.deleted_parents)
         for uri in self.deleted_parents:
             delete_records_below(self.registry, uri)
         present = self.present_links()
@@ -241,11 +243,19 @@ class _Changes:
             if (link.key, link.state) == (key, "current"):
                 self.links.update(replace(link, hold=hold or None))
 
+    def drops_all(self) -> bool:
+        """Whether nothing of a deleted parent is kept, counted, or written by this request."""
+        keeps = self.settings.are_set("keep_old_files") or self.settings.are_set("linger")
+        counts = self.registry.attachment_usage.is_counting
+        return not (keeps or counts or self.kept_links)
+
     def drop_links_below(self, uri: str) -> None:
         """Drop or keep the links of all records below a deleted bucket or collection.
 
         Those of earlier buckets and collections of that name stay as they are.
         """
+        if self.drops_all():
+            self.steps.remove_below(uri)
         for page in self.links.under(f"{uri}/"):
             lost = [link for link in page if link.ended != "collection"]
             holds.refuse_loss(self.registry, lost, self.now)

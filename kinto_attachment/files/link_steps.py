@@ -41,7 +41,7 @@ class LinkSteps:
         self._steps: list[tuple[str, int, Callable[[], None]]] = []
         self._new: list[tuple[Link, NewFile, bool | None]] = []
         self._dropped: list[Link] = []
-        self._orphans: list[Link] = []
+        self._orphans: list[File] = []
         self._lingering: dict[int, list[Link]] = defaultdict(list)
 
     def add(self, link: Link, file: NewFile, *, is_new: bool | None = None) -> None:
@@ -76,6 +76,13 @@ class LinkSteps:
 
     def drop(self, link: Link) -> None:
         self._dropped.append(link)
+
+    def remove_below(self, uri: str) -> None:
+        """Remove at once what can be removed below a bucket or collection.
+
+        See :meth:`Links.remove_below`.
+        """
+        self._orphans += self._links.remove_below(uri)
 
     def drop_version(self, link: Link) -> None:
         """Drop an earlier file of a record: see :meth:`Links.drop_version`."""

@@ -226,7 +226,7 @@ def _place_of(request: Request, collection: CollectionURI, token: str) -> tuple[
 def _is_listed(registry: Registry, collection: CollectionURI, link: Link) -> bool:
     """Whether a kept file belongs to this life of the collection."""
     if not link.record.startswith(collection.records):
-        return False  # In PostgreSQL's LIKE, the ``_`` of a name matches any character.
+        return False  # Backends of other packages may take ``_`` for any character.
     if link.ended:
         return link.ended == "record"
     return not registry.attachment_links.is_of_earlier_life(link)

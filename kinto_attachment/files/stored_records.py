@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import transaction
 from kinto.core.storage.exceptions import ObjectNotFoundError
 
+from kinto_attachment.index.patterns import starting_with
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.uris import RecordURI
 
@@ -42,10 +43,11 @@ def delete_records_below(registry: Registry, uri: str) -> None:
         links.collections.wait_for_new_records(uri)
     count = sum(
         _delete_all_records(registry, parent_id, links.page_size)
-        for parent_id in (uri, f"{uri}/*")
+        for parent_id in (uri, starting_with(registry.storage, f"{uri}/"))
     )
     if count:
-        registry.permission.delete_object_permissions(f"{uri}/*")
+        below = starting_with(registry.permission, f"{uri}/")
+        registry.permission.delete_object_permissions(below)
 
 
 def _delete_all_records(registry: Registry, parent_id: str, at_once: int) -> int:

@@ -36,10 +36,12 @@ from kinto_attachment.index import holds
 from kinto_attachment.index.collections import Collections
 from kinto_attachment.index.link import ENDING, Link, State
 from kinto_attachment.index.locks import FileLocks
+from kinto_attachment.index.look_alikes import LookAlikes
 from kinto_attachment.index.objects import batches, digest_of
 from kinto_attachment.index.orphans import OrphanNotes
-from kinto_attachment.index.outbox import Garbage
+from kinto_attachment.index.outbox import Garbage, StoredFile
 from kinto_attachment.index.postgresql_outbox import outbox
+from kinto_attachment.index.postgresql_removals import removals
 from kinto_attachment.index.postgresql_replacements import replacements
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.index.reservations import Reservations
@@ -69,7 +71,9 @@ class Links(LinkQueries):
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
         self.replacements = replacements(backend, self.collections, self.outbox, fast=fast)
+        self.removals = removals(backend, page_size, fast=fast)
         self.locks = FileLocks(backend)
+        self.look_alikes = LookAlikes(backend)
         self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)
         self.verified = VerifiedFiles(backend)
@@ -218,6 +222,18 @@ class Links(LinkQueries):
     def drop(self, links: list[Link]) -> list[Link]:
         """Remove links; returns those of files that have no link any more."""
         return self._without_readonly(self._drop(links))
+
+    def remove_below(self, uri: str) -> list[StoredFile]:
+        """Remove links below a deleted bucket or collection: see :class:`Removals`.
+
+        Only where there are no quotas: nobody counts what is removed.
+
+        :returns: the files that have no link any more.
+        """
+        removed = self.removals.remove_below(uri)
+        if removed:
+            self.usage.changed_uncounted()
+        return removed
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
         """The same for links whose record does not point at the file.

@@ -14,6 +14,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.storage.memory import MemoryBasedStorage, Storage as MemoryStorage
 from kinto.core.utils import COMPARISON
 
+from kinto_attachment.index.patterns import starting_with
 from kinto_attachment.kinto_types import StorageBackend
 
 # Milliseconds since the epoch: up to the year 2004.
@@ -91,6 +92,10 @@ class Objects:
             with_deleted=False,
         )
         return deleted
+
+    def list_below(self, start: str, *filters: Filter, **options: Any) -> list[dict[str, Any]]:
+        """Matching objects of all parents whose ids start with a text."""
+        return self.list(starting_with(self._backend, start), *filters, **options)
 
     def list(self, parent_id: str, *filters: Filter, **options: Any) -> list[dict[str, Any]]:
         """Matching objects, up to Kinto's ``storage_max_fetch_size``."""

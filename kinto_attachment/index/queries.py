@@ -50,8 +50,8 @@ class LinkQueries:
             return [link for record in records for link in self.of_record(record)]
         rows = []
         for batch in batches(records):
-            rows += self._rows.list(
-                f"attachments:{collection}/records/*", Filter("record", batch, COMPARISON.IN)
+            rows += self._rows.list_below(
+                f"attachments:{collection}/records/", Filter("record", batch, COMPARISON.IN)
             )
         return [Link.load(row) for row in rows]
 
@@ -101,8 +101,8 @@ class LinkQueries:
         sixteen parts, by the next hexadecimal digit of the ids; so links may be dropped during
         the iteration. ``within`` are the first digits of the ids, to get a part of the links.
         """
-        rows = self._rows.list(
-            f"attachments:{prefix}*",
+        rows = self._rows.list_below(
+            f"attachments:{prefix}",
             Filter("id", within, COMPARISON.MIN),
             Filter("id", f"{within}g", COMPARISON.LT),
         )
@@ -112,15 +112,15 @@ class LinkQueries:
             for digit in "0123456789abcdef":
                 yield from self.under(prefix, within + digit)
         elif rows:
-            # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
+            # Backends of other packages may take the ``_`` of an id for any character.
             yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
 
     def kept_below(self, prefix: str, after: tuple[str, str] | None, limit: int) -> list[Link]:
         """Kept files of records whose URI starts with ``prefix``, by their links' ids and records.
 
         ``after`` are the id and the record of the link before the page.
-        Those of an earlier life of the collection or bucket are left out. There may be links of
-        other collections among them: PostgreSQL takes the ``_`` of a name for any character.
+        Those of an earlier life of the collection or bucket are left out. Backends of other
+        packages may add links of other collections, if they take ``_`` for any character.
         """
         rules = (
             []
@@ -133,8 +133,8 @@ class LinkQueries:
                 ],
             ]
         )
-        rows = self._rows.list(
-            f"attachments:{prefix}*",
+        rows = self._rows.list_below(
+            f"attachments:{prefix}",
             Filter("state", "kept", COMPARISON.EQ),
             Filter("ended", "collection", COMPARISON.NOT),
             sorting=[Sort("id", 1), Sort("record", 1)],
@@ -151,16 +151,16 @@ class LinkQueries:
             Filter("hold.until", now, COMPARISON.GT),
             Filter("hold.is_open", True, COMPARISON.EQ),
         ):
-            rows += self._rows.list(f"attachments:{prefix}*", has, stands)
-        # In PostgreSQL's LIKE, the ``_`` of a bucket's name matches any character.
+            rows += self._rows.list_below(f"attachments:{prefix}", has, stands)
+        # Backends of other packages may take the ``_`` of an id for any character.
         links = map(Link.load, rows)
         return [each for each in links if each.record.startswith(prefix) and not each.ended]
 
     def _under_of_one_file(self, prefix: str, digest: str) -> Iterator[list[Link]]:
         """The same for a single file that has more links than a page holds."""
         last = ""
-        while rows := self._rows.list(
-            f"attachments:{prefix}*",
+        while rows := self._rows.list_below(
+            f"attachments:{prefix}",
             Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN),
             Filter("record", last, COMPARISON.GT),
             sorting=[Sort("record", 1)],

@@ -60,6 +60,11 @@ class Usage:
         uri = RecordURI.parse(record)
         return self._quotas.counted(uri.bucket_id, uri.collection_id)
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether any bucket or collection may have a quota."""
+        return bool(self._quotas)
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """What changes a link or a session, and then its counters, runs in.
@@ -83,6 +88,10 @@ class Usage:
     def removed(self, link: Link, others: Iterable[Link] = ()) -> None:
         """A link was deleted; ``others`` are those of the same file that are left."""
         self._change(link, NOTHING - Totals(1, int(link.size or 0)), others)
+
+    def changed_uncounted(self) -> None:
+        """Links were written or deleted that no counter is about, since there are no quotas."""
+        self._note((), NOTHING)
 
     def resized(self, record: str, difference: int) -> None:
         """What is durable of an upload has become more, or less if it is negative."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
+from kinto_attachment.index.patterns import literally
 from kinto_attachment.index.queries import LinkQueries
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.totals import Totals
@@ -61,7 +62,7 @@ class UsageSums:
     def _of_database(self, scope: str) -> Totals:
         from sqlalchemy import text
 
-        uploads, below = f"attachments-upload:{scope}", _literally(f"{scope}/")
+        uploads, below = f"attachments-upload:{scope}", literally(f"{scope}/")
         with self._backend.client.connect() as session:
             row = session.execute(
                 text(SUM),
@@ -72,8 +73,3 @@ class UsageSums:
                 },
             ).one()
         return Totals(int(row.files), int(row.bytes))
-
-
-def _literally(text: str) -> str:
-    """The text as a pattern of LIKE, which takes ``_`` for any character."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

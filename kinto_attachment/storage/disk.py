@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # So much is left to an fsync at the end, also of a short request that continues a file.
 WRITE_BACK_BYTES = 1024 * 1024
 COPY_BYTES = 1024 * 1024 * 1024
+
+# Without O_PATH, the folder has to be readable.
+FOLDER = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # With the keys ``a`` and ``a/b``, a file is in the place of a folder, or the other way round.
@@ -236,6 +240,38 @@ def unlink(path: str) -> bool:
     except ABSENT:
         return False
     return True
+
+
+class Folder:
+    """An open folder, whose files are found without the path that leads to them.
+
+    Its path is resolved once, for all of them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, FOLDER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._descriptor)
+
+    def is_link(self, name: str) -> bool:
+        """Whether a name in it is a symbolic link."""
+        try:
+            found = os.lstat(name, dir_fd=self._descriptor)
+        except ABSENT:
+            return False
+        return stat.S_ISLNK(found.st_mode)
+
+    def unlink(self, name: str) -> bool:
+        """Remove a file, or a symbolic link instead of its target; False if there was none."""
+        try:
+            os.unlink(name, dir_fd=self._descriptor)
+        except ABSENT:
+            return False
+        return True
 
 
 def sync_folder(folder: str) -> None:

@@ -7,7 +7,8 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TypeVar
@@ -23,6 +24,7 @@ from .disk import (
     OCCUPIED,
     Draft,
     FileReader,
+    Folder,
     entries,
     rename_to_free,
     stat_entry,
@@ -116,18 +118,16 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         return file_stat(key, found)
 
     def delete(self, *keys: str) -> bool:
-        paths = [self.path(key) for key in keys]  # All are checked before the first is deleted.
-        with translated():
-            deleted = [unlink(path) for path in paths]
-            # Not synced: if a power failure brings a file back, gc finds it without a record.
-            for folder in {os.path.dirname(path) for path in paths}:
-                self._remove_empty(folder)
+        folders = by_folder(keys)
+        for folder, found in folders.items():  # All are checked before the first is deleted.
+            self._check_links(folder, found)
+        deleted = [self._delete_in(folder, found) for folder, found in folders.items()]
         return any(deleted)
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
         folder = prefix.rpartition("/")[0]
         try:
-            path = self.path(folder) if folder else self.base_path
+            path = self._folder_path(folder)
         except InvalidKey:
             return iter(())
         return self._walk(path, f"{folder}/" if folder else "", prefix)
@@ -244,6 +244,27 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         if self.durable:
             sync_folder(folder)
 
+    def _check_links(self, folder: str, found: Iterable[str]) -> None:
+        """:raises InvalidKey: one of the names is a symbolic link out of ``base_path``."""
+        with translated(), suppress(*ABSENT), Folder(self._folder_path(folder)) as opened:
+            for name in found:
+                if opened.is_link(name):
+                    self.path(f"{folder}/{name}" if folder else name)
+
+    def _delete_in(self, folder: str, found: Iterable[str]) -> bool:
+        """Delete files of one folder; False if there was none."""
+        path, deleted = self._folder_path(folder), False
+        with translated(), suppress(*ABSENT):
+            with Folder(path) as opened:
+                for name in found:
+                    deleted |= opened.unlink(name)
+            # Not synced: if a power failure brings a file back, gc finds it without a record.
+            self._remove_empty(path)
+        return deleted
+
+    def _folder_path(self, folder: str) -> str:
+        return self.path(folder) if folder else self.base_path
+
     def _remove_empty(self, folder: str) -> None:
         while folder != self.base_path:
             try:
@@ -264,6 +285,18 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
                 yield from self._walk(entry.path, f"{key}/", prefix)
             elif stat.S_ISREG(found.st_mode):
                 yield file_stat(key, found)
+
+
+def by_folder(keys: Iterable[str]) -> dict[str, list[str]]:
+    """The names of files, by the part of their keys before the last slash.
+
+    :raises InvalidKey: one of the keys is not valid.
+    """
+    found = defaultdict(list)
+    for key in keys:
+        folder, _, name = check_key(key).rpartition("/")
+        found[folder].append(name)
+    return found
 
 
 def file_stat(key: str, found: os.stat_result) -> FileStat:

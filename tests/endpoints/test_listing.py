@@ -598,6 +598,11 @@ class TestKept:
         assert listed(app, "state=kept", url=f"{BUCKET}/collections/a_b/attachments") == []
         head = app.head(f"{BUCKET}/collections/a_b/attachments?state=kept", headers=ALICE)
         assert head.headers["Total-Objects"] == "0"
+        for content in (b"3", b"4"):
+            attach(app, f"{BUCKET}/collections/a_b/records/r", content)
+        page = app.get(f"{BUCKET}/collections/a_b/attachments?state=kept&_limit=1", headers=ALICE)
+        assert [item["size"] for item in page.json["data"]] == [1]
+        assert "Next-Page" not in page.headers
 
     @pytest.mark.parametrize("parent", [COLLECTION, BUCKET])
     def test_not_those_of_a_namesake(self, app: Any, parent: str) -> None:

@@ -1,0 +1,120 @@
+"""What is below a deleted bucket or collection is removed, in one statement and in several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import transaction
+
+from kinto_attachment.index.link import Link
+from kinto_attachment.index.outbox import StoredFile
+from kinto_attachment.index.postgresql_removals import PostgreSQLRemovals, removals
+from kinto_attachment.index.removals import SeparateRemovals
+from tests.support.application import COLLECTION
+from tests.support.backends import ON_DATABASES, ON_POSTGRESQL
+from tests.support.statements import counted
+
+DESCRIBED = {"filename": "ü.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 3}
+LINK = Link.to(f"{COLLECTION}/records/r", "a.txt", DESCRIBED, created=1, attached=2)
+ELSEWHERE = replace(LINK, record=f"{COLLECTION}x/records/r")
+HOLD = {"until": 1, "is_open": False, "reason": None, "by": None, "since": 0}
+# Links that need more than to be deleted.
+SPECIAL = {
+    "shared": {"shared": True},
+    "held": {"hold": {**HOLD, "is_open": True}},
+    "held until it ended": {"hold": HOLD},
+    "readonly": {"readonly": True},
+    "of a record that was deleted": {"state": "kept", "ended": "record"},
+    "of a collection that was deleted": {"state": "kept", "ended": "collection"},
+    "lingering": {"state": "lingering", "until": 5},
+    "withdrawn": {"state": "withdrawn", "until": 5},
+}
+
+
+@pytest.fixture(params=["separate", "chosen"])
+def ways(request: pytest.FixtureRequest, app: Any) -> Any:
+    """The way of any backend, and the one for this backend."""
+    links = app.app.registry.attachment_links
+    if request.param == "chosen":
+        return links.removals
+    return SeparateRemovals(app.app.registry.storage, links.page_size)
+
+
+@pytest.fixture
+def index(app: Any) -> Any:
+    links = app.app.registry.attachment_links
+    yield links
+    with transaction.manager:
+        for link in all_links(links):
+            links._rows.delete(link.parent, link.id)
+
+
+def all_links(links: Any) -> list[Link]:
+    return [link for page in links.under() for link in page]
+
+
+@ON_DATABASES
+class TestRemovals:
+    def test_return_the_files_and_where_they_are(self, index: Any, ways: Any) -> None:
+        kept = replace(LINK, key="kept.txt", state="kept", storage="other", life="x", retired=4)
+        named = replace(LINK, record=f"{COLLECTION}/records/%_", key="ü%_\\'\".txt")
+        with transaction.manager:
+            for link in (LINK, kept, named, replace(ELSEWHERE, key="else.txt")):
+                index._put(link)
+            removed = ways.remove_below(COLLECTION)
+            assert all_links(index) == [replace(ELSEWHERE, key="else.txt")]
+        assert sorted(removed, key=str) == sorted(
+            [
+                StoredFile("", LINK.key),
+                StoredFile("other", kept.key),
+                StoredFile("", named.key),
+            ],
+            key=str,
+        )
+
+    @pytest.mark.parametrize("name", SPECIAL)
+    def test_leave_what_needs_more(self, index: Any, ways: Any, name: str) -> None:
+        special = replace(LINK, key="special.txt", **SPECIAL[name])
+        with transaction.manager:
+            index._put(LINK)
+            index._put(special)
+            assert ways.remove_below(COLLECTION) == [StoredFile("", LINK.key)]
+            assert all_links(index) == [special]
+
+    @pytest.mark.parametrize("uri", ["/buckets/a_b", "/buckets/a_b/collections/c_d"])
+    def test_take_no_character_for_any(self, index: Any, ways: Any, uri: str) -> None:
+        other = uri.replace("_", "x")
+        mine, theirs = (f"{parent}/collections/c/records/r" for parent in (uri, other))
+        links = [replace(LINK, record=mine, key="a"), replace(LINK, record=theirs, key="b")]
+        with transaction.manager:
+            for link in links:
+                index._put(link)
+            assert ways.remove_below(uri) == [StoredFile("", "a")]
+            assert all_links(index) == [links[1]]
+
+    def test_of_more_than_a_page(self, index: Any, ways: Any) -> None:
+        with transaction.manager:
+            for number in range(1100):
+                index._put(replace(LINK, key=str(number)))
+            removed = ways.remove_below("/buckets/b")
+            assert {int(file.key) for file in removed} == {*range(1100)}
+            assert not all_links(index)
+
+
+@ON_POSTGRESQL
+def test_take_one_statement(app: Any, index: Any) -> None:
+    assert isinstance(index.removals, PostgreSQLRemovals)
+    with transaction.manager:
+        index._put(LINK)
+        index._put(replace(LINK, key="b.txt"))
+        with counted(app) as statements:
+            assert len(index.removals.remove_below(COLLECTION)) == 2
+        assert sum(statements.values()) == 1
+
+
+@ON_POSTGRESQL
+def test_are_separate_with_an_untested_version(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinto_attachment.index.tested_versions.TESTED", ("1.0",))
+    assert isinstance(removals(app.app.registry.storage, 10), SeparateRemovals)
