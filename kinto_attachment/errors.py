@@ -144,6 +144,15 @@ class FileNotFound(AttachmentError):
     message = "There is no stored file under this key."
 
 
+class FileMissing(FileNotFound):
+    """A storage lacks a file that the index has there, or had when it was read."""
+
+    def __init__(self, storage: str, key: str) -> None:
+        super().__init__()
+        self.storage = storage
+        self.key = key
+
+
 class InvalidKey(FileNotFound):
     """No backend stores a file under such a key."""
 

@@ -116,6 +116,7 @@ def patch_attachment(request: Request) -> Response:
     return answer(request, records.write(request, None, None, renamed), renamed)
 
 
+@downloads.following
 def get_attachment(request: Request) -> Response:
     """The record's current file, with its own name or the one that the query requests."""
     context, registry = request.context, request.registry

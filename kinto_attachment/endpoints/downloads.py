@@ -6,8 +6,9 @@ import base64
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +16,10 @@ from kinto.core.errors import ERRORS, http_error
 from pyramid.httpexceptions import HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable
 from pyramid.response import Response
 
-from kinto_attachment.errors import FileNotFound, InvalidBody, StorageError
+from kinto_attachment.errors import FileMissing, FileNotFound, InvalidBody, StorageError
 from kinto_attachment.files.events import AttachmentRead
 from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.sources import is_outdated
 from kinto_attachment.files.transactions import in_batch
 from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.http import ranges
@@ -61,6 +63,9 @@ PRIVATE = CURRENT
 LINKED = {"Referrer-Policy": "no-referrer"}
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
 FIRST_SIZE = 64 * 1024  # The first read is small, as it delays the response.
+LOOKUPS = 3  # Of one file, in a request: it may be moved or replaced in between.
+
+View = Callable[[Request], Response]
 
 
 class StreamedResponse(Response):  # type: ignore[misc]
@@ -87,12 +92,11 @@ class StoredFile:
 
     @classmethod
     def find(cls, storage: Storage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
-        """:raises FileNotFound: a record points at a file that is not there, which is logged."""
+        """:raises FileMissing: a record points at a file that is not there."""
         try:
             stat = storage.files.stat(key)
-        except FileNotFound:
-            logger.error("The file of an attachment is missing: %s", key)
-            raise
+        except FileNotFound as error:
+            raise FileMissing(storage.name, key) from error
         if stat.size != metadata.get("size"):
             logger.error("The file of an attachment has another size: %s", key)
             raise FileNotFound()
@@ -102,6 +106,28 @@ class StoredFile:
         # Quoted, since it is sent in a header, and may have been written by other code.
         encoding = "gzip" if metadata.get("encoding") == "gzip" else ""
         return cls(storage, key, filename, mimetype, quote(sha256, safe=""), stat, encoding)
+
+
+def following(view: View) -> View:
+    """A view of a file that looks it up again if it was moved to another storage meanwhile.
+
+    Or replaced: then the record has another one.
+
+    :raises FileMissing: the file is not where the index says, which is logged.
+    """
+
+    @wraps(view)
+    def looking(request: Request) -> Response:
+        for left in reversed(range(LOOKUPS)):
+            try:
+                return view(request)
+            except FileMissing as error:
+                if not left or not is_outdated(request.registry, error):
+                    logger.error("The file of an attachment is missing: %s", error.key)
+                    raise
+        raise AssertionError("unreachable")
+
+    return looking
 
 
 def as_requested(request: Request, file: StoredFile) -> StoredFile:
@@ -255,7 +281,10 @@ def _stream(
         headers["Content-Range"] = ranges.content_range(outcome.start, outcome.end, file.stat.size)
     if request.method == "HEAD":
         return _answer(outcome.status, headers)
-    reader = file.storage.files.open(file.key, outcome.start, outcome.end)
+    try:
+        reader = file.storage.files.open(file.key, outcome.start, outcome.end)
+    except FileNotFound as error:
+        raise FileMissing(file.storage.name, file.key) from error
     body = _body(request, reader)
     sent = metric_of(file.storage.name, "attachments.bytes_out")
     request.registry.metrics.count(sent, outcome.end - outcome.start)

@@ -39,6 +39,7 @@ def service() -> Service:
     return file
 
 
+@downloads.following
 def get_file(request: Request) -> Response:
     check_host(request)
     registry = request.registry

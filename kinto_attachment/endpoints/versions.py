@@ -65,6 +65,7 @@ def get_versions(request: Request) -> Response:
     return response
 
 
+@downloads.following
 def get_version(request: Request) -> Response:
     """The bytes of one version."""
     uri, version = request.context.uri, find(readable(request), request.matchdict["version"])

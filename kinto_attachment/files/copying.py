@@ -13,7 +13,7 @@ from kinto_attachment.files.arrivals import without_id
 from kinto_attachment.files.forms import read_json
 from kinto_attachment.files.ledger import Ledger, Received, SharedFile
 from kinto_attachment.files.permissions import may_now
-from kinto_attachment.files.sources import Source, current_source
+from kinto_attachment.files.sources import Source, current_source, open_source
 from kinto_attachment.files.stored_records import stored_record
 from kinto_attachment.files.uploads import announce, check_extension, rules_of, store_again
 from kinto_attachment.files.versions import find, readable_versions
@@ -120,8 +120,7 @@ def give(request: Request, source: Source) -> Attachment:
     if is_shared:
         share(request, source, attachment)
         return attachment
-    storage = request.registry.attachment_storages[source.storage]
-    with closing(storage.files.open(source.key)) as reader:
+    with closing(open_source(request.registry, source)) as reader:
         return store_again(request, attachment, reader)
 
 

@@ -18,7 +18,7 @@ from kinto_attachment.files.copying import give, readable_source
 from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.locations import outermost
 from kinto_attachment.files.signed_links import Linker
-from kinto_attachment.files.sources import Source
+from kinto_attachment.files.sources import Source, open_source
 from kinto_attachment.files.stored_records import stored_record
 from kinto_attachment.files.target import KnownTarget
 from kinto_attachment.files.transactions import JOINS
@@ -112,9 +112,8 @@ def open_attachment(request: Request, record_uri: str) -> OpenedAttachment:
     :raises FileNotFound: there is no such record, or it has no file.
     """
     source = readable_source(request, RecordURI.parse(record_uri))
-    files = request.registry.attachment_storages[source.storage].files
     metadata = source.attachment(request).to_json()
-    return OpenedAttachment(files.open(source.key), metadata)
+    return OpenedAttachment(open_source(request.registry, source), metadata)
 
 
 def signed_url(

@@ -54,8 +54,9 @@ class LinkClaims:
             return None
 
     def is_of(self, link: Link) -> bool:
-        own = (self.storage, self.key, self.record, self.version)
-        return own == (link.storage, link.key, link.record, link.version)
+        # Whichever storage has the file by now: a key names one file over all storages.
+        own = (self.key, self.record, self.version)
+        return own == (link.key, link.record, link.version)
 
 
 class Linker:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kinto_attachment.errors import FileNotFound
+from kinto_attachment.errors import FileMissing, FileNotFound
 from kinto_attachment.files.locations import find_own_file, location_of
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import Attachment
+from kinto_attachment.storage import ClosableReader
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,28 @@ def current_source(registry: Registry, record_uri: str, metadata: Any) -> Source
         if found is not None and not is_known_otherwise(registry, found[1], metadata):
             return Source(*found, metadata)
     raise FileNotFound("The record has no attachment.")
+
+
+def open_source(registry: Registry, source: Source) -> ClosableReader:
+    """The bytes of a file, also if it was moved to another storage since the index was read.
+
+    :raises FileNotFound:
+    """
+    storages = registry.attachment_storages
+    try:
+        return storages[source.storage].files.open(source.key)
+    except FileNotFound:
+        links = registry.attachment_links.of_key(source.key)
+        others = {link.storage for link in links} - {source.storage}
+        if not others:
+            raise
+        return storages[others.pop()].files.open(source.key)
+
+
+def is_outdated(registry: Registry, missing: FileMissing) -> bool:
+    """Whether the index no longer says that the file is in the storage that lacks it."""
+    links = registry.attachment_links.of_key(missing.key)
+    return all(link.storage != missing.storage for link in links)
 
 
 def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
