@@ -68,6 +68,7 @@ class StorageBackend(Protocol):
         sorting: list[Sort] | None = None,
         pagination_rules: list[list[Filter]] | None = None,
         limit: int | None = None,
+        include_deleted: bool = False,
     ) -> list[KintoObject]: ...
 
     def count_all(
@@ -81,6 +82,8 @@ class PermissionBackend(Protocol):
     """Kinto's storage of permissions (``kinto.core.permission.PermissionBase``)."""
 
     def get_object_permission_principals(self, object_id: str, permission: str) -> set[str]: ...
+
+    def get_objects_permissions(self, objects_ids: list[str]) -> list[dict[str, set[str]]]: ...
 
     def delete_object_permissions(self, *object_id_list: str) -> object: ...
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.uris import RecordURI
+from kinto_attachment.uris import CollectionURI, RecordURI
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,12 @@ class Selection:
         """The links, each page read in a transaction of its own."""
         for page in self.shard.pages(links, self._parents):
             yield [link for link in page if self._has(link)]
+
+    def has_collection(self, uri: CollectionURI) -> bool:
+        return self.bucket in (None, uri.bucket_id) and self.collection in (
+            None,
+            uri.collection_id,
+        )
 
     @property
     def is_whole(self) -> bool:
