@@ -14,6 +14,7 @@ SERVER_COMMANDS = {
     "reindex": "rebuild the index of files from the records",
     "adopt": "take over a site of another release of kinto-attachment, or go back to it",
     "verify": "read the files and compare them with their hashes",
+    "relocate": "write the present locations of files into their records",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
     "release-hold": "end the holds of a record's files, also before their date",
