@@ -59,6 +59,8 @@ def main() -> int:
                         print(measure(command, count, ini), flush=True)
                         if command == "verify":
                             print(sha256sum(count, files), flush=True)
+                    if layout is OURS:
+                        relocations(count, tools.folder("ini"), database, files)
                     tools.postgresql.drop_database(database)
     return 0
 
@@ -83,16 +85,25 @@ def make(database: str, files: Path, layout: Layout, count: int) -> None:
             os.link(source, files / key(number))
 
 
-def configure(folder: Path, database: str, files: Path) -> Path:
+def relocations(count: int, folder: Path, database: str, files: Path) -> None:
+    """Each writes all records, since the address of the files has changed before."""
+    for number, command in enumerate(("relocate --quiet-writes", "relocate", "relocate")):
+        base_url = f"http://127.0.0.1/{min(number, 1)}/"
+        print(measure(command, count, configure(folder, database, files, base_url)), flush=True)
+
+
+def configure(
+    folder: Path, database: str, files: Path, base_url: str = "http://127.0.0.1/files/"
+) -> Path:
     ini = folder / "kinto.ini"
     names = ("storage", "permission", "cache")
     settings = {
         **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
         **{f"{name}_url": database for name in names},
-        "includes": "kinto_attachment",
+        "includes": "kinto.plugins.history kinto_attachment",
         "userid_hmac_secret": "secret",
         "attachment.base_path": str(files),
-        "attachment.base_url": "http://127.0.0.1/files/",
+        "attachment.base_url": base_url,
     }
     text = "\n".join(f"kinto.{name} = {value}" for name, value in settings.items())
     ini.write_text(f"[app:main]\nuse = egg:kinto\n{text}\n")

@@ -15,6 +15,7 @@ SERVER_COMMANDS = {
     "adopt": "take over a site of another release of kinto-attachment, or go back to it",
     "verify": "read the files and compare them with their hashes",
     "export": "write collections with their records and files to a folder or a ZIP",
+    "relocate": "write the present locations of files into their records",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
     "release-hold": "end the holds of a record's files, also before their date",

@@ -107,7 +107,7 @@ class _Changes:
             return
         self.conflicts.check_precondition(change, current)
         self.conflicts.check_renamed(change, current)
-        self.conflicts.check_detached(change, current)
+        self.conflicts.check_expected(change, current)
         if change.new is None and change.old is not None and not (change.deleted or current):
             self.conflicts.check_collection(change)
         key = self.plan_file(change, current, life) if change.new is not None else None

@@ -61,14 +61,14 @@ class Conflicts:
         if not (same_json(committed, before) or same_json(committed, change.new)):
             raise AttachmentChanged()
 
-    def check_detached(self, change: RecordChange, current: list[Link]) -> None:
-        """Refuse to detach a file that is not the record's any more.
+    def check_expected(self, change: RecordChange, current: list[Link]) -> None:
+        """Refuse what a command writes about a file that is not the record's any more.
 
         If the record was deleted in the meantime, Kinto's storage would create it again.
 
         :raises AttachmentChanged: the record has another file, or is gone.
         """
-        key = self.ledger.detached.get(change.record)
+        key = self.ledger.expected.get(change.record)
         if key is not None and all(link.key != key for link in current):
             raise AttachmentChanged()
 

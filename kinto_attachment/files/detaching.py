@@ -1,16 +1,9 @@
-"""Removing the attachment of a record by a command, which has no client and no request."""
+"""Removing the attachment of a record by a command."""
 
 from __future__ import annotations
 
-import transaction
-from kinto.core.events import ACTIONS, notify_resource_event
-from pyramid.request import Request as PyramidRequest, apply_request_extensions
-
-from kinto_attachment.files.guard import allow_metadata_changes
-from kinto_attachment.files.ledger import CollectedEvents, Ledger
-from kinto_attachment.files.settling import settle
+from kinto_attachment.files.command_writes import update, writing
 from kinto_attachment.files.stored_records import stored_record
-from kinto_attachment.files.transactions import EVENTS
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
@@ -24,15 +17,8 @@ def detach(registry: Registry, link: Link) -> bool:
 
     :raises AttachmentGone: the record has got another file, or was deleted, in the meantime.
     """
-    request = _request_about(registry, RecordURI.parse(link.record))
-    try:
-        with transaction.manager:
-            is_done = _write(request, link)
-    finally:
-        settle(registry, Ledger.of(request))
-    for event in request.get_resource_events(after_commit=True) if is_done else ():
-        registry.notify(event)
-    return is_done
+    with writing(registry, RecordURI.parse(link.record)) as request:
+        return _write(request, link)
 
 
 def _write(request: Request, link: Link) -> bool:
@@ -40,38 +26,9 @@ def _write(request: Request, link: Link) -> bool:
     old = stored_record(registry, link.record)
     if old is None or not link.describes(old.get(FIELD)):
         return False
-    # Whether it is still the record's file is asked again when the record is locked.
-    Ledger.of(request).detached[link.record] = link.key
     rules = registry.attachment_collection_settings.of(request, uri.bucket_id, uri.collection_id)
-    new = {name: value for name, value in old.items() if name not in (FIELD, "last_modified")}
+    new = {name: value for name, value in old.items() if name != FIELD}
     if rules.delete_on_omission:
         new[FIELD] = None
-    written = registry.storage.update("record", uri.collection, uri.record_id, new)
-    with allow_metadata_changes(request):
-        notify_resource_event(
-            request,
-            uri.collection,
-            written["last_modified"],
-            written,
-            ACTIONS.UPDATE,
-            old=old,
-            resource_name="record",
-        )
-    for event in request.get_resource_events():
-        registry.notify(event)
+    update(request, old, new, key=link.key)
     return True
-
-
-def _request_about(registry: Registry, uri: RecordURI) -> Request:
-    request = PyramidRequest.blank(f"/{registry.route_prefix}{uri}", method="PATCH")
-    request.registry = registry
-    request.matched_route = None
-    request.matchdict = {
-        "bucket_id": uri.bucket_id,
-        "collection_id": uri.collection_id,
-        "id": uri.record_id,
-    }
-    apply_request_extensions(request)
-    request.bound_data[EVENTS] = CollectedEvents()
-    made: Request = request
-    return made

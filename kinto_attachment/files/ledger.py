@@ -108,8 +108,8 @@ class Ledger:
     linking: set[str] = field(default_factory=set)
     # The attachments that are renamed, as the request has read them, by record.
     renamed: dict[str, Any] = field(default_factory=dict)
-    # The keys of files that are too old, and which are to be detached, by record.
-    detached: dict[str, str] = field(default_factory=dict)
+    # The keys of the files that records have until a command writes them, by record.
+    expected: dict[str, str] = field(default_factory=dict)
     # The holds of files that the request has attached, and which have no link yet, by record and
     # key; empty for one that has ended.
     holds: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)

@@ -26,12 +26,14 @@ LINKS = """
 """
 # Waits for nobody, so that a request which writes several of the records meets no deadlock.
 RECORDS = """
-    SELECT parent_id, id, data FROM objects
+    SELECT parent_id, id, data, as_epoch(last_modified) AS last_modified FROM objects
      WHERE resource_name = 'record' AND NOT deleted
+       -- For the primary key: by the index on parents, all records are read, for each of them.
+       AND id = ANY(:ids) AND parent_id = ANY(:parents)
        AND (parent_id, id) IN (
            SELECT * FROM unnest(CAST(:parents AS TEXT[]), CAST(:ids AS TEXT[])))
      ORDER BY parent_id, id
-       FOR SHARE {skip}
+       FOR {lock} {skip}
 """
 INSERT = """
     INSERT INTO objects (id, parent_id, resource_name, data, last_modified, deleted)
@@ -73,21 +75,33 @@ class BulkLinks:
         return found
 
     def locked_records(
-        self, records: Iterable[str], *, wait: bool = False
+        self, records: Iterable[str], *, wait: bool = False, to_write: bool = False
     ) -> dict[str, KintoObject]:
         """The records that are there, locked against changes until the commit.
 
         Those that another transaction is writing are left out, unless this may ``wait`` for it.
+        Of two transactions that lock a record ``to_write`` it, one waits for the other.
         """
         uris = [RecordURI.parse(record) for record in records]
         if self._one_by_one:
             return dict(found for uri in uris if (found := self._record(uri)))
         rows = self._execute(
-            RECORDS.format(skip="" if wait else "SKIP LOCKED"),
+            RECORDS.format(
+                # The lock of an UPDATE.
+                lock="NO KEY UPDATE" if to_write else "SHARE",
+                skip="" if wait else "SKIP LOCKED",
+            ),
             parents=[uri.collection for uri in uris],
             ids=[uri.record_id for uri in uris],
         )
-        return {f"{row.parent_id}/records/{row.id}": row.data for row in rows}
+        return {
+            f"{row.parent_id}/records/{row.id}": {
+                **row.data,
+                "id": row.id,
+                "last_modified": row.last_modified,
+            }
+            for row in rows
+        }
 
     def add(self, links: Sequence[Link]) -> list[Link]:
         """Link files that have no link and are not about to be deleted; returns what was written.

@@ -119,7 +119,7 @@ def export(
     :raises OSError: the target cannot be written; what is there is not complete.
     :raises StorageError: a storage does not answer.
     """
-    collections = [uri for uri in _collections(registry) if selection.has_collection(uri)]
+    collections = [uri for uri in _collections(registry) if selection.has_collection(str(uri))]
     is_one = None not in (selection.bucket, selection.collection)
     if not collections and not selection.is_whole:
         raise CommandError("There is no such collection.")

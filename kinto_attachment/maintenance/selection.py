@@ -25,11 +25,10 @@ class Selection:
         for page in self.shard.pages(links, self._parents):
             yield [link for link in page if self._has(link)]
 
-    def has_collection(self, uri: CollectionURI) -> bool:
-        return self.bucket in (None, uri.bucket_id) and self.collection in (
-            None,
-            uri.collection_id,
-        )
+    def has_collection(self, uri: str) -> bool:
+        """Whether the records of a collection are among those that are selected."""
+        _, _, bucket_id, _, collection_id = uri.split("/")
+        return self.bucket in (None, bucket_id) and self.collection in (None, collection_id)
 
     @property
     def is_whole(self) -> bool:

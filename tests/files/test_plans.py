@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import transaction
 
+from kinto_attachment.index.bulk import BulkLinks
+from kinto_attachment.index.quiet_writes import write_locations
+from kinto_attachment.uris import RecordURI
 from tests.support.application import (
     ALICE,
     COLLECTION,
@@ -59,3 +63,20 @@ def test_rows_are_found_by_an_index(app: Any, action: str) -> None:
     assert any("Index Scan" in plan for plan in plans)
     for plan in plans:
         assert "Seq Scan on objects" not in plan
+
+
+@pytest.mark.postgresql
+def test_many_records_are_found_by_their_ids(app: Any) -> None:
+    registry = app.app.registry
+    uris = [f"{COLLECTION}/records/r{number}" for number in range(1, 201)]
+
+    def write() -> None:
+        with transaction.manager:
+            BulkLinks(registry.storage, registry.attachment_links).locked_records(uris)
+            write_locations(registry.storage, {RecordURI.parse(uri): "a.txt" for uri in uris})
+
+    plans = plans_of(app, write)
+    assert len(plans) == 4
+    for plan in plans:
+        # By any other index, all records of the collection are read for each of them.
+        assert "objects_pkey" in plan

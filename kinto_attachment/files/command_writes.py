@@ -1,0 +1,78 @@
+"""Writing records by a command, which has no client and no request.
+
+The changes are notified to all listeners, as those of a request without a user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import transaction
+from kinto.core.events import ACTIONS, notify_resource_event
+from pyramid.request import Request as PyramidRequest, apply_request_extensions
+
+from kinto_attachment.files.guard import allow_metadata_changes
+from kinto_attachment.files.ledger import CollectedEvents, Ledger
+from kinto_attachment.files.settling import settle
+from kinto_attachment.files.transactions import EVENTS
+from kinto_attachment.kinto_types import KintoObject, Registry, Request
+from kinto_attachment.uris import RecordURI
+
+
+@contextmanager
+def writing(registry: Registry, uri: RecordURI) -> Iterator[Request]:
+    """A transaction, and a request about a record, for changes of records of its collection.
+
+    :raises AttachmentGone: a record has got another file, or was deleted, in the meantime.
+    """
+    request = _request_about(registry, uri)
+    try:
+        with transaction.manager:
+            yield request
+            for event in request.get_resource_events():
+                registry.notify(event)
+    finally:
+        settle(registry, Ledger.of(request))
+    for event in request.get_resource_events(after_commit=True):
+        registry.notify(event)
+
+
+def update(request: Request, old: KintoObject, new: KintoObject, *, key: str) -> None:
+    """Write a record of the request's collection, which has a file with this key until then."""
+    uri = RecordURI.parse(f"{_collection_of(request)}/records/{old['id']}")
+    # Whether it is still the record's file is asked again when the record is locked.
+    Ledger.of(request).expected[str(uri)] = key
+    without_timestamp = {name: new[name] for name in new if name != "last_modified"}
+    storage = request.registry.storage
+    written = storage.update("record", uri.collection, uri.record_id, without_timestamp)
+    with allow_metadata_changes(request):
+        notify_resource_event(
+            request,
+            uri.collection,
+            written["last_modified"],
+            written,
+            ACTIONS.UPDATE,
+            old=old,
+            resource_name="record",
+        )
+
+
+def _collection_of(request: Request) -> str:
+    ids = request.matchdict
+    return f"/buckets/{ids['bucket_id']}/collections/{ids['collection_id']}"
+
+
+def _request_about(registry: Registry, uri: RecordURI) -> Request:
+    request = PyramidRequest.blank(f"/{registry.route_prefix}{uri}", method="PATCH")
+    request.registry = registry
+    request.matched_route = None
+    request.matchdict = {
+        "bucket_id": uri.bucket_id,
+        "collection_id": uri.collection_id,
+        "id": uri.record_id,
+    }
+    apply_request_extensions(request)
+    request.bound_data[EVENTS] = CollectedEvents()
+    made: Request = request
+    return made
