@@ -31,7 +31,7 @@ LEFT_OUT += $(if $(wildcard /usr/sbin/lighttpd),,and not lighttpd)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev serve s3 moto tests tests-all tests-nginx tests-browser tests-all-pythons lint format typecheck bench chaos mutants clean
+.PHONY: help dev serve s3 moto tests tests-all tests-nginx tests-browser tests-all-pythons lint format typecheck docs bench chaos mutants clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,11 @@ format: $(VENV)/.dev ## Format the code
 
 typecheck: $(VENV)/.dev ## Check the types
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev ## Build the site of the documentation into build/docs/html
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo 'The site is in build/docs/html/index.html.'
 
 bench: $(VENV)/.dev ## Compare speed and memory with kinto-attachment 8.0.0
 	$(BIN)/python -m benchmarks $(ARGS)
