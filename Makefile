@@ -42,11 +42,11 @@ serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888
 	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE) $(if $(ADMIN),--admin $(ADMIN))
 
 s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to try things out
-	@echo 'An S3 server is running. Ctrl-C stops it. Settings for Kinto:'
+	@echo 'Starting an S3 server (SeaweedFS).'
 	@$(BIN)/python -m tests.support.services seaweedfs
 
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
-	@echo 'An S3 simulator is running. Ctrl-C stops it. Settings for Kinto:'
+	@echo 'Starting an S3 simulator (moto).'
 	@$(BIN)/python -m tests.support.services moto
 
 # Each run has a temporary folder of its own. Runs that share one delete each other's files.
