@@ -31,7 +31,7 @@ LEFT_OUT += $(if $(wildcard /usr/sbin/lighttpd),,and not lighttpd)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev serve s3 moto cluster tests tests-all tests-nginx tests-cluster tests-browser tests-all-pythons lint format typecheck bench chaos mutants clean
+.PHONY: help dev serve s3 moto cluster tests tests-all tests-nginx tests-cluster tests-browser tests-all-pythons lint format typecheck docs bench chaos mutants clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,11 @@ serve: $(VENV)/.serve-$(STORAGE) ## Run Kinto with attachments on 127.0.0.1:8888
 	@$(BIN)/python -m config.serve --port $(PORT) --storage $(STORAGE) $(if $(ADMIN),--admin $(ADMIN))
 
 s3: $(VENV)/.dev ## Run an S3 server (SeaweedFS) to try things out
-	@echo 'An S3 server is running. Ctrl-C stops it. Settings for Kinto:'
+	@echo 'Starting an S3 server (SeaweedFS).'
 	@$(BIN)/python -m tests.support.services seaweedfs
 
 moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
-	@echo 'An S3 simulator is running. Ctrl-C stops it. Settings for Kinto:'
+	@echo 'Starting an S3 simulator (moto).'
 	@$(BIN)/python -m tests.support.services moto
 
 cluster: $(VENV)/.dev ## Run two Kinto servers behind nginx, and storage on several servers
@@ -102,6 +102,11 @@ format: $(VENV)/.dev ## Format the code
 
 typecheck: $(VENV)/.dev ## Check the types
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev ## Build the site of the documentation into build/docs/html
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo 'The site is in build/docs/html/index.html.'
 
 bench: $(VENV)/.dev ## Compare speed and memory with kinto-attachment 8.0.0
 	$(BIN)/python -m benchmarks $(ARGS)

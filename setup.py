@@ -41,6 +41,9 @@ DEV = [
     "werkzeug>=3",
     "wheel>=0.40",
 ]
+# For "make docs", which also reads the signatures of the client, and of the tests that are the
+# contracts of storages. Sphinx 8.1 is the last one for Python 3.10.
+DOCS = ["pytest>=9", "sphinx>=8.1", "sphinx-rtd-theme>=3.0"]
 # Only for "make mutants", since it installs much.
 MUTANTS = ["cosmic-ray>=8.4"]
 # Only for "make tests-browser", since it contains a Node of its own (165 MB).
@@ -80,7 +83,8 @@ setup(
         "hashes": HASHES,
         "mutants": MUTANTS,
         "browser": BROWSER,
-        "dev": [*S3, *GCLOUD, *CLIENT, *HASHES, *DEV],
+        "docs": [*CLIENT, *DOCS],
+        "dev": [*S3, *GCLOUD, *CLIENT, *HASHES, *DOCS, *DEV],
     },
     entry_points={"console_scripts": ["kinto-attachment = kinto_attachment.cli:main"]},
     classifiers=[

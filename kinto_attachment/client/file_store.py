@@ -166,7 +166,7 @@ class FileStore:
     ) -> str:
         """A URL of the file under a key that needs no credentials.
 
-        The arguments are those of :meth:`AttachmentClient.url`.
+        The arguments are those of :meth:`.AttachmentClient.url`.
 
         >>> requests.get(store.signed_url("pictures/cat.txt"), timeout=30).text
         'Meow'

@@ -83,7 +83,7 @@ def attach(
 
     :returns: the attachment object.
     :raises AttachmentError: the collection's rules refuse the file, or a storage fails.
-    :raises HTTPException: Kinto refuses the record: permissions, schema.
+    :raises pyramid.httpexceptions.HTTPException: Kinto refuses the record: permissions, schema.
     """
     target = _request_for(request, record_uri)
     reader = BytesIO(file) if isinstance(file, bytes) else file
@@ -108,7 +108,7 @@ def copy_attachment(
 def open_attachment(request: Request, record_uri: str) -> OpenedAttachment:
     """The file of a record, which the user may read; also one that this request has attached.
 
-    :raises HTTPForbidden: the user may not read the record.
+    :raises pyramid.httpexceptions.HTTPForbidden: the user may not read the record.
     :raises FileNotFound: there is no such record, or it has no file.
     """
     source = readable_source(request, RecordURI.parse(record_uri))
@@ -132,7 +132,7 @@ def signed_url(
     ``disposition`` is ``inline`` or ``attachment``, ``filename`` another name.
 
     :raises ValueError: ``expires_in`` or ``disposition`` has no such value.
-    :raises HTTPForbidden: the user may not read the record.
+    :raises pyramid.httpexceptions.HTTPForbidden: the user may not read the record.
     :raises FileNotFound: there is no such record, file or version.
     :raises LinksNotConfigured: the server has no key to sign with.
     """

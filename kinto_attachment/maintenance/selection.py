@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.uris import CollectionURI, RecordURI
+from kinto_attachment.uris import RecordURI
 
 
 @dataclass(frozen=True)

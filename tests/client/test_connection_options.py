@@ -16,6 +16,7 @@ from kinto_attachment import cli
 from kinto_attachment.client import AttachmentClient, Retries, UnavailableError
 from tests.support import ROOT, live, waiting
 from tests.support.certificates import certified
+from tests.support.documents import code_blocks
 from tests.support.faults import Answer
 from tests.support.scripts import AUTH, MAINS
 from tests.support.stubs import Request, Stub, listing, stub
@@ -217,9 +218,22 @@ def test_create_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     with live.kinto(
         {"base_path": str(tmp_path)}, includes=["kinto.plugins.accounts"], settings=settings
     ) as server:
+        (documented,) = [
+            text for text in code_blocks("docs/client.rst", "shell") if "create-account" in text
+        ]
+        done = subprocess.run(
+            ["sh", "-c", documented],
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "KINTO_SERVER": server.url,
+            },
+            capture_output=True,
+            text=True,
+            timeout=waiting.SECONDS,
+        )
+        assert (done.returncode, json.loads(done.stdout)) == (0, {"account": "carol"})
         options = ["--server", server.url, "--retry", "0", "--auth"]
-        assert create([*options, "carol:secret"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"account": "carol"}
         client = AttachmentClient(server.url, "b", "c", ("carol", "secret"))
         root, _ = client.session.request("get", "/")
         assert root["user"]["id"] == "account:carol"

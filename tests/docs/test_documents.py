@@ -27,8 +27,12 @@ DOCUMENTS = sorted(
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_document_is_well_formed_and_its_links_lead_to_files(name: str) -> None:
     for link in documents.links(name):
-        if not urlsplit(link).scheme:
-            assert (ROOT / name).parent.joinpath(link).is_file(), link
+        parts = urlsplit(link)
+        if not parts.scheme:
+            path = (ROOT / name).parent.joinpath(parts.path)
+            assert path.is_file(), link
+            target = str(path.resolve().relative_to(ROOT))
+            assert not parts.fragment or parts.fragment in documents.parse(target).ids, link
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import requests
 
+from kinto_attachment.client import RejectedError
 from tests.support import ROOT
 from tests.support.application import ask
 from tests.support.documents import code_blocks
@@ -261,6 +262,12 @@ def ends_a_hold(session: Session, output: str) -> None:
     assert (refused["code"], refused["details"]["reason"]) == (423, "An audit")
 
 
+def has_a_quota(session: Session, output: str) -> None:
+    """The server has none."""
+    assert output.startswith("HTTP/1.1 200 OK")
+    assert "\nTotal-" in output
+
+
 def makes_the_file(session: Session, output: str) -> None:
     assert (session.folder / "hello.txt").read_bytes() == HELLO
 
@@ -298,6 +305,9 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         "echo 'Hello!' > hello.txt": makes_the_file,
         "http -a alice:secret": uploads_with_httpie,
     },
+    "docs/quotas.rst": {
+        "-I http": has_a_quota,
+    },
     "docs/resumable.rst": {
         "Tus-Resumable: 1.0.0": uploads_with_tus,
         "Content-Type: application/partial-upload": uploads_with_the_draft,
@@ -312,6 +322,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
 ELSEWHERE = (
     "make ",
     "pip install",
+    "KINTO_ATTACHMENT_",
     "kinto-attachment ",
     "echo 'a,b' > report.csv\nkinto-attachment ",
     "export KINTO_SERVER=",
@@ -374,6 +385,35 @@ def test_the_javascript_example_works(session: Session) -> None:
     output = session.run("node", "--input-type=module", "-e", session.pasted(code))
     assert output.startswith("201 ")
     is_hello(session.attachment("fetch"), session, "fetch")
+
+
+def test_the_form_of_a_page_works(session: Session) -> None:
+    (code,) = code_blocks("docs/api.rst", "javascript")
+    url = f"http://{session.address}/v1/buckets/default/collections/docs/records/form/attachment"
+    before = 'const file = new File(["Hello!\\n"], "hello.txt", { type: "text/plain" });\n'
+    after = f"""
+        const headers = {{ Authorization: "Basic " + btoa("alice:secret") }};
+        const answer = await fetch("{url}", {{ method: "POST", headers, body: form }});
+        console.log(answer.status);
+    """
+    assert session.run("node", "--input-type=module", "-e", before + code + after) == "201\n"
+    is_hello(session.attachment("form"), session, "form")
+    assert session.record("form")["data"]["title"] == "Hello"
+
+
+def test_the_clients_hold_files(session: Session) -> None:
+    url = f"http://{session.address}/v1/buckets/default/collections/docs/records/evidence"
+    files = {"attachment": ("hello.txt", HELLO)}
+    requests.post(f"{url}/attachment", files=files, auth=AUTH, timeout=10).raise_for_status()
+    (command,) = [
+        c for c in code_blocks("docs/holds.rst", "shell") if c.startswith("kinto-attachment hold")
+    ]
+    session.run("bash", "-c", session.pasted(command))
+    held = requests.get(f"{url}/attachment/hold", auth=AUTH, timeout=10).json()["data"]
+    assert (held["until"], held["reason"]) == (1893456000000, "An audit")
+    with pytest.raises(RejectedError) as refused:
+        exec(session.pasted(python_with("docs/holds.rst", "release_hold")), {})
+    assert refused.value.response.status_code == 423
 
 
 def test_the_event_example_works(session: Session) -> None:
@@ -441,25 +481,19 @@ def kinto_ini(tmp_path: Path) -> Path:
     return tmp_path / "kinto.ini"
 
 
-def test_the_gunicorn_command_works(kinto_ini: Path) -> None:
-    (command,) = [c for c in code_blocks(PRODUCTION, "shell") if c.startswith("KINTO_INI=")]
+@pytest.mark.parametrize("part", ["--bind", "PROMETHEUS_MULTIPROC_DIR"])
+def test_the_gunicorn_commands_work(kinto_ini: Path, part: str) -> None:
+    (command,) = [c for c in code_blocks(PRODUCTION, "shell") if part in c]
+    command = command.replace("/run/kinto", str(kinto_ini.parent))
     address = f"{HOST}:{_free_port()}"
     url = f"http://{address}/v1/__heartbeat__"
-    command = command.replace("127.0.0.1:8000", address)
-    shell = ["bash", "-c", command.replace(" gunicorn", f" exec {BIN}/gunicorn", 1)]
+    command = re.sub(r" +\\\n +--bind \S+", "", command)
+    program = f"exec {BIN}/gunicorn --bind {address}"
+    shell = ["bash", "-c", re.sub(r"\bgunicorn(?= --)", program, command, count=1)]
     log = kinto_ini.with_name("log")
     with running(shell, url, log, cwd=kinto_ini.parent):
         assert requests.get(url, timeout=10).json()["attachments"] is True
         text = log.read_text()
     assert re.search(r"GET .*/v1/__heartbeat__", text), "the logging of the file"
     assert "Could not find config file" not in text
-
-
-def test_the_maintenance_commands_work(kinto_ini: Path) -> None:
-    text = (ROOT / PRODUCTION).read_text()
-    commands = set(re.findall(r"kinto-attachment \w+(?: --\S+)* --ini kinto\.ini", text))
-    assert len(commands) == 7
-    commands = {command for command in commands if "--claim" not in command}  # Not in memory.
-    for command in commands:
-        shell = ["bash", "-c", f"exec {BIN}/{command}"]
-        subprocess.run(shell, cwd=kinto_ini.parent, check=True, timeout=START_TIMEOUT)
+    assert (kinto_ini.parent / "metrics").is_dir() == (part == "PROMETHEUS_MULTIPROC_DIR")

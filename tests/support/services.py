@@ -6,7 +6,7 @@ temporary folder, and gone at the end, even when the test run itself is killed. 
 cannot start fails the tests that want it; ``-m "not seaweedfs"`` leaves those out. A test
 that uses such a fixture, directly or through another one, is marked by itself.
 
-``python -m tests.support.services seaweedfs`` starts one to play with.
+``python -m tests.support.services seaweedfs`` starts one to try things out, and prints settings.
 """
 
 from __future__ import annotations
@@ -448,13 +448,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def main(name: str) -> None:
-    with globals()[name]() as server:
-        print(server, flush=True)
-        if hasattr(server, "create_bucket"):
-            for option, value in server.options(server.create_bucket()).items():
-                print(f"kinto.attachment.{option} = {value}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+    with globals()[name]() as server, contextlib.suppress(KeyboardInterrupt):
+        print("\n".join(explained(server)), flush=True)
+        threading.Event().wait()
+
+
+def explained(server: PostgreSQL | S3 | GoogleEmulator) -> Iterator[str]:
+    """How to use a server that was started to try things out."""
+    if isinstance(server, PostgreSQL):
+        what, url = "A PostgreSQL server with a database for Kinto", server.create_database()
+        settings = {f"{each}_url": url for each in ("storage", "permission", "cache")} | {
+            f"{each}_backend": f"kinto.core.{each}.postgresql"
+            for each in ("storage", "permission", "cache")
+        }
+    else:
+        bucket = server.create_bucket()
+        at = server.endpoint_url if isinstance(server, S3) else server.url
+        what = f"A server at {at} with an empty bucket"
+        settings = {f"attachment.{name}": text for name, text in server.options(bucket).items()}
+    yield f"{what} is running."
+    if isinstance(server, GoogleEmulator):
+        yield f"Set STORAGE_EMULATOR_HOST={server.url} in the environment of Kinto."
+    yield "Put these settings into the section [app:main] of Kinto's configuration:"
+    yield ""
+    yield from (f"kinto.{name} = {value}" for name, value in settings.items())
+    yield ""
+    yield "Ctrl-C stops the server and deletes what it stores."
 
 
 if __name__ == "__main__":
