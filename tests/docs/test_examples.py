@@ -90,6 +90,7 @@ EXAMPLES = [
         "kinto-attachment hold .*",
         f"{README}::test_the_clients_hold_files",
     ),
+    ("docs/export.rst", "shell", "cd .*", "tests/maintenance/test_export.py::test_the_command"),
     ("docs/holds.rst", "shell", ".*", SHELL),
     ("docs/holds.rst", "python", ".*", f"{README}::test_the_clients_hold_files"),
     ("docs/listing.rst", "shell", ".*", "tests/docs/test_listing_page.py::test_the_commands_work"),

@@ -28,10 +28,11 @@ HELD = "/buckets/main/collections/docs/records/hello"
 def commands() -> list[str]:
     """Those of the examples, and those in sentences."""
     blocks = [
-        re.sub(r" \| .*", "", " ".join(block.replace("\\\n", " ").split()))
+        re.sub(r" \| .*", "", " ".join(line.split()))
         for name in DOCUMENTS
         for block in code_blocks(name, "shell")
-        if re.match(r"kinto-attachment [\w-]+ .*--ini", block)
+        for line in block.replace("\\\n", " ").splitlines()
+        if re.match(r"kinto-attachment [\w-]+ .*--ini", line)
     ]
     text = "".join((ROOT / name).read_text("utf-8") for name in DOCUMENTS)
     inline = re.findall(r"``(kinto-attachment [\w-]+(?: --\S+)* --ini kinto\.ini)``", text)

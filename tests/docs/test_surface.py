@@ -131,5 +131,5 @@ def names_in(path: str) -> set[str]:
 
 @cache
 def documentation() -> str:
-    files = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+    files = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
     return "\n".join(path.read_text("utf-8") for path in files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.support.application import (
     write_behind,
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+from tests.support.documents import code_blocks
 
 ONE = Selection(bucket="b", collection="c")
 SECOND = f"{COLLECTION}/records/second"
@@ -339,6 +341,12 @@ class TestTargets:
         assert read(app) in contents(tmp_path / name).values()
 
 
+def sums_of(target: Path) -> str:
+    """The document's command that checks an exported folder."""
+    (command,) = [each for each in code_blocks("docs/export.rst", "shell") if "sha256sum" in each]
+    return command.replace("main/main/docs", str(target))
+
+
 @ON_MEMORY
 def test_the_command(
     app: Any,
@@ -357,6 +365,7 @@ def test_the_command(
     assert "permissions" in exported(target)["r"]
     assert cli.main([*command, "--to", str(target)]) == 2
     assert "not empty" in capsys.readouterr().err
+    assert subprocess.check_output(["bash", "-c", sums_of(target)], timeout=60) == b""
     delete_behind(app)
     assert cli.main([*command, "--to", str(tmp_path / "a.zip"), "--quiet", "--debug"]) == 1
     assert f"{RECORD}: its file does not exist" in capsys.readouterr().out
