@@ -155,13 +155,18 @@ def withdraw_bucket(app: Any, place: Place) -> Any:
 @contextmanager
 def changed_setting(app: Any, name: str, value: object) -> Iterator[None]:
     """Have a setting of the server changed for a while, as if it had been started again."""
-    values = app.app.registry.attachment_settings.values
-    before = values[name]
-    values[name] = value
+    settings = app.app.registry.attachment_settings
+    before = settings.values[name]
+
+    def change(to: object) -> None:
+        settings.values[name] = to
+        vars(settings).pop("_of_server", None)  # It is made once in a process.
+
+    change(value)
     try:
         yield
     finally:
-        values[name] = before
+        change(before)
 
 
 class Answer:
