@@ -23,7 +23,8 @@ OTHERS = {
 
 # What was asked of the server and of the storage is in `seen`; `meddle` comes between.
 PREPARE = f"""
-const bytes = new Uint8Array({SIZE}).map((_, n) => n % 251);
+const bytes = new Uint8Array(
+  Buffer.alloc({SIZE}, Uint8Array.from({{ length: 251 }}, (_, n) => n)));
 const large = new File([bytes], "größe.bin", {{ type: "video/mp4", lastModified: 1 }});
 const seen = [];
 let meddle = (send) => send();
