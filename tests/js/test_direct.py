@@ -11,8 +11,12 @@ import pytest
 from tests.support import live
 from tests.support.application import sha256
 from tests.support.javascript import COLLECTION, RECORD, content, javascript, stored
+from tests.support.sampling import one_value, sampled
 from tests.support.services import S3
 
+# ``make tests`` tries each case on one of the storages, and on both where parts are the point.
+pytestmark = one_value("on_each")
+ON_BOTH = sampled(1, "on_each")
 MIB = 1024 * 1024
 SIZE = 27 * MIB  # Six parts on S3, of which four are sent at once.
 OTHERS = {
@@ -107,6 +111,7 @@ def kind(on_each: Kind) -> Kind:
 
 
 class TestArrives:
+    @ON_BOTH
     def test_with_its_attributes(self, kind: Kind) -> None:
         requests, most, result, again = kind.run(
             """
@@ -164,6 +169,7 @@ class TestArrives:
 
 
 class TestContinues:
+    @ON_BOTH
     def test_with_the_parts_that_are_missing(self, kind: Kind) -> None:
         error, before, first, after, result = kind.run(
             """
