@@ -10,11 +10,19 @@ import pytest
 
 from kinto_attachment.client import AttachmentClient, Retries
 from tests.support import live
+from tests.support.sampling import try_in_turn
 from tests.support.scripts import AUTH
 from tests.support.services import S3, PostgreSQL
 
 PRODUCTION = pytest.param("production", marks=[pytest.mark.postgresql, pytest.mark.seaweedfs])
 numbers = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)  # Before those that are not sampled are left out.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``make tests`` tries each case on one of the servers."""
+    folder = Path(__file__).parent
+    try_in_turn([item for item in items if item.path.parent == folder], "server")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from kinto_attachment.client.outcomes import readable
 from tests.client.conftest import PRODUCTION
 from tests.support import forking, live, waiting
 from tests.support.faults import Answer, FaultProxy, answering
-from tests.support.sampling import one_in
+from tests.support.sampling import one_in, sampled
 from tests.support.scripts import AUTH, ROOT, Press, Script
 
 LARGE = random.Random(1).randbytes(3_000_000)
@@ -573,6 +573,7 @@ def test_ctrl_c_in_a_terminal(
 # How much it takes.
 
 
+@sampled(1, "options")  # On both servers.
 @pytest.mark.parametrize(
     ("server", "options"),
     [

@@ -392,6 +392,19 @@ def test_gc_drops_a_link_without_a_record_that_is_shared_meanwhile(registry: Any
     assert "[] | copied" in outcomes
 
 
+def test_gc_spares_a_file_without_a_link_that_gets_one_meanwhile(registry: Any) -> None:
+    """From reindex, or from a copy of a record that was written when there was no index."""
+
+    def link_known(records: Records) -> Any:
+        with transaction.manager:
+            records._write("a", FILE)
+            records.links.share(records._link("a", FILE), known_in=[""])
+        return "linked"
+
+    acts = [link_known, Records.collect]
+    assert "linked | []" in meet(registry, "", acts, Orders(preemptions=1))
+
+
 def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
     def claim(records: Records) -> bool:
         with transaction.manager:

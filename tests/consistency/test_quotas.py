@@ -17,13 +17,15 @@ from kinto_attachment.index.usage_slots import MOST
 from kinto_attachment.maintenance.counters import recount
 from tests.support import invariants, live
 from tests.support.live import Client
+from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 from tests.support.tus import BYTES, TUS, metadata
 from tests.support.usage import held, miscounted
 
 CLIENTS = 16
 SIZE = 1000
-ROOM = 60  # Files of that size.
+ROOM = 60 // one_in(2)  # Files of that size.
+TURNS = 10 // one_in(2)
 SETTINGS = {
     "resources.full.quota_bytes": str(ROOM * SIZE + SIZE - 1),
     "resources.files.quota_files": str(ROOM),
@@ -166,7 +168,7 @@ def upload_in_halves(client: Client, record: str) -> int:
     return status
 
 
-def change(client: Client, number: int, turns: int = 10) -> list[int]:
+def change(client: Client, number: int, turns: int = TURNS) -> list[int]:
     """Uploads, replacements, copies and deletions of a few records, for which all compete."""
     statuses = []
     for turn in range(turns):

@@ -43,7 +43,7 @@ from tests.support.description import (
     only_ours,
 )
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "6"))
 
 # The answers that the requests of the table have to get to see.
 REACHED = {

@@ -25,6 +25,8 @@ from tests.support.resuming import COLLECTION, MIB, STORAGES, two_workers, write
 # The whole size in make tests-all; in any case, several parts of S3 and of a checkpoint.
 SIZE = (200 if sampling.every_case() else 40) * MIB
 CHUNK = 8 * MIB
+# ``make tests`` tries each case on one of the storages.
+pytestmark = sampling.one_value("server")
 PREFERRED = {"name": "Füm.bin", "type": "video/mp4"}
 
 

@@ -11,8 +11,12 @@ import pytest
 from tests.support import live
 from tests.support.application import sha256
 from tests.support.javascript import COLLECTION, RECORD, content, javascript, stored
+from tests.support.sampling import one_value, sampled
 from tests.support.services import S3
 
+# ``make tests`` tries each case on one of the storages, and on both where parts are the point.
+pytestmark = one_value("on_each")
+ON_BOTH = sampled(1, "on_each")
 MIB = 1024 * 1024
 SIZE = 27 * MIB  # Six parts on S3, of which four are sent at once.
 OTHERS = {
@@ -23,7 +27,8 @@ OTHERS = {
 
 # What was asked of the server and of the storage is in `seen`; `meddle` comes between.
 PREPARE = f"""
-const bytes = new Uint8Array({SIZE}).map((_, n) => n % 251);
+const bytes = new Uint8Array(
+  Buffer.alloc({SIZE}, Uint8Array.from({{ length: 251 }}, (_, n) => n)));
 const large = new File([bytes], "größe.bin", {{ type: "video/mp4", lastModified: 1 }});
 const seen = [];
 let meddle = (send) => send();
@@ -106,6 +111,7 @@ def kind(on_each: Kind) -> Kind:
 
 
 class TestArrives:
+    @ON_BOTH
     def test_with_its_attributes(self, kind: Kind) -> None:
         requests, most, result, again = kind.run(
             """
@@ -163,6 +169,7 @@ class TestArrives:
 
 
 class TestContinues:
+    @ON_BOTH
     def test_with_the_parts_that_are_missing(self, kind: Kind) -> None:
         error, before, first, after, result = kind.run(
             """

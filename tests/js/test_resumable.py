@@ -19,7 +19,8 @@ WAYS = ["own", "tus-js-client"]
 
 # What was asked of the server is in `seen`: the method, and where a chunk begins.
 PREPARE = f"""
-const bytes = Uint8Array.from({{ length: {len(LARGE)} }}, (_, n) => n % 256);
+const bytes = new Uint8Array(
+  Buffer.alloc({len(LARGE)}, Uint8Array.from({{ length: 256 }}, (_, n) => n)));
 const large = new File([bytes], "größe.bin", {{ type: "video/mp4", lastModified: 1 }});
 const seen = [];
 const real = fetch;

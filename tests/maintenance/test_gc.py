@@ -297,6 +297,20 @@ def test_files_stay_when_the_base_url_was_changed(build: Build, before: str | No
     assert read(unset) == CONTENT
 
 
+@ON_MEMORY
+@pytest.mark.parametrize("location", ["https://old.example/a.txt", "a.txt", ""])
+def test_files_stay_of_records_that_others_wrote_with_another_address_and_hash(
+    app: Any, location: str
+) -> None:
+    """The address tells nothing here: the file may be that of the record all the same."""
+    attachment = attach(app).json
+    changed = {**attachment, "location": location, "hash": "0" * 64}
+    write_behind(app, RECORD, {"attachment": changed})
+    assert not collect(app).dangling
+    assert len(stored_files(app)) == 1
+    write_behind(app, RECORD, {"attachment": attachment})
+
+
 @ON_DATABASES
 def test_a_file_that_comes_while_gc_looks_is_not_missing(
     app: Any, monkeypatch: pytest.MonkeyPatch

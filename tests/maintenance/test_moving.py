@@ -28,8 +28,7 @@ from tests.support.sampling import sampled
 from tests.support.services import S3, PostgreSQL
 
 DAY = timedelta(days=1)
-# These take longest, and what differs between the releases is what they have stored: that is taken
-# over from each of the sample in any case.
+# These take longest, and what differs between the releases is what they have stored.
 ONE_RELEASE = sampled(len(RELEASES), "_old_site")
 PLUGINS = ("kinto.plugins.default_bucket", "tests.support.publishing")
 

@@ -625,7 +625,7 @@ storage.write("a", Source(b"parent"), "text/plain")
 before = storage.s3_client
 child = os.fork()
 name = "b" if child else "c"
-for turn in range(50):
+for turn in range(20):
     storage.write(f"{name}/{turn}", Source(name.encode() * 1000), "text/plain")
     assert contents(storage, f"{name}/{turn}") == name.encode() * 1000
     assert contents(storage, "a") == b"parent"
@@ -655,7 +655,7 @@ class Zeros:
         self.left -= size
         return bytes(size)
 
-for key, size in [("small", MIB), ("large", 256 * MIB)]:
+for key, size in [("small", MIB), ("large", 128 * MIB)]:
     zeros = Zeros()
     zeros.left = size
     storage.write(key, zeros, "text/plain")

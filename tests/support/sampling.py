@@ -58,6 +58,14 @@ def one_value(parameter: str) -> pytest.MarkDecorator:
     return pytest.mark.one_value(parameter)
 
 
+def try_in_turn(items: list[pytest.Item], parameter: str) -> None:
+    """Of what is parametrized so, take one value for each case, unless a mark says otherwise."""
+    for item in items:
+        names = [value[-2] for value in values(item)]
+        if parameter in names and item.get_closest_marker("sampled") is None:
+            item.add_marker(one_value(parameter))
+
+
 def choose(items: list[pytest.Item]) -> list[bool]:
     """Of each test, whether the numbers of its values add up to a multiple: a Latin square."""
     known = numbers_of_values(items)
@@ -82,11 +90,10 @@ def choose(items: list[pytest.Item]) -> list[bool]:
 def numbers_of_values(items: list[pytest.Item]) -> dict[Any, dict[int, int]]:
     """Of each parameter of each test. pytest numbers the cases, not the values."""
     known: defaultdict[Any, dict[int, int]] = defaultdict(dict)
-    for item in items:
-        if any(item.get_closest_marker(name) for name in ("sampled", "one_value")):
-            for value in values(item):
-                of_parameter = known[value[:-1]]
-                of_parameter.setdefault(value[-1], len(of_parameter))
+    for item in items:  # Also those that are tried in any case, which come first.
+        for value in values(item):
+            of_parameter = known[value[:-1]]
+            of_parameter.setdefault(value[-1], len(of_parameter))
     return known
 
 
