@@ -17,6 +17,7 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import Objects, random_timestamp
+from kinto_attachment.index.sql import sql
 from kinto_attachment.kinto_types import KintoObject
 from kinto_attachment.uris import RecordURI
 
@@ -101,11 +102,9 @@ class Collections:
         backend = self._backend
         if getattr(type(backend), "get", None) is not PostgreSQLStorage.get:
             return self._record(uri), self._get("collection", uri.bucket, uri.collection_id)
-        from sqlalchemy import text
-
         with backend.client.connect(readonly=True) as session:
             rows = session.execute(
-                text(BOTH),
+                sql(BOTH),
                 {
                     "collection": uri.collection,
                     "record_id": uri.record_id,
@@ -142,10 +141,8 @@ class Collections:
         return found
 
     def _execute(self, statement: str, **parameters: Any) -> int:
-        from sqlalchemy import text
-
         with self._backend.client.connect() as session:
-            return int(session.execute(text(statement), parameters).rowcount)
+            return int(session.execute(sql(statement), parameters).rowcount)
 
     def _put_if_exists(self, collection: str, link: Link) -> bool:
         if not self.exists(collection):

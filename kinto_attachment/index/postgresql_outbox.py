@@ -5,12 +5,12 @@ Tested with the versions of Kinto in ``tested_versions.py``, and used with no ot
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 from kinto_attachment.index.outbox import Garbage, Outbox
+from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 
 # If the server crashes before the commit is on the disk, the entry is there again, and gc deletes
@@ -34,7 +34,7 @@ class PostgreSQLOutbox(Outbox):
         if not is_alone:
             return super().take(entry)
         with self._client.connect() as session:
-            taken = session.execute(statement(), {"id": entry.id, "parent": entry.parent})
+            taken = session.execute(sql(TAKE), {"id": entry.id, "parent": entry.parent})
             return taken.fetchone() is not None
 
 
@@ -43,10 +43,3 @@ def outbox(backend: Any, *, fast: bool = True) -> Outbox:
     if fast and is_tested() and type(backend) is PostgreSQLStorage:
         return PostgreSQLOutbox(backend)
     return Outbox(backend)
-
-
-@cache
-def statement() -> Any:
-    from sqlalchemy import text
-
-    return text(TAKE)

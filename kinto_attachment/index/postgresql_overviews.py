@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from kinto.core.permission.postgresql import Permission as PostgreSQLPermission
@@ -23,6 +22,7 @@ from kinto_attachment.index.overviews import (
     Rights,
     SeparateOverviews,
 )
+from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.kinto_types import KintoObject
 from kinto_attachment.uris import RecordURI
@@ -100,8 +100,8 @@ class PostgreSQLOverviews:
             engine = session.get_bind()
             if is_last and not session.in_transaction() and engine.driver == "psycopg2":
                 with without_transaction(engine) as connection:
-                    return connection.execute(statement(), values).fetchone()
-            return session.execute(statement(), values).fetchone()
+                    return connection.execute(sql(OVERVIEW), values).fetchone()
+            return session.execute(sql(OVERVIEW), values).fetchone()
 
 
 def overviews(
@@ -142,10 +142,3 @@ def loaded(object_id: str, found: tuple[KintoObject, int] | None) -> KintoObject
 def split(entry: str) -> tuple[str, str, str]:
     uri, permission, principal = entry.split(" ", 2)
     return uri, permission, principal
-
-
-@cache
-def statement() -> Any:
-    from sqlalchemy import text
-
-    return text(OVERVIEW)

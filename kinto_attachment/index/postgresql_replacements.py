@@ -7,7 +7,6 @@ these changes is needed: nobody else knows the new link or the entry.
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import Any
 
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
@@ -17,6 +16,7 @@ from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import random_timestamp
 from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.replacements import Replaced, Replacements, SeparateReplacements
+from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.uris import RecordURI
 
@@ -57,7 +57,7 @@ class PostgreSQLReplacements:
         uri = RecordURI.parse(link.record)
         with self._client.connect() as session:
             row = session.execute(
-                statement(),
+                sql(REPLACE),
                 {
                     "id": link.id,
                     "parent": link.parent,
@@ -82,10 +82,3 @@ def replacements(
     if fast and is_tested() and type(backend) is PostgreSQLStorage:
         return PostgreSQLReplacements(backend.client)
     return SeparateReplacements(backend, collections, outbox)
-
-
-@cache
-def statement() -> Any:
-    from sqlalchemy import text
-
-    return text(REPLACE)

@@ -28,6 +28,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.index.locks import FileLocks
 from kinto_attachment.index.objects import TIMESTAMPS, Objects, batches
 from kinto_attachment.index.session import UNFINISHED, Session, parent_of, partial_id
+from kinto_attachment.index.sql import sql
 from kinto_attachment.uris import RecordURI
 
 RESOURCE = "attachment-upload"
@@ -220,10 +221,8 @@ class Sessions:
 
     def _execute(self, statement: str, **parameters: Any) -> list[Any]:
         """The rows of a SELECT; of an UPDATE, as many items as it has written rows."""
-        from sqlalchemy import text
-
         with self._backend.client.connect() as session:
-            result = session.execute(text(statement), parameters)
+            result = session.execute(sql(statement), parameters)
             return list(result) if result.returns_rows else [None] * result.rowcount
 
 

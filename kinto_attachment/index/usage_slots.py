@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kinto_attachment.index.sql import sql
 from kinto_attachment.index.totals import Totals
 from kinto_attachment.index.usage_limits import check
 from kinto_attachment.index.usage_sums import UsageSums
@@ -211,10 +212,8 @@ class Slots:
 
     def _execute(self, statement: str, **parameters: Any) -> list[Any]:
         """The rows of a SELECT; of a change, as many items as it has written rows."""
-        from sqlalchemy import text
-
         with self._backend.client.connect() as session:
-            result = session.execute(text(statement), parameters)
+            result = session.execute(sql(statement), parameters)
             return list(result) if result.returns_rows else [None] * result.rowcount
 
 

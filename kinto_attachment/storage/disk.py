@@ -109,20 +109,6 @@ class Output:
             os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
 
-class Draft(Output):
-    """A file that is being written, under a temporary name until it is complete."""
-
-    def __init__(self, path: str) -> None:
-        # Names of drafts are random. If a name came twice, this would be an error, not a mixture.
-        super().__init__(path, os.O_CREAT | os.O_EXCL)
-
-    def __exit__(self, *exc_info: object) -> None:
-        # Errors do not matter: if the file stays behind, it is listed as unfinished.
-        super().__exit__(*exc_info)
-        with suppress(OSError):
-            os.unlink(self.path)
-
-
 class LockedFile(Output):
     """A file that nobody else has open as such; a process that dies gives it free.
 

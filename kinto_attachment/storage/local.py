@@ -22,7 +22,6 @@ from . import SITE_KEY, FileStat, FileStorage, Reader, Unfinished, check_key
 from .disk import (
     ABSENT,
     OCCUPIED,
-    Draft,
     FileReader,
     Folder,
     entries,
@@ -32,6 +31,7 @@ from .disk import (
     translated,
     unlink,
 )
+from .drafts import Draft, can_be_unnamed
 from .local_partials import LocalPartials, partial_of
 
 T = TypeVar("T")
@@ -46,9 +46,10 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
     """Stores each file under its key in ``base_path``, which is created if it is missing.
 
     A file is written to a hidden folder of the same file system, and gets its name when it is
-    complete and synced to the disk. ``file_mode`` (such as ``0o640``) is the mode of new files,
-    and of folders with ``x`` added; without it, the umask decides. With ``durable=False`` nothing
-    is synced: a power failure may lose files whose upload was confirmed.
+    complete and synced to the disk. A small file has no other name before, where Linux can do so.
+    ``file_mode`` (such as ``0o640``) is the mode of new files, and of folders with ``x`` added;
+    without it, the umask decides. With ``durable=False`` nothing is synced: a power failure may
+    lose files whose upload was confirmed.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         LocalFileStorage.__init__(self, os.path.abspath(base_path), base_url, extensions)
         self.file_mode = file_mode
         self.durable = durable
+        self._unnamed: bool | None = None  # Not known yet.
         self._unfinished = os.path.join(self.base_path, UNFINISHED_FOLDER)
         self._site = os.path.join(self.base_path, *SITE_KEY.split("/"))
         self._private = (self._unfinished, os.path.dirname(self._site))
@@ -96,7 +98,8 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         disposition: str = "",
         encoding: str = "",
     ) -> FileStat:
-        return self._store(key, lambda draft: draft.fill(reader))
+        is_unnamed = self._drafts_can_be_unnamed()
+        return self._store(key, lambda draft: draft.fill(reader), is_unnamed=is_unnamed)
 
     def copy(self, source: str, target: str) -> FileStat:
         # Not a hard link: it would keep the old modification time, and gc could take it for a
@@ -161,31 +164,42 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
     def write_site(self, content: bytes, *, replace: bool) -> bool:
         put = os.replace if replace else rename_to_free
         folder = os.path.dirname(self._site)
-        with translated():
-            path = self._draft_path(SITE_KEY)
-            with self._in_folder(self._unfinished, lambda: Draft(path)) as draft:
-                draft.fill(io.BytesIO(content))
-                # Not the mode of files: no web server needs it.
-                draft.sync_and_close(None, durable=self.durable)
-                try:
-                    self._in_folder(folder, lambda: put(path, self._site))
-                except FileExistsError:
-                    return False
-                self._sync_folder(folder)
+        with translated(), self._draft(SITE_KEY) as draft:
+            draft.fill(io.BytesIO(content))
+            # Not the mode of files: no web server needs it.
+            draft.sync_and_close(None, durable=self.durable)
+            try:
+                self._in_folder(folder, lambda: put(draft.path, self._site))
+            except FileExistsError:
+                return False
+            self._sync_folder(folder)
         return True
 
-    def _store(self, key: str, fill: Callable[[Draft], None]) -> FileStat:
+    def _store(
+        self, key: str, fill: Callable[[Draft], None], *, is_unnamed: bool = False
+    ) -> FileStat:
         path = self.path(key)
         with translated():
-            draft = self._in_folder(self._unfinished, lambda: Draft(self._draft_path(key)))
+            draft = self._draft(key, is_unnamed=is_unnamed)
         with draft:
-            # An early check, so that no body is read in vain; rename_to_free checks again.
+            # An early check, so that no body is read in vain; give_name checks again.
             self._check_free(path)
             fill(draft)
             with translated(OCCUPIED, KeyTaken):
-                found = draft.sync_and_close(self.file_mode, durable=self.durable)
-                self._publish(draft.path, path)
+                found = draft.complete(self.file_mode, durable=self.durable)
+                self._publish(draft, path)
         return file_stat(key, found)
+
+    def _draft(self, key: str, *, is_unnamed: bool = False) -> Draft:
+        path = self._draft_path(key)
+        return self._in_folder(self._unfinished, lambda: Draft(path, is_unnamed=is_unnamed))
+
+    def _drafts_can_be_unnamed(self) -> bool:
+        if self._unnamed is None:
+            with translated():
+                self._in_folder(self._unfinished, lambda: os.stat(self._unfinished))
+            self._unnamed = can_be_unnamed(self._draft_path("probe"))
+        return self._unnamed
 
     def _check_free(self, path: str) -> None:
         with translated(OCCUPIED, KeyTaken), suppress(FileNotFoundError):
@@ -203,9 +217,9 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         name = f"{owner}:{key}".replace("/", "\\").encode()[:255].decode(errors="ignore")
         return os.path.join(self._unfinished, name)
 
-    def _publish(self, draft: str, path: str) -> None:
+    def _publish(self, draft: Draft, path: str) -> None:
         folder = os.path.dirname(path)
-        self._in_folder(folder, lambda: rename_to_free(draft, path))
+        self._in_folder(folder, lambda: draft.give_name(path))
         try:
             self._sync_folder(folder)
         except OSError:

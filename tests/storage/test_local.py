@@ -25,7 +25,15 @@ from kinto_attachment.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from kinto_attachment.storage import CHUNK_SIZE, CopiesFiles, HasPaths, ListsFiles, ListsUnfinished
+from kinto_attachment.storage import (
+    CHUNK_SIZE,
+    CopiesFiles,
+    HasPaths,
+    ListsFiles,
+    ListsUnfinished,
+    drafts,
+)
+from kinto_attachment.storage.drafts import SMALL
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import MIB, Source, contents, keys
 from kinto_attachment.storage.testing import (
@@ -56,6 +64,10 @@ def refuse(error: int) -> Callable[..., None]:
         raise OSError(error, os.strerror(error))
 
     return call
+
+
+# More than a draft without a name may have.
+LARGE = bytes(SMALL + 1)
 
 
 def put(storage: LocalStorage, key: str, content: bytes = b"x") -> None:
@@ -206,6 +218,84 @@ class TestSymbolicLinks:
             put(LocalStorage(str(tmp_path / "link")), "a")
 
 
+def refuse_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def open_named(path: str, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            refuse(errno.EOPNOTSUPP)()
+        return opened(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_named)
+
+
+def refuse_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def link_named(source: str, target: str, **options: Any) -> None:
+        if options:
+            refuse(errno.EXDEV)()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_named)
+
+
+def unmount_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "OPEN_FILES", "/nowhere")
+
+
+class TestDrafts:
+    @pytest.mark.parametrize(
+        ("size", "expected"), [(0, 0), (SMALL, 0), (SMALL + 1, 1), (3 * CHUNK_SIZE, 1)]
+    )
+    def test_have_a_name_only_if_they_are_large(
+        self, base: Path, storage: LocalStorage, size: int, expected: int
+    ) -> None:
+        found: list[int] = []
+        content = os.urandom(size)
+        source = Source(content, on_read=lambda _: found.append(len([*storage.list_unfinished()])))
+        storage.write("folder/a", source, TEXT)
+        assert found[-1] == expected
+        assert contents(storage, "folder/a") == content
+        assert everything(base) == [".unfinished", "folder", "folder/a"]
+        assert os.stat(base / "folder/a").st_nlink == 1
+
+    @pytest.mark.parametrize("lack", [refuse_unnamed, refuse_descriptors, unmount_proc])
+    def test_have_a_name_where_they_need_it(
+        self, base: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, lack: Any
+    ) -> None:
+        lack(monkeypatch)
+        found: list[str] = []
+        source = Source(b"x", on_read=lambda _: found.extend(everything(base / ".unfinished")))
+        storage.write("a", source, TEXT)
+        assert found
+        assert contents(storage, "a") == b"x"
+        assert everything(base) == [".unfinished", "a"]
+
+    def test_without_a_name_end_with_their_process(
+        self, base: Path, storage: LocalStorage
+    ) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", KILLED_WRITER, str(base), "1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with process:
+            assert waiting.line_of(process) == b"written\n"
+            process.send_signal(signal.SIGKILL)
+        assert everything(base) == [".unfinished"]
+
+    def test_of_one_key_become_one_file(self, base: Path, storage: LocalStorage) -> None:
+        def win(_: int) -> None:
+            if not storage.exists("a"):
+                put(storage, "a", b"first")
+
+        with pytest.raises(KeyTaken):
+            storage.write("a", Source(b"second", on_read=win), TEXT)
+        assert contents(storage, "a") == b"first"
+        assert everything(base) == [".unfinished", "a"]
+
+
 class TestDurability:
     @pytest.fixture
     def calls(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -221,9 +311,9 @@ class TestDurability:
             calls.append("sync " + name(os.readlink(f"/proc/self/fd/{descriptor}")))
             fsync(descriptor)
 
-        def spy_link(source: str, target: str) -> None:
+        def spy_link(source: str, target: str, **options: Any) -> None:
             calls.append("link " + name(target))
-            link(source, target)
+            link(source, target, **options)
 
         monkeypatch.setattr(os, "fsync", spy_fsync)
         monkeypatch.setattr(os, "link", spy_link)
@@ -235,6 +325,7 @@ class TestDurability:
         put(storage, "a/b/c")
         assert calls == [
             *("sync .", "sync files"),  # The base folder, and the hidden one in it.
+            "link draft",  # Whether a file without a name can get one.
             *("sync draft", "link files/a/b/c"),  # There is no folder yet.
             *("sync files", "sync files/a", "link files/a/b/c"),
             "sync files/a/b",
@@ -245,7 +336,7 @@ class TestDurability:
 
     def test_nothing_is_synced_when_not_durable(self, base: Path, calls: list[str]) -> None:
         put(LocalStorage(str(base), durable=False), "a")
-        assert calls == ["link files/a"]
+        assert calls == ["link draft", "link files/a"]
 
     @pytest.mark.parametrize("failing", [1, 2])
     def test_what_cannot_be_synced_is_not_there(
@@ -265,7 +356,7 @@ class TestDurability:
         self, base: Path, storage: LocalStorage
     ) -> None:
         process = forking.Popen(
-            [sys.executable, "-W", "ignore", "-c", KILLED_WRITER, str(base)],
+            [sys.executable, "-W", "ignore", "-c", KILLED_WRITER, str(base), str(CHUNK_SIZE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -294,7 +385,7 @@ class TestDurability:
     def test_drafts_of_long_keys_have_part_of_the_key(self, storage: LocalStorage) -> None:
         key = "/".join(["é" * 100] * 5)
         found: list[Any] = []
-        source = Source(b"x", on_read=lambda position: found.extend(storage.list_unfinished()))
+        source = Source(LARGE, on_read=lambda position: found.extend(storage.list_unfinished()))
         storage.write(key, source, TEXT)
         assert len(found[0].key) > 50
         assert key.startswith(found[0].key)
@@ -308,13 +399,13 @@ class TestDurability:
         assert contents(storage, "a") == b"x"
 
 
-KILLED_WRITER = f"""
+KILLED_WRITER = """
 import sys
 from kinto_attachment.storage.local import LocalStorage
 
 class Stuck:
     def __init__(self):
-        self.pieces = [bytes({CHUNK_SIZE})]
+        self.pieces = [bytes(int(sys.argv[2]))]
 
     def read(self, size):
         if self.pieces:
@@ -506,10 +597,10 @@ class TestEmptyFolders:
         put(storage, "folder/a")
         link = os.link
 
-        def link_too_late(source: str, target: str) -> None:
+        def link_too_late(source: str, target: str, **options: Any) -> None:
             monkeypatch.setattr(os, "link", link)
             storage.delete("folder/a")
-            link(source, target)
+            link(source, target, **options)
 
         monkeypatch.setattr(os, "link", link_too_late)
         put(storage, "folder/b")
@@ -536,7 +627,7 @@ class TestEmptyFolders:
                 path.unlink()
 
         with pytest.raises(StorageUnavailable):
-            storage.write("a", Source(b"x", on_read=lose), TEXT)
+            storage.write("a", Source(LARGE, on_read=lose), TEXT)
         assert keys(storage, "") == []
 
 
