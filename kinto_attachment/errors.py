@@ -153,6 +153,12 @@ class FileMissing(FileNotFound):
         self.key = key
 
 
+class ArchiveFailed(AttachmentError):
+    """A file of an archive is missing, although its record is there."""
+
+    message = "A file of the archive is missing."
+
+
 class InvalidKey(FileNotFound):
     """No backend stores a file under such a key."""
 

@@ -15,7 +15,10 @@ DESCRIPTION = (
     "End the holds of a record's files: of the current one, and of versions. Who "
     "did so and why is logged. It can run while the server is running."
 )
-EPILOG = "Exit code: 0 no file of the record is held any more; 2 an error."
+EPILOG = (
+    "Exit code: 0 no file of the record is held any more; 2 an error, or there is no such record "
+    "or version."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,14 +28,14 @@ from kinto_attachment.endpoints.downloads import (
     SECURITY_HEADERS,
     StreamedResponse,
 )
-from kinto_attachment.errors import FileNotFound, InvalidBody, TooLarge, cause
+from kinto_attachment.errors import ArchiveFailed, FileNotFound, InvalidBody, TooLarge, cause
 from kinto_attachment.files.archive_links import TOKEN
 from kinto_attachment.files.events import AttachmentRead
 from kinto_attachment.files.list_queries import HAS_FILE, ListQuery
 from kinto_attachment.files.listing import Current, item_of, records_of, totals
 from kinto_attachment.files.locations import find_own_file
 from kinto_attachment.files.sources import is_known_otherwise
-from kinto_attachment.files.transactions import in_batch
+from kinto_attachment.files.transactions import in_batch, paused_transaction
 from kinto_attachment.http.archives import Archive
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.names import content_disposition
@@ -73,7 +73,7 @@ def get_archive(request: Request) -> Response:
     if request.method == "GET" and in_batch(request):
         raise InvalidBody("A batch cannot return a file: send the GET by itself.")
     check_count(request, context.uri, query)
-    chunks = () if request.method == "HEAD" else Chunks(request, context.uri, query)
+    chunks = () if request.method == "HEAD" else started(Chunks(request, context.uri, query))
     name = content_disposition(f"{context.uri.collection_id}.zip", "attachment")
     headers = {
         "Content-Type": "application/zip",
@@ -95,6 +95,21 @@ def check_count(request: Request, collection: CollectionURI, query: ListQuery) -
         raise TooLarge(f"{found} files, and {MAX_FILES} at most: use filters for parts of them.")
 
 
+def started(chunks: Chunks) -> Chunks:
+    """An archive whose first bytes exist, so that its first file is not missing.
+
+    :raises ArchiveFailed: it is; nothing was sent.
+    :raises StorageError: the storage does not answer.
+    """
+    # The archive reads each page of records in a transaction of its own.
+    with paused_transaction():
+        try:
+            chunks.start()
+        except FileNotFound as error:
+            raise ArchiveFailed(str(error)) from error
+    return chunks
+
+
 @dataclass(frozen=True)
 class Opened:
     """A file that is open, of a record that has been read; ``storage`` is where it is."""
@@ -107,8 +122,8 @@ class Opened:
 class Chunks:
     """The archive as a WSGI response.
 
-    If a file is missing, iterating fails: the server closes the connection without an end of the
-    response, and the archive lacks its directory, so that nobody takes it for a whole one.
+    If a later file is missing, iterating fails: the server closes the connection without an end
+    of the response, and the archive lacks its directory, so that nobody takes it for a whole one.
     """
 
     def __init__(self, request: Request, collection: CollectionURI, query: ListQuery) -> None:
@@ -116,9 +131,15 @@ class Chunks:
         self._collection = collection
         self._query = query
         self._chunks = self._generate()
+        self._first = b""
+
+    def start(self) -> None:
+        """Open the first file, and make what is sent before it."""
+        self._first = next(self._chunks)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
+            yield self._first
             yield from self._chunks
         except Exception as error:
             logger.exception("The archive of %s broke off: %s", self._collection, cause(error))

@@ -41,11 +41,10 @@ def delete_records_below(registry: Registry, uri: str) -> None:
     links = registry.attachment_links
     if "/collections/" in uri:
         links.collections.wait_for_new_records(uri)
-    count = sum(
-        _delete_all_records(registry, parent_id, links.page_size)
-        for parent_id in (uri, starting_with(registry.storage, f"{uri}/"))
-    )
-    if count:
+        parents = uri
+    else:
+        parents = starting_with(registry.storage, f"{uri}/")
+    if _delete_all_records(registry, parents, links.page_size):
         below = starting_with(registry.permission, f"{uri}/")
         registry.permission.delete_object_permissions(below)
 

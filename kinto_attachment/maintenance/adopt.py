@@ -25,6 +25,7 @@ from kinto_attachment.index.objects import batches
 from kinto_attachment.index.old_rows import OldRow
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.digests import Digests
 from kinto_attachment.maintenance.linking import (
     FOREIGN,
@@ -86,6 +87,7 @@ def adopt(
     is compared with the record.
 
     :raises NotThisSite: a storage belongs to another database; nothing was done.
+    :raises CommandError: there are no files at all; nothing was done.
     """
     return _Adoption(registry, old_base_urls, verify, dry_run, progress).run()
 
@@ -116,6 +118,7 @@ class _Adoption:
 
     def run(self) -> AdoptReport:
         self.registry.attachment_site.check_not_of_others()
+        self.check_not_empty()
         self.follow_rows()
         self.place_records()
         if not self.dry_run:
@@ -127,6 +130,17 @@ class _Adoption:
         if not self.dry_run:
             self.claim()
         return self.report
+
+    def check_not_empty(self) -> None:
+        """:raises CommandError: there are rows of files, and no file: this is another folder."""
+        if any(map(may_have_files, self.registry.attachment_storages)):
+            return
+        if any(pages_of(self.registry)):
+            places = [each.files.place or each.name for each in self.registry.attachment_storages]
+            raise CommandError(
+                "The database knows files of the other release, and there is no file in "
+                f"{', '.join(places)}: do the settings name the right folder or bucket?"
+            )
 
     def claim(self) -> None:
         """Have the storages belong to this database.
@@ -253,6 +267,12 @@ class _Adoption:
 
     def is_old(self, modified: datetime) -> bool:
         return modified < self.started
+
+
+def may_have_files(storage: Storage) -> bool:
+    """Whether there is a file in a storage, as far as the storage can tell."""
+    files = storage.files
+    return not isinstance(files, ListsFiles) or any(True for _ in files.list())
 
 
 def _is_of(row: OldRow, record: KintoObject | None) -> bool:

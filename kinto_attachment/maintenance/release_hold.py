@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import transaction
 from kinto.core.utils import msec_time
 
+from kinto_attachment.files.stored_records import stored_record
 from kinto_attachment.index.holds import Hold, standing
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry
@@ -47,7 +48,8 @@ def release_hold(
 ) -> ReleaseReport:
     """End the holds of all files of a record, or of one ``version``, and log who and why.
 
-    :raises CommandError: this is not the URI of a record, or there is no reason.
+    :raises CommandError: this is not the URI of a record, there is no such record or version, or
+        no reason.
     """
     try:
         uri = str(RecordURI.parse(record.rstrip("/")))
@@ -58,11 +60,16 @@ def release_hold(
         raise CommandError("--reason and --by should not be empty")
     report = ReleaseReport()
     with transaction.manager:
-        held = [
+        links = [
             link
             for link in registry.attachment_links.of_record(uri)
-            if standing(link, msec_time()) and version in (None, link.version)
+            if version in (None, link.version)
         ]
+        # A record without files is all right, and so are the files of a record that was deleted.
+        if not links and (version is not None or stored_record(registry, uri) is None):
+            missing = "record" if version is None else f"version {version} of the record"
+            raise CommandError(f"There is no {missing} {uri}")
+        held = [link for link in links if standing(link, msec_time())]
     for link in held:
         hold = _release(registry, link, dry_run=dry_run)
         if hold is None:

@@ -285,6 +285,23 @@ def test_the_command(app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     app.delete(OTHER, headers=ALICE)
 
 
+def test_an_empty_folder_is_refused(
+    app: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(app, RECORD)
+    add_row(app, RECORD)
+    ini, empty = configured(app, tmp_path), tmp_path / "empty"
+    base_path = app.app.registry.settings["attachment.base_path"]
+    ini.write_text(ini.read_text().replace(base_path, str(empty)))
+    for options in ([], ["--dry-run"]):
+        assert cli.main(["adopt", "--ini", str(ini), *options]) == 2
+        assert f"no file in file:{empty}" in capsys.readouterr().err
+    assert not [path for path in empty.rglob("*") if path.is_file()]
+    report = adopt(app.app.registry)
+    assert (report.linked, report.unplaced) == (1, [])
+    forget(app.app.registry)
+
+
 def test_a_gzipped_file_keeps_what_is_told_about_its_original(app: Any) -> None:
     original = {"filename": "a b.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 1000}
     content = gzip.compress(bytes(1000))

@@ -22,6 +22,7 @@ from tests.support.application import (
     attach,
     attachment_of,
     empty_outbox,
+    put,
     read,
     stored_content,
     stored_files,
@@ -89,7 +90,18 @@ def test_may_run_again_and_do_nothing(app: Any) -> None:
     app.get(HOLD, headers=ALICE, status=200)
     assert len(release(app).released) == 1
     assert release(app).released == []
-    assert release(app, record=f"{RECORD}x").released == []
+
+
+def test_tells_that_there_is_no_such_record_or_version(app: Any) -> None:
+    attach(app)
+    hold(app)
+    with pytest.raises(CommandError, match=f"There is no record {RECORD}x$"):
+        release(app, record=f"{RECORD}x")
+    with pytest.raises(CommandError, match=f"There is no version 0 of the record {RECORD}$"):
+        release(app, version="0")
+    put(app, OTHER)
+    assert release(app, record=OTHER).released == []
+    release(app)
 
 
 def test_of_one_version(build: Build) -> None:

@@ -128,7 +128,11 @@ def archive() -> Arguments:
     schema.produces = ("application/zip", "application/json")
     responses = {
         "200": FileResponse(description="The files in a ZIP archive."),
-        **errors(e400="The query is not valid.", e413="These are too many files."),
+        **errors(
+            e400="The query is not valid.",
+            e413="These are too many files.",
+            e500="The first file is missing.",
+        ),
         **ACCESS,
         **STORAGE,
     }
