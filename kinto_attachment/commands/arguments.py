@@ -61,6 +61,27 @@ def add_shard(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_rate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rate",
+        type=rate,
+        default=0,
+        metavar="SIZE",
+        help="read so many bytes a second at most: 50M, 1G (default: as fast as possible)",
+    )
+
+
+def rate(text: str) -> int:
+    """Bytes a second."""
+    try:
+        found = parsers.size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+    if not found:
+        raise argparse.ArgumentTypeError("should be more than 0")
+    return found
+
+
 def duration(text: str) -> timedelta:
     """A duration as in the settings."""
     try:

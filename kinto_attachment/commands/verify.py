@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from kinto_attachment import parsers
-from kinto_attachment.commands.arguments import add_selection, duration, selection
+from kinto_attachment.commands.arguments import add_rate, add_selection, duration, selection
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import chosen_storage, warn_of_memory
@@ -45,13 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not read the files whose SHA-256 the storage itself has, such as those that were "
         "sent to S3 directly with their hash",
     )
-    parser.add_argument(
-        "--rate",
-        type=rate,
-        default=0,
-        metavar="SIZE",
-        help="read so many bytes a second at most: 50M, 1G (default: as fast as possible)",
-    )
+    add_rate(parser)
 
 
 def share(text: str) -> float:
@@ -60,16 +53,6 @@ def share(text: str) -> float:
     if match is None or not 0 < float(match[1]) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} should be a percentage such as 1% or 0.1%")
     return float(match[1]) / 100
-
-
-def rate(text: str) -> int:
-    try:
-        found = parsers.size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
-    if not found:
-        raise argparse.ArgumentTypeError("should be more than 0")
-    return found
 
 
 @on_server

@@ -123,6 +123,8 @@ def before_flush(event: RequestEvent) -> None:
         files = {StoredFile(link.storage, link.key) for link in every if not link.readonly}
         entries = links.outbox.entries()
         files.update(StoredFile(entry.storage, key) for entry in entries for key in entry.keys)
+        spares = links.spares.all()
+        files.update(StoredFile(each.storage, each.key) for each in spares if not each.readonly)
         site_rows = request.registry.attachment_site.rows()
         storages = links.used_storages.names()
         request.bound_data[FLUSHED] = files, [*readonly.values()], storages, site_rows

@@ -10,7 +10,7 @@ from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import StorageError, cause
 from kinto_attachment.files.ledger import Ledger, NewFile
-from kinto_attachment.index.outbox import Garbage, Outbox, keys_by_storage
+from kinto_attachment.index.outbox import Garbage, Outbox, StoredFile, keys_by_storage
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.metadata import FIELD, same_json
 from kinto_attachment.storage.storages import metric_of
@@ -53,21 +53,23 @@ def delete_garbage(registry: Registry, entry: Garbage) -> list[str] | None:
     """
     links = registry.attachment_links
     outbox: Outbox = links.outbox
-    files = registry.attachment_storages[entry.storage].files
+    storages = registry.attachment_storages
+    storages[entry.storage]  # Otherwise it waits.
     with transaction.manager:
         # Files that linger have links, which change too.
         if not outbox.take(entry, is_alone=not entry.due):
             return None
-        # Files that lingered may have been linked again.
-        keys = links.end_lingering(entry.keys) if entry.due else entry.keys
+        files: list[StoredFile] = [StoredFile(entry.storage, key) for key in entry.keys]
+        if entry.due:  # They may have been linked again, or moved to another storage.
+            files = links.end_lingering(files)
         try:
-            if keys:
-                files.delete(*keys)
+            for storage, keys in keys_by_storage(files).items():
+                storages[storage].files.delete(*keys)
         except StorageError:
             # A database restores the entry by rolling back; a memory backend needs this.
             outbox.put(entry)
             raise
-    return keys
+    return [file.key for file in files]
 
 
 def _undo(registry: Registry, ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.locks import LOCK, lock_parent
-from kinto_attachment.index.objects import random_timestamp
+from kinto_attachment.index.objects import digest_of, random_timestamp
 from kinto_attachment.kinto_types import KintoObject
 from kinto_attachment.uris import RecordURI
 
@@ -110,8 +110,8 @@ class BulkLinks:
         """
         if self._one_by_one:
             return [link for link in links if self._add_one(link)]
-        parents = sorted({lock_parent(link.key) for link in links})
-        self._insert("attachment-lock", [(LOCK, parent, {}) for parent in parents], LOCKED)
+        keys = [link.key for link in links]
+        self.lock(keys)
         taken = {*self._links.of_keys(link.key for link in links), *self._waiting(links)}
         free: dict[str, Link] = {}
         for link in links:
@@ -121,10 +121,27 @@ class BulkLinks:
             self._links.used_storages.note(storage)
         rows = [(link.id, link.parent, link.dump()) for link in free.values()]
         self._insert("attachment", rows, "NOTHING")
-        self._execute(UNLOCK, id=LOCK, parents=parents)
+        self.unlock(keys)
         for link in free.values():
             self._links.usage.added(link)
         return list(free.values())
+
+    def lock(self, keys: Iterable[str]) -> None:
+        """Lock files against other transactions that lock them, until the commit."""
+        if self._one_by_one:
+            for key in sorted(keys, key=digest_of):
+                self._links.locks.lock(key)
+            return
+        parents = sorted({lock_parent(key) for key in keys})
+        self._insert("attachment-lock", [(LOCK, parent, {}) for parent in parents], LOCKED)
+
+    def unlock(self, keys: Iterable[str]) -> None:
+        """Delete the rows of the locks; the files stay locked until the commit."""
+        if self._one_by_one:
+            for key in keys:
+                self._links.locks.clear(key)
+            return
+        self._execute(UNLOCK, id=LOCK, parents=[lock_parent(key) for key in keys])
 
     def _waiting(self, links: Sequence[Link]) -> list[str]:
         """The keys that are in the outbox along with any of the links' keys."""

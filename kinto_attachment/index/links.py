@@ -43,8 +43,9 @@ from kinto_attachment.index.outbox import Garbage, StoredFile
 from kinto_attachment.index.postgresql_outbox import outbox
 from kinto_attachment.index.postgresql_removals import removals
 from kinto_attachment.index.postgresql_replacements import replacements
-from kinto_attachment.index.queries import ANY, LinkQueries
+from kinto_attachment.index.queries import ANY, LinkQueries, in_storage_filter
 from kinto_attachment.index.reservations import Reservations
+from kinto_attachment.index.spares import Spares
 from kinto_attachment.index.usage import Usage
 from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.index.verified import VerifiedFiles
@@ -77,6 +78,7 @@ class Links(LinkQueries):
         self.orphan_notes = OrphanNotes(backend)
         self.used_storages = UsedStorages(backend)
         self.verified = VerifiedFiles(backend)
+        self.spares = Spares(backend, page_size)
         self.storages = storages
 
     def confirm_unlinked(self, record: str, key: str) -> bool:
@@ -149,6 +151,19 @@ class Links(LinkQueries):
         self.locks.clear(key)
         return count
 
+    def move(self, key: str, source: str, target: str, *, readonly: bool) -> list[Link]:
+        """Have the links of a locked file say that it is in another storage.
+
+        Whether the copy in ``target`` is ``readonly`` is known there. Returns the links that have
+        changed, as they were: none if the file is not in ``source`` any more.
+        """
+        moved = []
+        for link in self.of_key(key):
+            if link.storage == source and (link.shared or self._delete_sole([link])):
+                self._put(replace(link, storage=target, readonly=readonly))
+                moved.append(link)
+        return moved
+
     def share(
         self, link: Link, *, known_in: Sequence[str] = (), is_new: bool | None = None
     ) -> None:
@@ -205,18 +220,24 @@ class Links(LinkQueries):
             raise
         self.locks.clear(version.key)
 
-    def end_lingering(self, keys: Iterable[str]) -> list[str]:
-        """Drop the expired links of files; returns the keys that have no link any more."""
+    def end_lingering(self, files: Iterable[StoredFile]) -> list[StoredFile]:
+        """Drop the expired links of files; returns the files that have no link any more.
+
+        Their links know in which storage they are by now.
+        """
         orphans, now = [], msec_time()
-        for key in sorted(keys, key=digest_of):
-            self.locks.lock(key)
+        for file in sorted(files, key=lambda each: digest_of(each.key)):
+            self.locks.lock(file.key)
             expired = [
-                link for link in self.of_key(key) if link.state in ENDING and link.until <= now
+                link
+                for link in self.of_key(file.key)
+                if link.state in ENDING and link.until <= now
             ]
             self.drop(expired)
-            if not self.of_key(key):
-                orphans.append(key)
-            self.locks.clear(key)
+            if not self.of_key(file.key):
+                storage = expired[0].storage if expired else file.storage
+                orphans.append(StoredFile(storage, file.key))
+            self.locks.clear(file.key)
         return orphans
 
     def drop(self, links: list[Link]) -> list[Link]:
@@ -338,8 +359,9 @@ class Links(LinkQueries):
             # It is no longer a sole link: another transaction has shared it since it was read.
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
-            if link.shared and self._drop_shared(link, state):
-                orphans.append(link)
+            dropped_last = self._drop_shared(link, state) if link.shared else None
+            if dropped_last is not None:
+                orphans.append(dropped_last)
         return orphans
 
     def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
@@ -351,11 +373,14 @@ class Links(LinkQueries):
         return {row["id"] for row in deleted}
 
     def _delete_free(self, links: list[Link], state: State) -> set[str]:
-        """The same for those that are in a state, and not held, by now."""
+        """The same for those that are in a state, in their storage, and not held, by now."""
         in_state = Filter("state", state, COMPARISON.EQ)
         gone = set()
-        for some, filters in holds.by_hold(links, msec_time()):
-            gone |= self._delete_sole(some, *filters, in_state)
+        for storage in {link.storage for link in links}:
+            there = [link for link in links if link.storage == storage]
+            in_storage = in_storage_filter(storage)
+            for some, filters in holds.by_hold(there, msec_time()):
+                gone |= self._delete_sole(some, *filters, in_state, in_storage)
         return gone
 
     def put_back(self, links: Iterable[Link]) -> None:
@@ -409,30 +434,30 @@ class Links(LinkQueries):
             self._put(link)
         return link
 
-    def _drop_shared(self, link: Link, state: State | None) -> bool:
-        """Drop one of several links, if it is in this state; True if it was the last one."""
+    def _drop_shared(self, link: Link, state: State | None) -> Link | None:
+        """Drop one of several links, if it is in this state; returns it if it was the last one."""
         self.locks.lock(link.key)
         with self.usage.alone():
-            is_dropped = (state is None or self._is_free(link, state)) and (
+            present = link if state is None else self._free(link, state)
+            is_dropped = present is not None and (
                 self._rows.delete(link.parent, link.id) or self._drop_revised(link)
             )
             others = self.of_key(link.key)
             if is_dropped:
                 self.usage.removed(link, others)
         if others:
-            return False
+            return None
         self.locks.clear(link.key)
-        return is_dropped
+        return present if is_dropped else None
 
-    def _is_free(self, link: Link, state: State) -> bool:
-        """Whether the record's link to the file is in a state, and not held, by now."""
+    def _free(self, link: Link, state: State) -> Link | None:
+        """The record's link to the file, if it is in a state, and not held, by now."""
         now = msec_time()
-        return any(
-            other.record == link.record
-            and other.state == state
-            and holds.standing(other, now) is None
-            for other in self.of_key(link.key)
-        )
+        for other in self.of_key(link.key):
+            is_own = other.record == link.record and other.state == state
+            if is_own and holds.standing(other, now) is None:
+                return other
+        return None
 
     def _stat(self, link: Link, storage: str) -> FileStat | None:
         """What a storage has of a file; None unless it is there and has the right size."""

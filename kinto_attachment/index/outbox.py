@@ -11,6 +11,7 @@ from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON, msec_time
 
 from kinto_attachment.index.objects import Objects, batches
+from kinto_attachment.index.queries import in_storage_filter
 from kinto_attachment.kinto_types import StorageBackend
 
 
@@ -103,8 +104,7 @@ class Outbox:
         """A page of entries: all, those of a storage, or those that have a given key."""
         filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key else []
         if storage is not None:
-            named = Filter("storage", storage, COMPARISON.EQ)
-            filters.append(named if storage else Filter("storage", False, COMPARISON.HAS))
+            filters.append(in_storage_filter(storage))
         rows = self._rows.list("attachments-garbage:*", *filters)
         return [_load(row) for row in rows]
 

@@ -18,6 +18,13 @@ FEW_RECORDS = 50  # Up to that many are looked up one by one.
 ANY = "attachments:*"
 
 
+def in_storage_filter(storage: str) -> Filter:
+    """What rows about files of a storage match; those of the default one do not name it."""
+    if storage:
+        return Filter("storage", storage, COMPARISON.EQ)
+    return Filter("storage", False, COMPARISON.HAS)
+
+
 class LinkQueries:
     """What :class:`Links` can be asked, in the caller's transaction."""
 
@@ -76,9 +83,7 @@ class LinkQueries:
 
     def some_in(self, storage: str, limit: int) -> list[Link]:
         """Some of the links to files of a storage."""
-        named = Filter("storage", storage, COMPARISON.EQ)
-        other = Filter("storage", False, COMPARISON.HAS)
-        rows = self._rows.list(ANY, named if storage else other, limit=limit)
+        rows = self._rows.list(ANY, in_storage_filter(storage), limit=limit)
         return [Link.load(row) for row in rows]
 
     def count(self) -> int:

@@ -46,19 +46,23 @@ def warn_of_memory(registry: Registry) -> None:
         logger.warning("%s", MEMORY_IS_EMPTY)
 
 
-def chosen_storage(registry: Registry, title: str | None) -> str | None:
+def chosen_storage(
+    registry: Registry, title: str | None, *, option: str = "--storage"
+) -> str | None:
     """The name in the index of the only storage to look at; None for all.
 
     :raises CommandError: there is none of this title, or none of those to look at answers: a
         command would else fail once for each file.
     """
     storages = registry.attachment_storages
-    name = chosen_title(registry, title)
+    name = chosen_title(registry, title, option=option)
     _check(storages if name is None else [storages[name]])
     return name
 
 
-def chosen_title(registry: Registry, title: str | None) -> str | None:
+def chosen_title(
+    registry: Registry, title: str | None, *, option: str = "--storage"
+) -> str | None:
     """The same for a command that asks no storage: one that does not answer is no obstacle.
 
     :raises CommandError: there is none of this title.
@@ -67,7 +71,7 @@ def chosen_title(registry: Registry, title: str | None) -> str | None:
     if title is None:
         return None
     if title not in titles:
-        raise CommandError(f"--storage should be one of {', '.join(titles)}")
+        raise CommandError(f"{option} should be one of {', '.join(titles)}")
     return titles[title]
 
 

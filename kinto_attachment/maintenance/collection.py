@@ -18,6 +18,7 @@ class GcReport(Report):
     """What gc found, by kind: object keys, or URIs of records where it says so."""
 
     finished: list[str] = field(default_factory=list)  # In the outbox, waiting to be deleted.
+    spare: list[str] = field(default_factory=list)  # Copies that moves have left.
     orphaned: list[str] = field(default_factory=list)  # Without a record, but not for long.
     unlinked: list[str] = field(default_factory=list)  # Stored, but without a record.
     unfinished: list[str] = field(default_factory=list)  # Left by writes of dead processes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from kinto_attachment.errors import StorageError
 from kinto_attachment.files.settling import delete_garbage
@@ -21,6 +21,7 @@ DANGLING = "the record that its link names has another attachment, or is gone"
 UNLINKED = "no record has it"
 EXPIRED = "it was kept for as long as kept_max_age says"
 UNFINISHED = "an upload that was not finished"
+SPARE = "a copy of a file that was moved to another storage"
 
 
 class Deletions:
@@ -67,6 +68,11 @@ class Deletions:
             return False
         self._log(storage, remains.key, UNFINISHED)
         return True
+
+    def spares(self, storage: str, keys: Iterable[str]) -> None:
+        """Note the deletion of copies."""
+        for key in keys:
+            self._log(storage, key, SPARE)
 
     def _log(self, storage: str, key: str, why: str) -> None:
         title = self.storages[storage].title

@@ -151,6 +151,7 @@ class _Collector:
             *(partial(self.known.empty_outbox, name) for name in self.storages),
             self.known.remove_old_sessions,
             self.own.read_reservations,
+            *(partial(self.known.remove_spares, name) for name in self.storages),
             *(
                 partial(self.known.remove_unfinished, storage)
                 for storage in self.storages.values()
@@ -227,6 +228,7 @@ class _Collector:
             with transaction.manager:
                 unlinked = self.links.without_links([file.key for file in old])
                 unlinked -= self.sessions.owned_keys(unlinked)
+                unlinked -= self.links.spares.of_keys(storage, unlinked).keys()
             self.unlinked[storage] += [
                 file for file in old if file.key in unlinked and self.note(storage, file.key)
             ]

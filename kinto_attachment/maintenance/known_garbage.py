@@ -11,6 +11,7 @@ from kinto_attachment.maintenance.own_names import OwnNames
 from kinto_attachment.maintenance.remains import Remains
 from kinto_attachment.maintenance.reports import Progress
 from kinto_attachment.maintenance.shards import Shard
+from kinto_attachment.maintenance.spare_copies import SpareCopies
 from kinto_attachment.storage import ListsUnfinished
 from kinto_attachment.storage.storages import Storage
 
@@ -24,6 +25,7 @@ class KnownGarbage:
         self.registry = deletions.registry
         self.report = deletions.report
         self.deletions = deletions
+        self.own = own
         self.shard = shard
         self.progress = progress
         self.remains = Remains(self.registry, own, shard)
@@ -44,6 +46,23 @@ class KnownGarbage:
                 if self.shard.has(entry.id) and self.deletions.files_of(entry, LET_GO):
                     self.report.finished += entry.keys
                     self.progress("deletions finished", len(self.report.finished))
+
+    def remove_spares(self, storage: str) -> None:
+        """Delete the copies of files that were moved, if no move that goes on needs them."""
+        spares = self.registry.attachment_links.spares
+        copies = SpareCopies(self.registry, self.own.owner, abandoned=self.own.abandoned)
+        before, now = int(self.own.before.timestamp() * 1000), msec_time()
+        for page in self.shard.spares(spares, storage):
+            old = [
+                spare
+                for spare in page
+                if spare.since < before and spare.due <= now and not spare.readonly
+            ]
+            if self.deletions.dry_run:
+                continue
+            deleted = copies.settle(old).deleted
+            self.deletions.spares(storage, deleted)
+            self.report.spare += deleted
 
     def remove_old_sessions(self) -> None:
         """Remove what is stored of uploads in several requests that have ended.

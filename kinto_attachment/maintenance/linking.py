@@ -219,6 +219,9 @@ class Placer:
         with transaction.manager:
             if not self._living({link.record: link}, {link.record: record}, wait=True):
                 return
+            present = self._links.of_record(link.record)
+            if (link.key, link.storage) not in {(each.key, each.storage) for each in present}:
+                return  # It was moved to another storage in the meantime.
             if is_there or link.hold is not None:
                 self._links.retain(link, "kept")
             else:

@@ -74,8 +74,10 @@ class Missing:
 
     def _report(self, link: Link) -> None:
         with transaction.manager:
-            # It may have been dropped in the meantime.
-            is_there = link.record in [other.record for other in self.links.of_key(link.key)]
+            # It may have been dropped, or moved to another storage, in the meantime.
+            is_there = (link.record, link.storage) in {
+                (other.record, other.storage) for other in self.links.of_key(link.key)
+            }
             # A record that is gone misses no file.
             is_missed = is_there and not self.dangling.among([link])
         if is_missed:

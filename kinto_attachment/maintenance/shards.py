@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import transaction
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.objects import digest_of
+from kinto_attachment.index.spares import Spare, Spares
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,15 @@ class Shard:
 
         ``parents`` is what the URIs of their records start with.
         """
-        prefixes = self.prefixes if self.count > 1 else [""]
-        for prefix in prefixes:
-            pages = links.under(parents, prefix)
+        return self._pages(lambda prefix: links.under(parents, prefix))
+
+    def spares(self, spares: Spares, storage: str) -> Iterator[list[Spare]]:
+        """All spare copies of a storage in this shard, in the same way."""
+        return self._pages(lambda prefix: spares.pages(storage, prefix))
+
+    def _pages(self, below: Callable[[str], Iterator[list[T]]]) -> Iterator[list[T]]:
+        for prefix in self.prefixes if self.count > 1 else [""]:
+            pages = below(prefix)
             while True:
                 with transaction.manager:
                     page = next(pages, None)

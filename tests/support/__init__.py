@@ -27,7 +27,8 @@ The others, by what they are for:
 consistency                               ``invariants`` (what is lost or left), ``interleavings``
                                           (threads that take turns), ``races`` (requests that
                                           meet), ``faults_plugin`` (failures inside a server),
-                                          ``load`` (many clients), ``usage`` (what counters say)
+                                          ``load`` (many clients), ``usage`` (what counters say),
+                                          ``killed_moves`` (a command that is killed)
 other plugins                             ``publishing``, ``signing``, ``redis_queue``
 many machines                             ``cluster``, ``nginx``
 earlier releases                          ``old_rows`` (a database that one wrote)

@@ -59,7 +59,9 @@ def left(registry: Any) -> list[str]:
     with transaction.manager:
         found += [f"in the outbox: {entry.keys}" for entry in index.outbox.entries()]
         names = index.reservations.before(2**53)
+        spares = index.spares.all()
     found += [f"reserved: {name}" for name in names]
+    found += [f"a spare copy: {spare}" for spare in spares]
     pointing = Counter(
         (uri, key_in(registry, record[FIELD]))
         for uri, record in records(registry).items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +137,21 @@ def server(
         postgresql.drop_database(url)
 
 
-def meet(app: Any, operations: Sequence[Operation], orders: Iterable[Decide]) -> int:
+def meet(
+    app: Any,
+    operations: Sequence[Operation],
+    orders: Iterable[Decide],
+    *,
+    also: Collection[str] = (),
+) -> int:
     """Run operations on a record and its copy in these orders; returns in how many.
 
     After each, no file may be lost, nor left once gc has run. Then the records are deleted one
-    after the other: what they share must not go with the first.
+    after the other: what they share must not go with the first. Calls about ``also`` are steps,
+    too.
     """
     count = 0
-    with contextlib.closing(Stage(app.app.registry)) as stage:
+    with contextlib.closing(Stage(app.app.registry, also)) as stage:
         for count, order in enumerate(orders, 1):  # noqa: B007
             start(app)
             with stage.watching():

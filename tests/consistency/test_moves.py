@@ -1,0 +1,200 @@
+"""Files that are moved between storages while requests change them, and moves that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kinto_attachment.index.open_transactions import OpenTransactions
+from kinto_attachment.maintenance import move as maintenance
+from kinto_attachment.maintenance.move import move
+from kinto_attachment.maintenance.selection import Selection
+from tests.support import ROOT, invariants, live, owned, races, sampling, waiting
+from tests.support.application import (
+    attach,
+    forget_database,
+    links_of,
+    make_app,
+    placed_files,
+    postgresql_settings,
+    put_collection_behind,
+    read,
+)
+from tests.support.faults_plugin import Faults, Order
+from tests.support.races import (
+    delete_collection,
+    delete_copy,
+    delete_record,
+    patch,
+    publish_again,
+    remove,
+    replace,
+)
+from tests.support.services import PostgreSQL
+
+AT_ONCE = timedelta(0)
+SPARE = "attachment-spare"
+ONE_IN = 90  # Of the moments at which one of two can interrupt the other; all in tests-all.
+
+
+class Inline:
+    """Stands for a pool of threads: a stage knows its actors by their threads."""
+
+    def __init__(self, threads: int) -> None: ...
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - raised by the future.
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, **kwargs: Any) -> None: ...
+
+
+class Answer:
+    status_int = 200
+
+
+def move_there(app: Any) -> Answer:
+    move(app.app.registry, "cold", Selection(), keep=AT_ONCE)
+    return Answer()
+
+
+@pytest.fixture
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a move take its turns, and not wait for others, which cannot go on meanwhile."""
+    monkeypatch.setattr(maintenance, "ThreadPoolExecutor", Inline)
+    monkeypatch.setattr(OpenTransactions, "wait", lambda self, seconds: self.have_ended())
+
+
+@pytest.fixture(scope="module")
+def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """New files go to the storage that others are moved to."""
+    options = {"storages.cold.base_path": str(tmp_path_factory.mktemp("cold"))}
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, storage="cold", **options) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def keeping_app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = {"storages.cold.base_path": str(tmp_path_factory.mktemp("cold"))}
+    folder = tmp_path_factory.mktemp("files")
+    with races.server(postgresql, folder, storage="cold", keep_old_files="true", **options) as app:
+        yield app
+
+
+OPERATIONS = [replace, patch, remove, delete_record, delete_copy, publish_again, delete_collection]
+
+
+@pytest.mark.usefixtures("in_turns")
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_a_request_meets_a_move(app: Any, operation: races.Operation) -> None:
+    orders = races.some_orders(f"move {operation.__name__}", ONE_IN)
+    assert races.meet(app, [operation, move_there], orders, also={SPARE}) > 1
+
+
+@pytest.mark.usefixtures("in_turns")
+@pytest.mark.parametrize("operation", [replace, delete_record], ids=lambda each: each.__name__)
+def test_a_request_that_keeps_files_meets_a_move(
+    keeping_app: Any, operation: races.Operation
+) -> None:
+    orders = races.some_orders(f"keep and move {operation.__name__}", ONE_IN)
+    assert races.meet(keeping_app, [operation, move_there], orders, also={SPARE}) > 1
+
+
+@pytest.mark.usefixtures("in_turns")
+def test_two_moves_meet(app: Any) -> None:
+    orders = races.some_orders("two moves", ONE_IN)
+    assert races.meet(app, [move_there, move_there], orders, also={SPARE}) > 1
+
+
+class Runs:
+    """Runs of ``move`` as processes, which can be killed at a step."""
+
+    def __init__(self, process: subprocess.Popen[str], faults: Faults) -> None:
+        self.process = process
+        self.faults = faults
+
+    def run(self, to: str, order: Order | None = None) -> int:
+        """The status of a run that moves all files, as :func:`os.waitpid` tells it."""
+        assert self.process.stdin is not None
+        said = {"to": to, **({"order": asdict(order)} if order else {})}
+        self.process.stdin.write(json.dumps(said) + "\n")
+        self.process.stdin.flush()
+        return int(waiting.line_of(self.process))
+
+    def steps(self, to: str) -> list[str]:
+        assert self.run(to, Order(0)) == 0
+        return self.faults.steps()
+
+
+@pytest.fixture(scope="module")
+def killed_app(
+    postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, Runs]]:
+    folder, faults = tmp_path_factory.mktemp("killed"), Faults(tmp_path_factory.mktemp("faults"))
+    url = postgresql.create_database()
+    storage = {
+        "base_path": str(folder / "files"),
+        "storages.cold.base_path": str(folder / "cold"),
+        "randomize": "false",  # With reservations, there are more steps.
+    }
+    app = make_app(storage, postgresql_settings(url))
+    owned.own(app.app.registry)
+    ini = folder / "kinto.ini"
+    ini.write_text(live._ini(storage, url, ["tests.support.faults_plugin"], {}, 1))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.killed_moves", str(ini)],
+        env={**os.environ, **faults.environ},
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert waiting.line_of(process) == "ready\n"
+        yield app, Runs(process, faults)
+    finally:
+        process.kill()
+        process.communicate(timeout=waiting.SECONDS)
+        forget_database(url)
+        postgresql.drop_database(url)
+
+
+def test_a_move_that_is_killed_goes_on(killed_app: tuple[Any, Runs]) -> None:
+    app, runs = killed_app
+    registry = app.app.registry
+    put_collection_behind(app)
+    attach(app, content=b"content")
+    steps = runs.steps("cold")
+    assert len(steps) > 30
+    assert {"file write", "file delete", "commit"} <= {*steps}
+    assert runs.run("") == 0
+    turn = sampling.one_in(15)
+    for number in range(1, len(steps) + 1, turn):
+        # There, and on the way back at the next step.
+        for to, step in (("cold", number), ("", number % len(steps) + 1)):
+            told = f"killed at step {step} of {steps} to {to!r}"
+            assert os.WIFSIGNALED(runs.run(to, Order(step, "before", "kill"))), told
+            assert not invariants.lost(registry), told
+            assert read(app) == b"content"
+            if number % 2:
+                invariants.collect(registry)
+                assert not (left := invariants.left(registry)), f"{left} after gc, {told}"
+            assert runs.run(to) == 0, told
+            assert {name for name, _ in placed_files(app)} == {to}, told
+            assert {link.storage for link in links_of(app)} == {to}, told
+    invariants.collect(registry)
+    assert not invariants.left(registry)
