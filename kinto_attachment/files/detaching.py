@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import transaction
 from kinto.core.events import ACTIONS, notify_resource_event
-from pyramid.request import Request as PyramidRequest, apply_request_extensions
 
 from kinto_attachment.files.guard import allow_metadata_changes
-from kinto_attachment.files.ledger import CollectedEvents, Ledger
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.own_requests import request_about
 from kinto_attachment.files.settling import settle
 from kinto_attachment.files.stored_records import stored_record
-from kinto_attachment.files.transactions import EVENTS
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
@@ -24,7 +23,7 @@ def detach(registry: Registry, link: Link) -> bool:
 
     :raises AttachmentGone: the record has got another file, or was deleted, in the meantime.
     """
-    request = _request_about(registry, RecordURI.parse(link.record))
+    request = request_about(registry, link.record)
     try:
         with transaction.manager:
             is_done = _write(request, link)
@@ -60,18 +59,3 @@ def _write(request: Request, link: Link) -> bool:
     for event in request.get_resource_events():
         registry.notify(event)
     return True
-
-
-def _request_about(registry: Registry, uri: RecordURI) -> Request:
-    request = PyramidRequest.blank(f"/{registry.route_prefix}{uri}", method="PATCH")
-    request.registry = registry
-    request.matched_route = None
-    request.matchdict = {
-        "bucket_id": uri.bucket_id,
-        "collection_id": uri.collection_id,
-        "id": uri.record_id,
-    }
-    apply_request_extensions(request)
-    request.bound_data[EVENTS] = CollectedEvents()
-    made: Request = request
-    return made

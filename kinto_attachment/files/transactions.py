@@ -215,6 +215,11 @@ def _can_be_repeated(request: Request, ledger: Ledger, error: BackendError) -> b
     deletes = request.method == "DELETE" and service is not None and service.name in DELETED
     if in_batch(request) or not (ledger.received is not None or deletes):
         return False
+    return is_conflict(error)
+
+
+def is_conflict(error: BackendError) -> bool:
+    """Whether another transaction is the reason, so that the same may work a moment later."""
     cause = getattr(error.original, "orig", None)
     return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in CONFLICTS
 
