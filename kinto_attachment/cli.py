@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from keyword import iskeyword
 from typing import Any
 
 SERVER_COMMANDS = {
@@ -17,6 +18,7 @@ SERVER_COMMANDS = {
     "export": "write collections with their records and files to a folder or a ZIP",
     "relocate": "write the present locations of files into their records",
     "move": "move files to another storage",
+    "import": "bring the collections of an export to this site",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
     "release-hold": "end the holds of a record's files, also before their date",
@@ -56,7 +58,7 @@ def add_server_command(commands: Any, name: str, summary: str, *, chosen: bool) 
     if not chosen:
         return
     try:
-        module = import_module(f"kinto_attachment.commands.{name.replace('-', '_')}")
+        module = import_module(f"kinto_attachment.commands.{module_name(name)}")
         arguments = import_module("kinto_attachment.commands.arguments")
     except ModuleNotFoundError as error:
         parser.error(f"{error}; pip install kinto")
@@ -64,6 +66,11 @@ def add_server_command(commands: Any, name: str, summary: str, *, chosen: bool) 
     arguments.add_options_of_all(parser)
     module.add_arguments(parser)
     parser.set_defaults(run=module.run)
+
+
+def module_name(command: str) -> str:
+    name = command.replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
 
 
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
