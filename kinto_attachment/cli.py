@@ -16,6 +16,7 @@ SERVER_COMMANDS = {
     "verify": "read the files and compare them with their hashes",
     "export": "write collections with their records and files to a folder or a ZIP",
     "relocate": "write the present locations of files into their records",
+    "bundle": "make archives of the collections that ask for one",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
     "release-hold": "end the holds of a record's files, also before their date",
