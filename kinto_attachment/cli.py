@@ -19,6 +19,7 @@ SERVER_COMMANDS = {
     "relocate": "write the present locations of files into their records",
     "move": "move files to another storage",
     "import": "bring the collections of an export to this site",
+    "bundle": "make archives of the collections that ask for one",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
     "release-hold": "end the holds of a record's files, also before their date",

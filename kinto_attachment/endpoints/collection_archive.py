@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import tempfile
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
-import transaction
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON
 from pyramid.response import Response
 
 from kinto_attachment.endpoints import openapi
@@ -26,20 +19,21 @@ from kinto_attachment.endpoints.downloads import (
     CURRENT,
     LINKED,
     SECURITY_HEADERS,
+    StoredFile,
     StreamedResponse,
+    respond,
 )
 from kinto_attachment.errors import ArchiveFailed, FileNotFound, InvalidBody, TooLarge, cause
 from kinto_attachment.files.archive_links import TOKEN
+from kinto_attachment.files.archiving import CollectionArchive, Opened
 from kinto_attachment.files.events import AttachmentRead
 from kinto_attachment.files.list_queries import HAS_FILE, ListQuery
-from kinto_attachment.files.listing import Current, item_of, records_of, totals
-from kinto_attachment.files.locations import find_own_file
-from kinto_attachment.files.sources import is_known_otherwise
+from kinto_attachment.files.listing import item_of, totals
 from kinto_attachment.files.transactions import in_batch, paused_transaction
-from kinto_attachment.http.archives import Archive
+from kinto_attachment.files.uploads import rules_of
+from kinto_attachment.index.bundles import Bundles, asks_for_bundle
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.names import content_disposition
-from kinto_attachment.storage import CHUNK_SIZE, ClosableReader
 from kinto_attachment.storage.storages import metric_of
 from kinto_attachment.uris import CollectionURI
 
@@ -49,9 +43,6 @@ ROUTE = "collection-attachments-archive"
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments.zip"
 
 MAX_FILES = 20_000  # Each takes a kilobyte of memory, until the archive ends.
-RECORDS_AT_ONCE = 100
-ATTEMPTS = 5  # A record may get another file after it was read.
-INDEX_IN_MEMORY = 1024 * 1024  # Bytes of the index; more than that is in a temporary file.
 
 
 def service(*, default_bucket: bool) -> Service:
@@ -72,6 +63,9 @@ def get_archive(request: Request) -> Response:
     query = ListQuery.of_all(request, TOKEN)
     if request.method == "GET" and in_batch(request):
         raise InvalidBody("A batch cannot return a file: send the GET by itself.")
+    bundle = stored_bundle(request, query)
+    if bundle is not None:
+        return bundle
     check_count(request, context.uri, query)
     chunks = () if request.method == "HEAD" else started(Chunks(request, context.uri, query))
     name = content_disposition(f"{context.uri.collection_id}.zip", "attachment")
@@ -86,6 +80,24 @@ def get_archive(request: Request) -> Response:
 
 
 # The steps.
+
+
+def stored_bundle(request: Request, query: ListQuery) -> Response | None:
+    """The stored archive, if there is a fresh one and the query selects nothing else."""
+    context: Any = request.context
+    registry, collection = request.registry, context.uri
+    if query.filters != (HAS_FILE,) or not asks_for_bundle(context.current_object):
+        return None
+    link = Bundles(registry.storage, registry.attachment_links).fresh(collection)
+    if link is None or link.storage not in registry.attachment_storages:
+        return None
+    storage = registry.attachment_storages[link.storage]
+    caching = {**CURRENT, **(LINKED if context.is_linked else {})}
+    try:
+        file = StoredFile.find(storage, link.key, link.attachment)
+        return respond(request, replace(file, is_saved=True), rules_of(request), caching)
+    except FileNotFound:
+        return None  # It is lost, or was just replaced.
 
 
 def check_count(request: Request, collection: CollectionURI, query: ListQuery) -> None:
@@ -110,15 +122,6 @@ def started(chunks: Chunks) -> Chunks:
     return chunks
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A file that is open, of a record that has been read; ``storage`` is where it is."""
-
-    current: Current
-    storage: str
-    reader: ClosableReader
-
-
 class Chunks:
     """The archive as a WSGI response.
 
@@ -129,8 +132,9 @@ class Chunks:
     def __init__(self, request: Request, collection: CollectionURI, query: ListQuery) -> None:
         self._request = request
         self._collection = collection
-        self._query = query
-        self._chunks = self._generate()
+        self._chunks = CollectionArchive(
+            request.registry, collection, query.filters, partial(item_of, request), self._tell
+        ).chunks()
         self._first = b""
 
     def start(self) -> None:
@@ -148,81 +152,6 @@ class Chunks:
     def close(self) -> None:
         self._chunks.close()
 
-    def _generate(self) -> Generator[bytes, None, None]:
-        archive = Archive()
-        with tempfile.SpooledTemporaryFile(INDEX_IN_MEMORY) as index:
-            index.write(b'{"data": [')
-            separator = b""
-            for current in self._records():
-                found = self._open(current)
-                if found is None:
-                    continue
-                item = item_of(self._request, found.current)
-                with contextlib.closing(found.reader) as reader:
-                    self._tell(found)
-                    size = found.current.metadata["size"]
-                    yield from archive.entry(name_of(item["id"]), chunks_of(reader), size)
-                record = json.dumps(found.current.record).encode()
-                yield from archive.entry(f"{name_of(item['id'])}.meta.json", [record], len(record))
-                index.write(separator + json.dumps(item).encode())
-                separator = b",\n"
-            index.write(b"]}\n")
-            size = index.tell()
-            index.seek(0)
-            yield from archive.entry("index.json", chunks_of(index), size)
-        yield from archive.end()
-
-    def _records(self) -> Iterator[Current]:
-        """The records, page by page: no connection to the database is held in between."""
-        before = None
-        while True:
-            found, before = self._read(before, *self._query.filters)
-            yield from found
-            if before is None:
-                return
-
-    def _read(self, before: int | None, *filters: Filter) -> tuple[list[Current], int | None]:
-        with transaction.manager:
-            return records_of(
-                self._request.registry, self._collection, filters, RECORDS_AT_ONCE, before
-            )
-
-    def _open(self, current: Current) -> Opened | None:
-        """The file of a record; None if it has none any more.
-
-        :raises FileNotFound: the record has a file that is missing.
-        """
-        for _ in range(ATTEMPTS):
-            if not current.is_outdated:
-                with contextlib.suppress(FileNotFound):
-                    return self._opened(current)
-            # It may have been replaced or deleted since the page was read.
-            is_it = Filter("id", current.record["id"], COMPARISON.EQ)
-            found, _ = self._read(None, HAS_FILE, is_it)
-            if not found:
-                return None
-            if found == [current]:
-                break
-            (current,) = found
-        logger.error("The file of an attachment is missing: %s", current.uri)
-        raise FileNotFound(f"The file of {current.uri} is missing.")
-
-    def _opened(self, current: Current) -> Opened:
-        storage, key = self._place_of(current)
-        reader = self._request.registry.attachment_storages[storage].files.open(key)
-        return Opened(current, storage, reader)
-
-    def _place_of(self, current: Current) -> tuple[str, str]:
-        if current.link is not None:
-            return current.link.storage, current.link.key
-        # A record from before the index.
-        registry = self._request.registry
-        with transaction.manager:
-            found = find_own_file(registry, current.metadata)
-            if found is None or is_known_otherwise(registry, found[1], current.metadata):
-                raise FileNotFound()
-        return found
-
     def _tell(self, found: Opened) -> None:
         """Count the bytes, and tell other plugins, as for a download of the one file."""
         registry, current = self._request.registry, found.current
@@ -233,12 +162,3 @@ class Chunks:
             registry.notify(AttachmentRead(self._request, current.uri, metadata))
         except Exception as error:
             logger.exception("A subscriber of AttachmentRead failed: %s", cause(error))
-
-
-def name_of(record_id: str) -> str:
-    """The name in the archive: the id, without dots or slashes of some generator of ids."""
-    return quote(record_id, safe="").replace(".", "%2E")
-
-
-def chunks_of(reader: Any) -> Iterator[bytes]:
-    return iter(partial(reader.read, CHUNK_SIZE), b"")

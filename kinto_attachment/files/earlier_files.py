@@ -47,6 +47,9 @@ class EarlierFiles:
 
     def retire(self, link: Link, change: RecordChange) -> None:
         """Drop a link, or change its state if the file is kept for good or for a while."""
+        if link.state == "bundle":
+            self.steps.drop(link)
+            return
         rules = self.rules(change.record)
         withdrawn = change.let_go
         if link.state == "current":

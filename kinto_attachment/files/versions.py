@@ -7,7 +7,7 @@ from operator import attrgetter
 from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files.collection_settings import CollectionSettingsResolver
 from kinto_attachment.files.permissions import may_now
-from kinto_attachment.index.link import ENDING, Link
+from kinto_attachment.index.link import NO_VERSIONS, Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.index.lives import current_life
 from kinto_attachment.kinto_types import Request
@@ -18,7 +18,9 @@ def versions_of(links: Links, record_uri: str) -> list[Link]:
     """The versions of a record that exists, newest first."""
     living = [link for link in links.of_record(record_uri) if not link.ended]
     life = current_life(living)
-    return _by_age([link for link in living if link.life == life and link.state not in ENDING])
+    return _by_age(
+        [link for link in living if link.life == life and link.state not in NO_VERSIONS]
+    )
 
 
 def versions_of_deleted(links: Links, record_uri: str) -> list[Link]:

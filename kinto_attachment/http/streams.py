@@ -49,6 +49,23 @@ class BaseReader:
         raise NotImplementedError
 
 
+class ChunksReader(BaseReader):
+    """Reads from chunks of any sizes, as they are made."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def _read(self, size: int) -> bytes:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._rest = chunk
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+
 class HashingReader(BaseReader):
     """Counts and hashes the bytes: SHA-256, and ``algorithms`` (hashlib names) in addition."""
 

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from kinto_attachment.index.objects import digest_of
 from kinto_attachment.metadata import DESCRIBED, same_json
 
-State = Literal["current", "kept", "lingering", "withdrawn"]
+State = Literal["current", "kept", "lingering", "withdrawn", "bundle"]
 ENDING: tuple[State, ...] = ("lingering", "withdrawn")
+# The states of files that are no versions.
+NO_VERSIONS: tuple[State, ...] = (*ENDING, "bundle")
 # What ended a life: the deletion of the record, or of its collection or bucket.
 Ended = Literal["", "record", "collection"]
 
@@ -21,7 +23,9 @@ class Link:
 
     An earlier one is kept for good (``kept``), or ``until`` a time (ms since the epoch). Until
     then, either users who may read the record may read the file (``lingering``), or nobody may
-    (``withdrawn``). In any of these states, the file can be linked again.
+    (``withdrawn``). In any of these states, the file can be linked again. The archive of a
+    collection is a ``bundle``, of no record: see ``bundles.py``. ``as_of`` is the timestamp of the
+    collection's records that it was made of.
 
     ``encoding`` is the ``Content-Encoding`` of the stored bytes, empty if they have none.
     ``created`` is when the file was stored, ``attached`` when it became the record's current file,
@@ -50,6 +54,7 @@ class Link:
     storage: str = ""
     hold: Mapping[str, Any] | None = None
     readonly: bool = False
+    as_of: int = 0
     shared: bool = False  # Not in the row: its id tells.
 
     @property
@@ -109,7 +114,7 @@ class Link:
 
     def is_readable(self, now: int) -> bool:
         """Whether users who may read the record may read the file; ``now`` is in ms."""
-        if self.ended:
+        if self.ended or self.state == "bundle":
             return False
         if self.state == "lingering":
             return self.until > now

@@ -257,12 +257,16 @@ class Links(LinkQueries):
         return removed
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
-        """The same for links whose record does not point at the file.
+        """The same for links whose record does not point at the file, and for bundles.
 
         Only current ones are dropped: a record may have kept its file since the links were read.
         Those that are held stay.
         """
-        return self._without_readonly(self._drop(links, "current"))
+        bundles = [link for link in links if link.state == "bundle"]
+        others = [link for link in links if link.state != "bundle"]
+        return self._without_readonly(
+            [*self._drop(others, "current"), *self._drop(bundles, "bundle")]
+        )
 
     def drop_kept(self, links: list[Link]) -> list[Link]:
         """The same for earlier files of records that are not locked.

@@ -21,6 +21,7 @@ from kinto_attachment.index.objects import batches
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
 from kinto_attachment.metadata import FIELD
+from kinto_attachment.uris import RecordURI
 
 
 class DanglingLinks:
@@ -40,7 +41,12 @@ class DanglingLinks:
         for batch in batches(current):
             written = records.by_uri(self.registry, [link.record for link in batch])
             found += [link for link in batch if self._is_dangling(written[link.record], link)]
-        return found
+        return found + [link for link in links if self._is_dead_bundle(link)]
+
+    def _is_dead_bundle(self, link: Link) -> bool:
+        if link.state != "bundle" or link.storage not in self.storages:
+            return False
+        return not self.links.collections.exists(RecordURI.parse(link.record).collection)
 
     def relink(self, dangling: list[Link]) -> None:
         """Link the files to the records that point at them, each in a transaction of its own.

@@ -21,6 +21,11 @@ HAS_ATTACHMENT = (Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPA
 
 def collections(registry: Registry) -> Iterator[str]:
     """The URIs of all collections."""
+    return (uri for uri, _ in collections_with_data(registry))
+
+
+def collections_with_data(registry: Registry) -> Iterator[tuple[str, KintoObject]]:
+    """The same with their attributes."""
     with transaction.manager:
         buckets = list(_all(registry, "bucket", ""))
     for bucket in buckets:
@@ -28,7 +33,7 @@ def collections(registry: Registry) -> Iterator[str]:
         with transaction.manager:
             collections = list(_all(registry, "collection", bucket_uri))
         for collection in collections:
-            yield f"{bucket_uri}/collections/{collection['id']}"
+            yield f"{bucket_uri}/collections/{collection['id']}", collection
 
 
 def with_attachment(

@@ -25,6 +25,7 @@ from kinto_attachment.files.command_writes import update, writing
 from kinto_attachment.files.locations import location_of
 from kinto_attachment.files.transactions import ATTEMPTS, PAUSE, is_conflict
 from kinto_attachment.index.bulk import BulkLinks
+from kinto_attachment.index.bundles import Bundles
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches
 from kinto_attachment.index.open_transactions import OpenTransactions
@@ -37,7 +38,7 @@ from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Selection
 from kinto_attachment.maintenance.server_address import request_at_server
 from kinto_attachment.metadata import FIELD
-from kinto_attachment.uris import RecordURI
+from kinto_attachment.uris import CollectionURI, RecordURI
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +257,10 @@ class _Relocation:
         if wrong:
             locations = {RecordURI.parse(uri): each.text for uri, each in wrong.items()}
             write_locations(self.registry.storage, locations)
+            for collection in {
+                CollectionURI(uri.bucket_id, uri.collection_id) for uri in locations
+            }:
+                Bundles(self.registry.storage, self.registry.attachment_links).spoil(collection)
 
     def locked(
         self, uris: Iterable[str], *, wait: bool

@@ -54,6 +54,7 @@ EXAMPLES = [
         *("docs/client.rst", "shell", ".* create-account"),
         "tests/client/test_connection_options.py::test_create_account",
     ),
+    ("docs/bundles.rst", "shell", ".*", SHELL),
     ("docs/client.rst", "shell", ".*kinto-attachment .*", f"{CLIENT}::test_commands"),
     ("docs/client.rst", "shell", ".*", SHELL),
     ("docs/client.rst", "python", ">>> .*", f"{CLIENT}::test_documentation"),

@@ -268,6 +268,15 @@ def has_a_quota(session: Session, output: str) -> None:
     assert "\nTotal-" in output
 
 
+def asks_for_a_bundle(session: Session, output: str) -> None:
+    assert json.loads(output)["data"]["attachment"] == {"bundle": True}
+
+
+def reads_the_archive(session: Session, output: str) -> None:
+    assert "index.json" in output
+    (session.folder / "docs.zip").unlink()
+
+
 def makes_the_file(session: Session, output: str) -> None:
     assert (session.folder / "hello.txt").read_bytes() == HELLO
 
@@ -304,6 +313,10 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     "docs/client.rst": {
         "echo 'Hello!' > hello.txt": makes_the_file,
         "http -a alice:secret": uploads_with_httpie,
+    },
+    "docs/bundles.rst": {
+        "-X PATCH": asks_for_a_bundle,
+        "attachments.zip": reads_the_archive,
     },
     "docs/quotas.rst": {
         "-I http": has_a_quota,

@@ -15,6 +15,7 @@ import transaction
 
 from kinto_attachment import AttachmentRead
 from kinto_attachment.endpoints import collection_archive
+from kinto_attachment.files import archiving
 from kinto_attachment.http import archives
 from tests.support import live
 from tests.support.application import (
@@ -73,7 +74,7 @@ class TestContains:
         assert json.loads(found["index.json"]) == listing
 
     def test_more_than_a_page(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(collection_archive, "RECORDS_AT_ONCE", 2)
+        monkeypatch.setattr(archiving, "RECORDS_AT_ONCE", 2)
         for number in range(5):
             attach(app, record(f"r{number}"), b"x" * number)
         found = archive(app)
@@ -251,10 +252,10 @@ class TestFails:
 
 def test_names_lead_nowhere() -> None:
     for name in ("..", "../../etc/passwd", "/etc", "a.meta.json", "index.json"):
-        found = collection_archive.name_of(name)
+        found = archiving.name_of(name)
         assert "/" not in found
         assert "." not in found
-    assert collection_archive.name_of("a-B_9") == "a-B_9"
+    assert archiving.name_of("a-B_9") == "a-B_9"
 
 
 @pytest.fixture(scope="module")

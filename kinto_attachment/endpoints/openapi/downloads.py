@@ -25,6 +25,17 @@ NAMED = (
 )
 
 
+CONDITIONS = mapping(
+    "header",
+    text("Range", "Part of the file, in bytes"),
+    text("If-Range", "The range only of this file (ETag or date)"),
+    text("If-Match", "Only if it is one of these files (ETags)"),
+    text("If-None-Match", "Only if it is none of these files (ETags)"),
+    text("If-Modified-Since", "Only if it is newer"),
+    text("If-Unmodified-Since", "Only if it is not newer"),
+)
+
+
 class LinkSchema(colander.MappingSchema):  # type: ignore[misc]
     data = mapping(
         "data",
@@ -93,17 +104,6 @@ def link(operation_id: str, *parameters: Any) -> Arguments:
 
 
 def download(operation_id: str, access: dict[str, Any], *also: Any) -> Arguments:
-    schema = FileRequest(
-        *also,
-        mapping(
-            "header",
-            text("Range", "Part of the file, in bytes"),
-            text("If-Range", "The range only of this file (ETag or date)"),
-            text("If-Match", "Only if it is one of these files (ETags)"),
-            text("If-None-Match", "Only if it is none of these files (ETags)"),
-            text("If-Modified-Since", "Only if it is newer"),
-            text("If-Unmodified-Since", "Only if it is not newer"),
-        ),
-    )
+    schema = FileRequest(*also, CONDITIONS)
     schema.produces = FILE_TYPES
     return operation(operation_id, schema, {**DOWNLOADS, **access})

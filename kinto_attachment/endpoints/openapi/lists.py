@@ -6,7 +6,7 @@ from typing import Any
 
 import colander
 
-from kinto_attachment.endpoints.openapi.downloads import link
+from kinto_attachment.endpoints.openapi.downloads import CONDITIONS, DOWNLOADS, link
 from kinto_attachment.endpoints.openapi.parts import (
     ACCESS,
     STORAGE,
@@ -124,9 +124,11 @@ def listing() -> Arguments:
 
 
 def archive() -> Arguments:
-    schema = FileRequest(mapping("querystring", *filters()))
+    schema = FileRequest(mapping("querystring", *filters()), CONDITIONS)
     schema.produces = ("application/zip", "application/json")
+    # All but the first are for a bundle, which is a stored file.
     responses = {
+        **DOWNLOADS,
         "200": FileResponse(description="The files in a ZIP archive."),
         **errors(
             e400="The query is not valid.",
@@ -134,7 +136,6 @@ def archive() -> Arguments:
             e500="The first file is missing.",
         ),
         **ACCESS,
-        **STORAGE,
     }
     return operation("get_archive", schema, responses)
 
