@@ -132,6 +132,14 @@ def test_the_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
     assert [figure for figure in figures if figure not in results] == []
 
 
+def test_the_figures_of_the_comparison_are_those_of_the_benchmarks() -> None:
+    (rows,) = [r for head, *r in documents.tables("docs/comparison.rst") if head[0] == "feature"]
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text("utf-8")
+    figures = [cell for row in rows for cell in row if re.fullmatch(r"[\d.]+ (?:ms|MiB)", cell)]
+    assert len(figures) >= 8
+    assert [figure for figure in figures if figure not in results] == []
+
+
 def test_the_helpers_that_the_contributors_are_told_of_exist() -> None:
     (rows,) = [rows for head, *rows in documents.tables("CONTRIBUTING.rst") if head[0] == "helper"]
     names = [name.rpartition(".")[2] for row in rows for name in row[0].split(", ")]
