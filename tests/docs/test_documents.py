@@ -36,6 +36,15 @@ def test_a_document_is_well_formed_and_its_links_lead_to_files(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_rows_of_tables_are_whole(name: str) -> None:
+    """A second line of a first cell would be a row of its own."""
+    for table in documents.tables(name):
+        for row in table:
+            assert row[-1], row
+            assert not row[0].endswith(","), row
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_settings_in_examples_are_accepted(name: str) -> None:
     for example in documents.code_blocks(name, "ini"):
         found = dict(re.findall(r"^kinto\.(attachment\.\S+) *= *(.*?) *$", example, re.M))
