@@ -238,6 +238,7 @@ def test_progress_is_one_line_on_a_terminal(
 
 def test_progress_is_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     with Meter() as meter:
+        meter.show("files scanned", 0)
         meter.show("files scanned", 1_000)
         meter.show("files scanned", 20_000, 30_000)
         meter.show("files scanned", 40_000, 30_000)  # More than when they were counted.

@@ -24,7 +24,7 @@ def show(report: Report, *, as_json: bool) -> None:
         return
     for name, value in findings.items():
         if isinstance(value, dict):
-            print(f"{name}: {_members(value)}")
+            print(_line(name, value))
             continue
         print(f"{name}: {len(value) if isinstance(value, list) else value}")
         for item in value[:SHOWN] if isinstance(value, list) else ():
@@ -34,11 +34,15 @@ def show(report: Report, *, as_json: bool) -> None:
             print(f"  … and {len(value) - SHOWN} more")
 
 
-def _members(value: dict[str, Any]) -> str:
-    """The members of an object; of one with objects in it, a line for each of them."""
+def _line(name: str, value: dict[str, Any]) -> str:
+    """An object under its name; of one with objects in it, a line for each of them."""
     if any(isinstance(member, dict) for member in value.values()):
-        lines = (f"  {printable(name)}: {_members(member)}" for name, member in value.items())
-        return "\n".join(["", *lines])
+        lines = (f"  {printable(key)}: {_members(member)}" for key, member in value.items())
+        return "\n".join([f"{name}:", *lines])
+    return f"{name}: {_members(value)}"
+
+
+def _members(value: dict[str, Any]) -> str:
     return ", ".join(f"{name} {member}" for name, member in value.items()) or "none"
 
 
@@ -63,7 +67,7 @@ class Meter:
             text += f" of {max(count, total):,}"
         if self.on_terminal:
             print(f"\r\033[K{text}", end="", file=self.stream, flush=True)
-        elif not self.quiet and count % EVERY == 0:
+        elif not self.quiet and count and count % EVERY == 0:
             print(text, file=self.stream, flush=True)
 
 

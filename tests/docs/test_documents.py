@@ -36,6 +36,15 @@ def test_a_document_is_well_formed_and_its_links_lead_to_files(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_rows_of_tables_are_whole(name: str) -> None:
+    """A second line of a first cell would be a row of its own."""
+    for table in documents.tables(name):
+        for row in table:
+            assert row[-1], row
+            assert not row[0].endswith(","), row
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_settings_in_examples_are_accepted(name: str) -> None:
     for example in documents.code_blocks(name, "ini"):
         found = dict(re.findall(r"^kinto\.(attachment\.\S+) *= *(.*?) *$", example, re.M))
@@ -129,6 +138,14 @@ def test_the_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text("utf-8")
     figures = [figure for _, *figures in rows for figure in figures]
     assert len(figures) >= 10
+    assert [figure for figure in figures if figure not in results] == []
+
+
+def test_the_figures_of_the_comparison_are_those_of_the_benchmarks() -> None:
+    (rows,) = [r for head, *r in documents.tables("docs/comparison.rst") if head[0] == "feature"]
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text("utf-8")
+    figures = [cell for row in rows for cell in row if re.fullmatch(r"[\d.]+ (?:ms|MiB)", cell)]
+    assert len(figures) >= 8
     assert [figure for figure in figures if figure not in results] == []
 
 

@@ -130,5 +130,5 @@ def texts(page: str) -> dict[str, list[str]]:
 )
 def test_the_reference_has_what_is_public(page: str, names: list[str]) -> None:
     text = (ROOT / "docs" / "reference" / f"{page}.rst").read_text("utf-8")
-    listed = re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", text, re.M)
+    listed = re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)(?:\(\))?$", text, re.M)
     assert sorted(set(names) - set(listed)) == []

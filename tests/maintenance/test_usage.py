@@ -163,9 +163,9 @@ def test_is_printed_for_people(app: Any, capsys: pytest.CaptureFixture[str]) -> 
         "files: 1",
         "bytes: 5",
         "stored: files 1, bytes 5",
-        "buckets: ",
+        "buckets:",
         "  b: files 1, bytes 5",
-        "storages: ",
+        "storages:",
     ]
     assert (
         lines[-1] == "  bucket b, collection c, storage default, state current, files 1, bytes 5"
