@@ -52,6 +52,7 @@ def in_the_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ini = configured(app, tmp_path)
     with ini.open("a") as file:
         file.write(f"kinto.attachment.base_url = {FILES}\n")
+        file.write(f"kinto.attachment.storages.s3.base_path = {tmp_path / 's3'}\n")
     shutil.copy(ini, tmp_path / "without-archive.ini")
     (tmp_path / "objects.jsonl").touch()
     monkeypatch.chdir(tmp_path)

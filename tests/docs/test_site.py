@@ -71,7 +71,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[str
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(text)
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", "html"]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "--no-color"]
+    command += ["docs", "html"]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=waiting.SECONDS
     )
