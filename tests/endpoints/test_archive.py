@@ -33,6 +33,7 @@ from tests.support.application import (
     write_behind,
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+from tests.support.sampling import one_value
 from tests.support.services import PostgreSQL
 
 URL = f"{COLLECTION}/attachments.zip"
@@ -271,6 +272,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestOverTheWire:
     """On real servers, with real sockets."""
 
+    @one_value("engine")
     @pytest.mark.parametrize("engine", ["gunicorn", "waitress"])
     def test_memory_is_flat(self, tmp_path: Path, large: Path, engine: live.Engine) -> None:
         with live.kinto({"base_path": str(tmp_path)}, engine=engine) as server:
@@ -294,6 +296,7 @@ class TestOverTheWire:
                 assert one.read(MIB) == chunk
             assert one.read() == b""
 
+    @one_value("engine")
     @pytest.mark.parametrize("engine", ["gunicorn", "waitress"])
     def test_a_missing_file_breaks_the_response_off(
         self, tmp_path: Path, engine: live.Engine

@@ -27,6 +27,7 @@ from tests.support.application import (
     userid,
 )
 from tests.support.backends import Build, runs_on
+from tests.support.sampling import sampled
 
 # Servers with other settings have the same records, which needs a database.
 pytestmark = runs_on("moto-postgresql")
@@ -150,6 +151,7 @@ def unfinished(app: Any) -> list[Any]:
     return [*files.list_unfinished(), *listed]
 
 
+@sampled(2, "reason", "via")
 def test_at_its_creation(build: Build, started: Any, reason: Reason, via: str) -> None:
     headers = creation(started, reason)
     app = reason.begin(build, started)
@@ -160,6 +162,7 @@ def test_at_its_creation(build: Build, started: Any, reason: Reason, via: str) -
     assert unfinished(app) == []
 
 
+@sampled(2, "reason", "via")
 def test_at_its_end(build: Build, started: Any, reason: Reason, via: str) -> None:
     upload = direct.begin(started, headers=creation(started, reason), via=via)
     if via == "storage":

@@ -617,6 +617,14 @@ class TestPlugins:
         app.get(OTHER, headers=ALICE, status=404)
         app.get(third, headers=ALICE, status=404)
 
+    @ON_MEMORY
+    def test_that_are_refused_leave_no_trace(self, app: Any) -> None:
+        """What a plugin writes is written before it is refused. Databases roll it back."""
+        attachment = attach(app).json
+        self.write(app, (OTHER, attachment, ""), status=400)
+        changes = app.get(f"{COLLECTION}/records?_since=1", headers=ALICE).json["data"]
+        assert [each["id"] for each in changes] == ["r"]
+
     def test_the_context_may_be_entered_more_than_once(self, app: Any) -> None:
         attachment = attach(app).json
         third = f"{COLLECTION}/records/third"

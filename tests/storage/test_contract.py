@@ -56,6 +56,7 @@ from kinto_attachment.storage.testing import (
 )
 from tests.support import waiting
 from tests.support.direct_memory import DirectMemory
+from tests.support.sampling import sampled
 
 
 class WholeContract(
@@ -1236,6 +1237,7 @@ class SharesItsBuffer(MemoryStorage):
         return super().write(key, io.BytesIO(self.buffer), *args, **kwargs)
 
 
+@sampled(3, "rule")  # As does the memory storage, with its own tests.
 @pytest.mark.parametrize("rule", RULES)
 def test_the_whole_one_follows(rule: str) -> None:
     check(rule, Complete)

@@ -18,7 +18,7 @@ from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.gcloud_bucket import BoundedSession
 from kinto_attachment.storage.samples import Source, contents, keys
 from tests.support.objects import google_storage
-from tests.support.sampling import one_in
+from tests.support.sampling import one_in, sampled
 from tests.support.services import GoogleEmulator
 
 ID = "0123456789abcdef" * 2
@@ -120,6 +120,7 @@ def test_the_file_has_its_class_and_key(gcs: GoogleEmulator, options: dict[str, 
         assert json.loads(composing[0].body)["destination"]["storageClass"] == "STANDARD"
 
 
+@sampled(2, "after", "options")
 @pytest.mark.usefixtures("few_at_once")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("options", [{}, {"storage_class": "COLDLINE"}], ids=["plain", "class"])
