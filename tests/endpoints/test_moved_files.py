@@ -22,7 +22,6 @@ from tests.support.application import (
     put,
 )
 from tests.support.backends import ON_MEMORY, Build
-from tests.support.protected import changed_setting
 
 pytestmark = ON_MEMORY
 
@@ -40,7 +39,6 @@ def app(build: Build, folder: Path) -> Any:
         **{
             "storages.cold.base_path": str(folder),
             "resources.b.cold.storage": "cold",
-            "keep_old_files": "true",
         }
     )
 
@@ -94,8 +92,7 @@ def test_replaced_while_it_is_read(app: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     def replace_first(key: str) -> Any:
         monkeypatch.undo()
-        with changed_setting(app, "keep_old_files", False):
-            attach(app, content=CONTENT)
+        attach(app, content=CONTENT)
         return stat(key)
 
     monkeypatch.setattr(files, "stat", replace_first)
@@ -109,8 +106,7 @@ def test_a_missing_file_is_still_missing(app: Any, caplog: pytest.LogCaptureFixt
     answer = app.get(f"{RECORD}/attachment", headers=ALICE, status=404)
     assert answer.json["message"] == FileMissing.message
     assert caplog.text.count("The file of an attachment is missing") == 1
-    with changed_setting(app, "keep_old_files", False):
-        app.delete(RECORD, headers=ALICE)
+    app.delete(RECORD, headers=ALICE)
 
 
 def test_moved_while_it_is_copied(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
