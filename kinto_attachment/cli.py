@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from keyword import iskeyword
 from typing import Any
 
 SERVER_COMMANDS = {
@@ -15,6 +16,7 @@ SERVER_COMMANDS = {
     "adopt": "take over a site of another release of kinto-attachment, or go back to it",
     "verify": "read the files and compare them with their hashes",
     "export": "write collections with their records and files to a folder or a ZIP",
+    "import": "bring the collections of an export to this site",
     "relocate": "write the present locations of files into their records",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
@@ -55,7 +57,7 @@ def add_server_command(commands: Any, name: str, summary: str, *, chosen: bool) 
     if not chosen:
         return
     try:
-        module = import_module(f"kinto_attachment.commands.{name.replace('-', '_')}")
+        module = import_module(f"kinto_attachment.commands.{module_name(name)}")
         arguments = import_module("kinto_attachment.commands.arguments")
     except ModuleNotFoundError as error:
         parser.error(f"{error}; pip install kinto")
@@ -63,6 +65,11 @@ def add_server_command(commands: Any, name: str, summary: str, *, chosen: bool) 
     arguments.add_options_of_all(parser)
     module.add_arguments(parser)
     parser.set_defaults(run=module.run)
+
+
+def module_name(command: str) -> str:
+    name = command.replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
 
 
 def add_client_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:

@@ -85,6 +85,10 @@ class PermissionBackend(Protocol):
 
     def get_objects_permissions(self, objects_ids: list[str]) -> list[dict[str, set[str]]]: ...
 
+    def replace_object_permissions(
+        self, object_id: str, permissions: Mapping[str, Any]
+    ) -> object: ...
+
     def delete_object_permissions(self, *object_id_list: str) -> object: ...
 
     def check_permission(

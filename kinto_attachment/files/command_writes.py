@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import transaction
-from kinto.core.events import ACTIONS, notify_resource_event
-from pyramid.request import Request as PyramidRequest, apply_request_extensions
 
 from kinto_attachment.files.guard import allow_metadata_changes
-from kinto_attachment.files.ledger import CollectedEvents, Ledger
+from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.own_requests import request_about
+from kinto_attachment.files.own_writes import note_change, notify
 from kinto_attachment.files.settling import settle
-from kinto_attachment.files.transactions import EVENTS
 from kinto_attachment.kinto_types import KintoObject, Registry, Request
 from kinto_attachment.uris import RecordURI
 
@@ -26,16 +25,14 @@ def writing(registry: Registry, uri: RecordURI) -> Iterator[Request]:
 
     :raises AttachmentGone: a record has got another file, or was deleted, in the meantime.
     """
-    request = _request_about(registry, uri)
+    request = request_about(registry, str(uri))
     try:
         with transaction.manager:
             yield request
-            for event in request.get_resource_events():
-                registry.notify(event)
+            notify(request)
     finally:
         settle(registry, Ledger.of(request))
-    for event in request.get_resource_events(after_commit=True):
-        registry.notify(event)
+    notify(request, after_commit=True)
 
 
 def update(request: Request, old: KintoObject, new: KintoObject, *, key: str) -> None:
@@ -47,32 +44,9 @@ def update(request: Request, old: KintoObject, new: KintoObject, *, key: str) ->
     storage = request.registry.storage
     written = storage.update("record", uri.collection, uri.record_id, without_timestamp)
     with allow_metadata_changes(request):
-        notify_resource_event(
-            request,
-            uri.collection,
-            written["last_modified"],
-            written,
-            ACTIONS.UPDATE,
-            old=old,
-            resource_name="record",
-        )
+        note_change(request, "record", uri.collection, written, old)
 
 
 def _collection_of(request: Request) -> str:
     ids = request.matchdict
     return f"/buckets/{ids['bucket_id']}/collections/{ids['collection_id']}"
-
-
-def _request_about(registry: Registry, uri: RecordURI) -> Request:
-    request = PyramidRequest.blank(f"/{registry.route_prefix}{uri}", method="PATCH")
-    request.registry = registry
-    request.matched_route = None
-    request.matchdict = {
-        "bucket_id": uri.bucket_id,
-        "collection_id": uri.collection_id,
-        "id": uri.record_id,
-    }
-    apply_request_extensions(request)
-    request.bound_data[EVENTS] = CollectedEvents()
-    made: Request = request
-    return made

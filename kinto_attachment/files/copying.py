@@ -7,7 +7,7 @@ from typing import Any
 
 from pyramid.httpexceptions import HTTPForbidden
 
-from kinto_attachment.errors import FileNotFound, InvalidForm, TooLarge, TooSmall
+from kinto_attachment.errors import FileNotFound, InvalidForm
 from kinto_attachment.files import quotas
 from kinto_attachment.files.arrivals import without_id
 from kinto_attachment.files.forms import read_json
@@ -15,7 +15,7 @@ from kinto_attachment.files.ledger import Ledger, Received, SharedFile
 from kinto_attachment.files.permissions import may_now
 from kinto_attachment.files.sources import Source, current_source, open_source
 from kinto_attachment.files.stored_records import stored_record
-from kinto_attachment.files.uploads import announce, check_extension, rules_of, store_again
+from kinto_attachment.files.uploads import announce, check_stored, rules_of, store_again
 from kinto_attachment.files.versions import find, readable_versions
 from kinto_attachment.http.encodings import encoding_of
 from kinto_attachment.kinto_types import Request
@@ -106,11 +106,7 @@ def give(request: Request, source: Source) -> Attachment:
     attachment = source.attachment(request)
     rules = rules_of(request)
     sent = attachment.original or attachment
-    check_extension(request, rules, sent.filename)
-    if 0 < rules.max_size < sent.size:
-        raise TooLarge(f"body: File size exceeds the limit of {rules.max_size} bytes.")
-    if sent.size < rules.min_size:
-        raise TooSmall(f"body: File size is below the minimum of {rules.min_size} bytes.")
+    check_stored(request, sent)
     is_shared = source.storage == rules.storage
     if is_shared:
         quotas.check_shared(request, source.key, attachment.size)

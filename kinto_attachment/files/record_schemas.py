@@ -20,7 +20,7 @@ from kinto.schema_validation import (
 from kinto.views.records import Record
 from pyramid.settings import asbool
 
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import KintoObject, Request
 from kinto_attachment.metadata import FIELD
 
 SETTING = "experimental_collection_schema_validation"
@@ -58,6 +58,30 @@ def check_permissions(request: Request, permissions: dict[str, Any]) -> None:
         for name, description in error.asdict().items():
             request.errors.add("body", name, description)
         raise_invalid(request, location="body", name="permissions", description="Invalid")
+
+
+def check_whole(request: Request, record: KintoObject, collection: KintoObject) -> None:
+    """Check a record with its attachment as Kinto does when it writes one.
+
+    The bucket has to exist, or to be in what Kinto has bound to the request.
+
+    :raises HTTPBadRequest: as Kinto would raise it.
+    """
+    if not asbool(request.registry.settings.get(SETTING)):
+        return
+    try:
+        if "schema" in collection:
+            ignored = tuple(name for name in IGNORED if name != FIELD)
+            validate_schema(record, collection["schema"], id_field="id", ignore_fields=ignored)
+            record[Record.schema_field] = collection["last_modified"]
+    except ValidationError as error:
+        raise_invalid(request, name=error.field, description=error.message)
+    except RefResolutionError as error:
+        raise_invalid(request, name="schema", description=str(error))
+    ignored = ("last_modified", Record.schema_field, "__permissions__")
+    validate_from_bucket_schema_or_400(
+        record, resource_name="record", request=request, id_field="id", ignore_fields=ignored
+    )
 
 
 def check_schemas(request: Request, record: dict[str, Any]) -> None:

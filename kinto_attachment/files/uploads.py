@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, StorageError, StorageUnavailable, as_json
+from kinto_attachment.errors import (
+    FileNotAllowed,
+    StorageError,
+    StorageUnavailable,
+    TooLarge,
+    TooSmall,
+    as_json,
+)
 from kinto_attachment.files import quotas
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
@@ -161,6 +168,19 @@ def check_extension(request: Request, rules: CollectionSettings, filename: str) 
     if inner is None or not allowed(inner, rules.extensions):
         setting = rules.setting("extensions")
         raise FileNotAllowed(f"{FileNotAllowed.message} The setting is {setting}.")
+
+
+def check_stored(request: Request, sent: Attachment | Original) -> None:
+    """Refuse a file that was stored before, or elsewhere, by the rules for the request's record.
+
+    :raises FileNotAllowed, TooLarge, TooSmall: as for a file that a client sends.
+    """
+    rules = rules_of(request)
+    check_extension(request, rules, sent.filename)
+    if 0 < rules.max_size < sent.size:
+        raise TooLarge(f"body: File size exceeds the limit of {rules.max_size} bytes.")
+    if sent.size < rules.min_size:
+        raise TooSmall(f"body: File size is below the minimum of {rules.min_size} bytes.")
 
 
 def disposition_of(rules: CollectionSettings, filename: str, mimetype: str) -> str:

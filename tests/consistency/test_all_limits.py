@@ -6,10 +6,12 @@ their content, the links, and what counts for quotas.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,9 @@ from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
+from kinto_attachment.maintenance.importing import import_
 from kinto_attachment.parsers import extensions
-from tests.support import direct, tus
+from tests.support import direct, exports, tus
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -148,6 +151,18 @@ def server_code(app: Any, new: Incoming) -> Answer:
     return outcome[0] if outcome else Answer(200, {})
 
 
+def importing(app: Any, new: Incoming) -> Answer:
+    """The record comes from an export, in the place of the one that there is."""
+    with tempfile.TemporaryDirectory() as folder:
+        exports.write(Path(folder), exports.line("r", new.content, new.filename))
+        registry = app.app.registry
+        report = import_(registry, folder, replace=True, server="http://localhost")
+    assert not report.invalid
+    assert report.replaced == (not report.refused)
+    refused = [dict(each) for each in report.refused]
+    return Answer(refused[0]["code"], refused[0]) if refused else Answer(200, {})
+
+
 # Each way in which a file arrives has its row here.
 WAYS: dict[str, Way] = {
     "form": form,
@@ -158,6 +173,7 @@ WAYS: dict[str, Way] = {
     "copy in batch": copy_in_batch,
     "restore": restore,
     "code": server_code,
+    "import": importing,
 }
 
 

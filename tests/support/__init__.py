@@ -41,6 +41,7 @@ the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
 pages                                     ``browser`` (Chromium, origins, files that it shows),
                                           ``kinto_attachment.ts``
+imports                                   ``exports`` (that nobody has exported)
 storages                                  ``objects``, ``gcs_emulator``
 names                                     ``filenames`` (that are easily treated wrong)
 documents                                 ``documents``, ``description`` (of the API)
