@@ -289,7 +289,8 @@ class _Importer:
         if wanted.file is None:
             return
         self._seen.add("brought", identity(wanted.file), str(wanted.uri))
-        if outcome != SAME and not wanted.has_file_of(old):
+        # A record that is created may have had this file when it was read, and deleted since.
+        if outcome == CREATED or (outcome == REPLACED and not wanted.has_file_of(old)):
             self.report.files += 1
             self.report.bytes += wanted.file.size
 
