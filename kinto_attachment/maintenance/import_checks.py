@@ -89,7 +89,8 @@ class Checks:
         self._registry = registry
         self._terms = terms
         self._seen = seen
-        self._booked: dict[str, Totals] = {}
+        # Of buckets and collections that have a quota: what they would hold.
+        self._held: dict[str, Totals] = {}
         self._ledger = Ledger()
 
     def refusal(
@@ -118,15 +119,14 @@ class Checks:
         rules = rules_of(request)
         replaced = (old or {}).get(FIELD)
         for scope in usage.scopes_of(str(uri)):
-            before = self._booked.get(scope, Totals())
-            more = Totals()
+            # Once: without a counter, all links are summed up.
+            held, more = self._held.get(scope) or usage.peek([scope])[scope], Totals()
             if wanted.file is not None and self._is_first(scope, wanted.file):
                 more += Totals(1, wanted.file.size)
             if isinstance(replaced, dict) and not (rules.keep_old_files or rules.linger):
                 more -= Totals(1, replaced.get("size") or 0)
-            used = usage.peek([scope])[scope] + before
-            check(quota_of(scope), used, more)
-            self._booked[scope] = before + more
+            check(quota_of(scope), held, more)
+            self._held[scope] = held + more
 
     def _is_first(self, scope: str, file: Attachment) -> bool:
         """Whether no record before it brings this file to the bucket or the collection."""

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kinto_attachment.http.streams import Reader
-from kinto_attachment.index.objects import batches
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import exported
 from kinto_attachment.maintenance.application import CommandError
@@ -49,6 +48,7 @@ class Line:
     place: str
     record: ExportedRecord | None
     problem: str = ""
+    size: int = 0  # Bytes.
 
 
 class ExportReader:
@@ -79,8 +79,16 @@ class ExportReader:
         return [head for head in heads if selection.has_collection(str(head.collection.uri))]
 
     def pages(self, head: Head) -> Iterator[list[Line]]:
-        """The lines of a collection's records."""
-        return batches(self._lines(head), AT_ONCE)
+        """The lines of a collection's records, not too many nor too long ones at once."""
+        page, size = list[Line](), 0
+        for line in self._lines(head):
+            page.append(line)
+            size += line.size
+            if len(page) >= AT_ONCE or size >= MAX_LINE:
+                yield page
+                page, size = [], 0
+        if page:
+            yield page
 
     def open(self, head: Head, file: Attachment) -> ExportFile:
         """The bytes of a record's file.
@@ -143,7 +151,7 @@ class ExportReader:
 
     def _line(self, place: str, line: bytes) -> Line:
         try:
-            return Line(place, self._parser.record(line))
+            return Line(place, self._parser.record(line), size=len(line))
         except Invalid as error:
             return Line(place, None, str(error))
 

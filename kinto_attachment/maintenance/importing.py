@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
 from kinto_attachment.files import imports, locks
 from kinto_attachment.files.imports import CREATED, REPLACED, SAME, Differs, Imported, Terms
+from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.own_writes import create_parent, replace_parent
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.maintenance.application import CommandError
@@ -34,13 +36,14 @@ from kinto_attachment.maintenance.import_checks import (
 from kinto_attachment.maintenance.import_reader import ExportReader, Head, Line
 from kinto_attachment.maintenance.import_sources import opened
 from kinto_attachment.maintenance.import_state import Seen
-from kinto_attachment.maintenance.own_address import address
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Selection
+from kinto_attachment.maintenance.server_address import server_address
 from kinto_attachment.metadata import FIELD, same_json
 
 MOST_FINDINGS = 1000
 ATTEMPTS = 3  # Records that somebody else writes at the same time.
+BELOW = "--server should be the address by which Kinto itself is reached, not one below a path"
 NO_PERMISSIONS = "The export has no permissions."
 
 
@@ -87,7 +90,7 @@ def import_(
             raise CommandError("The export has no such collection.")
         if permissions and not all(head.collection.has_permissions for head in heads):
             raise CommandError(NO_PERMISSIONS)
-        terms = Terms(address(registry, server, [head.collection.uri for head in heads]), replace)
+        terms = Terms(_address(registry, server, heads), replace)
         importer = _Importer(registry, reader, seen, terms, permissions, progress)
         for head in heads:
             importer.check(head)
@@ -101,6 +104,23 @@ def import_(
             if not importer.write(head):
                 break
     return importer.report
+
+
+def _address(registry: Registry, server: str | None, heads: list[Head]) -> str:
+    """The server's URL without the API version.
+
+    :raises CommandError: it is none, or it is needed and not known.
+    """
+    resolver, ledger = registry.attachment_collection_settings, Ledger()
+    uris = [head.collection.uri for head in heads]
+    rules = [resolver.without_user(ledger, uri.bucket_id, uri.collection_id) for uri in uris]
+    storages = registry.attachment_storages
+    found = server_address(registry, server, [storages[each.storage] for each in rules])
+    if found is None:
+        return "http://localhost"  # No location has it.
+    if urlsplit(found).path:
+        raise CommandError(BELOW)
+    return found
 
 
 class _Importer:
@@ -269,7 +289,8 @@ class _Importer:
         if wanted.file is None:
             return
         self._seen.add("brought", identity(wanted.file), str(wanted.uri))
-        if outcome != SAME and not wanted.has_file_of(old):
+        # A record that is created may have had this file when it was read, and deleted since.
+        if outcome == CREATED or (outcome == REPLACED and not wanted.has_file_of(old)):
             self.report.files += 1
             self.report.bytes += wanted.file.size
 

@@ -33,13 +33,23 @@ def request_at_server(
 
     :raises CommandError: it is none, or the address is needed and not known.
     """
-    url = _checked(server, registry) if server is not None else None
-    if any(storage.base_url is None for storage in storages):
-        url = url or _configured(registry)
-    request = PyramidRequest.blank("/", base_url=url)
+    request = PyramidRequest.blank("/", base_url=server_address(registry, server, storages))
     request.registry = registry
     made: Request = request
     return made
+
+
+def server_address(
+    registry: Registry, server: str | None, storages: Iterable[Storage]
+) -> str | None:
+    """The server's URL without the API's version; None if it is neither known nor needed.
+
+    :raises CommandError: it is none, or the address is needed and not known.
+    """
+    url = _checked(server, registry) if server is not None else None
+    if any(storage.base_url is None for storage in storages):
+        url = url or _configured(registry)
+    return url
 
 
 def _configured(registry: Registry) -> str:

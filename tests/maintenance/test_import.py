@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "max_size": (
         lambda app: changed_setting(app, "max_size", 99),
         "body: File size exceeds the limit of 99 bytes.",
+    ),
+    "quota": (
+        lambda app: attach(app, OTHER, b"o" * 60) and nullcontext(),
+        "The quota of the bucket leaves 87 of 150 bytes.",
     ),
     "schema": (
         lambda app: collection(app, schema={"required": ["title"]}),
@@ -367,6 +371,10 @@ def test_memory_is_refused(
 @ON_POSTGRESQL
 class TestCommand:
     @pytest.fixture
+    def app(self, build: Build) -> Any:
+        return build(**{"resources.b.quota_bytes": "150"})
+
+    @pytest.fixture
     def run(
         self, app: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> Any:
@@ -387,7 +395,7 @@ class TestCommand:
         exports.write(one, exports.line("r", b"new"), exports.line("other"))
         attach(app, content=b"old")
         code, _, told = run(one)
-        assert (code, "needs kinto.attachment.base_url" in told) == (2, True)
+        assert (code, "--server URL" in told) == (2, True)
         server = ("--server", "https://k.test")
         code, report, _ = run(one, *server, "--json")
         assert (code, report["refused"][0]["record"], report["created"]) == (1, RECORD, 0)
