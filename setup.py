@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 URL = "https://github.com/Kinto/kinto-attachment/"  # The one of the capability.
+FILES = f"{URL}blob/main/"
 
 S3 = ["boto3>=1.41"]
 GCLOUD = ["google-cloud-storage>=3.0"]
@@ -48,17 +50,20 @@ DOCS = ["pytest>=9", "sphinx>=8.1", "sphinx-rtd-theme>=3.0"]
 MUTANTS = ["cosmic-ray>=8.4"]
 # Only for "make tests-browser", since it contains a Node of its own (165 MB).
 BROWSER = ["playwright>=1.50"]
+README = Path(__file__).with_name("README.rst").read_text("utf-8")
+# A package index has no files beside this one, which links lead to.
+README = re.sub(r"<(?!\w+:)([^<>\s]+)>`__", rf"<{FILES}\1>`__", README)
 
 setup(
     name="kinto-attachment",
     version="10.0.0",
     description="Attach files to Kinto records",
-    long_description=Path(__file__).with_name("README.rst").read_text("utf-8"),
+    long_description=README,
     long_description_content_type="text/x-rst",
     url=URL,
     project_urls={
-        "Documentation": f"{URL}blob/main/docs/index.rst",
-        "Changelog": f"{URL}blob/main/CHANGELOG.rst",
+        "Documentation": f"{FILES}docs/index.rst",
+        "Changelog": f"{FILES}CHANGELOG.rst",
         "Source": URL,
         "Issues": f"{URL}issues",
     },

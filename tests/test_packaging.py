@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
+from email import message_from_bytes
 from importlib.metadata import entry_points
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -110,6 +113,18 @@ def test_the_wheel_is_newer_than_the_other_distribution(wheel: Path) -> None:
     assert wheel.name == f"kinto_attachment-{VERSION}-py3-none-any.whl"
     assert [*map(int, VERSION.split("."))] >= [10, 0, 0]
     assert (ROOT / "CHANGELOG.rst").read_text("utf-8").splitlines()[4].startswith(VERSION)
+
+
+def test_the_description_on_a_package_index_has_whole_links(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        description = message_from_bytes(archive.read(name)).get_payload()
+    links = re.findall(r"<(\S+)>`_", str(description))
+    files = [re.sub(r"^https://github\.com/\S+?/blob/main/", "", link) for link in links]
+    assert len(files) >= 20
+    for link, file in zip(links, files, strict=True):
+        assert urlsplit(link).scheme == "https", link
+        assert link == file or (ROOT / file).is_file(), link
 
 
 def test_the_wheel_has_everything(wheel: Path, tmp_path: Path) -> None:
