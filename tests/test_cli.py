@@ -189,7 +189,8 @@ def test_a_release_of_nothing(ini: Path, run: Run) -> None:
     options = ["--reason", "x", "--by", "olga", "--version", "v", "--dry-run"]
     done = run(*command, *options, record)
     assert done.returncode == 2
-    assert json.loads(done.stdout)["released"] == []
+    (error,) = json.loads(done.stdout)["errors"]
+    assert record in error
     done = run(*command, "--reason", "x", "nonsense")
     assert done.returncode == 2
     assert "RECORD should be a URI" in done.stderr
