@@ -11,7 +11,8 @@ import pytest
 pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.storage.samples")
 
 pytest_plugins = [
-    f"tests.support.{name}" for name in ("sampling", "services", "backends", "old_site", "crashes")
+    f"tests.support.{name}"
+    for name in ("sampling", "forking", "services", "backends", "old_site", "crashes")
 ]
 
 

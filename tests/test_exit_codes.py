@@ -17,7 +17,7 @@ import pytest
 
 from kinto_attachment import cli
 from kinto_attachment.storage.local import UNFINISHED_FOLDER
-from tests.support import live
+from tests.support import forking, live
 from tests.support.owned import STRAY
 from tests.support.services import PostgreSQL
 
@@ -184,7 +184,7 @@ def test_an_error_of_a_process_is_one_line(site: Site) -> None:
     """In the tests' own process, pytest takes what Python would write to stderr."""
     ini = site.configure(**POSTGRESQL)
     command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--ini", str(ini)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = forking.run(command, capture_output=True, text=True, timeout=120)
     assert_error(Done(done.returncode, done.stdout, done.stderr), "gc", "Connection refused")
 
 
@@ -287,7 +287,7 @@ def test_the_metrics_of_a_running_server_are_left_alone(site: Site) -> None:
     ini = site.configure(includes="kinto.plugins.prometheus kinto_attachment")
     command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--quiet", "--ini", str(ini)]
     environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(site.folder)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    done = forking.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "")
     assert counts.exists()
 

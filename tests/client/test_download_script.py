@@ -10,7 +10,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 
 from kinto_attachment.client import AttachmentClient
 from tests.client.test_folder import HOSTILE
-from tests.support import live, waiting
+from tests.support import forking, live, waiting
 from tests.support.faults import Answer, FaultProxy
 from tests.support.scripts import AUTH, Press, Script
 from tests.support.stubs import Request, listing, stub
@@ -133,7 +132,7 @@ def test_what_is_not_as_it_should_be_is_replaced(
 def test_here_is_the_default(local_download: Script, local: AttachmentClient, out: Path) -> None:
     put(local, "r1", b"one", "one.txt")
     out.mkdir(parents=True)
-    subprocess.run(
+    forking.run(
         local_download.command(), cwd=out, check=True, capture_output=True, timeout=waiting.SECONDS
     )
     assert stored(out) == {"one.txt": b"one"}

@@ -21,7 +21,7 @@ import pytest
 from kinto_attachment.client import AttachmentClient
 from kinto_attachment.client.outcomes import readable
 from tests.client.conftest import PRODUCTION
-from tests.support import live, waiting
+from tests.support import forking, live, waiting
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.sampling import one_in
 from tests.support.scripts import AUTH, ROOT, Press, Script
@@ -245,7 +245,7 @@ def test_folders_and_their_folders(
     assert local_upload.call("--json", "-r", folder).summary["skipped"] == 4
     # From the folder itself, the names are the same.
     command = [sys.executable, str(ROOT / "scripts" / "upload.py"), *local_upload.command()[2:]]
-    here = subprocess.run(
+    here = forking.run(
         [*command, "-r", "."], cwd=folder, capture_output=True, text=True, timeout=waiting.SECONDS
     )
     assert "4 skipped" in here.stdout

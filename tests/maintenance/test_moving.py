@@ -21,7 +21,7 @@ from kinto_attachment.maintenance.adopt import adopt
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.rollback import back
 from kinto_attachment.storage import SITE_KEY
-from tests.support import invariants, live
+from tests.support import forking, invariants, live
 from tests.support.environments import RELEASES
 from tests.support.old_site import BASE_URL, BUCKET, OldSite, contents, record, settings
 from tests.support.sampling import sampled
@@ -276,10 +276,11 @@ cli.main(sys.argv[1:])
 """
 
 
-def start(ini: Path, command: str, *code: str) -> subprocess.Popen[str]:
+def start(ini: Path, command: str, *code: str, fork: bool = True) -> subprocess.Popen[str]:
     how = ("-c", *code) if code else ("-m", "kinto_attachment.cli")
     words = [sys.executable, *how, command, "--json", "--ini", str(ini)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return forking.Popen(words, fork=fork, **pipes)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, Any]:
@@ -299,7 +300,7 @@ def test_killed_then_twice_at_once_then_gc(old_site: OldSite) -> None:
         code, report = finish(start(server.ini, "gc"))
         assert code == 2
         assert "site id" in report["errors"][0]
-        both = [start(server.ini, "adopt") for _ in range(2)]
+        both = [start(server.ini, "adopt", fork=fork) for fork in (False, True)]
         codes, reports = zip(*map(finish, both), strict=True)
         assert codes == (0, 0)
         linked = sum(each["linked"] for each in reports)

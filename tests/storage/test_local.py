@@ -36,7 +36,7 @@ from kinto_attachment.storage.testing import (
     ListsFilesContract,
     ListsUnfinishedContract,
 )
-from tests.support import waiting
+from tests.support import forking, waiting
 
 TEXT = "text/plain"
 
@@ -264,7 +264,7 @@ class TestDurability:
     def test_a_killed_writer_leaves_a_draft_and_no_file(
         self, base: Path, storage: LocalStorage
     ) -> None:
-        process = subprocess.Popen(
+        process = forking.Popen(
             [sys.executable, "-W", "ignore", "-c", KILLED_WRITER, str(base)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

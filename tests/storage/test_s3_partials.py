@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from kinto_attachment.storage.partials import PARTIALS_FOLDER
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.s3_partial_writer import LARGEST_FILE, segment_size
 from kinto_attachment.storage.samples import BINARY, MIB, TIMEOUT, Source, contents, keys
+from tests.support import forking
 from tests.support.faults import FaultProxy
 from tests.support.objects import answer, hooked, recorded, s3_storage
 from tests.support.sampling import every_case
@@ -608,7 +608,7 @@ def test_a_killed_process_costs_what_no_checkpoint_has_told(
         }
         given = json.dumps([options, action, step, str(kept), size])
         command = [sys.executable, "-W", "ignore", "-c", KILLED, given]
-        done = subprocess.run(command, timeout=60, capture_output=True)
+        done = forking.run(command, timeout=60, capture_output=True)
         assert done.returncode == -9, done.stderr
         upload.keep(Partial(**json.loads(kept.read_text())))
         assert upload.partial.size < size + 1000 or action == "finish"

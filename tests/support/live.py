@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import psutil
 
-from tests.support import environments, waiting
+from tests.support import environments, forking, waiting
 from tests.support.application import ALICE, Part, form
 from tests.support.environments import Environment
 from tests.support.faults import HOST
@@ -174,13 +174,14 @@ def kinto(
     environ: Mapping[str, str] | None = None,
     preload: bool = False,
     environment: Environment | None = None,
+    fork: bool = True,
 ) -> Iterator[Server]:
     """Run Kinto until the end of the ``with`` block.
 
     ``attachment`` are the plugin's settings without their prefix; ``settings`` are others, in
     full. Records are in memory (one worker only), or in a ``database`` that has Kinto's schema.
     With ``preload``, a worker that was killed is replaced within milliseconds. ``environment`` is
-    that of another release.
+    that of another release. In pytest, the process is a fork (``forking``) unless told otherwise.
     """
     environment = environment or environments.ours()
     assert database or workers == 1, "workers share nothing but a database"
@@ -191,8 +192,9 @@ def kinto(
         command = _command(environment.python, engine, ini, port, workers, threads)
         command += ["--preload"] if preload else []
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
+            process = forking.Popen(
                 command,
+                fork=fork,
                 env={
                     **os.environ,
                     "TMPDIR": str(folder),

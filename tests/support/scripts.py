@@ -22,7 +22,7 @@ from kinto_attachment.client import (
     download_command,
     upload_command,
 )
-from tests.support import ROOT, live, waiting
+from tests.support import ROOT, forking, live, waiting
 from tests.support.faults import HOST, FaultProxy
 
 AUTH = ("alice", "secret")
@@ -116,7 +116,7 @@ class Script:
     @contextlib.contextmanager
     def started(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         """The process, which is killed at the end of the block should it still be there."""
-        process = subprocess.Popen(
+        process = forking.Popen(
             self.command(*arguments),
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -149,14 +149,14 @@ class Script:
     def in_terminal(self, *arguments: object, press: Press | None = None) -> Done:
         """Run it in a terminal of 120 columns; ``press`` types a key at some point."""
         keyboard, screen = pty.openpty()
-        process = subprocess.Popen(
+        process = forking.Popen(
             self.command(*arguments),
             env=self.environ,
             stdin=screen,
             stdout=screen,
             stderr=screen,
             start_new_session=True,
-            preexec_fn=lambda: _take_terminal(screen),
+            terminal=True,
         )
         os.close(screen)
         try:
@@ -182,13 +182,6 @@ class Press:
         if not self.pressed and self.text in shown and self.proxy.broken.is_set():
             os.write(keyboard, self.key)
             self.pressed = True
-
-
-def _take_terminal(screen: int) -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(screen, termios.TIOCSCTTY, 0)
 
 
 def _read(keyboard: int, process: subprocess.Popen[bytes], press: Press | None) -> str:

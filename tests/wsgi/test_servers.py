@@ -48,7 +48,11 @@ def folder(engine: live.Engine, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
     settings = {"base_path": str(folder), "max_size": str(MAX_SIZE)}
-    with live.kinto(settings, engine=engine) as server, Connection(server) as connection:
+    # Python itself, with the command that starts each server.
+    with (
+        live.kinto(settings, engine=engine, fork=False) as server,
+        Connection(server) as connection,
+    ):
         for path in ("/v1/buckets/b", "/v1/buckets/b/collections/c"):
             body = b'{"permissions": {"read": ["system.Everyone"]}}'
             response, _ = connection.ask("PUT", path, "Content-Type: application/json", body=body)

@@ -1,0 +1,147 @@
+"""A process that imports what servers and commands import, and forks for each of them.
+
+``forking.py`` starts it, and sends it jobs through a socket, with the files of each. A fork runs
+its job as Python would have. This file imports nothing of the tests, so that forks do not have it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import termios
+import time
+import types
+import warnings
+from typing import Any
+
+# None of them reads the environment, starts a thread or keeps a file open when it is imported.
+MODULES = (
+    *("kinto.__main__", "kinto.core.storage.postgresql.client", "kinto.plugins.default_bucket"),
+    *(f"kinto.core.{name}.memory" for name in ("storage", "permission", "cache")),
+    *(f"kinto.core.{name}.postgresql" for name in ("storage", "permission", "cache")),
+    *("psycopg2", "plaster_pastedeploy", "waitress", "gunicorn.app.wsgiapp"),
+    *("gunicorn.workers.gthread", "kinto_attachment.cli"),
+)
+FIRST_FILE = 3  # That is no standard one.
+LONGEST = 1 << 20  # Bytes of a job.
+
+
+def main() -> None:
+    asked = socket.socket(fileno=int(sys.argv[1]))
+    del sys.path[0]  # The folder of this file.
+    for name in MODULES:
+        importlib.import_module(name)
+    assert len(os.listdir("/proc/self/task")) == 1, "forks would lose a thread"
+    gc.collect()
+    gc.freeze()  # A look for garbage would copy the memory that forks share.
+    job = serve(asked)
+    if job is not None:
+        run(job)
+
+
+def serve(asked: socket.socket) -> dict[str, Any] | None:
+    """Fork for each message. The job, in a fork; None when there is nobody to ask any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests.
+    while True:
+        message, files, _, _ = socket.recv_fds(asked, LONGEST, FIRST_FILE)
+        if not message:
+            return None
+        pid = fork()
+        if not pid:
+            asked.detach()
+            for own, file in enumerate(files):
+                os.dup2(file, own)
+            os.closerange(FIRST_FILE, os.sysconf("SC_OPEN_MAX"))
+            job: dict[str, Any] = json.loads(message)
+            return job
+        for file in files:
+            os.close(file)
+        asked.send(str(pid).encode())
+
+
+def fork() -> int:
+    """The number of the fork, and 0 in it. Who has forked it is gone: it is not our child."""
+    reading, writing = os.pipe()
+    between = os.fork()
+    if between:
+        os.close(writing)
+        pid = os.read(reading, 20)
+        os.close(reading)
+        os.waitpid(between, 0)
+        return int(pid)
+    between = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.write(writing, str(pid).encode())
+        os._exit(0)
+    while os.getppid() == between:
+        time.sleep(0.0005)
+    return 0
+
+
+def run(job: dict[str, Any]) -> None:
+    """Do what Python does when it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if job["new_session"]:
+        os.setsid()
+    if job["terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environ"])
+    time.tzset()
+    tempfile.tempdir = None
+    for own, (name, mode) in enumerate((("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))):
+        file = text(own, mode, getattr(sys, name))
+        setattr(sys, name, file)
+        setattr(sys, f"__{name}__", file)
+    if not job.get("warnings", True):
+        warnings.simplefilter("ignore")
+    how, what = job["how"], job["what"]
+    folders = {"-m": job["folder"], "-c": "", "script": os.path.dirname(os.path.realpath(what))}
+    path = os.environ.get("PYTHONPATH")
+    sys.path[:0] = [folders[how], *(path.split(":") if path else ())]
+    sys.argv = [what if how == "script" else how, *job["arguments"]]
+    {"-m": run_module, "-c": run_code, "script": run_script}[how](what)
+
+
+def text(file: int, mode: str, like: Any) -> io.TextIOWrapper:
+    """A standard file, opened as Python does, which looks at what kind of file it is."""
+    unbuffered = mode == "wb" and like.write_through
+    buffering = 0 if unbuffered else -1
+    binary = open(file, mode, buffering, closefd=False)  # noqa: SIM115 - To the end.
+    return io.TextIOWrapper(
+        binary,  # type: ignore[arg-type]
+        encoding=like.encoding,
+        errors=like.errors,
+        line_buffering=like.line_buffering or os.isatty(file),
+        write_through=unbuffered,
+    )
+
+
+def run_module(name: str) -> None:
+    # It runs once more, as __main__.
+    sys.modules.pop(name, None)
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def run_code(code: str) -> None:
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(code, "<string>", "exec"), module.__dict__)
+
+
+def run_script(path: str) -> None:
+    runpy.run_path(path, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
