@@ -31,14 +31,13 @@ found = {
     "ctrl-c": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
     "threads": threading.active_count(),
     "handlers": len(logging.getLogger().handlers),
-    "warnings": warnings.filters[0][0],
     "streams": [
         (each.encoding, each.errors, each.line_buffering)
         for each in (sys.stdin, sys.stdout, sys.stderr)
     ],
 }
 print(json.dumps(found))
-print("to the other one", file=sys.stderr)
+warnings.warn("to the other one")
 sys.exit(7)
 """
 

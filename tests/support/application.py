@@ -7,7 +7,6 @@ bodies reads the body of an upload.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import hashlib
 import io
@@ -20,15 +19,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-import colander
 import kinto
 import requests
 import transaction
 import webtest
 from kinto.core.cornice.service import SERVICES
 from kinto.core.events import AfterResourceChanged, ResourceChanged
-from kinto.core.resource.schema import ResourceResponses
-from kinto.core.resource.viewset import ViewSet
 from kinto.core.storage.postgresql import client as postgresql_client
 from kinto.core.utils import hmac_digest
 
@@ -43,8 +39,10 @@ from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
 from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.wsgi.bodies import UPLOADS
-from tests.support import owned
+from tests.support import owned, shared_schemas
 from tests.support.usage import miscounted
+
+shared_schemas.share()
 
 Headers = dict[str, str]
 
@@ -114,27 +112,6 @@ def make_app(
     app.services = SERVICES[known:]
     del SERVICES[known:]
     return app
-
-
-def share_schemas() -> None:
-    """Have applications share the schemas of Kinto's views, which nobody changes.
-
-    Kinto makes them anew for each application, and copies all of their nodes for each view. That
-    takes half of the time to build one.
-    """
-    ViewSet.get_object_schema = functools.cache(ViewSet.get_object_schema)
-    ResourceResponses.get_and_bind = functools.cache(ResourceResponses.get_and_bind)
-    # Pyramid tells views apart by the addresses of these copies, so that there has to be one.
-    colander.SchemaNode.__deepcopy__ = copy_root
-
-
-def copy_root(schema: Any, memo: Any) -> Any:
-    root = object.__new__(type(schema))
-    root.__dict__.update(schema.__dict__)
-    return root
-
-
-share_schemas()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ its job as Python would have. This file imports nothing of the tests, so that fo
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import importlib
@@ -18,6 +19,7 @@ import socket
 import sys
 import tempfile
 import termios
+import threading
 import time
 import types
 import warnings
@@ -25,11 +27,15 @@ from typing import Any
 
 # None of them reads the environment, starts a thread or keeps a file open when it is imported.
 MODULES = (
-    *("kinto.__main__", "kinto.core.storage.postgresql.client", "kinto.plugins.default_bucket"),
+    *("kinto.config", "kinto.core.authentication", "kinto.plugins.default_bucket"),
+    *("kinto.core.views.batch", "kinto.core.views.heartbeat", "kinto.core.views.hello"),
+    *("kinto.core.views.openapi", "kinto.core.views.version"),
+    *(f"kinto.views.{name}" for name in ("admin", "contribute", "groups")),
     *(f"kinto.core.{name}.memory" for name in ("storage", "permission", "cache")),
     *(f"kinto.core.{name}.postgresql" for name in ("storage", "permission", "cache")),
-    *("psycopg2", "plaster_pastedeploy", "waitress", "gunicorn.app.wsgiapp"),
-    *("gunicorn.workers.gthread", "kinto_attachment.cli"),
+    *("psycopg2", "plaster_pastedeploy", "pyramid.scripts.pserve", "pyramid_tm", "requests"),
+    *("waitress", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread"),
+    *("kinto_attachment.cli", "kinto_attachment.storage.local", "kinto_attachment.storage.s3"),
 )
 FIRST_FILE = 3  # That is no standard one.
 LONGEST = 1 << 20  # Bytes of a job.
@@ -37,15 +43,28 @@ LONGEST = 1 << 20  # Bytes of a job.
 
 def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
-    del sys.path[0]  # The folder of this file.
+    shared_schemas = importlib.import_module("shared_schemas")
+    del sys.path[0]  # The folder of this file, and of that.
     for name in MODULES:
         importlib.import_module(name)
+    shared_schemas.share()
     assert len(os.listdir("/proc/self/task")) == 1, "forks would lose a thread"
     gc.collect()
     gc.freeze()  # A look for garbage would copy the memory that forks share.
     job = serve(asked)
     if job is not None:
+        end(code_of(job))
+
+
+def code_of(job: dict[str, Any]) -> int:
+    """Run the job. Python itself says what an error is, and ends."""
+    try:
         run(job)
+    except SystemExit as stopped:
+        if not isinstance(stopped.code, int | None):
+            raise
+        return stopped.code or 0
+    return 0
 
 
 def serve(asked: socket.socket) -> dict[str, Any] | None:
@@ -126,6 +145,15 @@ def text(file: int, mode: str, like: Any) -> io.TextIOWrapper:
         line_buffering=like.line_buffering or os.isatty(file),
         write_through=unbuffered,
     )
+
+
+def end(code: int) -> None:
+    """Do what Python does when it ends, but take nothing apart: that would copy all memory."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def run_module(name: str) -> None:
