@@ -34,7 +34,7 @@ many machines                             ``cluster``, ``nginx``
 earlier releases                          ``old_rows`` (a database that one wrote)
 files that linger                         ``lingering``
 processes                                 ``forking`` and ``forkserver`` (which save imports),
-                                          ``shared_schemas`` (which save half of a set-up)
+                                          ``quick_setup`` (which saves most of a set-up)
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
                                           happens during a request)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,

@@ -39,10 +39,10 @@ from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
 from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.wsgi.bodies import UPLOADS
-from tests.support import owned, shared_schemas
+from tests.support import owned, quick_setup
 from tests.support.usage import miscounted
 
-shared_schemas.share()
+quick_setup.install()
 
 Headers = dict[str, str]
 

@@ -43,11 +43,11 @@ LONGEST = 1 << 20  # Bytes of a job.
 
 def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
-    shared_schemas = importlib.import_module("shared_schemas")
+    quick_setup = importlib.import_module("quick_setup")
     del sys.path[0]  # The folder of this file, and of that.
     for name in MODULES:
         importlib.import_module(name)
-    shared_schemas.share()
+    quick_setup.install()
     assert len(os.listdir("/proc/self/task")) == 1, "forks would lose a thread"
     gc.collect()
     gc.freeze()  # A look for garbage would copy the memory that forks share.
