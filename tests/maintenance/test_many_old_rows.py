@@ -138,7 +138,7 @@ def test_reindex_completes_many_rows_in_little_memory(
         {"base_path": str(tmp_path)}, postgresql_settings(database), storage_max_fetch_size="500"
     )
     put_collection(app)
-    count = MANY // 10 // sampling.one_in(SOME_IN // 5)
+    count = MANY // 10 // sampling.one_in(2 * SOME_IN // 5)
     fill(postgresql, database, count)
     registry = with_every_file(app)
     tracemalloc.start()
@@ -157,7 +157,7 @@ def test_adopt_takes_over_many_rows_in_little_memory_and_few_queries(
 ) -> None:
     app = make_app({"base_path": str(tmp_path)}, postgresql_settings(database))
     put_collection(app)
-    count = MANY // 10 // sampling.one_in(SOME_IN // 5)
+    count = MANY // 10 // sampling.one_in(2 * SOME_IN // 5)
     fill(postgresql, database, count, ITS_ROWS)
     registry = with_every_file(app)
     tracemalloc.start()
