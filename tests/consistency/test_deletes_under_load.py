@@ -12,7 +12,7 @@ from tests.support import invariants, live, waiting
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
 
-ROUNDS = 12 // one_in(4)
+ROUNDS = 12 // one_in(6)
 UPLOADERS = 4
 
 

@@ -339,7 +339,7 @@ MORE = {
 
 @pytest.mark.parametrize("name", TWO)
 def test_two_transactions_that_meet_on_a_file(registry: Any, name: str) -> None:
-    one_in = sampling.one_in(3)
+    one_in = sampling.one_in(4)
     orders = Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
     assert meet(registry, *TWO[name], orders)
 

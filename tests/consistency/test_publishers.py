@@ -30,7 +30,7 @@ from tests.support.services import PostgreSQL
 
 PUBLIC = "/buckets/b/collections/public"
 COPY = f"{PUBLIC}/records/r"
-EDITS, PUBLICATIONS = 15 // one_in(2), 10 // one_in(2)
+EDITS, PUBLICATIONS = 15 // one_in(3), 10 // one_in(3)
 ORDERS = {
     "before": {"included_first": "tests.support.signing", "includes": ""},
     "after": {"includes": "tests.support.signing"},

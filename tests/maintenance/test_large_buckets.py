@@ -28,7 +28,7 @@ from tests.support.application import (
 from tests.support.sampling import one_in
 from tests.support.services import S3, PostgreSQL
 
-COUNT = 10_000 // one_in(4)  # A call deletes a thousand files, a query as many links.
+COUNT = 10_000 // one_in(8)  # A call deletes a thousand files, a query as many links.
 FILES = 20  # The others were lost: to the index and to the storage that is the same.
 
 

@@ -103,7 +103,7 @@ OPERATIONS: list[Operation] = [
 PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 
 
-ONE_IN = 20  # Of the moments at which one request can interrupt another; all in tests-all.
+ONE_IN = 30  # Of the moments at which one request can interrupt another; all in tests-all.
 
 
 FEW = 8  # Requests that meet have at least so many such moments.

@@ -10,7 +10,7 @@ the third. ``@sampled(3, "release")`` takes one of three values. ``@sampled(2)``
 of whose tests runs on two servers, takes half of all combinations in each test, and of a test
 without other parameters one of the two, by its name: all tests of a contract run, and about half
 of them on each server. ``one_value("backends")`` takes one value of this parameter for each
-combination of the others, in turn.
+combination of the others, in turn; :func:`try_in_turn` has all tests of a folder do so.
 """
 
 from __future__ import annotations
