@@ -17,6 +17,7 @@ class Pair:
     bench: Bench
     ours: Site
     peer: Site
+    on_postgresql: bool = False
 
 
 @contextmanager
@@ -30,4 +31,4 @@ def pair(bench: Bench, *, postgresql: bool = False, **options: Any) -> Iterator[
         kinto(bench.ours, bench.folder("ours"), database=database(), **options) as ours,
         kinto(bench.peer, bench.folder("peer"), database=database(), **options) as peer,
     ):
-        yield Pair(bench, Site(ours).create(), Site(peer).create())
+        yield Pair(bench, Site(ours).create(), Site(peer).create(), postgresql)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from benchmarks import show
 from benchmarks.bodies import Payload
 from benchmarks.floors import sink, time_copy, time_synced
 from benchmarks.pair import Pair, pair
+from benchmarks.processor import time_processor
 from benchmarks.row import Group, Row
 from benchmarks.scale import Scale
 from benchmarks.servers import Engine, Kinto
@@ -45,6 +47,8 @@ def _small(scale: Scale, new: float, replaced: float) -> list[Row[Pair]]:
         Row(f"upload {name} beside a plain record", partial(_beside_record, scale)),
         Row(f"replace {name}", partial(_replace, scale, replaced)),
         Row(f"delete {name}", partial(_delete, scale)),
+        Row(f"processor time, upload {name}", partial(_processor, scale, _upload_small)),
+        Row(f"processor time, replace {name}", partial(_processor, scale, _replace_small)),
     ]
 
 
@@ -124,6 +128,26 @@ def _delete(scale: Scale, stand: Pair) -> Trial:
         },
         [Versus("peer", "ours")],
     )
+
+
+def _upload_small(site: Site, payload: Payload) -> object:
+    return site.time_uploads(payload.multipart, BATCH)
+
+
+def _replace_small(site: Site, payload: Payload) -> object:
+    return site.time_replaces(payload.multipart, BATCH)
+
+
+def _processor(scale: Scale, work: Callable[[Site, Payload], object], stand: Pair) -> Trial:
+    payload = stand.bench.payloads[scale.small]
+
+    def cost(site: Site) -> Cost:
+        database = stand.bench.postgresql if stand.on_postgresql else None
+        upload = partial(work, site, payload)
+        return partial(time_processor, site.server, database, upload, BATCH)
+
+    contenders = {"peer": cost(stand.peer), "ours": cost(stand.ours)}
+    return _times(scale, contenders, [Versus("peer", "ours")])
 
 
 def _times(scale: Scale, contenders: dict[str, Cost], lines: list[Versus]) -> Trial:

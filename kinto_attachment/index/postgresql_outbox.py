@@ -31,8 +31,10 @@ class PostgreSQLOutbox(Outbox):
         self._client = backend.client
 
     def take(self, entry: Garbage, *, is_alone: bool = False) -> bool:
-        if not is_alone:
-            return super().take(entry)
+        return self.take_alone(entry) if is_alone else super().take(entry)
+
+    def take_alone(self, entry: Garbage) -> bool:
+        """In a transaction that changes nothing else."""
         with self._client.connect() as session:
             taken = session.execute(sql(TAKE), {"id": entry.id, "parent": entry.parent})
             return taken.fetchone() is not None

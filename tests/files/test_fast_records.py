@@ -37,7 +37,13 @@ from tests.support.application import (
     stored_files,
     userid,
 )
-from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import (
+    ON_DATABASES,
+    ON_MEMORY,
+    ON_OBJECT_STORES,
+    ON_POSTGRESQL,
+    Build,
+)
 from tests.support.interruptions import Meanwhile
 from tests.support.observed import observe, subrequests, timestamp_of
 from tests.support.statements import before_statement
@@ -309,6 +315,8 @@ SETTINGS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "names": ({}, {"randomize": "false"}),
     "compressed": ({}, {"gzipped": "true"}),
     "quota": ({}, {"quota_bytes": "1G"}),
+    "quota exceeded": ({}, {"quota_bytes": "4"}),
+    "files exceeded": ({}, {"quota_files": "1"}),
     "held": ({}, {"hold": "1h"}),
     "locked": ({}, {"locked": "true"}),
     "omission": ({}, {"delete_on_omission": "false", "client_metadata": "ignore"}),
@@ -428,6 +436,69 @@ def test_a_record_that_appears_at_the_last_moment_is_changed(app: Any, theirs: A
     assert [stored_content(app, key) for key in stored_files(app)].count(b"mine") == 1
     assert len(stored_files(app)) == 2
     assert outbox(app) == []
+
+
+def fails(app: Any, *, status: int, **options: Any) -> list[Any]:
+    attach(app, data={"title": "before"})
+    return [upload(app, record=each, status=status, **options) for each in (RECORD, OTHER)]
+
+
+def schema_fails(app: Any) -> list[Any]:
+    attach(app)
+    put_schema(app)
+    return [
+        upload(app, status=400),
+        upload(app, record=OTHER, status=400),
+        upload(app, data={"name": "y"}, status=200),
+    ]
+
+
+def conflicting(app: Any) -> list[Any]:
+    """The record is written by somebody else at the last moment."""
+    theirs = {"title": "theirs"}
+    with before_statement(app, "INSERT INTO objects", lambda: put(app, RECORD, data=theirs)):
+        return [upload(app, status=200), app.get(RECORD, headers=ALICE)]
+
+
+FAILURES: dict[str, tuple[dict[str, str], Action]] = {
+    "412": ({}, lambda app: fails(app, status=412, headers={**ALICE, "If-Match": '"1"'})),
+    "schema": ({}, schema_fails),
+    "quota": (
+        {"quota_files": "1"},
+        lambda app: [upload(app), upload(app, record=OTHER, status=507)],
+    ),
+    "quota, replaced": (
+        {"quota_bytes": "4"},
+        lambda app: [upload(app), upload(app, content=b"longer", status=507)],
+    ),
+    "conflict": ({}, conflicting),
+}
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("case", list(FAILURES))
+def test_a_transaction_that_fails_leaves_the_same(build: Build, case: str) -> None:
+    own, action = FAILURES[case]
+    observed = []
+    for fast in ("true", "false"):
+        app = build(fast_records=fast, **own)
+        clear(app)
+        put_collection_behind(app)
+        timestamp_of(app.app.registry)
+        observed.append(observe(app, action))
+        clear(app)
+    assert observed[0] == observed[1]
+
+
+@ON_OBJECT_STORES
+def test_files_of_object_stores_are_attached_and_replaced(app: Any) -> None:
+    with subrequests(app) as made:
+        attach(app, content=b"old")
+        response = attach(app, content=b"new", status=200)
+        put_raw(app, OTHER, content=b"raw")
+    assert made == []
+    assert app.get(RECORD, headers=ALICE).json["data"]["attachment"] == response.json
+    assert sorted(stored_content(app, key) for key in stored_files(app)) == [b"new", b"raw"]
 
 
 @ON_POSTGRESQL

@@ -34,6 +34,7 @@ OBJECT_CALLS = ("create", "update", "delete", "delete_all", "flush")
 PERMISSION_CALLS = ("replace_object_permissions", "delete_object_permissions")
 LINK_CALLS = ("put_link",)
 REPLACEMENT_CALLS = ("replace_link",)
+OUTBOX_CALLS = ("take_alone",)
 FILE_CALLS = (
     *("write", "delete", "begin", "append", "finish", "discard"),
     *("begin_direct", "finish_direct"),
@@ -122,6 +123,7 @@ class _Injector:
             (registry.permission, PERMISSION_CALLS, _permission_label),
             (registry.attachment_links.collections, LINK_CALLS, _link_label),
             (registry.attachment_links.replacements, REPLACEMENT_CALLS, _link_label),
+            (registry.attachment_links.outbox, OUTBOX_CALLS, _outbox_label),
             (registry.attachment_sessions, SESSION_CALLS, _session_label),
             *((storage.files, FILE_CALLS, _file_label) for storage in storages),
         ):
@@ -177,6 +179,10 @@ def fail(what: str, order: Order) -> None:
 
 def _object_label(name: str, resource_name: Any = None, *args: Any, **kwargs: Any) -> str:
     return f"{resource_name or 'everything'} {name}"
+
+
+def _outbox_label(name: str, *args: Any, **kwargs: Any) -> str:
+    return "attachment-garbage delete"
 
 
 def _session_label(name: str, *args: Any, **kwargs: Any) -> str:

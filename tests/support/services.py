@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -72,6 +73,11 @@ class PostgreSQL:
                     cursor.execute(statement)
         finally:
             connection.close()
+
+    def postmaster(self) -> int:
+        """The process that starts all others of the server."""
+        (host,) = parse_qs(urlsplit(self.uri).query)["host"]
+        return int((Path(host) / "postmaster.pid").read_text().split()[0])
 
     def _url(self, database: str) -> str:
         return self.uri.replace("/postgres?", f"/{database}?")

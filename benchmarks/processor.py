@@ -1,0 +1,40 @@
+"""Processor time that servers take, which depends less on what else runs than the time does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from benchmarks.servers import Kinto
+from tests.support.services import PostgreSQL
+
+Work = Callable[[], object]
+
+
+def time_processor(server: Kinto, database: PostgreSQL | None, work: Work, count: int) -> float:
+    """Seconds of processor time for each of ``count`` requests: of the workers, and PostgreSQL.
+
+    All of PostgreSQL's processes count, so nothing else may use it meanwhile.
+    """
+
+    def used() -> float:
+        processes = server.workers()
+        if database is not None:  # Each connection has a process.
+            processes += psutil.Process(database.postmaster()).children()
+        return sum(map(_used, processes))
+
+    before = used()
+    work()
+    return (used() - before) / count
+
+
+def _used(process: psutil.Process) -> float:
+    """Seconds so far, of all threads."""
+    nanoseconds = 0
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # The thread has ended.
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
