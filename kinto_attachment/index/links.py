@@ -19,65 +19,18 @@ Transactions change the links of several files in the order of their ids, to avo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from operator import attrgetter
 
-from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON, msec_time
-
-from kinto_attachment.errors import (
-    AttachmentError,
-    AttachmentGone,
-    FileNotFound,
-    VersionInUse,
-)
-from kinto_attachment.index import holds
-from kinto_attachment.index.collections import Collections
-from kinto_attachment.index.link import ENDING, Link, State
-from kinto_attachment.index.locks import FileLocks
-from kinto_attachment.index.look_alikes import LookAlikes
-from kinto_attachment.index.objects import batches, digest_of
-from kinto_attachment.index.orphans import OrphanNotes
-from kinto_attachment.index.outbox import Garbage, StoredFile
-from kinto_attachment.index.postgresql_outbox import outbox
-from kinto_attachment.index.postgresql_removals import removals
-from kinto_attachment.index.postgresql_replacements import replacements
-from kinto_attachment.index.queries import ANY, LinkQueries
-from kinto_attachment.index.reservations import Reservations
-from kinto_attachment.index.usage import Usage
-from kinto_attachment.index.used_storages import UsedStorages
-from kinto_attachment.index.verified import VerifiedFiles
-from kinto_attachment.kinto_types import StorageBackend
-from kinto_attachment.storage import FileStat
-from kinto_attachment.storage.storages import Storages
+from kinto_attachment.errors import AttachmentError, AttachmentGone
+from kinto_attachment.index.link import Link, State
+from kinto_attachment.index.link_drops import LinkDrops
+from kinto_attachment.index.link_shares import LinkShares
+from kinto_attachment.index.outbox import Garbage
 
 
-class Links(LinkQueries):
+class Links(LinkDrops, LinkShares):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
-
-    def __init__(
-        self,
-        backend: StorageBackend,
-        storages: Storages,
-        page_size: int,
-        usage: Usage,
-        *,
-        fast: bool = True,
-    ) -> None:
-        super().__init__(backend, page_size)
-        self.usage = usage
-        self.outbox = outbox(backend, fast=fast)
-        self.reservations = Reservations(backend)
-        self.collections = Collections(backend)
-        self.replacements = replacements(backend, self.collections, self.outbox, fast=fast)
-        self.removals = removals(backend, page_size, fast=fast)
-        self.locks = FileLocks(backend)
-        self.look_alikes = LookAlikes(backend)
-        self.orphan_notes = OrphanNotes(backend)
-        self.used_storages = UsedStorages(backend)
-        self.verified = VerifiedFiles(backend)
-        self.storages = storages
 
     def confirm_unlinked(self, record: str, key: str) -> bool:
         """Make sure that a file which was stored for a record has no link, and will get none.
@@ -149,35 +102,6 @@ class Links(LinkQueries):
         self.locks.clear(key)
         return count
 
-    def share(
-        self, link: Link, *, known_in: Sequence[str] = (), is_new: bool | None = None
-    ) -> None:
-        """Link a file that existed before, such as one whose metadata was copied to a record.
-
-        The index has to know a file with this key and content, unless the caller knows that it
-        is in one of the storages ``known_in``: the existence of a file proves nothing. For
-        ``is_new`` see :meth:`add`.
-
-        :raises AttachmentGone: there is no such file, or it has lost its last link.
-        """
-        self.locks.lock(link.key)
-        try:
-            self._share(link, known_in, is_new=is_new)
-        except AttachmentGone:
-            self.locks.clear(link.key)
-            raise
-
-    def confirm(self, link: Link) -> None:
-        """Check that the file of a link which was written late still exists.
-
-        :raises AttachmentGone: it was deleted before the link was written.
-        """
-        self.locks.lock(link.key)
-        storages = self._take_out_of_outbox(link.key, [link.storage])
-        if not storages or not self._stat(link, link.storage):
-            raise AttachmentGone()
-        self.locks.clear(link.key)
-
     def retain(self, link: Link, state: State, until: int = 0) -> None:
         """Keep an earlier file of a record, by the new state of its link."""
         # The link is deleted and written again: nobody may share the file in between.
@@ -205,88 +129,6 @@ class Links(LinkQueries):
             raise
         self.locks.clear(version.key)
 
-    def end_lingering(self, keys: Iterable[str]) -> list[str]:
-        """Drop the expired links of files; returns the keys that have no link any more."""
-        orphans, now = [], msec_time()
-        for key in sorted(keys, key=digest_of):
-            self.locks.lock(key)
-            expired = [
-                link for link in self.of_key(key) if link.state in ENDING and link.until <= now
-            ]
-            self.drop(expired)
-            if not self.of_key(key):
-                orphans.append(key)
-            self.locks.clear(key)
-        return orphans
-
-    def drop(self, links: list[Link]) -> list[Link]:
-        """Remove links; returns those of files that have no link any more."""
-        return self._without_readonly(self._drop(links))
-
-    def remove_below(self, uri: str) -> list[StoredFile]:
-        """Remove links below a deleted bucket or collection: see :class:`Removals`.
-
-        Only where there are no quotas: nobody counts what is removed.
-
-        :returns: the files that have no link any more.
-        """
-        removed = self.removals.remove_below(uri)
-        if removed:
-            self.usage.changed_uncounted()
-        return removed
-
-    def drop_dangling(self, links: list[Link]) -> list[Link]:
-        """The same for links whose record does not point at the file.
-
-        Only current ones are dropped: a record may have kept its file since the links were read.
-        Those that are held stay.
-        """
-        return self._without_readonly(self._drop(links, "current"))
-
-    def drop_kept(self, links: list[Link]) -> list[Link]:
-        """The same for earlier files of records that are not locked.
-
-        Restored ones stay, and those that are held.
-        """
-        return self._without_readonly(self._drop(links, "kept"))
-
-    def drop_version(self, link: Link) -> list[Link]:
-        """The same for one file.
-
-        :raises VersionInUse: it has become the current one in the meantime.
-        :raises Held: it is held.
-        """
-        orphans = self.drop_kept([link])
-        if not orphans:
-            own = [other for other in self.of_key(link.key) if other.record == link.record]
-            if any(other.state == "current" for other in own):
-                raise VersionInUse()
-            holds.refuse(own, msec_time())
-        return orphans
-
-    def move_orphans_to_outbox(
-        self, keys: Iterable[str], storage: str = "", *, abandoned: Container[str] = ()
-    ) -> tuple[list[Garbage], set[str]]:
-        """Put files that seem to have no link in the outbox, if they have none under a lock.
-
-        A link may say that the file is in another storage: then it is not known what this one is.
-
-        :returns: the entries of the outbox, and the keys that are in them.
-
-        Keys that are reserved are left out: they may be those of newer files by now. The
-        reservations of ``abandoned`` keys are those of the files themselves, and end.
-        """
-        orphans = set()
-        for key in sorted(keys, key=digest_of):
-            if key not in abandoned and not self.reservations.claim(key):
-                continue
-            self.locks.lock(key)
-            if not self.of_key(key) and not self.outbox.entries(key):
-                orphans.add(key)
-            self.locks.clear(key)
-            self.reservations.release(key)
-        return self.outbox.add(sorted(orphans), storage=storage), orphans
-
     def _may_be_put_back(self, link: Link) -> bool:
         """Whether a link that became a shared one may be written again, under a lock.
 
@@ -311,167 +153,3 @@ class Links(LinkQueries):
             if is_same and (link.shared or self._delete_sole([link])):
                 return link
         raise AttachmentGone()
-
-    def _put(self, link: Link, *, is_new: bool | None = None) -> None:
-        if link.storage:
-            self.used_storages.note(link.storage)
-        if is_new is None:
-            self._rows.put(link.parent, link.id, link.dump())
-        elif not self.collections.put_link(link, is_new=is_new):
-            raise AttachmentGone("The collection was deleted meanwhile.")
-
-    def _drop(self, links: list[Link], state: State | None = None) -> list[Link]:
-        """Remove links.
-
-        If there is a ``state``, their records are not locked: only links that are in this state
-        by now, and not held, are removed.
-        """
-        orphans = []
-        links = sorted(links, key=attrgetter("id"))
-        for batch in batches(link for link in links if not link.shared):
-            with self.usage.alone():
-                gone = self._delete_free(batch, state) if state else self._delete_sole(batch)
-                dropped = [link for link in batch if link.id in gone]
-                for link in dropped:
-                    self.usage.removed(link)
-            orphans += dropped
-            # It is no longer a sole link: another transaction has shared it since it was read.
-            links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
-        for link in links:
-            if link.shared and self._drop_shared(link, state):
-                orphans.append(link)
-        return orphans
-
-    def _delete_sole(self, links: list[Link], *filters: Filter) -> set[str]:
-        """Delete sole links in one query; returns the ids of those that existed."""
-        if len(links) == 1 and not filters:
-            return {link.id for link in links if self._rows.delete(link.parent, link.id)}
-        ids = {link.id for link in links}
-        deleted = self._rows.delete_all(ANY, *filters, Filter("id", ids, COMPARISON.IN))
-        return {row["id"] for row in deleted}
-
-    def _delete_free(self, links: list[Link], state: State) -> set[str]:
-        """The same for those that are in a state, and not held, by now."""
-        in_state = Filter("state", state, COMPARISON.EQ)
-        gone = set()
-        for some, filters in holds.by_hold(links, msec_time()):
-            gone |= self._delete_sole(some, *filters, in_state)
-        return gone
-
-    def put_back(self, links: Iterable[Link]) -> None:
-        """Give readonly files that have no link any more one of a life that has ended.
-
-        So nobody can read or restore them, and gc does not take them for files that are left.
-        """
-        for link in links:
-            with self.usage.alone():
-                self._put(replace(link, shared=False, state="kept", ended="collection"))
-                self.usage.added(link)
-
-    def _without_readonly(self, orphans: list[Link]) -> list[Link]:
-        """The files that may be deleted, of those that have lost their last link."""
-        self.put_back(link for link in orphans if link.readonly)
-        return [link for link in orphans if not link.readonly]
-
-    def _drop_revised(self, link: Link) -> bool:
-        """Drop a sole link that was written again before the file was locked."""
-        return self._rows.delete(link.parent, link.version)
-
-    def _share(self, link: Link, known_in: Sequence[str], *, is_new: bool | None) -> None:
-        others = self.of_key(link.key)
-        if others and not any(other.describes(link.attachment) for other in others):
-            raise AttachmentGone()
-        shared = [each for each in map(self._make_shared, others) if each is not None]
-        if shared:
-            with self.usage.alone():
-                self._put(_one_more(link, shared), is_new=is_new)
-                self.usage.added(link, shared)
-            return
-        for storage in self._take_out_of_outbox(link.key, known_in):
-            stat = self._stat(link, storage)
-            if stat is not None:
-                created = link.created or int(stat.modified.timestamp() * 1000)
-                attached = link.attached or created
-                found = replace(link, storage=storage, created=created, attached=attached)
-                with self.usage.alone():
-                    self._put(found, is_new=is_new)
-                    self.usage.added(found)
-                self.locks.clear(link.key)
-                return
-        raise AttachmentGone()
-
-    def _make_shared(self, link: Link) -> Link | None:
-        """Give a link the id of a shared one; None if it was dropped in the meantime."""
-        if not link.shared:
-            if not self._rows.delete(link.parent, link.id):
-                return None
-            link = replace(link, shared=True)
-            self._put(link)
-        return link
-
-    def _drop_shared(self, link: Link, state: State | None) -> bool:
-        """Drop one of several links, if it is in this state; True if it was the last one."""
-        self.locks.lock(link.key)
-        with self.usage.alone():
-            is_dropped = (state is None or self._is_free(link, state)) and (
-                self._rows.delete(link.parent, link.id) or self._drop_revised(link)
-            )
-            others = self.of_key(link.key)
-            if is_dropped:
-                self.usage.removed(link, others)
-        if others:
-            return False
-        self.locks.clear(link.key)
-        return is_dropped
-
-    def _is_free(self, link: Link, state: State) -> bool:
-        """Whether the record's link to the file is in a state, and not held, by now."""
-        now = msec_time()
-        return any(
-            other.record == link.record
-            and other.state == state
-            and holds.standing(other, now) is None
-            for other in self.of_key(link.key)
-        )
-
-    def _stat(self, link: Link, storage: str) -> FileStat | None:
-        """What a storage has of a file; None unless it is there and has the right size."""
-        try:
-            stat = self.storages[storage].files.stat(link.key)
-        except FileNotFound:
-            return None
-        return stat if stat.size == link.size else None
-
-    def _take_out_of_outbox(self, key: str, known_in: Sequence[str]) -> Sequence[str]:
-        """Take a file without links out of the outbox.
-
-        :returns: the storages that may have it; none if the file is being deleted, or nothing is
-            known about it.
-        """
-        entries = self.outbox.entries(key)
-        for entry in entries:
-            # Another transaction deletes the file. Its absence would be noticed later, too.
-            if not self.outbox.take(entry):
-                return ()
-            rest = entry.without(key)
-            if rest.keys:
-                self.outbox.put(rest)
-        return [entry.storage for entry in entries] or known_in
-
-
-def _one_more(link: Link, others: list[Link]) -> Link:
-    """A link to a file that has other links; what they know of the file holds for it too.
-
-    A hold belongs to a record: only that record's earlier link to the file can have it.
-    """
-    created, storage = others[0].created or link.created, others[0].storage
-    own = [other.hold for other in others if other.record == link.record and other.hold]
-    return replace(
-        link,
-        shared=True,
-        created=created,
-        attached=link.attached or created,
-        storage=storage,
-        readonly=others[0].readonly,
-        hold=next(iter(own), link.hold),
-    )
