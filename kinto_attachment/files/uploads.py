@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, StorageError, StorageUnavailable, as_json
+from kinto_attachment.errors import FileNotAllowed, StorageError, StorageUnavailable
 from kinto_attachment.files import quotas
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
+from kinto_attachment.files.kinto_errors import as_json
 from kinto_attachment.files.ledger import Ledger, NewFile
 from kinto_attachment.files.locations import location_of
 from kinto_attachment.files.transactions import separate_transaction
