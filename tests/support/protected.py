@@ -16,6 +16,7 @@ from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import allow_metadata_changes, attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
+from kinto_attachment.settings import Settings
 from tests.support import direct, tus
 from tests.support.application import ALICE, attach, on_event, put_raw
 
@@ -155,13 +156,18 @@ def withdraw_bucket(app: Any, place: Place) -> Any:
 @contextmanager
 def changed_setting(app: Any, name: str, value: object) -> Iterator[None]:
     """Have a setting of the server changed for a while, as if it had been started again."""
-    values = app.app.registry.attachment_settings.values
-    before = values[name]
-    values[name] = value
+    settings = app.app.registry.attachment_settings
+    before = settings.values[name]
+    change_setting(settings, name, value)
     try:
         yield
     finally:
-        values[name] = before
+        change_setting(settings, name, before)
+
+
+def change_setting(settings: Settings, name: str, value: object) -> None:
+    settings.values[name] = value
+    vars(settings).pop("_of_server", None)  # What a process makes of its settings only once.
 
 
 class Answer:
