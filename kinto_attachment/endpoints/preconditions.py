@@ -6,7 +6,7 @@ import re
 
 from kinto.core.errors import raise_invalid
 
-from kinto_attachment.errors import modified_meanwhile
+from kinto_attachment.files.kinto_errors import modified_meanwhile
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.kinto_types import Request
 

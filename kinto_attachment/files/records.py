@@ -9,9 +9,9 @@ from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
 from pyramid.httpexceptions import HTTPException, HTTPNotFound, HTTPPreconditionFailed
 
-from kinto_attachment.errors import modified_meanwhile
 from kinto_attachment.files import fast_records, locks
 from kinto_attachment.files.guard import allow_metadata_changes, is_allowed
+from kinto_attachment.files.kinto_errors import modified_meanwhile
 from kinto_attachment.files.overviews import PRINCIPALS
 from kinto_attachment.files.permissions import may_read_now
 from kinto_attachment.files.record_requests import (

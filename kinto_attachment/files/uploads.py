@@ -13,11 +13,11 @@ from kinto_attachment.errors import (
     StorageUnavailable,
     TooLarge,
     TooSmall,
-    as_json,
 )
 from kinto_attachment.files import quotas
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key
+from kinto_attachment.files.kinto_errors import as_json
 from kinto_attachment.files.ledger import Ledger, NewFile
 from kinto_attachment.files.locations import location_of
 from kinto_attachment.files.transactions import separate_transaction

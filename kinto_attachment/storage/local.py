@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TypeVar
 
 from pyramid_storage.local import LocalFileStorage
 
@@ -27,19 +26,14 @@ from .disk import (
     entries,
     rename_to_free,
     stat_entry,
-    sync_folder,
     translated,
     unlink,
 )
 from .drafts import Draft, can_be_unnamed
 from .local_partials import LocalPartials, partial_of
 
-T = TypeVar("T")
-
 # No segment of a key starts with a dot, so no key leads into this folder.
 UNFINISHED_FOLDER = ".unfinished"
-# Another process may remove a new folder before a file is in it: see _remove_empty.
-ATTEMPTS = 100
 
 
 class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignore[misc]
@@ -226,38 +220,6 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
             unlink(path)
             raise
 
-    def _in_folder(self, folder: str, action: Callable[[], T]) -> T:
-        """Do something that needs ``folder``; create the folder first if it is missing."""
-        for _ in range(ATTEMPTS):
-            with suppress(FileNotFoundError):
-                return action()
-            with suppress(FileNotFoundError):
-                self._make_folder(folder)
-        return action()
-
-    def _make_folder(self, folder: str) -> None:
-        if os.path.isdir(folder):
-            return
-        parent = os.path.dirname(folder)
-        self._make_folder(parent)
-        hidden = folder in self._private
-        mode = 0o777 if self.file_mode is None else folder_mode(self.file_mode)
-        try:
-            os.mkdir(folder, 0o700 if hidden else mode)
-        except FileExistsError:
-            return
-        if self.file_mode is not None and not hidden:
-            # Keep the inherited set-group-ID bit, which may give a web server's group access.
-            # chmod drops it for users who are not in that group: if possible, do without.
-            found = stat.S_IMODE(os.stat(folder).st_mode)
-            if found & 0o777 != mode:
-                os.chmod(folder, found & 0o7000 | mode)
-        self._sync_folder(parent)
-
-    def _sync_folder(self, folder: str) -> None:
-        if self.durable:
-            sync_folder(folder)
-
     def _check_links(self, folder: str, found: Iterable[str]) -> None:
         """:raises InvalidKey: one of the names is a symbolic link out of ``base_path``."""
         with translated(), suppress(*ABSENT), Folder(self._folder_path(folder)) as opened:
@@ -278,14 +240,6 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
 
     def _folder_path(self, folder: str) -> str:
         return self.path(folder) if folder else self.base_path
-
-    def _remove_empty(self, folder: str) -> None:
-        while folder != self.base_path:
-            try:
-                os.rmdir(folder)
-            except OSError:  # It is not empty, or was removed.
-                return
-            folder = os.path.dirname(folder)
 
     def _walk(self, path: str, start: str, prefix: str) -> Iterator[FileStat]:
         for entry in entries(path):
@@ -328,8 +282,3 @@ def is_key(name: str) -> bool:
     except InvalidKey:
         return False
     return True
-
-
-def folder_mode(file_mode: int) -> int:
-    """The mode of folders: readers of the files may enter, the owner may also write."""
-    return 0o300 | file_mode | (file_mode & 0o444) >> 2

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial as partial_function
-from typing import Any
 
 from kinto_attachment.errors import KeyTaken, UploadBusy
 from kinto_attachment.names import check_key
 
 from . import CHUNK_SIZE, FileStat, Partial, Reader
 from .disk import OCCUPIED, FileReader, LockedFile, rename_to_free, translated, unlink
+from .local_folders import LocalFolders
 from .partials import Pace, abandoned, replaced
 
 # Seconds: for another call that finishes the same file, and between two looks whether it has.
@@ -33,22 +33,18 @@ PATIENCE, PAUSE = 2.0, 0.02
 _NAME = re.compile(r"([0-9a-f]{32})\.\w+")
 
 
-class LocalPartials:
+class LocalPartials(LocalFolders):
     """The part of ``LocalStorage`` that continues writes.
 
     ``chunks`` of a Partial are pairs of a number and a size; ``number`` is that of the chunk which
     the next writer may begin, and nobody else.
     """
 
-    file_mode: int | None
-    durable: bool
     path: Callable[[str], str]
     stat: Callable[[str], FileStat]
     _unfinished: str
     _hidden_path: Callable[[str, str], str]
     _check_free: Callable[[str], None]
-    _in_folder: Callable[[str, Callable[[], Any]], Any]
-    _sync_folder: Callable[[str], None]
 
     largest_partial = 0
 

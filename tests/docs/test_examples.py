@@ -42,7 +42,10 @@ EXAMPLES = [
     ("*", "shell", r"pip install [^\n]*(\n[^\n]*)*", INSTALLS),
     ("*", "shell", r"npm install.*", INSTALLS),
     ("*", "shell", r"kinto-attachment usage [^\n]* \| jq .*", PROGRAM),
-    ("*", "shell", r"kinto-attachment move .*", "tests/maintenance/test_move.py::test_the_command"),
+    (
+        *("*", "shell", r"kinto-attachment move .*"),
+        "tests/maintenance/test_move.py::test_the_command",
+    ),
     ("*", "shell", r"kinto-attachment [\w-]+ .*--ini .*", OPERATORS),
     ("CONTRIBUTING.rst", "shell", r"\.ci/run|\.venv/bin/python -m pytest .*", LOOP),
     ("README.rst", "javascript", ".*", f"{README}::test_the_javascript_example_works"),

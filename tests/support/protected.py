@@ -16,6 +16,7 @@ from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import allow_metadata_changes, attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
+from kinto_attachment.settings import Settings
 from tests.support import direct, tus
 from tests.support.application import ALICE, attach, on_event, put_raw
 
@@ -157,16 +158,16 @@ def changed_setting(app: Any, name: str, value: object) -> Iterator[None]:
     """Have a setting of the server changed for a while, as if it had been started again."""
     settings = app.app.registry.attachment_settings
     before = settings.values[name]
-
-    def change(to: object) -> None:
-        settings.values[name] = to
-        vars(settings).pop("_of_server", None)  # It is made once in a process.
-
-    change(value)
+    change_setting(settings, name, value)
     try:
         yield
     finally:
-        change(before)
+        change_setting(settings, name, before)
+
+
+def change_setting(settings: Settings, name: str, value: object) -> None:
+    settings.values[name] = value
+    vars(settings).pop("_of_server", None)  # What a process makes of its settings only once.
 
 
 class Answer:

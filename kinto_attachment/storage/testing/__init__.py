@@ -22,7 +22,7 @@ import pytest
 # So that a failing test shows the values that it compared.
 _modules = (
     *("base", "writing", "reading", "keys", "core"),
-    *("capabilities", "partials", "direct", "hashes"),
+    *("capabilities", "partial_upload", "takeovers", "partials", "direct", "hashes"),
 )
 for _module in _modules:
     pytest.register_assert_rewrite(f"{__name__}.{_module}")

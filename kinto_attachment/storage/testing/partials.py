@@ -2,107 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from kinto_attachment.errors import InvalidKey, KeyTaken, StorageUnavailable
+from kinto_attachment.errors import InvalidKey, KeyTaken
 from kinto_attachment.storage import (
     CHUNK_SIZE,
     ContinuesWrites,
     ListsFiles,
     ListsUnfinished,
-    Partial,
 )
 from kinto_attachment.storage.samples import (
     BINARY,
     HOSTILE_KEYS,
     MIB,
-    TIMEOUT,
     Source,
     assert_contents,
-    contents,
-    in_threads,
     keys,
 )
 
-from .core import StorageContract
+from .partial_upload import Upload
+from .takeovers import TakeoversContract
 
 
-class TakenOver(Exception):
-    """The caller's, for a writer that may not write any more."""
-
-
-# What a writer gets that was taken over: what it goes on with may be gone.
-LATE = (TakenOver, StorageUnavailable)
-
-
-class Upload:
-    """What a caller keeps of a file: as JSON, and from the writer that may write, only."""
-
-    def __init__(self, storage: Any, key: str, content_type: str = BINARY, **options: Any) -> None:
-        self.storage = storage
-        self.lock = threading.Lock()
-        self.writer: object = None
-        self.checkpoints = 0
-        self.keep(storage.begin(uuid4().hex, key, content_type, **options))
-
-    @property
-    def partial(self) -> Partial:
-        return Partial(**json.loads(self.kept))
-
-    def keep(self, partial: Partial) -> None:
-        self.kept = json.dumps(asdict(partial))
-
-    def take_over(self) -> None:
-        """Whoever writes now may not write any more."""
-        self.keep(self.storage.take_over(self.partial))
-        self.writer = None
-
-    def append(
-        self,
-        source: bytes | Source,
-        at_checkpoint: Callable[[], object] = lambda: None,
-        length: int | None = None,
-    ) -> None:
-        """What one request does; it tells the ``length`` that it expects, which may be wrong.
-
-        :raises TakenOver: by another one in the meantime.
-        """
-        source = source if isinstance(source, Source) else Source(source)
-        length = len(source.content) if length is None else length
-        with self.lock:
-            if self.writer:
-                self.take_over()
-            begun, self.writer = self.partial, uuid4()
-            writer = self.writer
-
-        def checkpoint(partial: Partial) -> None:
-            at_checkpoint()
-            with self.lock:
-                if self.writer != writer:
-                    raise TakenOver
-                assert (partial.id, partial.key) == (begun.id, begun.key)
-                assert partial.size - begun.size == source.given, "all that was read is durable"
-                self.checkpoints += 1
-                self.keep(partial)
-
-        ended = self.storage.append(begun, source, checkpoint, length=length)
-        checkpoint(ended)
-        self.writer = None
-
-    def finish(self) -> Any:
-        return self.storage.finish(self.partial)
-
-
-class ContinuesWritesContract(StorageContract):
+class ContinuesWritesContract(TakeoversContract):
     """Files that arrive in chunks, from writers that are interrupted, or hang and wake up."""
 
     capability = ContinuesWrites
@@ -127,7 +54,7 @@ class ContinuesWritesContract(StorageContract):
         assert_contents(storage, stored.key, content)
         found = storage.stat(stored.key)
         assert (found.size, found.content_type) == (len(content), "text/plain")
-        self.assert_nothing_of(storage, upload)
+        upload.assert_nothing_is_left()
 
     def test_there_is_no_file_before_the_finish(self, storage: Any, folder: str) -> None:
         upload = Upload(storage, f"{folder}/a")
@@ -180,7 +107,7 @@ class ContinuesWritesContract(StorageContract):
         upload.append(content[upload.partial.size :])
         upload.finish()
         assert_contents(storage, f"{folder}/a", content)
-        self.assert_nothing_of(storage, upload)
+        upload.assert_nothing_is_left()
 
     @pytest.mark.parametrize("length", [0, 3 * MIB, 100 * MIB])
     def test_what_arrives_counts_and_not_the_length(
@@ -195,7 +122,7 @@ class ContinuesWritesContract(StorageContract):
         upload.append(content[20 * MIB :], length=0)
         upload.finish()
         assert_contents(storage, f"{folder}/a", content)
-        self.assert_nothing_of(storage, upload)
+        upload.assert_nothing_is_left()
 
     def test_an_append_that_is_not_kept_was_none(self, storage: Any, folder: str) -> None:
         """As one whose digest is wrong."""
@@ -210,97 +137,7 @@ class ContinuesWritesContract(StorageContract):
         upload.append(b"def")
         upload.finish()
         assert_contents(storage, f"{folder}/a", b"abcdef")
-        self.discard_what_is_left(storage, upload)
-
-    @pytest.mark.parametrize("wakes", ["before the end", "after the end", "after the finish"])
-    @pytest.mark.parametrize("hangs_at", range(4))
-    @pytest.mark.parametrize("size", [3, 3 * MIB])
-    def test_a_writer_that_was_taken_over_changes_nothing(
-        self, storage: Any, folder: str, size: int, hangs_at: int, wakes: str
-    ) -> None:
-        """It hangs before one of its reads or in a checkpoint, and goes on when others have
-        written, or even finished the file.
-        """
-        others = b"def" * size + b"ghi" * size
-
-        def hang(_: int = 0) -> None:
-            moments.append(upload.partial.size)
-            if len(moments) == hangs_at + 1:
-                upload.append(others[: 3 * size])
-                if wakes != "before the end":
-                    upload.append(others[3 * size :])
-                if wakes == "after the finish":
-                    upload.finish()
-
-        moments: list[int] = []
-        upload = Upload(storage, f"{folder}/a")
-        upload.append(b"abc" * size)
-        with pytest.raises(LATE):
-            upload.append(Source(b"x" * 4 * size, size, on_read=hang), lambda: hang())
-        if wakes == "before the end":
-            upload.append(others[3 * size :])
-        upload.finish()
-        kept = moments[hangs_at] - 3 * size
-        assert_contents(storage, f"{folder}/a", b"abc" * size + b"x" * kept + others)
-        self.discard_what_is_left(storage, upload)
-
-    @pytest.mark.parametrize("begins", ["after another", "after the finish"])
-    @pytest.mark.parametrize("size", [3, 6 * MIB])
-    def test_a_writer_that_begins_late_changes_nothing(
-        self, storage: Any, folder: str, size: int, begins: str
-    ) -> None:
-        """It was given what it goes on with, and hung before it did anything."""
-
-        def refuse(_: Partial) -> None:
-            raise TakenOver
-
-        upload = Upload(storage, f"{folder}/a")
-        upload.append(b"abc" * size)
-        late = upload.partial
-        upload.take_over()
-        upload.append(b"def" * size)
-        if begins == "after the finish":
-            upload.finish()
-        with suppress(*LATE):
-            storage.append(late, Source(b"x" * size), refuse)
-        upload.finish()
-        assert_contents(storage, f"{folder}/a", b"abc" * size + b"def" * size)
-        self.discard_what_is_left(storage, upload)
-
-    def test_two_writers_at_once_are_not_mixed(self, storage: Any, folder: str) -> None:
-        """The one that came first still writes, while the one that has taken over does."""
-        upload, expected = Upload(storage, f"{folder}/a"), b""
-        for _ in range(5):
-            both = threading.Barrier(2, timeout=TIMEOUT)
-
-            def meet(_: int, both: threading.Barrier = both) -> None:
-                with suppress(threading.BrokenBarrierError):
-                    both.wait()
-
-            def write(letter: bytes, both: threading.Barrier = both) -> bytes:
-                try:
-                    upload.append(Source(letter * 4000, 1000, on_read=meet))
-                except LATE:
-                    return b""
-                finally:
-                    both.abort()
-                return letter
-
-            written = b"".join(in_threads(2, write, [b"x", b"y"]))
-            assert len(written) == 1
-            expected += written * 4000
-        upload.finish()
-        assert_contents(storage, f"{folder}/a", expected)
-        self.discard_what_is_left(storage, upload)
-
-    def test_a_writer_may_be_taken_over_again_and_again(self, storage: Any, folder: str) -> None:
-        upload = Upload(storage, f"{folder}/a")
-        for letter in (b"a", b"b", b"c"):
-            for _ in range(20):
-                upload.take_over()
-            upload.append(letter * MIB)
-        upload.finish()
-        assert_contents(storage, f"{folder}/a", b"a" * MIB + b"b" * MIB + b"c" * MIB)
+        upload.discard_what_is_left()
 
     @pytest.mark.parametrize("size", [0, 10, 9 * MIB])
     def test_a_finish_can_be_repeated(self, storage: Any, folder: str, size: int) -> None:
@@ -328,7 +165,7 @@ class ContinuesWritesContract(StorageContract):
             Upload(storage, f"{folder}/a")
         storage.discard(upload.partial)
         assert_contents(storage, f"{folder}/a", b"x" * size)
-        self.assert_nothing_of(storage, upload)
+        upload.assert_nothing_is_left()
 
     @pytest.mark.parametrize("size", [0, 10, 9 * MIB])
     def test_what_is_discarded_is_gone(self, storage: Any, folder: str, size: int) -> None:
@@ -337,7 +174,7 @@ class ContinuesWritesContract(StorageContract):
         for _ in range(2):
             storage.discard(upload.partial)
             self.assert_absent(storage, f"{folder}/a")
-            self.assert_nothing_of(storage, upload)
+            upload.assert_nothing_is_left()
         again = Upload(storage, f"{folder}/a")
         again.append(b"again")
         again.finish()
@@ -352,16 +189,16 @@ class ContinuesWritesContract(StorageContract):
         if not isinstance(storage, ListsUnfinished):
             return
         for upload, other in (uploads, uploads[::-1]):
-            assert sum(found.size for found in self.left_of(storage, upload)) >= 9 * MIB
-            assert not {*self.left_of(storage, upload)} & {*self.left_of(storage, other)}
+            assert sum(found.size for found in upload.left()) >= 9 * MIB
+            assert not {*upload.left()} & {*other.left()}
         first, second = uploads
-        for found in self.left_of(storage, first):
+        for found in first.left():
             storage.discard_unfinished(found)
             storage.discard_unfinished(found)
-        self.assert_nothing_of(storage, first)
+        first.assert_nothing_is_left()
         second.finish()
         assert_contents(storage, f"{folder}/b", b"x" * (9 * MIB + 10))
-        self.assert_nothing_of(storage, second)
+        second.assert_nothing_is_left()
 
     @pytest.mark.parametrize("key", HOSTILE_KEYS)
     def test_a_hostile_key_is_not_begun(self, storage: Any, key: str) -> None:
@@ -384,27 +221,4 @@ class ContinuesWritesContract(StorageContract):
         for name, step in steps.items():
             self.assert_tells_of_an_outage(name, step)
         storage.discard(upload.partial)
-        self.assert_nothing_of(storage, upload)
-
-    def left_of(self, storage: Any, upload: Upload) -> list[Any]:
-        """Where only the key tells, it has to be a key that nobody else has."""
-        partial = upload.partial
-        return [
-            found
-            for found in storage.list_unfinished()
-            if found.partial_id == partial.id
-            or (not found.partial_id and found.key == partial.key)
-        ]
-
-    def assert_nothing_of(self, storage: Any, upload: Upload) -> None:
-        if isinstance(storage, ListsUnfinished):
-            assert self.left_of(storage, upload) == []
-
-    def discard_what_is_left(self, storage: Any, upload: Upload) -> None:
-        """What hung writers have stored for nothing can be found, and harms nobody."""
-        content = contents(storage, upload.partial.key)
-        if isinstance(storage, ListsUnfinished):
-            for found in self.left_of(storage, upload):
-                storage.discard_unfinished(found)
-            assert self.left_of(storage, upload) == []
-        assert_contents(storage, upload.partial.key, content)
+        upload.assert_nothing_is_left()
