@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
@@ -35,16 +36,20 @@ class VerifiedFiles:
                         found[joined[start : start + LENGTH]] = int(time)
         return found
 
-    def write(self, storage: str, prefix: str, verified: Mapping[Digest, int]) -> None:
-        """Replace the row of a prefix; without files there is none."""
-        if not verified:
+    def write(self, storage: str, verified: Mapping[str, Mapping[Digest, int]]) -> None:
+        """Replace the rows of some prefixes; without files there is none."""
+        for prefix in sorted(prefix for prefix, found in verified.items() if not found):
             self._rows.delete(_parent(storage), prefix)
-            return
-        at: dict[str, list[Digest]] = defaultdict(list)
-        for digest, time in verified.items():
-            at[str(time)].append(digest)
-        joined = {time: "".join(digests) for time, digests in at.items()}
-        self._rows.put(_parent(storage), prefix, {"at": joined})
+        rows = {prefix: _row(found) for prefix, found in sorted(verified.items()) if found}
+        if rows:
+            self._rows.put_all(_parent(storage), rows)
+
+
+def _row(verified: Mapping[Digest, int]) -> dict[str, Any]:
+    at: dict[str, list[Digest]] = defaultdict(list)
+    for digest, time in verified.items():
+        at[str(time)].append(digest)
+    return {"at": {time: "".join(digests) for time, digests in at.items()}}
 
 
 def _parent(storage: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import transaction
 
@@ -20,6 +21,7 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.spares import Spare
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.maintenance import records
+from kinto_attachment.maintenance.repeating import repeated
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.names import key_from_url, public_url
 
@@ -65,15 +67,26 @@ class SpareCopies:
             settled.is_settled = False
             return settled
         for batch in batches(spares, AT_ONCE):
-            with transaction.manager:
-                self._settle({spare.key: spare for spare in batch}, settled, deletes=deletes)
+            found = {spare.key: spare for spare in batch}
+            deleted, pointed_at = repeated(partial(self._settle, found, deletes=deletes))
+            settled.deleted += deleted
+            settled.pointed_at += pointed_at
         return settled
 
     def is_random(self, key: str) -> bool:
         """Whether the key is random, so that no other file ever has it."""
         return names.is_name_of(self._owner, key.rpartition("/")[2])
 
-    def _settle(self, spares: Mapping[str, Spare], settled: Settled, *, deletes: bool) -> None:
+    def _settle(
+        self, spares: Mapping[str, Spare], *, deletes: bool
+    ) -> tuple[list[str], list[str]]:
+        """The keys of copies that were deleted, and of those that locations point at."""
+        with transaction.manager:
+            return self._settle_locked(spares, deletes=deletes)
+
+    def _settle_locked(
+        self, spares: Mapping[str, Spare], *, deletes: bool
+    ) -> tuple[list[str], list[str]]:
         storage = next(iter(spares.values())).storage
         claimed = [key for key in by_digest(spares) if self._claim(key)]
         ours = {
@@ -96,8 +109,7 @@ class SpareCopies:
         self._bulk.unlock(ours)
         for key in claimed:
             self._links.reservations.release(key)
-        settled.deleted += deleted
-        settled.pointed_at += pointed_at
+        return deleted, pointed_at
 
     def _claim(self, key: str) -> bool:
         """Reserve a key that a new file may get; False if it needs no reservation, too."""

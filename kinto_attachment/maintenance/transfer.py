@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import transaction
@@ -30,6 +31,7 @@ from kinto_attachment.index.spares import Spare
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.contents import is_vouched_for, problem_of
 from kinto_attachment.maintenance.rates import Rate
+from kinto_attachment.maintenance.repeating import repeated
 from kinto_attachment.storage.storages import Storage
 from kinto_attachment.uris import RecordURI
 
@@ -97,7 +99,7 @@ class Transfer:
             try:
                 if attempt.is_taken():
                     return attempt.taken()
-                if not attempt.begin(take_over=take_over):
+                if not repeated(partial(attempt.begin, take_over=take_over)):
                     break
                 return attempt.run()
             except Lost:
@@ -165,7 +167,7 @@ class _Attempt:
 
     def _outcome(self) -> Moved:
         try:
-            moved = self._copy() or self._switch()
+            moved = self._copy() or repeated(self._switch)
         except FileNotFound:
             moved = self._not_there()
         except _OfOthers:
@@ -245,18 +247,20 @@ class _Attempt:
         :raises Lost:
         """
         source = self._transfer.registry.attachment_storages[self._link.storage]
-        now = msec_time()
+        now, spare = msec_time(), replace(self._spare, since=msec_time())
         with transaction.manager:
             self._lock()
             readonly = self._spare.readonly
             moved = self._links.move(self._key, source.name, self._target.name, readonly=readonly)
             if moved:
-                self._put(replace(self._spare, since=now))
+                self._links.spares.put(spare)
                 due = now + self._transfer.kept_for(source)
                 readonly = moved[0].readonly
                 left = Spare(self._key, now, source.name, due=due, readonly=readonly)
                 self._links.spares.put(left)
             self._links.locks.clear(self._key)
+        if moved:
+            self._spare = spare
         return Moved(self._link, "moved" if moved else "gone")
 
     def _renew(self) -> None:
@@ -264,10 +268,12 @@ class _Attempt:
 
         :raises Lost:
         """
+        renewed = replace(self._spare, since=msec_time())
         with transaction.manager:
             self._lock()
-            self._put(replace(self._spare, since=msec_time()))
+            self._links.spares.put(renewed)
             self._links.locks.clear(self._key)
+        self._spare = renewed
 
     def _delete_copy(self) -> None:
         """:raises Lost:"""
@@ -293,10 +299,6 @@ class _Attempt:
         self._links.locks.lock(self._key)
         if self._links.spares.get(self._target.name, self._key) != self._spare:
             raise Lost()
-
-    def _put(self, spare: Spare) -> None:
-        self._links.spares.put(spare)
-        self._spare = spare
 
 
 class _Watched(BaseReader):

@@ -285,5 +285,4 @@ class _Verifier:
                 before = {digest: at for digest, at in before.items() if digest in group.known}
             kept = {digest: at for digest, at in before.items() if digest not in others}
             noted[group.prefix] = {**kept, **whole}
-        for prefix in sorted({group.prefix for group, _, _ in entries}):
-            verified.write(storage, prefix, noted[prefix])
+        verified.write(storage, {group.prefix: noted[group.prefix] for group, _, _ in entries})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,7 +22,7 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.maintenance import move as maintenance
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.selection import Selection
-from tests.support import ROOT, invariants, live, owned, races, sampling, waiting
+from tests.support import ROOT, invariants, live, load, owned, races, sampling, waiting
 from tests.support.application import (
     attach,
     forget_database,
@@ -39,7 +43,7 @@ from tests.support.races import (
     remove,
     replace,
 )
-from tests.support.services import PostgreSQL
+from tests.support.services import S3, PostgreSQL
 
 AT_ONCE = timedelta(0)
 SPARE = "attachment-spare"
@@ -198,3 +202,91 @@ def test_a_move_that_is_killed_goes_on(killed_app: tuple[Any, Runs]) -> None:
             assert {link.storage for link in links_of(app)} == {to}, told
     invariants.collect(registry)
     assert not invariants.left(registry)
+
+
+STEADY = "/buckets/b/collections/steady"
+
+
+class Readers:
+    """Clients that read the same files over and over; ``wrong`` is what they got otherwise."""
+
+    def __init__(self, server: live.Server, contents: dict[str, bytes]) -> None:
+        self.server = server
+        self.contents = contents
+        self.count = 0
+        self.wrong: list[Any] = []
+        self._stop = threading.Event()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._read, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            waiting.join(*threads)
+
+    def _read(self) -> None:
+        with live.Client(self.server) as client:
+            while not self._stop.is_set():
+                for path, content in self.contents.items():
+                    status, _, body = client.request("GET", path)
+                    self.count += 1
+                    if (status, body) != (200, content):
+                        self.wrong.append((path, status, body[:200]))
+
+
+def test_readers_and_writers_notice_nothing(
+    postgresql: PostgreSQL, seaweedfs: S3, tmp_path: Path
+) -> None:
+    storage = {
+        "base_path": str(tmp_path / "files"),
+        **{
+            f"storages.cold.{name}": value
+            for name, value in seaweedfs.options(seaweedfs.create_bucket()).items()
+        },
+        "storages.cold.downloads": "stream",
+        "resources.b.public.storage": "cold",
+        **load.SETTINGS,
+    }
+    database = postgresql.create_database()
+    includes = ["tests.support.publishing"]
+    with (
+        live.kinto(
+            {**storage, **load.SETTINGS},
+            workers=2,
+            threads=4,
+            database=database,
+            includes=includes,
+        ) as server,
+        invariants.inside(server) as registry,
+    ):
+        load.prepare(server)
+        contents = {}
+        with live.Client(server) as client:
+            assert client.put(STEADY) == 201
+            for number in range(4):
+                record = f"{STEADY}/records/r{number}"
+                content = os.urandom(50_000 * number)
+                _, _, attachment = client.attach(record, content)
+                contents[f"{record}/attachment"] = content
+                contents[urlsplit(attachment["location"]).path.removeprefix("/v1")] = content
+        readers, clients = Readers(server, contents), load.Load(server, clients=3)
+        moved = 0
+        with readers.running(), clients.running():
+            for to in ("cold", ""):
+                report = move(registry, to, Selection(), keep=AT_ONCE)
+                assert not report.found, report
+                assert not report.errors, report
+                moved += report.files
+        assert not readers.wrong
+        assert readers.count > 50
+        assert moved > 8
+        assert {status // 100 for status in +clients.answers} <= {2, 4}, clients.answers
+        assert not (lost := invariants.lost(registry)), lost
+        invariants.collect(registry)
+        assert not (lost := invariants.lost(registry)), lost
+        assert not (left := invariants.left(registry)), left
+    postgresql.drop_database(database)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import transaction
 
 from kinto_attachment.files.stored_records import stored_record
+from kinto_attachment.maintenance.move import move
+from kinto_attachment.maintenance.selection import Selection
 from tests.support import invariants
 from tests.support.application import (
     ALICE,
@@ -15,7 +18,9 @@ from tests.support.application import (
     CONTENT,
     attach,
     key_of,
+    links_of,
     put,
+    read,
     stored_content,
     stored_files,
 )
@@ -115,6 +120,22 @@ class TestEachWay:
         assert told["reason"] == wanted.get("reason")
         assert told["record"] == HERE.record
         check_nothing_changed(app, before)
+
+    @pytest.mark.parametrize("way", ["form", "delete record", "delete collection", "flush"])
+    def test_a_held_file_is_moved_and_stays_held(
+        self, build: Build, tmp_path_factory: pytest.TempPathFactory, way: str
+    ) -> None:
+        folder = tmp_path_factory.getbasetemp() / "other storage"
+        app = build(PUBLISHING, **{"storages.cold.base_path": str(folder)})
+        start(app)
+        hold(app, **HOLDS["dated"])
+        registry = app.app.registry
+        for to in ("cold", ""):
+            assert move(registry, to, Selection(), keep=timedelta(0)).deleted == 2
+            assert WAYS[way](app, HERE).status_int == 423
+            assert read(app, f"{HERE.record}/attachment") == CONTENT
+            assert not invariants.lost(registry)
+        assert stored_files(app) == {link.key for link in links_of(app)}
 
     @sampled(3, "backends", "way", "by")
     @pytest.mark.parametrize("by", ["setting", "data"])

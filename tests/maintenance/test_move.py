@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import transaction
 
 from kinto_attachment import cli
@@ -33,14 +35,17 @@ from tests.support.application import (
     RECORD,
     attach,
     attachment_of,
+    key_of,
     links_of,
     placed_files,
     put_collection,
+    put_raw,
     read,
     records,
     stored_content,
 )
-from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build
+from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build, runs_on
+from tests.support.services import S3
 
 AT_ONCE = timedelta(0)
 HOUR = timedelta(hours=1)
@@ -388,6 +393,67 @@ def test_the_rate_is_bounded(app: Any) -> None:
     started = time.monotonic()
     run(app, rate=200_000)  # It is read twice.
     assert time.monotonic() - started >= 0.5
+
+
+@pytest.mark.moto
+@ON_MEMORY
+def test_to_s3(build: Build, moto: S3) -> None:
+    bucket = moto.create_bucket()
+    target = {**moto.options(bucket), "aws.acl": "public-read", "aws.storage_class": "STANDARD_IA"}
+    app = build(
+        inline_types="image/png",
+        content_encodings="gzip",
+        **{f"storages.cold.{name}": value for name, value in target.items()},
+    )
+    put_raw(app, RECORD, b"a picture", filename="a.png", content_type="image/png")
+    put_raw(app, OTHER, gzip.compress(b"text"), headers={**ALICE, "Content-Encoding": "gzip"})
+    assert run(app).files == 2
+    check(app, "cold", 2)
+    picture, text = (
+        moto.client().get_object(Bucket=bucket, Key=key_of(attachment_of(app, uri)))
+        for uri in (RECORD, OTHER)
+    )
+    assert picture["ContentType"] == "image/png"
+    assert picture["ContentDisposition"].startswith("inline")
+    assert picture["StorageClass"] == "STANDARD_IA"
+    assert text["ContentEncoding"] == "gzip"
+    assert text["ContentDisposition"].startswith("attachment")
+    grants = moto.client().get_object_acl(Bucket=bucket, Key=key_of(attachment_of(app, RECORD)))
+    assert "AllUsers" in str(grants["Grants"])
+
+
+@runs_on("seaweedfs")
+def test_signed_urls_of_the_storage_work_for_their_time(
+    build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build(
+        downloads="redirect", signed_url_ttl="1", **{"storages.cold.base_path": str(folder)}
+    )
+    attach(app, content=CONTENT)
+    url = app.get(f"{RECORD}/attachment", headers=ALICE, status=302).headers["Location"]
+    monkeypatch.setattr(maintenance, "KEPT_FOR", AT_ONCE)
+    answers = []
+
+    def ask_meanwhile(step: str, *counts: Any) -> None:
+        if step.startswith("seconds"):
+            answers.append(requests.get(url, timeout=60).content)
+
+    assert run(app, keep=None, progress=ask_meanwhile).deleted == 1
+    assert {*answers} == {CONTENT}
+    assert requests.get(url, timeout=60).status_code in (403, 404)
+    assert read(app) == CONTENT
+    check(app, "cold", 1)
+
+
+@runs_on("gcs")
+def test_from_s3_to_google(build: Build, moto: S3) -> None:
+    source = moto.options(moto.create_bucket())
+    app = build(**{f"storages.s3.{name}": value for name, value in source.items()})
+    content = os.urandom(300_000)
+    attach(app, content=content)
+    for to in ("s3", "", "s3", ""):
+        assert run(app, to).files == 1
+        check(app, to, 1)
 
 
 INI = """\
