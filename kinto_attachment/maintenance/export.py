@@ -76,14 +76,12 @@ class Row:
     record: KintoObject
     link: Link | None
     permissions: Mapping[str, Any] | None
+    listed: int  # The timestamp by which it was found; the record may be newer.
+    is_deleted: bool = False
 
     @property
     def attachment(self) -> Any:
         return self.record.get(FIELD)
-
-    @property
-    def is_deleted(self) -> bool:
-        return self.record.get("deleted") is True
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ class _Exporter:
             page = self._page(uri, after)
             is_whole = self._copy(page, uri, folder)
             is_last = not page or (is_whole and len(page) < AT_ONCE)
-            after = page[-1].record["last_modified"] if page else after
+            after = page[-1].listed if page else after
         described = self._described(uri)
         if described is not None:
             self._finish(described, folder)
@@ -191,10 +189,16 @@ class _Exporter:
                 limit=AT_ONCE,
                 include_deleted=True,
             )
-            living = {f"{uri.records}{each['id']}": each for each in found}
-            with_file = [name for name, each in living.items() if each.get(FIELD) is not None]
+            rows = {f"{uri.records}{each['id']}": each for each in found}
+            listed = {name: each["last_modified"] for name, each in rows.items()}
+            # Clients may write records that look like tombstones.
+            doubtful = [name for name, each in rows.items() if each.get("deleted") is True]
+            living = records.by_uri(self._registry, doubtful)
+            rows |= {name: each for name, each in living.items() if each is not None}
+            deleted = {name for name, each in living.items() if each is None}
+            with_file = [name for name, each in rows.items() if each.get(FIELD) is not None]
             links = self._bulk.of_records(with_file)
-            permissions = self._permissions_of([*living])
+            permissions = self._permissions_of([*rows])
         current = {
             link.record: link
             for many in links.values()
@@ -202,8 +206,8 @@ class _Exporter:
             if link.state == "current" and not link.ended
         }
         return [
-            Row(record, current.get(name), permissions.get(name))
-            for name, record in living.items()
+            Row(record, current.get(name), permissions.get(name), listed[name], name in deleted)
+            for name, record in rows.items()
         ]
 
     def _copy(self, page: list[Row], uri: CollectionURI, folder: str) -> bool:

@@ -146,8 +146,6 @@ class Parser:
         timestamp = data.get("last_modified")
         if type(timestamp) is not int or not 0 < timestamp <= self._latest:
             raise Invalid("`last_modified` should be in ms since the epoch, and not in the future")
-        if data.get("deleted") is True:
-            raise Invalid("`deleted` cannot be true")
         permissions = None
         if "permissions" in value:
             permissions = _permissions(kind, value["permissions"])

@@ -105,6 +105,9 @@ def fill(app: Any) -> None:
     app.post_json(f"{COLLECTION}/records/copy/attachment", copy, headers=ALICE)
     put(app, f"{COLLECTION}/records/plain", data={"n": 1.5, "deep": {"list": [None, True]}})
     put(app, f"{COLLECTION}/records/nothing", data={"attachment": None})
+    put(app, f"{COLLECTION}/records/tombstone", data={"deleted": True})
+    put(app, f"{COLLECTION}/records/gone")
+    app.delete(f"{COLLECTION}/records/gone", headers=ALICE)
 
 
 def described(app: Any) -> dict[str, Any]:
@@ -135,11 +138,11 @@ def test_round_trip(build: Build, tmp_path: Path, name: str) -> None:
     before = described(app)
     clear(app)
     report = bring(app, target, permissions=True)
-    assert report == ImportReport(collections=1, created=6, files=4, bytes=15)
+    assert report == ImportReport(collections=1, created=7, files=4, bytes=15)
     assert described(app) == before
     assert attachment_of(app)["location"].startswith("http://localhost/v1/attachments/")
     check_invariant(app)
-    assert bring(app, target, permissions=True) == ImportReport(same=6)
+    assert bring(app, target, permissions=True) == ImportReport(same=7)
 
 
 @pytest.fixture
@@ -167,7 +170,7 @@ def test_another_configuration(build: Build, elsewhere: Any, tmp_path: Path) -> 
     fill(app)
     export(app.app.registry, str(tmp_path / "site"), permissions=True)
     report = bring(elsewhere, tmp_path / "site", permissions=True, server="https://k.test/v1/")
-    assert report == ImportReport(collections=1, created=6, files=4, bytes=15)
+    assert report == ImportReport(collections=1, created=7, files=4, bytes=15)
     assert described(elsewhere) == described(app)
     location = attachment_of(elsewhere)["location"]
     assert location.startswith("https://k.test/v1/attachments/b/")

@@ -181,7 +181,6 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a time in the future": (data(last_modified=10**15), "last_modified"),
     "a time before everything": (data(last_modified=-1), "last_modified"),
     "a time that is a text": (data(last_modified="now"), "last_modified"),
-    "a record that is a tombstone": (data(deleted=True), "deleted"),
     "data that are none": (record(lambda line: line.update(data=None)), "data"),
     "members of others": (record(lambda line: line.update(key="x")), "data"),
     # Permissions.
