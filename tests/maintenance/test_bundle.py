@@ -364,6 +364,7 @@ class TestBesideTheServer:
         during.append(lambda: attach(app, OTHER))
         assert report(app).made == 1
         assert not during
+        assert "ETag" in get(app).headers
         assert len(entries(get(app).body)) == 5
         assert len(stored_files(app)) == 3
 
