@@ -43,8 +43,8 @@ EXAMPLES = [
     ("*", "shell", r"npm install.*", INSTALLS),
     ("*", "shell", r"kinto-attachment usage [^\n]* \| jq .*", PROGRAM),
     (
-        *("*", "shell", r"kinto-attachment move .*"),
-        "tests/maintenance/test_move.py::test_the_command",
+        *("docs/between-storages.rst", "shell", ".*"),
+        "tests/maintenance/test_move.py::test_the_commands_of_the_page",
     ),
     ("*", "shell", r"kinto-attachment [\w-]+ .*--ini .*", OPERATORS),
     ("CONTRIBUTING.rst", "shell", r"\.ci/run|\.venv/bin/python -m pytest .*", LOOP),

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,6 +46,7 @@ from tests.support.application import (
     stored_content,
 )
 from tests.support.backends import EVERYWHERE, ON_DATABASES, ON_MEMORY, Build, runs_on
+from tests.support.documents import code_blocks
 from tests.support.services import S3
 
 AT_ONCE = timedelta(0)
@@ -478,6 +480,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main([*command, "--to", "cold", "--dry-run", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert cli.main([*command, "--to", "cold", "--debug"]) == 0
+
+
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kinto.ini").write_text(INI.replace(".cold.", ".s3."))
+    monkeypatch.chdir(tmp_path)
+    blocks = code_blocks("docs/between-storages.rst", "shell")
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 3
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert (program, cli.main(arguments)) == ("kinto-attachment", 0), command
 
 
 class Stub:
