@@ -118,7 +118,7 @@ def test_a_deletion_that_failed(
     assert "PermissionError: [Errno 13] Permission denied" in line
 
 
-def refuse(path: str) -> None:
+def refuse(path: str, *, dir_fd: int | None = None) -> None:
     raise PermissionError(13, "Permission denied", path)
 
 

@@ -59,6 +59,10 @@ class FullStorage(MemoryStorage):
     def stat(self, key: str) -> FileStat:
         return FileStat(key, 3, STORED)
 
+    def list(self, prefix: str = "") -> Iterator[FileStat]:
+        """One of them: it is not empty."""
+        yield self.stat("one.txt")
+
 
 @pytest.fixture
 def database(postgresql: PostgreSQL) -> Iterator[str]:
