@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -18,8 +19,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kinto_attachment.files import changes
 from kinto_attachment.index.open_transactions import OpenTransactions
-from kinto_attachment.maintenance import move as maintenance
+from kinto_attachment.maintenance import move as maintenance, spare_copies
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.selection import Selection
 from tests.support import ROOT, invariants, live, load, owned, races, sampling, waiting
@@ -30,9 +32,11 @@ from tests.support.application import (
     make_app,
     placed_files,
     postgresql_settings,
+    put_collection,
     put_collection_behind,
     read,
 )
+from tests.support.backends import ON_POSTGRESQL, Build
 from tests.support.faults_plugin import Faults, Order
 from tests.support.races import (
     delete_collection,
@@ -122,6 +126,51 @@ def test_a_request_that_keeps_files_meets_a_move(
 def test_two_moves_meet(app: Any) -> None:
     orders = races.some_orders("two moves", ONE_IN)
     assert races.meet(app, [move_there, move_there], orders, also={SPARE}) > 1
+
+
+@pytest.fixture
+def named_app(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of names that are made from filenames, gc finds no copy that has neither link nor row."""
+    folder = tmp_path_factory.getbasetemp() / "cold"
+    return build(
+        **{
+            "storages.cold.base_path": str(folder),
+            "randomize": "false",
+            "resources.b.kept.keep_old_files": "true",
+        }
+    )
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("collection", ["c", "kept"])
+def test_a_request_writes_what_it_has_read_before_the_move(
+    named_app: Any, monkeypatch: pytest.MonkeyPatch, collection: str
+) -> None:
+    """It drops or keeps the link of the file that it replaces, as one of the former storage."""
+    registry, record = named_app.app.registry, f"/buckets/b/collections/{collection}/records/r"
+    put_collection(named_app, f"/buckets/b/collections/{collection}")
+    attach(named_app, record, b"old")
+    monkeypatch.setattr(spare_copies, "MAX_WAIT", 0.1)
+    read_links = changes._Changes.present_links
+    reports = []
+
+    def then_move(self: Any) -> Any:
+        found = read_links(self)
+        if not reports:
+            reports.append(waiting.elsewhere(move, registry, "cold", Selection(), keep=AT_ONCE))
+        return found
+
+    monkeypatch.setattr(changes._Changes, "present_links", then_move)
+    attach(named_app, record, b"new")
+    assert (reports[0].files, reports[0].deleted) == (1, 0)
+    assert reports[0].errors == [maintenance.STUCK]
+    for link in links_of(named_app):
+        with closing(registry.attachment_storages[link.storage].files.open(link.key)) as file:
+            assert file.read() == (b"old" if link.state == "kept" else b"new")
+    invariants.collect(registry)
+    assert not invariants.lost(registry)
+    assert not (left := invariants.left(registry)), left
+    assert move(registry, "cold", Selection(), keep=AT_ONCE).files == len(links_of(named_app))
 
 
 class Runs:
