@@ -174,6 +174,7 @@ class TestNotes:
         for number in range(6):
             attach(app, record(f"r{number}"), b"x")
         monkeypatch.setattr(maintenance, "AHEAD", 0)
+        monkeypatch.setattr(maintenance, "FILES_AT_ONCE", 1)
 
         def end(step: str, count: int, total: int | None = None) -> None:
             if count == 3:
