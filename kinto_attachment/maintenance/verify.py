@@ -31,7 +31,9 @@ from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Seen, Selection
 
 THREADS = 4
-AHEAD = 4 * THREADS  # Groups that wait for a thread.
+AHEAD = 4 * THREADS  # Times that groups wait for a thread.
+FILES_AT_ONCE = 256
+BYTES_AT_ONCE = 16 * 1024 * 1024
 EVERY = 1.0  # Seconds between two transactions that note what is whole.
 MOST_FAILURES = 100  # In a row: the storage does not answer any more.
 NOT_THERE = "it does not exist"
@@ -103,12 +105,27 @@ def verify(
     chosen = _Chosen(registry, sample, older_than, verifier.report)
     with verifier:
         for page in selection.pages(registry.attachment_links):
-            for group in chosen.groups(page):
-                verifier.start(group)
+            for groups in together(chosen.groups(page)):
+                verifier.start(groups)
                 progress("files verified", verifier.report.files)
         verifier.finish()
     progress("files verified", verifier.report.files)
     return verifier.report
+
+
+def together(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """Groups that a thread reads in one go: to hand one over takes as long as many small files."""
+    some: list[Group] = []
+    files = size = 0
+    for group in groups:
+        some.append(group)
+        files += len(group.links)
+        size += sum(link.size for link in group.links)
+        if files >= FILES_AT_ONCE or size >= BYTES_AT_ONCE:
+            yield some
+            some, files, size = [], 0, 0
+    if some:
+        yield some
 
 
 class _Chosen:
@@ -176,7 +193,7 @@ class _Verifier:
         self._rate = rate
         self._trusts_storage = trust_storage
         self._threads = ThreadPoolExecutor(THREADS)
-        self._waiting: deque[tuple[Group, Future[list[Checked]]]] = deque()
+        self._waiting: deque[tuple[list[Group], Future[list[list[Checked]]]]] = deque()
         self._unnoted: list[tuple[Group, dict[Digest, int], set[Digest]]] = []
         self._noted_at = time.monotonic()
         self._failures = 0
@@ -189,8 +206,9 @@ class _Verifier:
         self._threads.shutdown(cancel_futures=True)
         self._note()
 
-    def start(self, group: Group) -> None:
-        self._waiting.append((group, self._threads.submit(self._check, group.links)))
+    def start(self, groups: list[Group]) -> None:
+        links = [group.links for group in groups]
+        self._waiting.append((groups, self._threads.submit(self._check, links)))
         while len(self._waiting) > AHEAD:
             self._take_next()
 
@@ -198,9 +216,9 @@ class _Verifier:
         while self._waiting:
             self._take_next()
 
-    def _check(self, links: list[Link]) -> list[Checked]:
+    def _check(self, groups: list[list[Link]]) -> list[list[Checked]]:
         """In a thread: without the database."""
-        return [self._check_one(link) for link in links]
+        return [[self._check_one(link) for link in links] for links in groups]
 
     def _check_one(self, link: Link) -> Checked:
         files = self._storages[link.storage].files
@@ -214,14 +232,16 @@ class _Verifier:
             return Checked(link, cause(error), error=error)
 
     def _take_next(self) -> None:
-        group, future = self._waiting.popleft()
-        now, whole, others = msec_time(), dict[Digest, int](), set[Digest]()
-        for checked in future.result():
-            if self._add(checked):
-                whole[short_digest(checked.link.key)] = now
-            else:
-                others.add(short_digest(checked.link.key))
-        self._unnoted.append((group, whole, others))
+        groups, future = self._waiting.popleft()
+        now = msec_time()
+        for group, results in zip(groups, future.result(), strict=True):
+            whole, others = dict[Digest, int](), set[Digest]()
+            for checked in results:
+                if self._add(checked):
+                    whole[short_digest(checked.link.key)] = now
+                else:
+                    others.add(short_digest(checked.link.key))
+            self._unnoted.append((group, whole, others))
         if time.monotonic() > self._noted_at + EVERY:
             self._note()
 

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -18,21 +20,26 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kinto_attachment.files import changes
+from kinto_attachment.index.links import Links
 from kinto_attachment.index.open_transactions import OpenTransactions
-from kinto_attachment.maintenance import move as maintenance
+from kinto_attachment.maintenance import move as maintenance, spare_copies, transfer
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.selection import Selection
 from tests.support import ROOT, invariants, live, load, owned, races, sampling, waiting
 from tests.support.application import (
+    ALICE,
     attach,
     forget_database,
     links_of,
     make_app,
     placed_files,
     postgresql_settings,
+    put_collection,
     put_collection_behind,
     read,
 )
+from tests.support.backends import ON_POSTGRESQL, Build
 from tests.support.faults_plugin import Faults, Order
 from tests.support.races import (
     delete_collection,
@@ -122,6 +129,123 @@ def test_a_request_that_keeps_files_meets_a_move(
 def test_two_moves_meet(app: Any) -> None:
     orders = races.some_orders("two moves", ONE_IN)
     assert races.meet(app, [move_there, move_there], orders, also={SPARE}) > 1
+
+
+@pytest.fixture
+def named_app(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of names that are made from filenames, gc finds no copy that has neither link nor row."""
+    folder = tmp_path_factory.getbasetemp() / "cold"
+    return build(
+        **{
+            "storages.cold.base_path": str(folder),
+            "randomize": "false",
+            "resources.b.kept.keep_old_files": "true",
+        }
+    )
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("collection", ["c", "kept"])
+def test_a_request_writes_what_it_has_read_before_the_move(
+    named_app: Any, monkeypatch: pytest.MonkeyPatch, collection: str
+) -> None:
+    """It drops or keeps the link of the file that it replaces, as one of the former storage."""
+    registry, record = named_app.app.registry, f"/buckets/b/collections/{collection}/records/r"
+    put_collection(named_app, f"/buckets/b/collections/{collection}")
+    attach(named_app, record, b"old")
+    monkeypatch.setattr(spare_copies, "MAX_WAIT", 0.1)
+    read_links = changes._Changes.present_links
+    reports = []
+
+    def then_move(self: Any) -> Any:
+        found = read_links(self)
+        if not reports:
+            reports.append(waiting.elsewhere(move, registry, "cold", Selection(), keep=AT_ONCE))
+        return found
+
+    monkeypatch.setattr(changes._Changes, "present_links", then_move)
+    attach(named_app, record, b"new")
+    assert (reports[0].files, reports[0].deleted) == (1, 0)
+    assert reports[0].errors == [maintenance.STUCK]
+    for link in links_of(named_app):
+        with closing(registry.attachment_storages[link.storage].files.open(link.key)) as file:
+            assert file.read() == (b"old" if link.state == "kept" else b"new")
+    invariants.collect(registry)
+    assert not invariants.lost(registry)
+    assert not (left := invariants.left(registry)), left
+    assert move(registry, "cold", Selection(), keep=AT_ONCE).files == len(links_of(named_app))
+
+
+@ON_POSTGRESQL
+class TestTurns:
+    """What happens between two steps of a move, or of a request that meets one."""
+
+    def test_gc_takes_the_copy_before_the_links_change(
+        self, named_app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attach(named_app, content=b"content")
+        registry, switch = named_app.app.registry, transfer._Attempt._switch
+        taken = []
+
+        def collect_first(attempt: Any) -> Any:
+            if not taken:
+                taken.extend(waiting.elsewhere(invariants.collect, registry).spare)
+            return switch(attempt)
+
+        monkeypatch.setattr(transfer._Attempt, "_switch", collect_first)
+        assert move(registry, "cold", Selection(), keep=AT_ONCE).files == 1
+        assert len(taken) == 1
+        assert not invariants.lost(registry)
+        assert not invariants.left(registry)
+
+    def test_another_run_takes_over(self, named_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        attach(named_app, content=b"content")
+        registry, switch = named_app.app.registry, transfer._Attempt._switch
+        others: list[Any] = []
+
+        def move_first(attempt: Any) -> Any:
+            if not others:
+                others.append(None)
+                others[0] = waiting.elsewhere(move, registry, "cold", Selection(), keep=AT_ONCE)
+            return switch(attempt)
+
+        monkeypatch.setattr(transfer._Attempt, "_switch", move_first)
+        report = move(registry, "cold", Selection(), keep=AT_ONCE)
+        assert (others[0].files, report.files, report.found) == (1, 0, False)
+        assert not invariants.lost(registry)
+        assert not invariants.left(registry)
+
+    def test_a_version_is_deleted_as_it_was_read(
+        self, named_app: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry, record = named_app.app.registry, "/buckets/b/collections/kept/records/r"
+        put_collection(named_app, "/buckets/b/collections/kept")
+        version = attach(named_app, record, b"old").headers["Attachment-Version"]
+        attach(named_app, record, b"new")
+        drop = Links.drop_version
+
+        def move_first(links: Links, link: Any) -> Any:
+            waiting.elsewhere(move, registry, "cold", Selection(), keep=AT_ONCE)
+            return drop(links, link)
+
+        monkeypatch.setattr(Links, "drop_version", move_first)
+        named_app.delete(f"{record}/attachment/versions/{version}", headers=ALICE)
+        assert len(placed_files(named_app)) == 1
+        assert not invariants.left(registry)
+
+    def test_a_file_lingers_elsewhere(
+        self, build: Build, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        folder = tmp_path_factory.getbasetemp() / "cold"
+        options = {"storages.cold.base_path": str(folder), "randomize": "false"}
+        app = build(**options, linger="0.3")
+        attach(app, content=b"old")
+        attach(app, content=b"new")
+        assert move(app.app.registry, "cold", Selection(), keep=AT_ONCE).files == 2
+        time.sleep(0.3)
+        invariants.collect(app.app.registry)
+        assert len(placed_files(app)) == 1
+        assert not invariants.left(app.app.registry)
 
 
 class Runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,8 @@ from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.maintenance.verify import VerifyReport, verify
-from tests.support import direct
+from kinto_attachment.storage import CHUNK_SIZE
+from tests.support import direct, waiting
 from tests.support.application import (
     ALICE,
     COLLECTION,
@@ -172,6 +174,7 @@ class TestNotes:
         for number in range(6):
             attach(app, record(f"r{number}"), b"x")
         monkeypatch.setattr(maintenance, "AHEAD", 0)
+        monkeypatch.setattr(maintenance, "FILES_AT_ONCE", 1)
 
         def end(step: str, count: int, total: int | None = None) -> None:
             if count == 3:
@@ -327,6 +330,31 @@ def test_the_storage_may_vouch(app: Any) -> None:
     exchange(app, key_of(app, record("direct")), flipped(CONTENT))
     assert len(report(app, trust_storage=True).damaged) == 1
     forget(app, record("direct"))
+
+
+@ON_MEMORY
+def test_ctrl_c_ends_the_reading_of_a_large_file(app: Any, monkeypatch: Any) -> None:
+    attach(app, content=os.urandom(4 * CHUNK_SIZE))
+    opened = threading.Event()
+
+    def interrupt(verifier: Any) -> None:
+        assert opened.wait(waiting.SECONDS)
+        raise KeyboardInterrupt()
+
+    read = files_of(app).open
+
+    def tell(key: str) -> Any:
+        opened.set()
+        return read(key)
+
+    monkeypatch.setattr(files_of(app), "open", tell)
+    monkeypatch.setattr(maintenance._Verifier, "finish", interrupt)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        report(app, rate=CHUNK_SIZE // 60)  # The file would take four minutes.
+    assert time.monotonic() - started < 30
+    monkeypatch.undo()
+    assert report(app).files == 1
 
 
 INI = """\
