@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment.storage.disk import Draft
+from kinto_attachment.storage.drafts import Draft
 from tests.support.application import (
     ALICE,
     CONTENT,
