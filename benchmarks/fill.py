@@ -30,6 +30,7 @@ class Layout:
 
 
 CONTENT = bytes(16384)
+CREATED = 1577836800000  # In milliseconds since the epoch.
 HASH = hashlib.sha256(CONTENT).hexdigest()
 OURS = Layout(
     id=f"encode(sha256(({KEY})::bytea), 'hex')",
@@ -38,7 +39,8 @@ OURS = Layout(
     data=f"""jsonb_build_object(
         'key', {KEY}, 'record', %(collection)s || '/records/' || {RECORD},
         'filename', 'picture.jpg', 'hash', '{HASH}', 'mimetype', 'image/jpeg',
-        'size', {len(CONTENT)}, 'state', 'current')""",
+        'size', {len(CONTENT)}, 'state', 'current',
+        'created', {CREATED}, 'attached', {CREATED})""",
 )
 PEER = Layout(
     id="md5('link' || n)::uuid::text",
