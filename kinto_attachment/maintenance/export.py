@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -117,7 +117,7 @@ def export(
     :raises OSError: the target cannot be written; what is there is not complete.
     :raises StorageError: a storage does not answer.
     """
-    collections = [uri for uri in _collections(registry) if selection.has_collection(str(uri))]
+    collections = [uri for uri in records.collections(registry) if selection.has_collection(uri)]
     is_one = None not in (selection.bucket, selection.collection)
     if not collections and not selection.is_whole:
         raise CommandError("There is no such collection.")
@@ -134,12 +134,6 @@ def export(
             target.write(exported.SITE, [exported.dump(index)])
         target.finish()
     return exporter.report
-
-
-def _collections(registry: Registry) -> Iterator[CollectionURI]:
-    for uri in records.collections(registry):
-        _, _, bucket_id, _, collection_id = uri.split("/")
-        yield CollectionURI(bucket_id, collection_id)
 
 
 class _Exporter:

@@ -178,7 +178,7 @@ class _Relocation:
             if not self.selection.has_collection(collection):
                 continue
             for rows in records.with_attachment(self.registry, collection, which):
-                page = {f"{collection}/records/{row['id']}": row for row in rows}
+                page = {f"{collection.records}{row['id']}": row for row in rows}
                 yield {uri: page[uri] for uri in page if self.selection.shard.has(uri)}
 
     def process(self, page: Mapping[str, KintoObject]) -> None:
