@@ -34,7 +34,7 @@ from kinto_attachment.maintenance import exported, records
 from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.export_targets import Target, opened
 from kinto_attachment.maintenance.linking import NO_HASH, is_described
-from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.maintenance.reports import Progress, RecordFinding, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Selection
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import CHUNK_SIZE
@@ -49,13 +49,6 @@ CHANGED = "its attachment is not what the index has"
 OTHER = "its file has other content: {} bytes with the SHA-256 {}"
 
 
-class Finding(dict[str, Any]):
-    """A record that could not be exported: an object in JSON, and a line for people."""
-
-    def __str__(self) -> str:
-        return f"{self['record']}: {self['reason']}"
-
-
 @dataclass
 class ExportReport(Report):
     """``files`` and ``bytes`` count a file once that several records of a collection have."""
@@ -65,8 +58,8 @@ class ExportReport(Report):
     files: int = 0
     bytes: int = 0
     # Records that were left out.
-    missing: list[Finding] = field(default_factory=list)
-    damaged: list[Finding] = field(default_factory=list)
+    missing: list[RecordFinding] = field(default_factory=list)
+    damaged: list[RecordFinding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -344,7 +337,7 @@ class _Exporter:
         report.bytes += totals.bytes
         for line in self._state.problems():
             problem = json.loads(line)
-            getattr(report, problem.pop("kind")).append(Finding(problem))
+            getattr(report, problem.pop("kind")).append(RecordFinding(problem))
 
     def _count(self, more: int) -> int:
         self._read += more
