@@ -23,8 +23,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.errors import FileNotFound, StorageNotConfigured
-from kinto_attachment.files.locations import find_own_file
-from kinto_attachment.files.sources import is_known_otherwise
+from kinto_attachment.files.sources import file_before_index
 from kinto_attachment.http.streams import Reader
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.link import Link
@@ -232,17 +231,10 @@ class _Exporter:
         if link is not None and not link.describes(attachment):
             return Problem("damaged", CHANGED)  # Written since, unless other code did that.
         if link is None:
-            found = self._find(attachment)
+            with transaction.manager:
+                found = file_before_index(self._registry, attachment)
             return Place(*found, path, digest, size) if found else Problem("missing", FOREIGN)
         return Place(link.storage, link.key, path, digest, size)
-
-    def _find(self, attachment: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Storage and key of the file of a record from before the index."""
-        with transaction.manager:
-            found = find_own_file(self._registry, attachment)
-            if found is None or is_known_otherwise(self._registry, found[1], attachment):
-                return None
-        return found
 
     def _fetch(self, place: Place | Problem | None) -> IO[bytes] | Problem | None:
         """Copy a file from its storage to a draft; None if it is in the export already."""
