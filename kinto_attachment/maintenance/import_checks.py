@@ -99,7 +99,7 @@ class Checks:
             with transaction.manager:
                 imports.refuse(request, wanted, parents.collection if parents.exists else None)
                 self._check_quota(wanted, old, request)
-                self._check_schema(wanted, old, request, parents)
+                self._check_schema(wanted, request, parents)
         except (AttachmentError, HTTPException) as error:
             return finding_of(wanted, error)
         return None
@@ -126,10 +126,8 @@ class Checks:
         """Whether no record before it brings this file to the bucket or the collection."""
         return self._seen.add(f"counted {scope}", identity(file))
 
-    def _check_schema(
-        self, wanted: Imported, old: KintoObject | None, request: Request, parents: Parents
-    ) -> None:
-        """:raises HTTPBadRequest: the schema of the collection or the bucket."""
+    def _check_schema(self, wanted: Imported, request: Request, parents: Parents) -> None:
+        """:raises HTTPBadRequest: by the schema of the collection or the bucket."""
         record = {**wanted.data}
         if wanted.file is not None:
             storage = self._registry.attachment_storages[rules_of(request).storage]

@@ -177,7 +177,7 @@ def _problem(reader: Reader, file: Attachment | Original) -> str:
 
 
 def _problem_of_original(reader: ExportFile, original: Original) -> str:
-    """The same for a file that the server has compressed: at most so much is decompressed."""
+    """What is wrong with a file that the server has compressed: unpacked as far as needed."""
     try:
         with gzip.GzipFile(fileobj=reader.raw) as unpacked:
             problem = _problem(unpacked, original)

@@ -190,9 +190,9 @@ class _Importer:
         return found
 
     def _again(self, head: Head, page: list[Line]) -> dict[str, Imported]:
-        """The same after everything was checked.
+        """The records of a page by their URIs, after everything was checked.
 
-        :raises CommandError: it has changed since.
+        :raises CommandError: the export has changed since.
         """
         found = {}
         for line in page:
