@@ -114,7 +114,9 @@ class Checks:
         replaced = (old or {}).get(FIELD)
         for scope in usage.scopes_of(str(uri)):
             # Once: without a counter, all links are summed up.
-            held, more = self._held.get(scope) or usage.peek([scope])[scope], Totals()
+            if scope not in self._held:
+                self._held[scope] = usage.peek([scope])[scope]
+            held, more = self._held[scope], Totals()
             if wanted.file is not None and self._is_first(scope, wanted.file):
                 more += Totals(1, wanted.file.size)
             if isinstance(replaced, dict) and not (rules.keep_old_files or rules.linger):
