@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="the address of the server, for the locations of files; needed without base_url and "
-        "kinto.http_host",
+        help="the server's address, in the locations of files without base_url (default: that of "
+        "kinto.http_scheme and kinto.http_host)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
 

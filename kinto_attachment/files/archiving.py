@@ -19,8 +19,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files.list_queries import HAS_FILE
 from kinto_attachment.files.listing import Current, records_of
-from kinto_attachment.files.locations import find_own_file
-from kinto_attachment.files.sources import is_known_otherwise
+from kinto_attachment.files.sources import file_before_index
 from kinto_attachment.http.archives import Archive
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.storage import CHUNK_SIZE, ClosableReader
@@ -129,12 +128,10 @@ class CollectionArchive:
     def _place_of(self, current: Current) -> tuple[str, str]:
         if current.link is not None:
             return current.link.storage, current.link.key
-        # A record from before the index.
-        registry = self._registry
         with transaction.manager:
-            found = find_own_file(registry, current.metadata)
-            if found is None or is_known_otherwise(registry, found[1], current.metadata):
-                raise FileNotFound()
+            found = file_before_index(self._registry, current.metadata)
+        if found is None:
+            raise FileNotFound()
         return found
 
 

@@ -6,8 +6,6 @@ where that is possible, and listeners are told of it as of any other write.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -29,7 +27,7 @@ from kinto_attachment.files.record_schemas import check_whole
 from kinto_attachment.files.settling import settle
 from kinto_attachment.files.sources import Source, current_link
 from kinto_attachment.files.target import KnownTarget
-from kinto_attachment.files.transactions import ATTEMPTS, EVENTS, PAUSE, is_conflict
+from kinto_attachment.files.transactions import ATTEMPTS, EVENTS, is_conflict, pause
 from kinto_attachment.files.uploads import announce, check_stored, rules_of, store_again
 from kinto_attachment.http.streams import Reader
 from kinto_attachment.index.bulk import BulkLinks
@@ -149,7 +147,7 @@ def bring(
                 if attempt == ATTEMPTS or not is_conflict(error):
                     raise
                 _begin_again(request, ledger)
-                time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
+                pause(attempt)
     finally:
         settle(registry, ledger)
     if outcome != SAME:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinto_attachment.errors import FileMissing, FileNotFound
-from kinto_attachment.files.locations import find_own_file, location_of
+from kinto_attachment.files.locations import StorageName, find_own_file, location_of
 from kinto_attachment.index.link import Link
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import Attachment
@@ -52,9 +52,8 @@ def current_source(registry: Registry, record_uri: str, metadata: Any) -> Source
             # The record may have been replaced since it was read.
             described = metadata if link.describes(metadata) else link.attachment
             return Source(link.storage, link.key, described, link)
-        # A record from before the index.
-        found = find_own_file(registry, metadata)
-        if found is not None and not is_known_otherwise(registry, found[1], metadata):
+        found = file_before_index(registry, metadata)
+        if found is not None:
             return Source(*found, metadata)
     raise FileNotFound("The record has no attachment.")
 
@@ -81,7 +80,20 @@ def is_outdated(registry: Registry, missing: FileMissing) -> bool:
     return all(link.storage != missing.storage for link in links)
 
 
-def is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
+def file_before_index(
+    registry: Registry, metadata: Mapping[str, Any]
+) -> tuple[StorageName, str] | None:
+    """Storage and key of the file of a record from before the index; None if it has none here.
+
+    :raises StorageError: a storage that has to be asked does not answer.
+    """
+    found = find_own_file(registry, metadata)
+    if found is None or _is_known_otherwise(registry, found[1], metadata):
+        return None
+    return found
+
+
+def _is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
     """Whether the index knows the file, and not as the one that the metadata describe."""
     links = registry.attachment_links.of_key(key)
     return bool(links) and not any(link.describes(metadata) for link in links)

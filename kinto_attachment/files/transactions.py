@@ -87,10 +87,15 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
                     raise
                 logger.info("Concurrent write, repeating the request: %s", request.path)
                 _begin_again(request, ledger, hooks)
-                time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
+                pause(attempt)
         raise AssertionError("unreachable")
 
     return tween
+
+
+def pause(attempt: int) -> None:
+    """Wait after an attempt that has met another transaction, longer after each."""
+    time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
 
 
 def _book(request: Request, ledger: Ledger, *, last: bool) -> bool:

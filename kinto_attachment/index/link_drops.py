@@ -42,9 +42,9 @@ class LinkDrops(LinkRows):
         return removed
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
-        """The same for links whose record does not point at the file, and for bundles.
+        """Remove links whose record does not point at the file, and bundles, like :meth:`drop`.
 
-        Only current ones are dropped: a record may have kept its file since the links were read.
+        Only current ones are removed: a record may have kept its file since the links were read.
         Those that are held stay.
         """
         bundles = [link for link in links if link.state == "bundle"]
@@ -54,14 +54,14 @@ class LinkDrops(LinkRows):
         )
 
     def drop_kept(self, links: list[Link]) -> list[Link]:
-        """The same for earlier files of records that are not locked.
+        """Remove links to earlier files of records that are not locked, like :meth:`drop`.
 
         Restored ones stay, and those that are held.
         """
         return self._without_readonly(self._drop(links, "kept"))
 
     def drop_version(self, link: Link) -> list[Link]:
-        """The same for one file.
+        """Remove the link to one earlier file, like :meth:`drop_kept`.
 
         :raises VersionInUse: it has become the current one in the meantime.
         :raises Held: it is held.
@@ -100,11 +100,10 @@ class LinkDrops(LinkRows):
         """Put files that seem to have no link in the outbox, if they have none under a lock.
 
         A link may say that the file is in another storage: then it is not known what this one is.
-
-        :returns: the entries of the outbox, and the keys that are in them.
-
         Keys that are reserved are left out: they may be those of newer files by now. The
         reservations of ``abandoned`` keys are those of the files themselves, and end.
+
+        :returns: the entries of the outbox, and the keys that are in them.
         """
         orphans = set()
         for key in sorted(keys, key=digest_of):
@@ -151,7 +150,7 @@ class LinkDrops(LinkRows):
         return orphans
 
     def _delete_free(self, links: list[Link], state: State) -> set[str]:
-        """The same for those that are in a state, in their storage, and not held, by now."""
+        """Delete sole links that are in a state, in their storage, and not held, by now."""
         in_state = Filter("state", state, COMPARISON.EQ)
         gone = set()
         for storage in {link.storage for link in links}:

@@ -11,6 +11,8 @@ from typing import Any
 
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
+from kinto_attachment.index.sql import sql
+
 # With one pattern, PostgreSQL uses the index on ids: there may be many default buckets.
 OTHERS = """
     SELECT id FROM objects
@@ -30,8 +32,6 @@ class LookAlikes:
         """The ids of other buckets whose contents Kinto would take for those of a bucket."""
         if not self._has_patterns or "_" not in bucket_id:
             return []
-        from sqlalchemy import text
-
         with self._backend.client.connect() as session:
-            rows = session.execute(text(OTHERS), {"bucket_id": bucket_id})
+            rows = session.execute(sql(OTHERS), {"bucket_id": bucket_id})
             return [row.id for row in rows]

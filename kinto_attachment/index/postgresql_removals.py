@@ -5,7 +5,6 @@ Tested with the versions of Kinto in ``tested_versions.py``, and used with no ot
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
@@ -13,6 +12,7 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 from kinto_attachment.index.outbox import StoredFile
 from kinto_attachment.index.patterns import literally
 from kinto_attachment.index.removals import REMOVED, SPECIAL, Removals, SeparateRemovals
+from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 
 # If another transaction has changed a row, PostgreSQL waits for its end, and looks at it again.
@@ -38,7 +38,7 @@ class PostgreSQLRemovals:
             "special": list(SPECIAL),
         }
         with self._client.connect() as session:
-            rows = session.execute(statement(), parameters)
+            rows = session.execute(sql(REMOVE), parameters)
             return [StoredFile(storage, key) for key, storage in rows]
 
 
@@ -47,10 +47,3 @@ def removals(backend: Any, page_size: int, *, fast: bool = True) -> Removals:
     if fast and is_tested() and type(backend) is PostgreSQLStorage:
         return PostgreSQLRemovals(backend.client)
     return SeparateRemovals(backend, page_size)
-
-
-@cache
-def statement() -> Any:
-    from sqlalchemy import text
-
-    return text(REMOVE)

@@ -12,6 +12,7 @@ from typing import Any
 
 from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
+from kinto_attachment.index.sql import sql
 from kinto_attachment.uris import RecordURI
 
 # The primary key begins with the id. By the index on parents, all records of a collection would be
@@ -65,8 +66,6 @@ def write_locations(backend: Any, locations: Mapping[RecordURI, str]) -> None:
 
 
 def _execute(backend: Any, statement: str, **parameters: Any) -> list[Any]:
-    from sqlalchemy import text
-
     with backend.client.connect() as session:
-        result = session.execute(text(statement), parameters)
+        result = session.execute(sql(statement), parameters)
         return list(result) if result.returns_rows else []

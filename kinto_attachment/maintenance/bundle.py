@@ -120,11 +120,9 @@ class _Bundling:
         return self.report
 
     def selected(self) -> Iterator[tuple[CollectionURI, KintoObject]]:
-        for text, data in records.collections_with_data(self.registry):
-            _, _, bucket_id, _, collection_id = text.split("/")
-            uri = CollectionURI(bucket_id, collection_id)
+        for uri, data in records.collections_with_data(self.registry):
             chosen = self.selection.storage in (None, self.storage_of(uri).name)
-            is_ours = self.selection.has_collection(text) and self.selection.shard.has(text)
+            is_ours = self.selection.has_collection(uri) and self.selection.shard.has(str(uri))
             if chosen and is_ours:
                 yield uri, data
 

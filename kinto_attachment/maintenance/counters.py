@@ -56,6 +56,5 @@ def _scopes(registry: Registry) -> list[str]:
     with transaction.manager:
         found = {*registry.attachment_usage.scopes()}
     for collection in records.collections(registry) if rules else ():
-        bucket_id, collection_id = parts_of(collection)
-        found.update(rules.counted(bucket_id, collection_id or ""))
+        found.update(rules.counted(collection.bucket_id, collection.collection_id))
     return sorted(found)

@@ -59,7 +59,7 @@ class DanglingLinks:
             for collection in records.collections(self.registry):
                 for page in records.with_attachment(self.registry, collection, same_content):
                     for record in page:
-                        uri = f"{collection}/records/{record['id']}"
+                        uri = f"{collection.records}{record['id']}"
                         self._relink_to(uri, record[FIELD], keys)
 
     def _relink_to(self, uri: str, attachment: Any, keys: set[str]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -23,8 +23,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment.errors import FileNotFound, StorageNotConfigured
-from kinto_attachment.files.locations import find_own_file
-from kinto_attachment.files.sources import is_known_otherwise
+from kinto_attachment.files.sources import file_before_index
 from kinto_attachment.http.streams import Reader
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.link import Link
@@ -34,7 +33,7 @@ from kinto_attachment.maintenance import exported, records
 from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.export_targets import Target, opened
 from kinto_attachment.maintenance.linking import NO_HASH, is_described
-from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.maintenance.reports import Progress, RecordFinding, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Selection
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import CHUNK_SIZE
@@ -49,13 +48,6 @@ CHANGED = "its attachment is not what the index has"
 OTHER = "its file has other content: {} bytes with the SHA-256 {}"
 
 
-class Finding(dict[str, Any]):
-    """A record that could not be exported: an object in JSON, and a line for people."""
-
-    def __str__(self) -> str:
-        return f"{self['record']}: {self['reason']}"
-
-
 @dataclass
 class ExportReport(Report):
     """``files`` and ``bytes`` count a file once that several records of a collection have."""
@@ -65,8 +57,8 @@ class ExportReport(Report):
     files: int = 0
     bytes: int = 0
     # Records that were left out.
-    missing: list[Finding] = field(default_factory=list)
-    damaged: list[Finding] = field(default_factory=list)
+    missing: list[RecordFinding] = field(default_factory=list)
+    damaged: list[RecordFinding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def export(
     :raises OSError: the target cannot be written; what is there is not complete.
     :raises StorageError: a storage does not answer.
     """
-    collections = [uri for uri in _collections(registry) if selection.has_collection(str(uri))]
+    collections = [uri for uri in records.collections(registry) if selection.has_collection(uri)]
     is_one = None not in (selection.bucket, selection.collection)
     if not collections and not selection.is_whole:
         raise CommandError("There is no such collection.")
@@ -134,12 +126,6 @@ def export(
             target.write(exported.SITE, [exported.dump(index)])
         target.finish()
     return exporter.report
-
-
-def _collections(registry: Registry) -> Iterator[CollectionURI]:
-    for uri in records.collections(registry):
-        _, _, bucket_id, _, collection_id = uri.split("/")
-        yield CollectionURI(bucket_id, collection_id)
 
 
 class _Exporter:
@@ -245,17 +231,10 @@ class _Exporter:
         if link is not None and not link.describes(attachment):
             return Problem("damaged", CHANGED)  # Written since, unless other code did that.
         if link is None:
-            found = self._find(attachment)
+            with transaction.manager:
+                found = file_before_index(self._registry, attachment)
             return Place(*found, path, digest, size) if found else Problem("missing", FOREIGN)
         return Place(link.storage, link.key, path, digest, size)
-
-    def _find(self, attachment: Mapping[str, Any]) -> tuple[str, str] | None:
-        """Storage and key of the file of a record from before the index."""
-        with transaction.manager:
-            found = find_own_file(self._registry, attachment)
-            if found is None or is_known_otherwise(self._registry, found[1], attachment):
-                return None
-        return found
 
     def _fetch(self, place: Place | Problem | None) -> IO[bytes] | Problem | None:
         """Copy a file from its storage to a draft; None if it is in the export already."""
@@ -350,7 +329,7 @@ class _Exporter:
         report.bytes += totals.bytes
         for line in self._state.problems():
             problem = json.loads(line)
-            getattr(report, problem.pop("kind")).append(Finding(problem))
+            getattr(report, problem.pop("kind")).append(RecordFinding(problem))
 
     def _count(self, more: int) -> int:
         self._read += more

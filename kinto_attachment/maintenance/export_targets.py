@@ -26,6 +26,7 @@ from kinto_attachment.maintenance.exported import (
     is_zip,
 )
 from kinto_attachment.storage import CHUNK_SIZE
+from kinto_attachment.storage.disk import sync_folder
 
 INCOMPLETE = ".incomplete-kinto-attachment-export"
 PART = ".part"
@@ -141,7 +142,7 @@ class FolderTarget:
 
     def finish(self) -> None:
         for folder, _, _ in os.walk(self._folder):
-            _sync(Path(folder))
+            sync_folder(folder)
         self.state.close()
         self._incomplete.unlink()
 
@@ -204,7 +205,7 @@ class ZipTarget:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._part, self._path)
-        _sync(self._path.parent)
+        sync_folder(str(self._path.parent))
         self.state.close()
         self._state_path.unlink()
 
@@ -229,11 +230,3 @@ def _sha256(file: IO[bytes]) -> str:
     while chunk := file.read(CHUNK_SIZE):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,18 +24,12 @@ from kinto_attachment.kinto_types import KintoObject, Registry, Request
 from kinto_attachment.maintenance import records
 from kinto_attachment.maintenance.exported_records import ExportedCollection, ExportedRecord
 from kinto_attachment.maintenance.import_state import Seen
+from kinto_attachment.maintenance.reports import RecordFinding
 from kinto_attachment.metadata import FIELD, Attachment
 from kinto_attachment.uris import CollectionURI, RecordURI
 
 EXISTS = "it exists with other content; --replace replaces it"
 EXAMPLE = "00000000-0000-4000-8000-000000000000"
-
-
-class Finding(dict[str, Any]):
-    """A record that is not imported: an object in JSON, and a line for people."""
-
-    def __str__(self) -> str:
-        return f"{self['record']}: {self['reason']}"
 
 
 @dataclass(frozen=True)
@@ -95,17 +89,17 @@ class Checks:
 
     def refusal(
         self, wanted: Imported, old: KintoObject | None, parents: Parents
-    ) -> Finding | None:
+    ) -> RecordFinding | None:
         """Why a record cannot be written; None if it can."""
         if old is not None and not self._terms.replaces:
-            return Finding(record=str(wanted.uri), reason=EXISTS)
+            return RecordFinding(record=str(wanted.uri), reason=EXISTS)
         request = imports.request_for(self._registry, wanted, old, self._terms)
         request.bound_data["buckets"] = {wanted.uri.bucket: parents.bucket}
         try:
             with transaction.manager:
                 imports.refuse(request, wanted, parents.collection if parents.exists else None)
                 self._check_quota(wanted, old, request)
-                self._check_schema(wanted, old, request, parents)
+                self._check_schema(wanted, request, parents)
         except (AttachmentError, HTTPException) as error:
             return finding_of(wanted, error)
         return None
@@ -120,7 +114,9 @@ class Checks:
         replaced = (old or {}).get(FIELD)
         for scope in usage.scopes_of(str(uri)):
             # Once: without a counter, all links are summed up.
-            held, more = self._held.get(scope) or usage.peek([scope])[scope], Totals()
+            if scope not in self._held:
+                self._held[scope] = usage.peek([scope])[scope]
+            held, more = self._held[scope], Totals()
             if wanted.file is not None and self._is_first(scope, wanted.file):
                 more += Totals(1, wanted.file.size)
             if isinstance(replaced, dict) and not (rules.keep_old_files or rules.linger):
@@ -132,10 +128,8 @@ class Checks:
         """Whether no record before it brings this file to the bucket or the collection."""
         return self._seen.add(f"counted {scope}", identity(file))
 
-    def _check_schema(
-        self, wanted: Imported, old: KintoObject | None, request: Request, parents: Parents
-    ) -> None:
-        """:raises HTTPBadRequest: the schema of the collection or the bucket."""
+    def _check_schema(self, wanted: Imported, request: Request, parents: Parents) -> None:
+        """:raises HTTPBadRequest: by the schema of the collection or the bucket."""
         record = {**wanted.data}
         if wanted.file is not None:
             storage = self._registry.attachment_storages[rules_of(request).storage]
@@ -149,7 +143,7 @@ def identity(file: Attachment) -> str:
     return repr(sorted(file.to_json().items(), key=lambda member: member[0]))
 
 
-def finding_of(wanted: Imported, error: AttachmentError | HTTPException) -> Finding:
+def finding_of(wanted: Imported, error: AttachmentError | HTTPException) -> RecordFinding:
     """A refusal as a client would get it."""
     if isinstance(error, AttachmentError):
         code, errno, details = error.status, error.errno.value, error.details
@@ -161,7 +155,9 @@ def finding_of(wanted: Imported, error: AttachmentError | HTTPException) -> Find
     more = details.get("reason") if isinstance(details, dict) else None
     if more and more not in ("quota", reason):
         reason = f"{reason} {more}"
-    return Finding(record=str(wanted.uri), reason=reason, code=code, errno=errno, details=details)
+    return RecordFinding(
+        record=str(wanted.uri), reason=reason, code=code, errno=errno, details=details
+    )
 
 
 def _stored(registry: Registry, kind: str, parent: str, object_id: str) -> KintoObject | None:

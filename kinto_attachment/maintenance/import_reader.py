@@ -71,12 +71,12 @@ class ExportReader:
             heads = [
                 self._head(folder)
                 for folder, uri in folders.items()
-                if selection.has_collection(str(uri))
+                if selection.has_collection(uri)
             ]
             for head in heads:
                 if head.collection.uri != folders[head.folder]:
                     raise CommandError(f"{head.folder}: this is another collection")
-        return [head for head in heads if selection.has_collection(str(head.collection.uri))]
+        return [head for head in heads if selection.has_collection(head.collection.uri)]
 
     def pages(self, head: Head) -> Iterator[list[Line]]:
         """The lines of a collection's records, not too many nor too long ones at once."""
@@ -177,7 +177,7 @@ def _problem(reader: Reader, file: Attachment | Original) -> str:
 
 
 def _problem_of_original(reader: ExportFile, original: Original) -> str:
-    """The same for a file that the server has compressed: at most so much is decompressed."""
+    """What is wrong with a file that the server has compressed: unpacked as far as needed."""
     try:
         with gzip.GzipFile(fileobj=reader.raw) as unpacked:
             problem = _problem(unpacked, original)

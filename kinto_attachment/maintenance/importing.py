@@ -25,7 +25,6 @@ from kinto_attachment.maintenance.exported_records import ExportedCollection
 from kinto_attachment.maintenance.import_checks import (
     EXISTS,
     Checks,
-    Finding,
     Parents,
     finding_of,
     identity,
@@ -36,7 +35,7 @@ from kinto_attachment.maintenance.import_checks import (
 from kinto_attachment.maintenance.import_reader import ExportReader, Head, Line
 from kinto_attachment.maintenance.import_sources import opened
 from kinto_attachment.maintenance.import_state import Seen
-from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.maintenance.reports import Progress, RecordFinding, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Selection
 from kinto_attachment.maintenance.server_address import server_address
 from kinto_attachment.metadata import FIELD, same_json
@@ -60,7 +59,7 @@ class ImportReport(Report):
     files: int = 0
     bytes: int = 0
     left: list[str] = field(default_factory=list)  # Collections that have other data.
-    refused: list[Finding] = field(default_factory=list)  # By the target.
+    refused: list[RecordFinding] = field(default_factory=list)  # By the target.
     invalid: list[str] = field(default_factory=list)  # In the export.
 
 
@@ -191,9 +190,9 @@ class _Importer:
         return found
 
     def _again(self, head: Head, page: list[Line]) -> dict[str, Imported]:
-        """The same after everything was checked.
+        """The records of a page by their URIs, after everything was checked.
 
-        :raises CommandError: it has changed since.
+        :raises CommandError: the export has changed since.
         """
         found = {}
         for line in page:
@@ -257,7 +256,7 @@ class _Importer:
         try:
             outcome = self._bring(head, wanted, old)
         except Differs:
-            self.report.refused.append(Finding(record=str(wanted.uri), reason=EXISTS))
+            self.report.refused.append(RecordFinding(record=str(wanted.uri), reason=EXISTS))
             return False
         except StorageError:
             raise

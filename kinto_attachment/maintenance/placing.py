@@ -11,6 +11,7 @@ from kinto_attachment.files.locations import own_files, possible_keys
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import records
 from kinto_attachment.metadata import FIELD
+from kinto_attachment.uris import CollectionURI
 
 
 def records_without_link(
@@ -27,14 +28,17 @@ def records_without_link(
 
 
 def _of_page(
-    registry: Registry, collection: str, page: list[dict[str, Any]], dangling: Collection[str]
+    registry: Registry,
+    collection: CollectionURI,
+    page: list[dict[str, Any]],
+    dangling: Collection[str],
 ) -> Iterator[tuple[str, bool]]:
     links, settings, prefix = (
         registry.attachment_links,
         registry.attachment_settings,
         registry.route_prefix,
     )
-    attachments = {f"{collection}/records/{each['id']}": each[FIELD] for each in page}
+    attachments = {f"{collection.records}{each['id']}": each[FIELD] for each in page}
     keys = {uri: possible_keys(settings, prefix, each) for uri, each in attachments.items()}
     with transaction.manager:
         linked = links.linked_records({key for each in keys.values() for key in each})

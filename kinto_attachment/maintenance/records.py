@@ -14,17 +14,18 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.index.objects import batches
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.metadata import FIELD
+from kinto_attachment.uris import CollectionURI
 
 RECORDS_AT_ONCE = 200
 HAS_ATTACHMENT = (Filter(FIELD, True, COMPARISON.HAS), Filter(FIELD, None, COMPARISON.NOT))
 
 
-def collections(registry: Registry) -> Iterator[str]:
+def collections(registry: Registry) -> Iterator[CollectionURI]:
     """The URIs of all collections."""
     return (uri for uri, _ in collections_with_data(registry))
 
 
-def collections_with_data(registry: Registry) -> Iterator[tuple[str, KintoObject]]:
+def collections_with_data(registry: Registry) -> Iterator[tuple[CollectionURI, KintoObject]]:
     """The same with their attributes."""
     with transaction.manager:
         buckets = list(_all(registry, "bucket", ""))
@@ -33,17 +34,17 @@ def collections_with_data(registry: Registry) -> Iterator[tuple[str, KintoObject
         with transaction.manager:
             collections = list(_all(registry, "collection", bucket_uri))
         for collection in collections:
-            yield f"{bucket_uri}/collections/{collection['id']}", collection
+            yield CollectionURI(bucket["id"], collection["id"]), collection
 
 
 def with_attachment(
-    registry: Registry, collection: str, *more: Filter
+    registry: Registry, collection: CollectionURI, *more: Filter
 ) -> Iterator[list[dict[str, Any]]]:
     """The records of a collection that have an attachment, each page in its own transaction.
 
     ``more`` are further filters.
     """
-    records = _all(registry, "record", collection, filters=[*HAS_ATTACHMENT, *more])
+    records = _all(registry, "record", str(collection), filters=[*HAS_ATTACHMENT, *more])
     while True:
         with transaction.manager:
             page = list(islice(records, RECORDS_AT_ONCE))
@@ -56,7 +57,7 @@ def pages_with_attachment(registry: Registry) -> Iterator[dict[str, KintoObject]
     """The same records of all collections, by their URIs."""
     for collection in collections(registry):
         for page in with_attachment(registry, collection):
-            yield {f"{collection}/records/{record['id']}": record for record in page}
+            yield {f"{collection.records}{record['id']}": record for record in page}
 
 
 def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | None]:

@@ -8,8 +8,6 @@ another request is writing are left for last, one by one.
 from __future__ import annotations
 
 import logging
-import random
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -23,7 +21,7 @@ from pyramid.httpexceptions import HTTPException
 from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
 from kinto_attachment.files.command_writes import update, writing
 from kinto_attachment.files.locations import location_of
-from kinto_attachment.files.transactions import ATTEMPTS, PAUSE, is_conflict
+from kinto_attachment.files.transactions import ATTEMPTS, is_conflict, pause
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.bundles import Bundles
 from kinto_attachment.index.link import Link
@@ -178,7 +176,7 @@ class _Relocation:
             if not self.selection.has_collection(collection):
                 continue
             for rows in records.with_attachment(self.registry, collection, which):
-                page = {f"{collection}/records/{row['id']}": row for row in rows}
+                page = {f"{collection.records}{row['id']}": row for row in rows}
                 yield {uri: page[uri] for uri in page if self.selection.shard.has(uri)}
 
     def process(self, page: Mapping[str, KintoObject]) -> None:
@@ -232,7 +230,7 @@ class _Relocation:
             except BackendError as error:
                 if attempt == ATTEMPTS or not is_conflict(error):
                     raise
-            time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
+            pause(attempt)
         raise AssertionError("unreachable")
 
     def write(self, uris: Sequence[str], *, wait: bool) -> dict[str, Judged]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class Progress(Protocol):
@@ -16,6 +16,13 @@ class Progress(Protocol):
 
 def no_progress(step: str, count: int, total: int | None = None) -> None:
     """For callers that do not show the progress."""
+
+
+class RecordFinding(dict[str, Any]):
+    """A record and the reason why it was left out: an object in JSON, and a line for people."""
+
+    def __str__(self) -> str:
+        return f"{self['record']}: {self['reason']}"
 
 
 @dataclass

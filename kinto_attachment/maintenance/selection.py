@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance.shards import WHOLE, Shard
-from kinto_attachment.uris import RecordURI
+from kinto_attachment.uris import CollectionURI, RecordURI
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Selection:
         for page in self.shard.pages(links, self._parents):
             yield [link for link in page if self._has(link)]
 
-    def has_collection(self, uri: str) -> bool:
+    def has_collection(self, uri: CollectionURI) -> bool:
         """Whether the records of a collection are among those that are selected."""
-        _, _, bucket_id, _, collection_id = uri.split("/")
-        return self.bucket in (None, bucket_id) and self.collection in (None, collection_id)
+        is_in_bucket = self.bucket in (None, uri.bucket_id)
+        return is_in_bucket and self.collection in (None, uri.collection_id)
 
     @property
     def is_whole(self) -> bool:

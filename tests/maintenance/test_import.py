@@ -414,6 +414,14 @@ class TestCommand:
         assert (code, "another SHA-256" in told) == (2, True)
         assert run(tmp_path / "none", *server)[0] == 2
 
+    def test_what_the_last_file_has_left_can_be_used(
+        self, app: Any, run: Any, tmp_path: Path
+    ) -> None:
+        exports.write(tmp_path / "one", exports.line("r"), exports.line("other", b"n" * 150))
+        attach(app, content=b"o" * 100)
+        code, _, _ = run(tmp_path / "one", "--replace", "--server", "https://k.test")
+        assert (code, read(app, f"{OTHER}/attachment")) == (0, b"n" * 150)
+
     @pytest.mark.parametrize("limit", sorted(LIMITS))
     def test_what_limits_say(self, app: Any, run: Any, tmp_path: Path, limit: str) -> None:
         exports.write(tmp_path / "one", exports.line("r", b"n" * 100, "new.png"))
