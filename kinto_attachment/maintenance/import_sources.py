@@ -29,6 +29,8 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Deflate reaches 1,032 to 1. Texts of many records that are alike reach 100 to 1.
 MOST_COMPRESSED, SMALL = 200, 1024 * 1024
 ENCRYPTED = 0x1
+# What ``zipfile`` raises for headers that are not as they should be.
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
 
 # What a ZIP ends with (APPNOTE.TXT 4.3.14 to 4.3.16).
 END = struct.Struct("<4s4H2LH")
@@ -118,7 +120,7 @@ class ZipSource:
             _check_directory(self._file)
             self._zip = zipfile.ZipFile(self._file)
             self._entries = _checked(self._zip.infolist(), self._zip.start_dir)
-        except (NotInExport, zipfile.BadZipFile, ValueError, struct.error) as error:
+        except (NotInExport, *DAMAGED) as error:
             self._file.close()
             raise CommandError(f"{path}: {error}") from error
 
@@ -127,7 +129,7 @@ class ZipSource:
             raise NotThere(f"{path}: it does not exist")
         try:
             return ExportFile(path, self._zip.open(self._entries[path]))
-        except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             raise NotInExport(f"{path}: {error}") from error
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ def _checked(entries: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.Zip
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
         name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
-        if entry.is_dir() and FOLDERS.fullmatch(name) and kind in (0, stat.S_IFDIR):
+        if name.endswith("/") and FOLDERS.fullmatch(name) and kind in (0, stat.S_IFDIR):
             continue
         shown = ascii(name[:200])
         if not NAMES.fullmatch(name) or name != entry.filename:

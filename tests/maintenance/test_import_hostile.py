@@ -305,6 +305,30 @@ def flag(path: Path) -> None:
     path.write_bytes(content)
 
 
+def newer(path: Path) -> None:
+    """Say that the first entry needs a later version of the format."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 255
+    path.write_bytes(content)
+
+
+def without_name(path: Path) -> None:
+    """Have the name of the last entry begin with NUL: for Python, it ends there."""
+    content = path.read_bytes()
+    before, name, after = content.rpartition(b"collection.json")
+    path.write_bytes(before + b"\0" + name[1:] + after)
+
+
+def other_local_name(path: Path) -> None:
+    """Have the name before an entry's bytes be no UTF-8, though it should be."""
+    content = bytearray(path.read_bytes())
+    name = content.index(b"collection.json")
+    content[name] = 0xFF
+    content[name - 30 + 7] |= 0x08  # Of the flags: the name is UTF-8.
+    content[content.rindex(b"collection.json") - 46 + 9] |= 0x08
+    path.write_bytes(content)
+
+
 ARCHIVES: dict[str, tuple[Change, str]] = {
     "a path above": (with_entry("../evil"), "no file of an export"),
     "a path above in a folder": (with_entry("files/../../evil"), "no file of an export"),
@@ -324,6 +348,9 @@ ARCHIVES: dict[str, tuple[Change, str]] = {
         "another way",
     ),
     "encrypted": (flag, "encrypted"),
+    "a later version": (newer, "export.zip: zip file version 25.5"),
+    "no name": (without_name, "no file of an export"),
+    "another name before the bytes": (other_local_name, "collection.json: 'utf-8' codec"),
     "damaged": (damage, "CRC"),
     "cut off": (lambda path: os.truncate(path, path.stat().st_size - 30), "no ZIP"),
     "empty": (lambda path: os.truncate(path, 0), "no ZIP"),
