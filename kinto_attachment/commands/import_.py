@@ -59,6 +59,7 @@ def run(
     if registry.attachment_site.is_in_memory:
         raise CommandError(MEMORY)
     chosen_storage(registry, None)
+    registry.attachment_site.check_not_of_others()
     report = import_(
         registry,
         arguments.source,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import transaction
+from sqlalchemy import text
 
 from kinto_attachment import cli
 from kinto_attachment.maintenance import application
@@ -413,6 +414,16 @@ class TestCommand:
         code, told, _ = run(one, *server, "--debug")
         assert (code, "another SHA-256" in told) == (2, True)
         assert run(tmp_path / "none", *server)[0] == 2
+
+    def test_a_wrong_database(self, app: Any, run: Any, tmp_path: Path) -> None:
+        exports.write(tmp_path / "one", exports.line("r", b"new"))
+        attach(app, OTHER)
+        wrong = 'UPDATE objects SET data = data || \'{"database": "other"}\''
+        with transaction.manager, app.app.registry.storage.client.connect() as database:
+            database.execute(text(f"{wrong} WHERE resource_name = 'attachment-site'"))
+        code, _, told = run(tmp_path / "one", "--server", "https://k.test")
+        assert (code, "--claim" in told) == (2, True), told
+        app.get(RECORD, headers=ALICE, status=404)
 
     def test_what_the_last_file_has_left_can_be_used(
         self, app: Any, run: Any, tmp_path: Path
