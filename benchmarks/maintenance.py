@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,10 +17,17 @@ from pathlib import Path
 
 import psycopg2
 
-from benchmarks.bench import bench
+from benchmarks.bench import Bench, bench
 from benchmarks.fill import CONTENT, OURS, PEER, Layout, fill, key
 
 BUCKET, COLLECTION = "/buckets/b", "/buckets/b/collections/c"
+COMMANDS = (
+    (
+        OURS,
+        ("reindex --claim", "usage", "verify", "verify --older-than 1d", "gc", "relocate"),
+    ),
+    (PEER, ("adopt", "adopt")),
+)
 LINKS_OF_A_FILE = 30_000  # ext4 allows 65,000.
 
 
@@ -44,25 +52,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, nargs="+", default=[30_000, 300_000])
     parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument(
+        "--commands", default="", metavar="PATTERN", help="only those that match this expression"
+    )
     options = parser.parse_args()
+    wanted = re.compile(options.commands)
     with bench() as tools:
         for count in options.files:
             for _ in range(options.turns):
-                for layout, commands in (
-                    (OURS, ("reindex --claim", "usage", "verify", "verify --older-than 1d", "gc")),
-                    (PEER, ("adopt", "adopt")),
-                ):
-                    database, files = tools.postgresql.create_database(), tools.folder("files")
-                    make(database, files, layout, count)
-                    ini = configure(tools.folder("ini"), database, files)
-                    for command in commands:
-                        print(measure(command, count, ini), flush=True)
-                        if command == "verify":
-                            print(sha256sum(count, files), flush=True)
-                    if layout is OURS:
-                        relocations(count, tools.folder("ini"), database, files)
-                    tools.postgresql.drop_database(database)
+                for layout, commands in COMMANDS:
+                    chosen = [command for command in commands if wanted.search(command)]
+                    if chosen:
+                        site(tools, layout, chosen, count)
     return 0
+
+
+def site(tools: Bench, layout: Layout, commands: list[str], count: int) -> None:
+    """Run the commands on a site of so many files."""
+    database, files = tools.postgresql.create_database(), tools.folder("files")
+    make(database, files, layout, count)
+    ini = configure(tools.folder("ini"), database, files)
+    for command in commands:
+        if command == "relocate":
+            relocations(count, tools.folder("ini"), database, files)
+            continue
+        print(measure(command, count, ini), flush=True)
+        if command == "verify":
+            print(sha256sum(count, files), flush=True)
+    tools.postgresql.drop_database(database)
 
 
 def make(database: str, files: Path, layout: Layout, count: int) -> None:
