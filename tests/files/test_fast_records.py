@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -282,6 +283,16 @@ CASES: dict[str, Action] = {
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_are_as_by_a_sub_request(build: Build, case: str) -> None:
+    observed = both_ways(build, CASES[case])
+    # Two objects that are written in the same millisecond have the same timestamp, by chance.
+    for _ in range(9):
+        if len({*map(timestamps_in, observed)}) > 1:
+            observed = both_ways(build, CASES[case])
+    assert observed[0] == observed[1]
+
+
+def both_ways(build: Build, action: Action) -> list[list[str]]:
+    """What is observed of the fast way, and of sub-requests."""
     observed = []
     for fast in ("true", "false"):
         app = build(fast_records=fast)
@@ -289,9 +300,14 @@ def test_are_as_by_a_sub_request(build: Build, case: str) -> None:
         put_collection_behind(app)
         timestamp_of(app.app.registry)  # Which Kinto stores. The first record does so, too.
         app.app.registry.attachment_holds.forget()
-        observed.append(observe(app, CASES[case]))
+        observed.append(observe(app, action))
         clear(app)
-    assert observed[0] == observed[1]
+    return observed
+
+
+def timestamps_in(lines: list[str]) -> int:
+    """How many different ones are named in what was observed."""
+    return len({*re.findall(r"\btime\d+\b", "\n".join(lines))})
 
 
 SETTINGS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
