@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import names
-from kinto_attachment.errors import (
-    FileNotAllowed,
-    StorageError,
-    StorageUnavailable,
-    TooLarge,
-    TooSmall,
-)
+from kinto_attachment.errors import StorageError, StorageUnavailable, TooLarge, TooSmall
+from kinto_attachment.errors.file_not_allowed import FileNotAllowed
 from kinto_attachment.files import quotas
 from kinto_attachment.files.events import AttachmentReceiving
 from kinto_attachment.files.keys import new_key

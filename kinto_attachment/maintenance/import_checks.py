@@ -145,6 +145,7 @@ def identity(file: Attachment) -> str:
 
 def finding_of(wanted: Imported, error: AttachmentError | HTTPException) -> RecordFinding:
     """A refusal as a client would get it."""
+    errno: int | None
     if isinstance(error, AttachmentError):
         code, errno, details = error.status, error.errno.value, error.details
         reason = str(error)

@@ -20,7 +20,8 @@ from pyramid_storage.interfaces import IFileStorage
 from zope.interface import implementer
 
 from kinto_attachment import names
-from kinto_attachment.errors import FileNotAllowed, FileNotFound, KeyTaken
+from kinto_attachment.errors import FileNotFound, KeyTaken
+from kinto_attachment.errors.file_not_allowed import FileNotAllowed
 from kinto_attachment.http.streams import CHUNK_SIZE as CHUNK_SIZE, Reader as Reader
 from kinto_attachment.names import check_key as check_key
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from kinto.core.errors import ERRORS
 
 from kinto_attachment.errors import (
     AttachmentError,
+    Errno,
     InvalidBody,
     MethodNotAllowed,
     TakenOver,
@@ -82,7 +82,7 @@ class TestVersions:
     ) -> None:
         asked = head(method, version=version)
         error = refusal_of(asked)
-        assert (error.status, error.errno) == (412, ERRORS.MODIFIED_MEANWHILE)
+        assert (error.status, error.errno) == (412, Errno.MODIFIED_MEANWHILE)
         answer = TUS.refuse(asked, error, {"code": 412}, None, Limits())
         assert answer.status == 412
         assert answer.headers["Tus-Version"] == "1.0.0"
@@ -127,7 +127,7 @@ class TestMethods:
     def test_methods_that_an_upload_does_not_have(self, method: str) -> None:
         asked = Head(method, VERSION, of_upload=True)
         error = refusal_of(asked)
-        assert (error.status, error.errno) == (405, ERRORS.METHOD_NOT_ALLOWED)
+        assert (error.status, error.errno) == (405, Errno.METHOD_NOT_ALLOWED)
         answer = TUS.refuse(asked, error, {"code": 405}, None, Limits())
         assert answer.headers["Allow"] == "DELETE, HEAD, OPTIONS, PATCH"
 
@@ -327,7 +327,7 @@ class TestMetadata:
     )
     def test_malformed(self, header: str) -> None:
         error = refusal_of(head("POST", Upload_Length=1, Upload_Metadata=header))
-        assert (error.status, error.errno) == (400, ERRORS.INVALID_PARAMETERS)
+        assert (error.status, error.errno) == (400, Errno.INVALID_PARAMETERS)
 
     def test_the_largest(self) -> None:
         value = encoded(bytes(3 * 1023))
@@ -411,7 +411,7 @@ class TestChecksums:
         step.claims.check(received[b"hello world"])
         with pytest.raises(WrongChecksum) as raised:
             step.claims.check(received[b"hello World"])
-        assert (raised.value.status, raised.value.errno) == (460, ERRORS.INVALID_PARAMETERS)
+        assert (raised.value.status, raised.value.errno) == (460, Errno.INVALID_PARAMETERS)
 
     def test_the_example(self) -> None:
         step = TUS.read(patch(Upload_Checksum="sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0="))
@@ -446,7 +446,7 @@ class TestChecksums:
     )
     def test_malformed(self, value: str) -> None:
         error = refusal_of(patch(Upload_Checksum=value))
-        assert (error.status, error.errno) == (400, ERRORS.INVALID_PARAMETERS)
+        assert (error.status, error.errno) == (400, Errno.INVALID_PARAMETERS)
 
 
 class TestHead:

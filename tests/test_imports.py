@@ -1,0 +1,60 @@
+"""What starts quickly imports only what it uses: each test starts a Python of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import kinto_attachment
+from tests.support import waiting
+
+# What a server needs, and no client does.
+SERVER = (
+    *("kinto", "pyramid", "pyramid_storage", "cornice", "colander", "webob", "zope"),
+    *("transaction", "sqlalchemy", "psycopg2", "boto3", "botocore", "google"),
+)
+
+
+def imported_by(code: str) -> set[str]:
+    """The packages that a new Python has imported at the end of some code."""
+    code += "\nimport sys; print(*sys.modules, file=sys.__stdout__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=waiting.SECONDS,
+    )
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import kinto_attachment",
+        "from kinto_attachment.client import AttachmentClient, FileStore",
+        "from kinto_attachment import cli",
+    ],
+)
+def test_no_server_is_imported(code: str) -> None:
+    assert imported_by(code).isdisjoint(SERVER)
+
+
+def test_a_name_of_the_plugin_is_imported_when_it_is_used() -> None:
+    """The check of the others would see Kinto if it were there."""
+    assert "kinto" in imported_by("from kinto_attachment import attach")
+
+
+@pytest.mark.parametrize("name", [*kinto_attachment.__all__, "__version__"])
+def test_each_name_is_there(name: str) -> None:
+    assert getattr(kinto_attachment, name)
+    assert name in dir(kinto_attachment)
+
+
+def test_other_names_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'AttachmentAded'"):
+        kinto_attachment.AttachmentAded  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from kinto_attachment import AttachmentAded")
