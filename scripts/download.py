@@ -2,12 +2,8 @@
 """Download the files of Kinto records: ``kinto-attachment download``."""
 
 import sys
-import warnings
 
-# Pyramid imports it, which users of the script can do nothing about.
-warnings.filterwarnings("ignore", "pkg_resources is deprecated")
-
-from kinto_attachment.client.download_command import main  # noqa: E402
+from kinto_attachment.client.download_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -35,7 +35,9 @@ MODULES = (
     *(f"kinto.core.{name}.postgresql" for name in ("storage", "permission", "cache")),
     *("psycopg2", "plaster_pastedeploy", "pyramid.scripts.pserve", "pyramid_tm", "requests"),
     *("waitress", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread"),
-    *("kinto_attachment.cli", "kinto_attachment.storage.local", "kinto_attachment.storage.s3"),
+    *("kinto_attachment.plugin", "kinto_attachment.storage.local", "kinto_attachment.storage.s3"),
+    *("kinto_attachment.cli", "kinto_attachment.commands.gc"),
+    *(f"kinto_attachment.client.{name}_command" for name in ("upload", "download")),
 )
 FIRST_FILE = 3  # That is no standard one.
 LONGEST = 1 << 20  # Bytes of a job.
