@@ -82,7 +82,7 @@ class LinkSteps:
 
         See :meth:`Links.remove_below`.
         """
-        self._orphans += self._links.remove_below(uri)
+        self._ledger.when_committed(self._ledger.garbage, *self._links.remove_below(uri))
 
     def drop_version(self, link: Link) -> None:
         """Drop an earlier file of a record: see :meth:`Links.drop_version`."""

@@ -29,17 +29,17 @@ class LinkDrops(LinkRows):
         """Remove links; returns those of files that have no link any more."""
         return self._without_readonly(self._drop(links))
 
-    def remove_below(self, uri: str) -> list[StoredFile]:
+    def remove_below(self, uri: str) -> list[Garbage]:
         """Remove links below a deleted bucket or collection: see :class:`Removals`.
 
         Only where there are no quotas: nobody counts what is removed.
 
-        :returns: the files that have no link any more.
+        :returns: the entries of the outbox with the files that have no link any more.
         """
-        removed = self.removals.remove_below(uri)
-        if removed:
+        entries = self.removals.remove_below(uri)
+        if entries:
             self.usage.changed_uncounted()
-        return removed
+        return entries
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
         """Remove links whose record does not point at the file, and bundles, like :meth:`drop`.

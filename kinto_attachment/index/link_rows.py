@@ -42,7 +42,7 @@ class LinkRows(LinkQueries):
         self.reservations = Reservations(backend)
         self.collections = Collections(backend)
         self.replacements = replacements(backend, self.collections, self.outbox, fast=fast)
-        self.removals = removals(backend, page_size, fast=fast)
+        self.removals = removals(backend, self.outbox, page_size, fast=fast)
         self.locks = FileLocks(backend)
         self.look_alikes = LookAlikes(backend)
         self.orphan_notes = OrphanNotes(backend)

@@ -14,6 +14,8 @@ from kinto_attachment.index.objects import Objects, batches
 from kinto_attachment.index.queries import in_storage_filter
 from kinto_attachment.kinto_types import StorageBackend
 
+PARENT = "attachments-garbage:"  # Of an entry, followed by its id.
+
 
 @dataclass(frozen=True)
 class Garbage:
@@ -31,12 +33,18 @@ class Garbage:
 
     @property
     def parent(self) -> str:
-        return f"attachments-garbage:{self.id}"
+        return f"{PARENT}{self.id}"
 
     @classmethod
     def of(cls, keys: list[str], due: int = 0, storage: str = "") -> Garbage:
         """A new entry."""
         return cls(str(uuid.uuid4()), keys, msec_time(), due, storage)
+
+    @classmethod
+    def load(cls, row: dict[str, Any]) -> Garbage:
+        """An entry from its row in Kinto's storage."""
+        optional = {name: row[name] for name in ("due", "storage") if name in row}
+        return cls(row["id"], row["keys"], row["since"], **optional)
 
     def dump(self) -> dict[str, Any]:
         """The row in Kinto's storage."""
@@ -105,8 +113,8 @@ class Outbox:
         filters = [Filter("keys", [key], COMPARISON.CONTAINS)] if key else []
         if storage is not None:
             filters.append(in_storage_filter(storage))
-        rows = self._rows.list("attachments-garbage:*", *filters)
-        return [_load(row) for row in rows]
+        rows = self._rows.list(f"{PARENT}*", *filters)
+        return [Garbage.load(row) for row in rows]
 
     def take(self, entry: Garbage, *, is_alone: bool = False) -> bool:
         """Remove an entry; False if another transaction has. Until the commit, it stays locked.
@@ -119,8 +127,3 @@ class Outbox:
     def put(self, entry: Garbage) -> None:
         """Write an entry, also one that was taken."""
         self._rows.put(entry.parent, entry.id, entry.dump())
-
-
-def _load(row: dict[str, Any]) -> Garbage:
-    optional = {name: row[name] for name in ("due", "storage") if name in row}
-    return Garbage(row["id"], row["keys"], row["since"], **optional)

@@ -1,7 +1,7 @@
 """Removing the links below a bucket or a collection that was deleted, where nothing else is to do.
 
-Any backend of Kinto reads the links, and then deletes them by their ids. PostgreSQL does both in
-one statement: see ``postgresql_removals.py``.
+Any backend of Kinto reads the links, deletes them by their ids, and enters their files in the
+outbox. PostgreSQL does all of it in one statement: see ``postgresql_removals.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.link import Link, State
 from kinto_attachment.index.objects import Objects, batches
-from kinto_attachment.index.outbox import StoredFile
+from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.kinto_types import StorageBackend
 
@@ -25,8 +25,8 @@ SPECIAL = ("hold", "readonly", "ended")
 class Removals(Protocol):
     """Removes links, in the caller's transaction."""
 
-    def remove_below(self, uri: str) -> list[StoredFile]:
-        """Delete sole links of current and kept files; returns these files, which are garbage.
+    def remove_below(self, uri: str) -> list[Garbage]:
+        """Delete sole links of current and kept files, and enter these files in the outbox.
 
         Links stay that are shared, held, of readonly files, or of lives that have ended.
         """
@@ -36,17 +36,18 @@ class Removals(Protocol):
 class SeparateRemovals:
     """Removals in any Kinto storage backend."""
 
-    def __init__(self, backend: StorageBackend, page_size: int) -> None:
+    def __init__(self, backend: StorageBackend, outbox: Outbox, page_size: int) -> None:
+        self._outbox = outbox
         self._rows = Objects(backend, "attachment")
         self._queries = LinkQueries(backend, page_size)
 
-    def remove_below(self, uri: str) -> list[StoredFile]:
-        files = []
+    def remove_below(self, uri: str) -> list[Garbage]:
+        files: list[Link] = []
         for page in self._queries.under(f"{uri}/"):
             for links in batches(filter(_is_removed, page)):
                 gone = self._delete({link.id for link in links})
-                files += [StoredFile(each.storage, each.key) for each in links if each.id in gone]
-        return files
+                files += [link for link in links if link.id in gone]
+        return self._outbox.add_files(files)
 
     def _delete(self, ids: set[str]) -> set[str]:
         """Delete rows that are still the same; returns the ids of these."""

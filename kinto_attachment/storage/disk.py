@@ -6,9 +6,10 @@ import errno
 import fcntl
 import io
 import os
-import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ OCCUPIED = (FileExistsError, NotADirectoryError, IsADirectoryError)
 # The errors of FAT, some network file systems and some FUSE file systems.
 NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 NO_COPY_IN_KERNEL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+# Files are removed by several threads if so many of them took longer than so many seconds each.
+FILES_TIMED, SLOW = 50, 0.0001
+THREADS = 8
 
 
 class Output:
@@ -243,21 +247,35 @@ class Folder:
     def __exit__(self, *exc_info: object) -> None:
         os.close(self._descriptor)
 
-    def is_link(self, name: str) -> bool:
-        """Whether a name in it is a symbolic link."""
-        try:
-            found = os.lstat(name, dir_fd=self._descriptor)
-        except ABSENT:
-            return False
-        return stat.S_ISLNK(found.st_mode)
+    def unlink_all(self, names: Sequence[str]) -> bool:
+        """Remove files, or symbolic links instead of their targets; False if there was none.
 
-    def unlink(self, name: str) -> bool:
-        """Remove a file, or a symbolic link instead of its target; False if there was none."""
-        try:
-            os.unlink(name, dir_fd=self._descriptor)
-        except ABSENT:
-            return False
-        return True
+        A disk in memory takes 0.01 ms for each. Where the file system waits for a disk or for a
+        network, several are removed at a time.
+        """
+        deleted = False
+        for start in range(0, len(names), FILES_TIMED):
+            some, others = names[start : start + FILES_TIMED], names[start + FILES_TIMED :]
+            started = time.monotonic()
+            deleted |= self._unlink(some)
+            if others and time.monotonic() - started > SLOW * len(some):
+                return self._unlink_at_once(others) or deleted
+        return deleted
+
+    def _unlink_at_once(self, names: Sequence[str]) -> bool:
+        with ThreadPoolExecutor(THREADS) as threads:
+            parts = [names[number::THREADS] for number in range(THREADS)]
+            return any(list(threads.map(self._unlink, parts)))
+
+    def _unlink(self, names: Iterable[str]) -> bool:
+        deleted = False
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=self._descriptor)
+            except ABSENT:
+                continue
+            deleted = True
+        return deleted
 
 
 def sync_folder(folder: str) -> None:

@@ -8,7 +8,7 @@ import secrets
 import socket
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 
@@ -115,10 +115,10 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         return file_stat(key, found)
 
     def delete(self, *keys: str) -> bool:
-        folders = by_folder(keys)
-        for folder, found in folders.items():  # All are checked before the first is deleted.
-            self._check_links(folder, found)
-        deleted = [self._delete_in(folder, found) for folder, found in folders.items()]
+        # A name that is a symbolic link is removed itself, wherever it leads to. Those of folders
+        # are followed: all are checked before the first file is deleted.
+        found = [(self._folder_path(folder), names) for folder, names in by_folder(keys).items()]
+        deleted = [self._delete_in(path, names) for path, names in found]
         return any(deleted)
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
@@ -220,20 +220,12 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
             unlink(path)
             raise
 
-    def _check_links(self, folder: str, found: Iterable[str]) -> None:
-        """:raises InvalidKey: one of the names is a symbolic link out of ``base_path``."""
-        with translated(), suppress(*ABSENT), Folder(self._folder_path(folder)) as opened:
-            for name in found:
-                if opened.is_link(name):
-                    self.path(f"{folder}/{name}" if folder else name)
-
-    def _delete_in(self, folder: str, found: Iterable[str]) -> bool:
+    def _delete_in(self, path: str, found: Sequence[str]) -> bool:
         """Delete files of one folder; False if there was none."""
-        path, deleted = self._folder_path(folder), False
+        deleted = False
         with translated(), suppress(*ABSENT):
             with Folder(path) as opened:
-                for name in found:
-                    deleted |= opened.unlink(name)
+                deleted = opened.unlink_all(found)
             # Not synced: if a power failure brings a file back, gc finds it without a record.
             self._remove_empty(path)
         return deleted

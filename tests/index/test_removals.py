@@ -1,12 +1,17 @@
-"""What is below a deleted bucket or collection is removed, in one statement and in several."""
+"""What is below a deleted bucket or collection is removed, in one statement and in several.
+
+The files are in the outbox afterwards.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
 import transaction
+from kinto.core.utils import msec_time
 
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.outbox import StoredFile
@@ -39,7 +44,7 @@ def ways(request: pytest.FixtureRequest, app: Any) -> Any:
     links = app.app.registry.attachment_links
     if request.param == "chosen":
         return links.removals
-    return SeparateRemovals(app.app.registry.storage, links.page_size)
+    return SeparateRemovals(app.app.registry.storage, links.outbox, links.page_size)
 
 
 @pytest.fixture
@@ -49,10 +54,20 @@ def index(app: Any) -> Any:
     with transaction.manager:
         for link in all_links(links):
             links._rows.delete(link.parent, link.id)
+        for entry in links.outbox.entries():
+            links.outbox.take(entry)
 
 
 def all_links(links: Any) -> list[Link]:
     return [link for page in links.under() for link in page]
+
+
+def removed_below(uri: str, index: Any, ways: Any) -> list[StoredFile]:
+    """Remove what is below a URI; returns the files, which all are in the outbox."""
+    entries = ways.remove_below(uri)
+    by_id = attrgetter("id")
+    assert sorted(entries, key=by_id) == sorted(index.outbox.entries(), key=by_id)
+    return [StoredFile(entry.storage, key) for entry in entries for key in entry.keys]
 
 
 @ON_DATABASES
@@ -63,7 +78,7 @@ class TestRemovals:
         with transaction.manager:
             for link in (LINK, kept, named, replace(ELSEWHERE, key="else.txt")):
                 index._put(link)
-            removed = ways.remove_below(COLLECTION)
+            removed = removed_below(COLLECTION, index, ways)
             assert all_links(index) == [replace(ELSEWHERE, key="else.txt")]
         assert sorted(removed, key=str) == sorted(
             [
@@ -80,7 +95,7 @@ class TestRemovals:
         with transaction.manager:
             index._put(LINK)
             index._put(special)
-            assert ways.remove_below(COLLECTION) == [StoredFile("", LINK.key)]
+            assert removed_below(COLLECTION, index, ways) == [StoredFile("", LINK.key)]
             assert all_links(index) == [special]
 
     @pytest.mark.parametrize("uri", ["/buckets/a_b", "/buckets/a_b/collections/c_d"])
@@ -91,16 +106,34 @@ class TestRemovals:
         with transaction.manager:
             for link in links:
                 index._put(link)
-            assert ways.remove_below(uri) == [StoredFile("", "a")]
+            assert removed_below(uri, index, ways) == [StoredFile("", "a")]
             assert all_links(index) == [links[1]]
 
     def test_of_more_than_a_page(self, index: Any, ways: Any) -> None:
         with transaction.manager:
             for number in range(1100):
-                index._put(replace(LINK, key=str(number)))
-            removed = ways.remove_below("/buckets/b")
-            assert {int(file.key) for file in removed} == {*range(1100)}
+                storage = "other" if number < 50 else ""
+                index._put(replace(LINK, key=str(number), storage=storage))
+            removed = removed_below("/buckets/b", index, ways)
+            assert len(removed) == 1100
+            assert {int(file.key) for file in removed if file.storage == "other"} == {*range(50)}
+            assert {int(file.key) for file in removed if not file.storage} == {*range(50, 1100)}
+            # A storage deletes a thousand files in a call.
+            sizes = [len(entry.keys) for entry in index.outbox.entries()]
+            assert sorted(sizes) == [50, 50, 1000]
             assert not all_links(index)
+
+    def test_of_nothing_leave_the_outbox_as_it_is(self, index: Any, ways: Any) -> None:
+        with transaction.manager:
+            assert removed_below("/buckets/b", index, ways) == []
+
+    def test_tell_since_when_the_files_wait(self, index: Any, ways: Any) -> None:
+        before = msec_time()
+        with transaction.manager:
+            index._put(LINK)
+            (entry,) = ways.remove_below(COLLECTION)
+        assert before <= entry.since <= msec_time()
+        assert not entry.due
 
 
 @ON_POSTGRESQL
@@ -110,11 +143,14 @@ def test_take_one_statement(app: Any, index: Any) -> None:
         index._put(LINK)
         index._put(replace(LINK, key="b.txt"))
         with counted(app) as statements:
-            assert len(index.removals.remove_below(COLLECTION)) == 2
+            (entry,) = index.removals.remove_below(COLLECTION)
+        assert {*entry.keys} == {LINK.key, "b.txt"}
         assert sum(statements.values()) == 1
 
 
 @ON_POSTGRESQL
 def test_are_separate_with_an_untested_version(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kinto_attachment.index.tested_versions.TESTED", ("1.0",))
-    assert isinstance(removals(app.app.registry.storage, 10), SeparateRemovals)
+    registry = app.app.registry
+    chosen = removals(registry.storage, registry.attachment_links.outbox, 10)
+    assert isinstance(chosen, SeparateRemovals)

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -31,6 +32,7 @@ from kinto_attachment.storage import (
     HasPaths,
     ListsFiles,
     ListsUnfinished,
+    disk,
     drafts,
 )
 from kinto_attachment.storage.drafts import SMALL
@@ -184,7 +186,7 @@ class TestSymbolicLinks:
         return "link"
 
     def test_none_leads_out(self, base: Path, storage: LocalStorage, key: str) -> None:
-        for method in (storage.path, storage.stat, storage.open, storage.delete):
+        for method in (storage.path, storage.stat, storage.open):
             with pytest.raises(InvalidKey):
                 method(key)
         with pytest.raises(InvalidKey):
@@ -198,6 +200,18 @@ class TestSymbolicLinks:
         outside = base.parent / "files-outside"
         assert everything(outside) == ["secret"]
         assert (outside / "secret").read_bytes() == b"secret"
+
+    def test_those_of_names_are_deleted_instead_of_their_targets(
+        self, base: Path, storage: LocalStorage, key: str
+    ) -> None:
+        if "/" in key:
+            with pytest.raises(InvalidKey):
+                storage.delete("folder/b", key)
+            assert keys(storage, "") == ["folder/b"], "all folders are checked before"
+        else:
+            assert storage.delete(key)
+            assert not os.path.lexists(base / key)
+        assert (base.parent / "files-outside" / "secret").read_bytes() == b"secret"
 
     def test_the_base_folder_may_be_one(self, tmp_path: Path) -> None:
         (tmp_path / "real").mkdir()
@@ -580,6 +594,39 @@ class TestPermissions:
     def test_drafts_are_nobody_elses(self, base: Path) -> None:
         put(LocalStorage(str(base), file_mode=0o666), "a")
         assert self.mode(base / ".unfinished") == 0o700
+
+
+class TestManyFiles:
+    def test_several_are_deleted_at_once_where_each_takes_long(
+        self, base: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(disk, "SLOW", 0)
+        many = [f"{folder}{number}" for folder in ("", "x/") for number in range(200)]
+        for key in (*many, "other", "x/other"):
+            put(storage, key)
+        assert storage.delete("missing", *many, "x/missing")
+        assert keys(storage, "") == ["other", "x/other"]
+        assert not storage.delete(*many)
+        assert storage.delete(*many, "x/other"), "the only one is the last"
+        assert keys(storage, "") == ["other"]
+
+    def test_those_threads_do_not_wait_for_each_other(
+        self, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(disk, "SLOW", 0)
+        names = [str(number) for number in range(disk.FILES_TIMED + 2)]
+        for name in names:
+            put(storage, name)
+        both, unlink = threading.Barrier(2), os.unlink
+
+        def unlink_together(name: str, **options: Any) -> None:
+            if name in names[disk.FILES_TIMED :]:
+                both.wait(waiting.SECONDS)
+            unlink(name, **options)
+
+        monkeypatch.setattr(os, "unlink", unlink_together)
+        assert storage.delete(*names)
+        assert keys(storage, "") == []
 
 
 class TestEmptyFolders:
