@@ -321,7 +321,9 @@ export class AttachmentClient {
         onProgress?.(offset, blob.size);
         if (isLast) return response;
       } else {
-        await this.#pauseOrFail(request, response, failures++);
+        // By a request whose connection broke, if the server begins with it late.
+        const again = isTakenOver(response) ? [423] : request.again;
+        await this.#pauseOrFail({ ...request, again }, response, failures++);
         // What arrived before the connection broke is stored, maybe all of it.
         offset = await this.#offsetOf(session, protocol, signal);
       }
@@ -544,6 +546,11 @@ function read(status, header, text) {
 
 function isSuccess({ status }) {
   return status >= 200 && status < 300;
+}
+
+/** Whether another request writes to the upload; locks and holds have details. */
+function isTakenOver({ status, kinto }) {
+  return status === 423 && kinto !== undefined && !kinto.details;
 }
 
 function parsed(text) {

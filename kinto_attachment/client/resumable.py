@@ -17,6 +17,7 @@ import requests
 
 from kinto_attachment.client.errors import ClientError, MismatchError
 from kinto_attachment.client.forms import Progress
+from kinto_attachment.client.retries import has_retried_status
 from kinto_attachment.client.session import Session
 from kinto_attachment.client.sources import BLOCK, Source
 from kinto_attachment.client.unfinished import Unfinished
@@ -139,7 +140,7 @@ class ResumableUpload:
             self._unfinished.extend(response.headers)
             return offset_of(response)
 
-        return self._session.retry(attempt)
+        return self._session.retry(attempt, passes=passes)
 
 
 class Chunk:
@@ -163,6 +164,20 @@ class Chunk:
             yield block
             if self._progress:
                 self._progress(self._offset + done, self._source.size)
+
+
+def passes(response: requests.Response) -> bool:
+    """Whether bytes that were refused may be accepted later, from the offset of that time.
+
+    A server may begin with a request whose connection broke only after the one that follows it,
+    which then is out of force. Locks and holds, which have the same status, have details.
+    """
+    if response.status_code != 423:
+        return has_retried_status(response)
+    try:
+        return "details" not in response.json()
+    except ValueError:  # The response is from a proxy.
+        return False
 
 
 def offset_of(response: requests.Response) -> int:

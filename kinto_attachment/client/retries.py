@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
+import requests
+
 # Kinto uses 409 for concurrent writes that should be retried.
 RETRIED_STATUSES = frozenset({409, 429, 502, 503, 504})
 
@@ -59,6 +61,10 @@ class Retries:
             return None
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 1))
         return requested + pause * random.uniform(0.5, 1)  # noqa: S311
+
+
+def has_retried_status(response: requests.Response) -> bool:
+    return response.status_code in RETRIED_STATUSES
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -20,7 +20,7 @@ from requests.exceptions import ChunkedEncodingError, ProxyError, SSLError
 
 from kinto_attachment.client.errors import ClientError, UnavailableError, refusal
 from kinto_attachment.client.proxies import proxy_of
-from kinto_attachment.client.retries import RETRIED_STATUSES, Retries
+from kinto_attachment.client.retries import Retries, has_retried_status
 
 logger = logging.getLogger("kinto_attachment.client")
 
@@ -177,8 +177,16 @@ class Session(KintoSession):  # type: ignore[misc]
             found = self._threads.session = requests.Session()
         return found
 
-    def retry(self, attempt: Callable[[], T], *, repeatable: bool = True) -> T:
+    def retry(
+        self,
+        attempt: Callable[[], T],
+        *,
+        repeatable: bool = True,
+        passes: Callable[[requests.Response], bool] = has_retried_status,
+    ) -> T:
         """Do something until it succeeds, or fails for a reason that does not pass.
+
+        ``passes`` tells whether the reason of a response does.
 
         :raises ClientError: the last failure.
         """
@@ -193,20 +201,23 @@ class Session(KintoSession):  # type: ignore[misc]
             except ClientError:  # It was raised by the body.
                 raise
             except (KintoException, requests.RequestException) as error:
-                failure, delay = self._classify(error, number, repeatable)
+                failure, delay = self._classify(error, number, repeatable, passes)
                 if delay is None:
                     raise failure from error
             self.pause(delay, str(failure))
             number += 1
 
     def _classify(
-        self, error: Exception, number: int, repeatable: bool
+        self,
+        error: Exception,
+        number: int,
+        repeatable: bool,
+        passes: Callable[[requests.Response], bool],
     ) -> tuple[ClientError, float | None]:
         """The client's error, and the seconds to wait before a retry (None: no retry)."""
         response = getattr(error, "response", None)
         if response is not None and response.status_code >= 300:
-            again = response.status_code in RETRIED_STATUSES
-            delay = self.retries.delay(number, response.headers) if again else None
+            delay = self.retries.delay(number, response.headers) if passes(response) else None
             return refusal(response, number), delay
         # An invalid certificate stays invalid.
         again = isinstance(error, CONNECTION_ERRORS) and not isinstance(error, SSLError)

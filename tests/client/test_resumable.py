@@ -185,6 +185,22 @@ def test_goes_on_after_the_connection_broke(
     )
 
 
+def test_goes_on_after_another_request_has_taken_over(local: AttachmentClient) -> None:
+    """So does a request whose connection broke, if the server begins with it only then."""
+    taken: list[int] = []
+
+    def take_over(done: int, total: int) -> None:
+        if done == 3 * CHUNK + CHUNK // 2 and not taken:
+            url = kept()[0].read_text()
+            headers = {**resuming.TUS, "Content-Type": "application/offset+octet-stream"}
+            headers["Upload-Offset"] = str(3 * CHUNK)
+            other = requests.patch(url, CONTENT[:1], headers=headers, auth=AUTH, timeout=10)
+            taken.append(other.status_code)
+
+    local.upload("r", file_of(), resumable=True, progress=take_over)
+    assert taken == [204]
+
+
 def test_a_lost_last_answer_costs_nothing(behind: tuple[FaultProxy, AttachmentClient]) -> None:
     proxy, client = behind
     sent: list[int] = []

@@ -284,7 +284,9 @@ CASES: dict[str, Action] = {
 @pytest.mark.parametrize("case", list(CASES))
 def test_are_as_by_a_sub_request(build: Build, case: str) -> None:
     observed = both_ways(build, CASES[case])
-    # Two objects that are written in the same millisecond have the same timestamp, by chance.
+    # A record, a group and a collection get their timestamps from clocks of their own. If two
+    # requests write two of them within a millisecond, in one way and not in the other, these have
+    # the same timestamp there, by chance.
     for _ in range(9):
         if len({*map(timestamps_in, observed)}) > 1:
             observed = both_ways(build, CASES[case])

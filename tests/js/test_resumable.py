@@ -279,6 +279,34 @@ class TestWhatIsSent:
             "created": True,
         }
 
+    def test_the_rest_after_another_request_has_taken_over(self, server: live.Server) -> None:
+        """So does a request whose connection broke, if the server begins with it only then."""
+        taken, requests = run(
+            server.url,
+            """
+            const inner = fetch;
+            let taken;
+            globalThis.fetch = (url, init) => {
+              if (taken !== undefined || init.method !== "PATCH") return inner(url, init);
+              taken = 0;
+              const body = new ReadableStream({
+                start: (controller) => controller.enqueue(bytes.slice(0, 1000)),
+                pull: async (controller) => {
+                  taken = (await inner(url, { ...init, body: bytes.slice(0, 1) })).status;
+                  controller.enqueue(bytes.slice(1000, chunkSize));
+                  controller.close();
+                },
+              });
+              return inner(url, { ...init, body, duplex: "half" });
+            };
+            await large_client.upload(large, { record, resumable: true });
+            return [taken, seen];
+            """,
+        )
+        assert taken == 204
+        assert requests.count("HEAD") == 1
+        assert content(server) == LARGE
+
     def test_by_size_if_nothing_else_is_said(self, server: live.Server) -> None:
         small, large, form = run(
             server.url,

@@ -4,10 +4,32 @@ import re
 
 import pytest
 
-from kinto_attachment.names import (
-    key_from_url,
-    public_url,
-)
+from kinto_attachment.errors import FileNotFound, InvalidKey
+from kinto_attachment.names import check_key, key_from_url, public_url
+from kinto_attachment.storage.samples import HOSTILE_KEYS, UNUSUAL_KEYS
+
+
+class TestCheckKey:
+    @pytest.mark.parametrize("key", UNUSUAL_KEYS)
+    def test_a_valid_key_is_returned(self, key: str) -> None:
+        assert check_key(key) == key
+
+    @pytest.mark.parametrize("key", HOSTILE_KEYS)
+    def test_a_hostile_key_is_invalid(self, key: str) -> None:
+        with pytest.raises(InvalidKey):
+            check_key(key)
+
+    def test_an_invalid_key_is_never_found(self) -> None:
+        assert issubclass(InvalidKey, FileNotFound)
+
+    def test_lengths_are_bytes_of_utf8(self) -> None:
+        segment = "é" * 127 + "x"
+        key = "/".join([segment] * 4)
+        assert (len(segment.encode()), len(key.encode())) == (255, 1023)
+        assert check_key(key) == key
+        for longer in (segment + "x", f"{key}/x"):
+            with pytest.raises(InvalidKey):
+                check_key(longer)
 
 
 class TestUrls:

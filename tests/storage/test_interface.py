@@ -14,15 +14,14 @@ from webtest import TestApp
 
 from kinto_attachment.errors import (
     FileNotAllowed,
-    FileNotFound,
     InvalidKey,
     KeyTaken,
     StorageUnavailable,
 )
-from kinto_attachment.storage import FileStorage, check_key
+from kinto_attachment.storage import FileStorage
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.memory import MemoryStorage
-from kinto_attachment.storage.samples import HOSTILE_KEYS, UNUSUAL_KEYS, contents, keys
+from kinto_attachment.storage.samples import contents, keys
 
 BASE_URL = "https://cdn.example/files"
 
@@ -37,29 +36,6 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> FileStorage:
 def field(filename: str, content: bytes = b"content") -> Any:
     """A file field of a form, as web frameworks give it."""
     return SimpleNamespace(filename=filename, file=io.BytesIO(content))
-
-
-class TestCheckKey:
-    @pytest.mark.parametrize("key", UNUSUAL_KEYS)
-    def test_a_valid_key_is_returned(self, key: str) -> None:
-        assert check_key(key) == key
-
-    @pytest.mark.parametrize("key", HOSTILE_KEYS)
-    def test_a_hostile_key_is_invalid(self, key: str) -> None:
-        with pytest.raises(InvalidKey):
-            check_key(key)
-
-    def test_an_invalid_key_is_never_found(self) -> None:
-        assert issubclass(InvalidKey, FileNotFound)
-
-    def test_lengths_are_bytes_of_utf8(self) -> None:
-        segment = "é" * 127 + "x"
-        key = "/".join([segment] * 4)
-        assert (len(segment.encode()), len(key.encode())) == (255, 1023)
-        assert check_key(key) == key
-        for longer in (segment + "x", f"{key}/x"):
-            with pytest.raises(InvalidKey):
-                check_key(longer)
 
 
 class TestSave:

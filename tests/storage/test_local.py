@@ -464,12 +464,14 @@ class TestDiskErrors:
         assert list(storage.list_unfinished()) == []
 
     @pytest.mark.parametrize(
-        ("error", "expected"), [(errno.EIO, StorageUnavailable), (errno.EDQUOT, StorageFull)]
+        ("size", "error", "expected"),
+        [(1, errno.EIO, StorageUnavailable), (SMALL + 1, errno.EDQUOT, StorageFull)],
     )
     def test_a_disk_that_tells_only_when_the_file_is_closed(
         self,
         storage: LocalStorage,
         monkeypatch: pytest.MonkeyPatch,
+        size: int,
         error: int,
         expected: type[Exception],
     ) -> None:
@@ -483,7 +485,7 @@ class TestDiskErrors:
 
         monkeypatch.setattr(os, "close", fail)
         with pytest.raises(expected):
-            put(storage, "a")
+            put(storage, "a", bytes(size))
         assert keys(storage, "") == []
         assert list(storage.list_unfinished()) == []
 

@@ -211,6 +211,21 @@ class Client:
         told = {**append_headers(offset, complete=complete), **(headers or {})}
         return self.ask("PATCH", url, told, content)
 
+    def go_on(self, url: str, content: bytes, *, tries: int = 20) -> Response:
+        """Append the rest of a file after a request that broke off, and end the file.
+
+        On its own connection, a server may begin with the broken request after it has told the
+        offset, or even after this append has begun. Then it refuses the append (409, 423), and
+        the offset has to be retrieved again.
+        """
+        while True:
+            offset = self.retrieve_offset(url).offset
+            assert offset is not None
+            answer = self.append(url, offset, content[offset:], complete=True)
+            tries -= 1
+            if answer.status not in (409, 423) or not tries:
+                return answer
+
     def cancel(self, url: str) -> Response:
         """End an upload without a file (section 4.5)."""
         return self.ask("DELETE", url)
