@@ -108,8 +108,8 @@ class Watched(Protocol):
 class Watchdog:
     """Checks all waits every second, in one daemon thread of the process.
 
-    The thread is started by the first wait, and again after a fork; it sleeps while there are
-    no waits.
+    The thread is started by the first wait, and again after a fork. It sleeps if there was no
+    wait for a second. Most waits are shorter than it takes to wake a thread, so they do not.
     """
 
     INTERVAL = 1.0  # Seconds.
@@ -122,16 +122,19 @@ class Watchdog:
         self._changed = threading.Condition()
         self._waits: set[Watched] = set()
         self._thread: threading.Thread | None = None
+        self._is_used = self._sleeps = False  # In the current second; until the next wait.
 
     @contextmanager
     def watching(self, wait: Watched) -> Iterator[None]:
         """Watch a wait; it is not ended any more after the block."""
         with self._changed:
             self._waits.add(wait)
+            self._is_used = True
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="bodies", daemon=True)
                 self._thread.start()
-            elif len(self._waits) == 1:
+            elif self._sleeps:
+                self._sleeps = False
                 self._changed.notify()
         try:
             yield
@@ -142,8 +145,10 @@ class Watchdog:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waits:
+                while not self._is_used:
+                    self._sleeps = True
                     self._changed.wait()
+                self._is_used = bool(self._waits)
             time.sleep(self.INTERVAL)
             self.look()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -118,6 +119,14 @@ class Wait:
         self.ended.set()
 
 
+def switches_of(thread: threading.Thread) -> int:
+    """How often a thread has begun to wait."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.M)
+    assert found
+    return int(found[1])
+
+
 class TestWatchdog:
     @pytest.fixture
     def watchdog(self, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
@@ -151,6 +160,18 @@ class TestWatchdog:
             pass
         watchdog.look()
         assert not left.ended.is_set()
+
+    def test_is_not_woken_by_each_short_wait(self, watchdog: Watchdog) -> None:
+        watchdog.INTERVAL = 0.1  # type: ignore[misc]
+        started = time.monotonic()
+        for _ in range(200):
+            with watchdog.watching(Wait(False)):
+                pass
+            time.sleep(0.001)  # As between requests: other threads run.
+        rounds = (time.monotonic() - started) / watchdog.INTERVAL
+        assert watchdog._thread is not None
+        # A thread that wakes up may have to wait once more, for the interpreter's lock.
+        assert switches_of(watchdog._thread) < 4 * (rounds + 2)
 
     def test_survives_what_goes_wrong(
         self, watchdog: Watchdog, caplog: pytest.LogCaptureFixture
