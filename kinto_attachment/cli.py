@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from keyword import iskeyword
 from typing import Any
 
@@ -42,7 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="kinto-attachment", description=__doc__)
-    parser.add_argument("--version", action="version", version=version("kinto-attachment"))
+    parser.add_argument(
+        "--version",
+        action=ShowVersion,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show program's version number and exit",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in SERVER_COMMANDS.items():
         add_server_command(commands, name, summary, chosen=name in argv[:1])
@@ -53,20 +59,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class ShowVersion(argparse.Action):
+    """Looks for the version, which takes a while, when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(version("kinto-attachment"))
+        parser.exit()
+
+
 def add_server_command(commands: Any, name: str, summary: str, *, chosen: bool) -> None:
-    """Add a command for a server's data. Clients have no Kinto, unless it is ``chosen``."""
+    """Add a command for a server's data. The server itself is imported when the command runs."""
     parser = commands.add_parser(name, help=summary)
     if not chosen:
         return
+    of_all = import_module("kinto_attachment.commands.arguments")
+    own = import_module(f"kinto_attachment.commands.arguments.{module_name(name)}")
+    parser.description, parser.epilog = own.DESCRIPTION, own.EPILOG
+    of_all.add_options_of_all(parser)
+    own.add_arguments(parser)
+    parser.set_defaults(run=partial(run_server_command, parser, name))
+
+
+def run_server_command(
+    parser: argparse.ArgumentParser, name: str, arguments: argparse.Namespace
+) -> int:
+    """Run the command. Where there are only clients, there is no Kinto."""
     try:
         module = import_module(f"kinto_attachment.commands.{module_name(name)}")
-        arguments = import_module("kinto_attachment.commands.arguments")
     except ModuleNotFoundError as error:
         parser.error(f"{error}; pip install kinto")
-    parser.description, parser.epilog = module.DESCRIPTION, module.EPILOG
-    arguments.add_options_of_all(parser)
-    module.add_arguments(parser)
-    parser.set_defaults(run=module.run)
+    code: int = module.run(arguments)
+    return code
 
 
 def module_name(command: str) -> str:

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinto_attachment.parsers import (
-    age,
     base_url,
     base_urls,
     boolean,
-    bytes_of_part,
     dotted_name,
     download_mode,
-    duration,
     encodings,
     encryption,
     extensions,
@@ -24,17 +21,22 @@ from kinto_attachment.parsers import (
     google_class,
     google_key,
     kms_key_id,
-    longest_link,
     media_types,
     mimetypes,
-    number,
     one_of,
-    part_size,
     s3_class,
-    seconds,
     signing_keys,
-    size,
     storage,
+)
+from kinto_attachment.quantities import (
+    age,
+    bytes_of_part,
+    duration,
+    longest_link,
+    number,
+    part_size,
+    seconds,
+    size,
     text,
     within,
 )

@@ -11,7 +11,8 @@ from kinto.core.utils import read_env
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.options import OPTIONS, Option
-from kinto_attachment.parsers import base_url, text
+from kinto_attachment.parsers import base_url
+from kinto_attachment.quantities import text
 
 PREFIX = "attachment."  # Kinto strips its own ``kinto.`` from the names of settings.
 

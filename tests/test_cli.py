@@ -129,7 +129,10 @@ def test_the_grace_period_is_an_hour_unless_told(ini: Path, files: Path, run: Ru
     [
         (["gc"], "--ini"),
         (["gc", "--ini", "x", "--grace", "soon"], "90s, 30m, 1h or 7d"),
-        (["gc", "--ini", "x", "--shard", "3/2"], "i/n"),
+        *(
+            (["gc", "--ini", "x", f"--shard={text}"], "i/n")
+            for text in ("", "1", "0/2", "3/2", "1/257", "-1/2", "a/b", "1/2/3")
+        ),
         (["frobnicate"], "invalid choice"),
         ([], "COMMAND"),
     ],

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import kinto_attachment
+from kinto_attachment import cli
 from tests.support import waiting
 
 # What a server needs, and no client does.
@@ -19,7 +20,7 @@ SERVER = (
 
 def imported_by(code: str) -> set[str]:
     """The packages that a new Python has imported at the end of some code."""
-    code += "\nimport sys; print(*sys.modules, file=sys.__stdout__)"
+    code += "\nimport sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -35,11 +36,43 @@ def imported_by(code: str) -> set[str]:
     [
         "import kinto_attachment",
         "from kinto_attachment.client import AttachmentClient, FileStore",
-        "from kinto_attachment import cli",
+        "from kinto_attachment.client import upload_command, download_command",
     ],
 )
 def test_no_server_is_imported(code: str) -> None:
     assert imported_by(code).isdisjoint(SERVER)
+
+
+def test_the_command_says_what_it_takes_without_a_server() -> None:
+    """Its help, that of each command on a server's data, and what is wrong with an option."""
+    told = [["--help"], ["--version"], ["gc"], ["gc", "--ini", "x", "--shard", "3/2"]]
+    told += [[name, "--help"] for name in cli.SERVER_COMMANDS]
+    packages = imported_by(
+        f"""
+from kinto_attachment import cli
+for arguments in {told}:
+    try:
+        cli.main(arguments)
+    except SystemExit:
+        continue
+    raise AssertionError(arguments)
+"""
+    )
+    assert packages.isdisjoint({*SERVER, "kinto_http", "requests"})
+
+
+def test_without_kinto_a_server_s_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['kinto'] = None\nfrom kinto_attachment import cli\ncli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "gc", "--ini", "kinto.ini"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=waiting.SECONDS,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("pip install kinto\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_name_of_the_plugin_is_imported_when_it_is_used() -> None:

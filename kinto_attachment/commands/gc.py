@@ -3,54 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from datetime import timedelta
 
-from kinto_attachment.commands.arguments import add_shard, duration
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import chosen_storage
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.reports import Progress, Report
-
-DESCRIPTION = (
-    "Complete deletions that failed, delete files that belong to no record and "
-    "the remains of interrupted uploads, and report records whose file is missing. It can "
-    "run while the server is running."
-)
-EPILOG = (
-    "Exit code: 0 all is well; 1 records whose file is missing, or a --dry-run found "
-    "something; 2 an error, and a file that could not be deleted is one."
-)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--grace",
-        type=duration,
-        default=timedelta(hours=1),
-        metavar="TIME",
-        help="skip files that are younger: 90s, 30m, 1h, 7d (default: 1h); choose more than the "
-        "longest upload takes",
-    )
-    parser.add_argument(
-        "--orphan-age",
-        type=duration,
-        default=timedelta(days=1),
-        metavar="TIME",
-        help="delete files that an earlier run found to have no record, and which have had none "
-        "for so long (default: 1d); younger ones are noted",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="report without deleting anything")
-    parser.add_argument(
-        "--really",
-        action="store_true",
-        help="delete even more than a tenth of all files, and while there are records whose files "
-        "are elsewhere",
-    )
-    add_shard(parser)
-    parser.add_argument(
-        "--storage", metavar="NAME", help="look at one of several storages only (or `default`)"
-    )
+from kinto_attachment.maintenance.shards import Shard
 
 
 @on_server
@@ -64,7 +23,7 @@ def run(
         orphan_age=arguments.orphan_age,
         really=arguments.really,
         dry_run=arguments.dry_run,
-        shard=arguments.shard,
+        shard=Shard(*arguments.shard),
         storage=storage,
         progress=progress,
     )

@@ -10,23 +10,6 @@ from kinto_attachment.maintenance.application import warn_of_memory
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.maintenance.reports import Progress, Report
 
-DESCRIPTION = (
-    "Link every record to its file. Use it for records written by another plugin "
-    "or after restoring a backup, and before gc, which deletes files without a link."
-)
-EPILOG = (
-    "Exit code: 0 all records were matched; 1 some were not, or their file is missing; 2 an error."
-)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--claim",
-        action="store_true",
-        help="then have the storages belong to this database, so that gc works with it, and no "
-        "longer with another one",
-    )
-
 
 @on_server
 def run(

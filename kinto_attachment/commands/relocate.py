@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from kinto_attachment.commands.arguments import add_selection, selection
+from kinto_attachment.commands.selection import selection
 from kinto_attachment.commands.server import CLEAN, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import warn_of_memory
 from kinto_attachment.maintenance.relocate import relocate
 from kinto_attachment.maintenance.reports import Progress, Report
-
-DESCRIPTION = (
-    "Write into the records the locations that their files have by the present configuration, "
-    "after base_url, the server's name or the storage of the files has changed. Records with the "
-    "right location are not written. It can run while the server is running, and again."
-)
-EPILOG = (
-    "Exit code: 0 all locations are right; 1 records whose file is not known, that another plugin "
-    "did not let be written, or whose file is in a storage that is not configured; 2 an error."
-)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser)
-    parser.add_argument(
-        "--server",
-        metavar="URL",
-        help="the server's address, in the locations of files without base_url (default: that of "
-        "kinto.http_scheme and kinto.http_host)",
-    )
-    parser.add_argument(
-        "--quiet-writes",
-        action="store_true",
-        help="keep last_modified and the ETag of the collection, without events and history: "
-        "clients that synchronize notice nothing (only PostgreSQL)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="report without writing anything")
 
 
 @on_server

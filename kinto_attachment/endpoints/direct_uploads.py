@@ -23,7 +23,7 @@ from kinto_attachment.http.upload_steps import LARGEST, Create
 from kinto_attachment.index.objects import digest_of
 from kinto_attachment.index.session import KINTO, STORAGE, Session
 from kinto_attachment.kinto_types import Request
-from kinto_attachment.parsers import duration
+from kinto_attachment.quantities import duration
 
 HOUR, WEEK = 3600, 7 * 24 * 3600
 MEMBERS = ("attachment", "expires_in", "via")

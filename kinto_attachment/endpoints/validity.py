@@ -6,7 +6,7 @@ from kinto_attachment.errors import InvalidBody
 from kinto_attachment.files.signed_links import Linker
 from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Request
-from kinto_attachment.parsers import duration
+from kinto_attachment.quantities import duration
 
 EXPIRES_IN = "600"  # Seconds.
 # Of responses with links, which are credentials.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,18 +22,6 @@ class Shard:
 
     index: int = 1
     count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Parse ``i/n``, such as 1/4 to 4/4.
-
-        :raises ValueError: the text is not one; the message says what it should be.
-        """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        shard = cls(*map(int, match.groups())) if match else cls(0, 0)
-        if not 1 <= shard.index <= shard.count <= 256:
-            raise ValueError("should be i/n, with i from 1 to n and n up to 256")
-        return shard
 
     @property
     def prefixes(self) -> list[str]:

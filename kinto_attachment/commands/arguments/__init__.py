@@ -1,0 +1,16 @@
+"""What commands can be told: one file per command, and the options of all. It needs no server."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_options_of_all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ini", required=True, metavar="FILE", help="Kinto's configuration file")
+    parser.add_argument("--json", action="store_true", help="print the report as a JSON object")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing if all is well, and no progress"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="print tracebacks and everybody's log"
+    )

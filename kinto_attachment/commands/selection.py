@@ -1,0 +1,23 @@
+"""The files that a command works on, by its options."""
+
+from __future__ import annotations
+
+import argparse
+
+from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.application import chosen_title
+from kinto_attachment.maintenance.selection import Selection
+from kinto_attachment.maintenance.shards import Shard
+
+
+def selection(registry: Registry, arguments: argparse.Namespace) -> Selection:
+    """What these options select.
+
+    :raises CommandError: there is no storage of this name.
+    """
+    return Selection(
+        bucket=arguments.bucket,
+        collection=arguments.collection,
+        storage=chosen_title(registry, arguments.storage),
+        shard=Shard(*arguments.shard),
+    )
