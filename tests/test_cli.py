@@ -18,6 +18,7 @@ from pyramid.threadlocal import manager
 
 from kinto_attachment import cli
 from kinto_attachment.maintenance.console import Meter, show
+from tests.support import forking, waiting
 from tests.support.owned import STRAY
 
 
@@ -47,7 +48,7 @@ class Done:
 
 def run_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kinto_attachment.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return forking.run(command, capture_output=True, text=True, timeout=waiting.SECONDS)
 
 
 UNFINISHED = {

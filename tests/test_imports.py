@@ -15,6 +15,7 @@ from tests.support import waiting
 SERVER = (
     *("kinto", "pyramid", "pyramid_storage", "cornice", "colander", "webob", "zope"),
     *("transaction", "sqlalchemy", "psycopg2", "boto3", "botocore", "google"),
+    *("itsdangerous", "multipart", "zipstream"),
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from kinto_attachment.wsgi.deadlines import (
     Watchdog,
     connection_of,
 )
-from tests.support import ROOT, waiting
+from tests.support import ROOT, forking, waiting
 from tests.support.certificates import certified
 
 SECONDS = 60  # The longest that a test waits for a thread.
@@ -197,8 +196,8 @@ class TestWatchdog:
                 with WATCHDOG.watching(wait):
                     os._exit(0 if wait.ended.wait(SECONDS) else 1)
         """
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-        subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+        command = [sys.executable, "-W", "ignore", "-c", program]
+        forking.run(command, check=True, timeout=waiting.SECONDS, cwd=ROOT)
 
 
 @pytest.fixture(params=["tcp", "unix"])
