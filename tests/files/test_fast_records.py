@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 from kinto.core.events import ResourceChanged
+from kinto.core.storage.memory import Storage as MemoryStorage
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
+from pyramid.interfaces import IRoutesMapper
 
+from kinto_attachment.files import fast_records
+from kinto_attachment.index import tested_versions
 from kinto_attachment.index.outbox import Outbox
 from kinto_attachment.index.overviews import SeparateOverviews
 from kinto_attachment.index.replacements import SeparateReplacements
@@ -418,6 +422,40 @@ def test_can_be_switched_off(build: Build) -> None:
     with subrequests(app) as made:
         attach(app)
     assert made == [f"PUT /v1{RECORD}"]
+
+
+class OtherBackend(MemoryStorage):
+    pass
+
+
+REPLACED = {
+    "the version": lambda patch, _: patch.setattr(tested_versions, "TESTED", ("1.0",)),
+    "the storage": lambda patch, app: patch.setattr(app.storage, "__class__", OtherBackend),
+    "the policy": lambda patch, _: patch.setattr(fast_records, "AuthorizationPolicy", object),
+    "the class": lambda patch, _: patch.setattr(fast_records.kinto_records, "Record", object),
+    "the languages": lambda patch, app: patch.setitem(
+        app.settings, "available_languages", "en fr"
+    ),
+    "the views": lambda patch, _: patch.setattr(
+        fast_records, "DERIVERS", fast_records.DERIVERS - {"secured_view"}
+    ),
+    "the methods": lambda patch, app: patch.setattr(
+        app.cornice_services[app.queryUtility(IRoutesMapper).get_route("record-object").pattern],
+        "definitions",
+        [],
+    ),
+}
+
+
+@ON_MEMORY
+@pytest.mark.parametrize("what", list(REPLACED))
+def test_are_not_written_by_a_kinto_that_is_not_as_it_was_tested(
+    app: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    registry = app.app.registry
+    assert fast_records.FastRecords.find(registry) is not None
+    REPLACED[what](monkeypatch, registry)
+    assert fast_records.FastRecords.find(registry) is None
 
 
 @ON_POSTGRESQL
