@@ -184,9 +184,10 @@ class TestWatchdog:
     def test_works_after_a_fork(self) -> None:
         """As with gunicorn's ``preload``, or a server that forks while it serves."""
         program = """if True:
-            import os, sys, threading
+            import os, sys
             from tests.wsgi.test_deadlines import SECONDS, Wait
-            from kinto_attachment.wsgi.deadlines import WATCHDOG
+            from kinto_attachment.wsgi.deadlines import WATCHDOG, Watchdog
+            Watchdog.INTERVAL = 0.01
             with WATCHDOG.watching(Wait(False)):
                 child = os.fork()
                 if child:
@@ -218,7 +219,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
 class TestBodyTimeouts:
     """On a socket of which the kernel counts the bytes, and on one of which nobody does."""
 
-    LIMITS = Limits(timeout=1, min_rate=1000)
+    LIMITS = Limits(timeout=0.5, min_rate=1000)
 
     @pytest.fixture(autouse=True)
     def often(self, monkeypatch: pytest.MonkeyPatch) -> None:
