@@ -7,7 +7,7 @@ import argparse
 from kinto_attachment.commands.arguments import add_selection, selection
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_storage, warn_of_memory
+from kinto_attachment.maintenance.application import chosen_storage, check_files_are_known
 from kinto_attachment.maintenance.bundle import bundle
 from kinto_attachment.maintenance.reports import Progress, Report
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    warn_of_memory(registry)
+    check_files_are_known(registry)
     chosen_storage(registry, arguments.storage)
     report = bundle(
         registry, selection(registry, arguments), dry_run=arguments.dry_run, progress=progress

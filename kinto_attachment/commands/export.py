@@ -7,7 +7,7 @@ import argparse
 from kinto_attachment.commands.arguments import add_place
 from kinto_attachment.commands.server import CLEAN, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_storage, warn_of_memory
+from kinto_attachment.maintenance.application import chosen_storage, check_files_are_known
 from kinto_attachment.maintenance.export import export
 from kinto_attachment.maintenance.reports import Progress, Report
 from kinto_attachment.maintenance.selection import Selection
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    warn_of_memory(registry)
+    check_files_are_known(registry)
     chosen_storage(registry, None)
     report = export(
         registry,

@@ -7,7 +7,11 @@ import argparse
 from kinto_attachment.commands.arguments import add_rate, add_selection, duration, selection
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import CommandError, chosen_storage
+from kinto_attachment.maintenance.application import (
+    CommandError,
+    check_files_are_known,
+    chosen_storage,
+)
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.reports import Progress, Report
 
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
+    check_files_are_known(registry)
     target = chosen_storage(registry, arguments.to, option="--to")
     assert target is not None  # noqa: S101 - the option is required.
     if chosen_storage(registry, arguments.storage) == target:

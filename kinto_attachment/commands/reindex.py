@@ -6,7 +6,7 @@ import argparse
 
 from kinto_attachment.commands.server import CLEAN, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import warn_of_memory
+from kinto_attachment.maintenance.application import check_files_are_known
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.maintenance.reports import Progress, Report
 
@@ -33,6 +33,6 @@ def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
     if not arguments.claim:  # Which is refused.
-        warn_of_memory(registry)
+        check_files_are_known(registry)
     report = reindex(registry, claim=arguments.claim, progress=progress)
     return report, FOUND if report.found else CLEAN

@@ -7,7 +7,7 @@ import getpass
 
 from kinto_attachment.commands.server import CLEAN, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import warn_of_memory
+from kinto_attachment.maintenance.application import check_files_are_known
 from kinto_attachment.maintenance.release_hold import release_hold
 from kinto_attachment.maintenance.reports import Progress, Report
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    warn_of_memory(registry)
+    check_files_are_known(registry)
     report = release_hold(
         registry,
         arguments.record,

@@ -7,7 +7,7 @@ import argparse
 from kinto_attachment.commands.arguments import add_place
 from kinto_attachment.commands.server import CLEAN, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import warn_of_memory
+from kinto_attachment.maintenance.application import check_files_are_known
 from kinto_attachment.maintenance.reports import Progress, Report
 from kinto_attachment.maintenance.uploads import uploads
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    warn_of_memory(registry)
+    check_files_are_known(registry)
     report = uploads(
         registry, bucket=arguments.bucket, collection=arguments.collection, progress=progress
     )

@@ -8,7 +8,7 @@ import re
 from kinto_attachment.commands.arguments import add_rate, add_selection, duration, selection
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_storage, warn_of_memory
+from kinto_attachment.maintenance.application import chosen_storage, check_files_are_known
 from kinto_attachment.maintenance.reports import Progress, Report
 from kinto_attachment.maintenance.verify import verify
 
@@ -59,7 +59,7 @@ def share(text: str) -> float:
 def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
-    warn_of_memory(registry)
+    check_files_are_known(registry)
     chosen_storage(registry, arguments.storage)
     report = verify(
         registry,

@@ -77,6 +77,10 @@ class LinkQueries:
         rows = self._rows.list(ANY, Filter("id", [digest, f"{digest}-shared"], COMPARISON.IN))
         return [link for link in map(Link.load, rows) if link.key == key]
 
+    def exist(self) -> bool:
+        """Whether there are links, of any record and in any state."""
+        return bool(self._rows.list(ANY, limit=1))
+
     def are_in(self, storage: str) -> bool:
         """Whether there are links to files of a storage."""
         return bool(self.some_in(storage, 1))

@@ -141,6 +141,22 @@ class Site:
         files = storage.files
         return isinstance(files, ListsFiles) and read(storage) is None and is_empty(files)
 
+    def is_anothers(self, storage: Storage) -> bool:
+        """Whether a storage has files, and is not known to belong to this database.
+
+        Where a storage cannot tell, it is enough that the database was used for uploads.
+        """
+        with transaction.manager:
+            identity = self._identity()
+        files = storage.files
+        if identity is not None:
+            if not isinstance(files, KeepsSite):
+                return False
+            found = read(storage)
+            if found is not None and found.get("site") == identity.id:
+                return False
+        return isinstance(files, ListsFiles) and not is_empty(files)
+
     def since(self) -> int:
         """When the site got its id (ms since the epoch): what is older may be another site's."""
         with transaction.manager:

@@ -41,3 +41,9 @@ UNKNOWN_MARK = (
     + CLAIM
     + ", and restart its servers."
 )
+UNKNOWN_FILES = (
+    "The storage {title} has files, but the database knows none: it has no record with an "
+    "attachment. Correct kinto.storage_url, or the settings of the storage. If both are right, "
+    + CLAIM
+    + "."
+)

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,8 +14,9 @@ import transaction
 from kinto.core.storage.exceptions import BackendError
 
 from kinto_attachment.errors import AttachmentError, StorageError, cause
-from kinto_attachment.index.site_refusals import MEMORY_IS_EMPTY
+from kinto_attachment.index.site_refusals import MEMORY_IS_EMPTY, UNKNOWN_FILES
 from kinto_attachment.kinto_types import Registry
+from kinto_attachment.maintenance.records import count_with_attachment
 from kinto_attachment.storage.storages import Storage
 
 logger = logging.getLogger(__name__)
@@ -40,10 +42,27 @@ def open_application(ini: str) -> Registry:
     return registry
 
 
-def warn_of_memory(registry: Registry) -> None:
-    """Say that what a command counts and lists is not what the server has."""
-    if registry.attachment_site.is_in_memory:
+def check_files_are_known(registry: Registry) -> None:
+    """For a command that ends well if there is nothing to do, as it is with a wrong database.
+
+    :raises CommandError: a storage has files, and the database, which is not known to be the one
+        of the storage, has neither links nor records with attachments.
+    """
+    site = registry.attachment_site
+    if not _knows_files(registry):
+        for storage in registry.attachment_storages:
+            # One that does not answer is reported by those commands that need it.
+            with suppress(StorageError):
+                if site.is_anothers(storage):
+                    message = MEMORY_IS_EMPTY if site.is_in_memory else UNKNOWN_FILES
+                    raise CommandError(message.format(title=storage.title))
+    if site.is_in_memory:
         logger.warning("%s", MEMORY_IS_EMPTY)
+
+
+def _knows_files(registry: Registry) -> bool:
+    with transaction.manager:
+        return registry.attachment_links.exist() or count_with_attachment(registry) > 0
 
 
 def chosen_storage(
