@@ -14,6 +14,7 @@ from kinto_attachment.index.objects import Objects
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.quota_settings import DEFAULT, UUID, Quota, parts_of
 from kinto_attachment.settings import CollectionSettings, Settings
+from kinto_attachment.uris import CollectionURI, RecordURI
 
 ROW_ID = "default"
 
@@ -37,12 +38,18 @@ class CollectionSettingsResolver:
 
     def of(self, request: Request, bucket_id: str, collection_id: str) -> CollectionSettings:
         self.is_default(request, bucket_id)
-        return self.without_user(Ledger.of(request), bucket_id, collection_id)
+        return self._of(Ledger.of(request), bucket_id, collection_id)
 
     def without_user(
-        self, ledger: Ledger, bucket_id: str, collection_id: str
+        self, uri: RecordURI | CollectionURI, ledger: Ledger | None = None
     ) -> CollectionSettings:
-        """The same without asking whether the bucket is the current user's."""
+        """The same without asking whether the bucket is the current user's.
+
+        ``ledger`` remembers what was found about the bucket.
+        """
+        return self._of(Ledger() if ledger is None else ledger, uri.bucket_id, uri.collection_id)
+
+    def _of(self, ledger: Ledger, bucket_id: str, collection_id: str) -> CollectionSettings:
         alias = DEFAULT if self._is_default(ledger, None, bucket_id) else None
         return self._settings.for_collection(bucket_id, collection_id, alias)
 

@@ -78,6 +78,5 @@ class EarlierFiles:
         return kept[-rules.max_versions :]  # All if that is 0.
 
     def rules(self, record: str) -> CollectionSettings:
-        uri = RecordURI.parse(record)
         resolver = self.registry.attachment_collection_settings
-        return resolver.without_user(self.ledger, uri.bucket_id, uri.collection_id)
+        return resolver.without_user(RecordURI.parse(record), self.ledger)

@@ -158,7 +158,7 @@ def _link_of(request: Request, attachment: dict[str, Any]) -> Link:
     """
     links = request.registry.attachment_links.of_record(str(request.context.uri))
     for link in links:
-        if link.state == "current" and not link.ended and link.describes(attachment):
+        if link.is_current and link.describes(attachment):
             return link
     raise FileNotFound("The attachment of the record is not a file of this server.")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import transaction
-from kinto.core.storage.exceptions import BackendError, ObjectNotFoundError
+from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import msec_time
 from kinto.views.records import Record
 
@@ -24,10 +24,11 @@ from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger, Share
 from kinto_attachment.files.own_requests import request_about
 from kinto_attachment.files.own_writes import Permissions, dated, note_change, notify
 from kinto_attachment.files.record_schemas import check_whole
+from kinto_attachment.files.repeating import repeated
 from kinto_attachment.files.settling import settle
 from kinto_attachment.files.sources import Source, current_link
 from kinto_attachment.files.target import KnownTarget
-from kinto_attachment.files.transactions import ATTEMPTS, EVENTS, is_conflict, pause
+from kinto_attachment.files.transactions import EVENTS
 from kinto_attachment.files.uploads import announce, check_stored, rules_of, store_again
 from kinto_attachment.http.streams import Reader
 from kinto_attachment.index.bulk import BulkLinks
@@ -138,16 +139,12 @@ def bring(
     outcome = SAME
     try:
         attachment = _receive(request, wanted, open_file, like)
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with transaction.manager:
-                    outcome = _write(request, wanted, attachment, terms)
-                break
-            except BackendError as error:
-                if attempt == ATTEMPTS or not is_conflict(error):
-                    raise
-                _begin_again(request, ledger)
-                pause(attempt)
+
+        def write() -> str:
+            with transaction.manager:
+                return _write(request, wanted, attachment, terms)
+
+        outcome = repeated(write, begin_again=lambda: _begin_again(request, ledger))
     finally:
         settle(registry, ledger)
     if outcome != SAME:

@@ -118,7 +118,7 @@ def _with_links(
     links = BulkLinks(registry.storage, registry.attachment_links).of_records(records)
     for uri, record in records.items():
         if isinstance(record.get(FIELD), dict):
-            current = (link for link in links[uri] if link.state == "current" and not link.ended)
+            current = (link for link in links[uri] if link.is_current)
             yield Current(uri, record, next(current, None))
 
 

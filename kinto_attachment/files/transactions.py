@@ -9,8 +9,6 @@ at the commit.
 from __future__ import annotations
 
 import logging
-import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +23,7 @@ from kinto_attachment.files.changes import write_links
 from kinto_attachment.files.ledger import LEDGER, CollectedEvents, Ledger
 from kinto_attachment.files.locations import outermost
 from kinto_attachment.files.locks import READ
+from kinto_attachment.files.repeating import ATTEMPTS, is_conflict, pause
 from kinto_attachment.files.session_ends import end_failed
 from kinto_attachment.files.settling import settle
 from kinto_attachment.kinto_types import Handler, Registry, Request, RequestEvent, Response
@@ -36,11 +35,8 @@ EVENTS = "resource_events"
 # when the transaction starts again.
 CREATED = ("buckets", "collections")
 
-# Two writers of one collection conflict if they get the same timestamp, rarely twice.
-ATTEMPTS = 10
 # Times that the counters of a batch are written: nothing but other plugins exceeds a quota again.
 BOOKINGS = 3
-PAUSE = 0.02  # Seconds, at most, before the second attempt; then longer, up to ten times that.
 # An attribute of requests that code on the server makes within another request.
 JOINS = "kinto_attachment_joins_transaction"
 KINDS = ("object", "plural")
@@ -50,8 +46,6 @@ DELETED = {
     "attachment-version",
     *(f"{name}-{kind}" for name in ("record", "collection", "bucket") for kind in KINDS),
 }
-# PostgreSQL's appendix A: serialization_failure and deadlock_detected.
-CONFLICTS = ("40001", "40P01")
 
 
 def linking_tween(handler: Handler, registry: Registry) -> Handler:
@@ -91,11 +85,6 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
         raise AssertionError("unreachable")
 
     return tween
-
-
-def pause(attempt: int) -> None:
-    """Wait after an attempt that has met another transaction, longer after each."""
-    time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
 
 
 def _book(request: Request, ledger: Ledger, *, last: bool) -> bool:
@@ -221,12 +210,6 @@ def _can_be_repeated(request: Request, ledger: Ledger, error: BackendError) -> b
     if in_batch(request) or not (ledger.received is not None or deletes):
         return False
     return is_conflict(error)
-
-
-def is_conflict(error: BackendError) -> bool:
-    """Whether a transaction has met another one, so that it can be tried again."""
-    cause = getattr(error.original, "orig", None)
-    return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in CONFLICTS
 
 
 def _begin_again(request: Request, ledger: Ledger, hooks: list[Any]) -> None:

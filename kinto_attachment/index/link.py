@@ -96,6 +96,11 @@ class Link:
         }
 
     @property
+    def is_current(self) -> bool:
+        """Whether it is the file that the record has in its present life."""
+        return self.state == "current" and not self.ended
+
+    @property
     def attachment(self) -> dict[str, Any]:
         """The attachment object, without its location.
 

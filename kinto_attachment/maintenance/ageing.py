@@ -13,7 +13,6 @@ from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import AttachmentGone, Held
 from kinto_attachment.files.detaching import detach
-from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.index.holds import standing
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches
@@ -71,9 +70,8 @@ class Ageing:
         return any(each.get("kept_max_age") or each.get("max_age") for each in every)
 
     def _rules(self, record: str) -> CollectionSettings:
-        uri = RecordURI.parse(record)
         resolver = self._registry.attachment_collection_settings
-        return resolver.without_user(Ledger(), uri.bucket_id, uri.collection_id)
+        return resolver.without_user(RecordURI.parse(record))
 
     def _is_expired(self, link: Link, rules: CollectionSettings) -> bool:
         return bool(link.retired and link.retired + rules.kept_max_age * 1000 <= self._now)

@@ -20,7 +20,6 @@ from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import AttachmentGone, FileNotFound, StorageError, cause
 from kinto_attachment.files.archiving import CollectionArchive
-from kinto_attachment.files.ledger import Ledger
 from kinto_attachment.files.list_queries import ListQuery
 from kinto_attachment.files.listing import Current, item_of, totals
 from kinto_attachment.files.settling import try_to_delete
@@ -128,8 +127,7 @@ class _Bundling:
 
     def storage_of(self, uri: CollectionURI) -> Storage:
         resolver = self.registry.attachment_collection_settings
-        rules = resolver.without_user(Ledger(), uri.bucket_id, uri.collection_id)
-        return self.registry.attachment_storages[rules.storage]
+        return self.registry.attachment_storages[resolver.without_user(uri).storage]
 
     def check(self, uri: CollectionURI, data: KintoObject) -> None:
         own = data.get(FIELD)

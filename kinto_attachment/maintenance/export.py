@@ -186,10 +186,7 @@ class _Exporter:
             links = self._bulk.of_records(with_file)
             permissions = self._permissions_of([*rows])
         current = {
-            link.record: link
-            for many in links.values()
-            for link in many
-            if link.state == "current" and not link.ended
+            link.record: link for many in links.values() for link in many if link.is_current
         }
         return [
             Row(record, current.get(name), permissions.get(name), listed[name], name in deleted)

@@ -111,8 +111,7 @@ def _address(registry: Registry, server: str | None, heads: list[Head]) -> str:
     :raises CommandError: it is none, or it is needed and not known.
     """
     resolver, ledger = registry.attachment_collection_settings, Ledger()
-    uris = [head.collection.uri for head in heads]
-    rules = [resolver.without_user(ledger, uri.bucket_id, uri.collection_id) for uri in uris]
+    rules = [resolver.without_user(head.collection.uri, ledger) for head in heads]
     storages = registry.attachment_storages
     found = server_address(registry, server, [storages[each.storage] for each in rules])
     if found is None:

@@ -243,7 +243,7 @@ class Placer:
 
 def is_of(link: Link, record: KintoObject) -> bool:
     """Whether a link is that of a record's attachment."""
-    return link.state == "current" and not link.ended and link.describes(record[FIELD])
+    return link.is_current and link.describes(record[FIELD])
 
 
 def is_described(attachment: object) -> bool:

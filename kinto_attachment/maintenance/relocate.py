@@ -11,17 +11,17 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 
 import transaction
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import COMPARISON, msec_time
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.errors import AttachmentError, AttachmentGone, StorageError
 from kinto_attachment.files.command_writes import update, writing
 from kinto_attachment.files.locations import location_of
-from kinto_attachment.files.transactions import ATTEMPTS, is_conflict, pause
+from kinto_attachment.files.repeating import repeated
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.bundles import Bundles
 from kinto_attachment.index.link import Link
@@ -221,17 +221,7 @@ class _Relocation:
 
     def repeated(self, uris: Sequence[str], *, wait: bool) -> dict[str, Judged]:
         """Write records, again if they meet other transactions."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self.write(uris, wait=wait)
-            except AttachmentGone:
-                if attempt == ATTEMPTS:
-                    raise
-            except BackendError as error:
-                if attempt == ATTEMPTS or not is_conflict(error):
-                    raise
-            pause(attempt)
-        raise AssertionError("unreachable")
+        return repeated(partial(self.write, uris, wait=wait), AttachmentGone)
 
     def write(self, uris: Sequence[str], *, wait: bool) -> dict[str, Judged]:
         """Write records in one transaction, in which they are locked; returns what they were."""
@@ -271,7 +261,7 @@ class _Relocation:
         attachment = record.get(FIELD)
         if attachment is None:
             return Judged(State.GONE)
-        current = [link for link in links if link.state == "current" and not link.ended]
+        current = [link for link in links if link.is_current]
         link = next((each for each in current if each.describes(attachment)), None)
         selected = self.selection.storage
         if selected is not None and (link is None or link.storage != selected):

@@ -14,6 +14,7 @@ from functools import partial
 import transaction
 
 from kinto_attachment import names
+from kinto_attachment.files.repeating import repeated
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.objects import batches, digest_of
@@ -21,7 +22,6 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.index.spares import Spare
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.maintenance import records
-from kinto_attachment.maintenance.repeating import repeated
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.names import key_from_url, public_url
 

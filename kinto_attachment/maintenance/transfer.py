@@ -23,7 +23,7 @@ import transaction
 from kinto.core.utils import msec_time
 
 from kinto_attachment.errors import FileNotFound, KeyTaken, StorageError, cause
-from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.repeating import repeated
 from kinto_attachment.files.uploads import disposition_of
 from kinto_attachment.http.streams import BaseReader, HashingReader, Reader
 from kinto_attachment.index.link import Link
@@ -31,7 +31,6 @@ from kinto_attachment.index.spares import Spare
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.contents import is_vouched_for, problem_of
 from kinto_attachment.maintenance.rates import Rate
-from kinto_attachment.maintenance.repeating import repeated
 from kinto_attachment.storage.storages import Storage
 from kinto_attachment.uris import RecordURI
 
@@ -178,9 +177,8 @@ class _Attempt:
         return replace(moved, spare=self._spare)
 
     def _read_disposition(self) -> str:
-        uri = RecordURI.parse(self._link.record)
         resolver = self._transfer.registry.attachment_collection_settings
-        rules = resolver.without_user(Ledger(), uri.bucket_id, uri.collection_id)
+        rules = resolver.without_user(RecordURI.parse(self._link.record))
         return disposition_of(rules, self._link.filename, self._link.mimetype)
 
     def _copy(self) -> Moved | None:
