@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from kinto_attachment.commands.arguments import add_dry_run
 from kinto_attachment.commands.server import CLEAN, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance import adopt, manifest, rollback
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read every file and compare its SHA-256"
     )
-    parser.add_argument("--dry-run", action="store_true", help="report without writing anything")
+    add_dry_run(parser, "report without writing anything")
     other = parser.add_mutually_exclusive_group()
     other.add_argument(
         "--back",

@@ -29,6 +29,11 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
 
 
+def place(arguments: argparse.Namespace) -> Selection:
+    """What these options select."""
+    return Selection(bucket=arguments.bucket, collection=arguments.collection)
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The files to work on."""
     add_place(parser)
@@ -69,6 +74,28 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="read so many bytes a second at most: 50M, 1G (default: as fast as possible)",
     )
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="the server's address, in the locations of files without base_url (default: that of "
+        "kinto.http_scheme and kinto.http_host)",
+    )
+
+
+def add_permissions(parser: argparse.ArgumentParser) -> None:
+    """For ``export`` and ``import``."""
+    parser.add_argument(
+        "--permissions",
+        action="store_true",
+        help="the permissions of buckets, collections and records, too",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--dry-run", action="store_true", help=meaning)
 
 
 def rate(text: str) -> int:

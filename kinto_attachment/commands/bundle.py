@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from kinto_attachment.commands.arguments import add_selection, selection
+from kinto_attachment.commands.arguments import add_dry_run, add_selection, selection
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_storage, check_files_are_known
+from kinto_attachment.maintenance.application import check_files_are_known, chosen_storage
 from kinto_attachment.maintenance.bundle import bundle
 from kinto_attachment.maintenance.reports import Progress, Report
 
@@ -25,7 +25,7 @@ EPILOG = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--dry-run", action="store_true", help="report without storing anything")
+    add_dry_run(parser, "report without storing anything")
 
 
 @on_server

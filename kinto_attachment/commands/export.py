@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from kinto_attachment.commands.arguments import add_place
+from kinto_attachment.commands.arguments import add_permissions, add_place, place
 from kinto_attachment.commands.server import CLEAN, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_storage, check_files_are_known
+from kinto_attachment.maintenance.application import check_files_are_known, chosen_storage
 from kinto_attachment.maintenance.export import export
 from kinto_attachment.maintenance.reports import Progress, Report
-from kinto_attachment.maintenance.selection import Selection
 
 DESCRIPTION = (
     "Write a collection with its records and files to a folder or a ZIP, or all collections of a "
@@ -31,11 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to write it: a folder that is empty or does not exist, or a new file that "
         "ends with .zip; a folder of a run that was ended is continued",
     )
-    parser.add_argument(
-        "--permissions",
-        action="store_true",
-        help="export the permissions of buckets, collections and records, too",
-    )
+    add_permissions(parser)
 
 
 @on_server
@@ -47,7 +42,7 @@ def run(
     report = export(
         registry,
         arguments.to,
-        Selection(bucket=arguments.bucket, collection=arguments.collection),
+        place(arguments),
         permissions=arguments.permissions,
         progress=progress,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import timedelta
 
-from kinto_attachment.commands.arguments import add_shard, duration
+from kinto_attachment.commands.arguments import add_dry_run, add_shard, duration
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import chosen_storage
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="delete files that an earlier run found to have no record, and which have had none "
         "for so long (default: 1d); younger ones are noted",
     )
-    parser.add_argument("--dry-run", action="store_true", help="report without deleting anything")
+    add_dry_run(parser, "report without deleting anything")
     parser.add_argument(
         "--really",
         action="store_true",

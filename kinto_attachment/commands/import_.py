@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from kinto_attachment.commands.arguments import add_place
+from kinto_attachment.commands.arguments import (
+    add_dry_run,
+    add_permissions,
+    add_place,
+    add_server,
+    place,
+)
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.index.site_refusals import MEMORY
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import CommandError, chosen_storage
 from kinto_attachment.maintenance.importing import import_
 from kinto_attachment.maintenance.reports import Progress, Report
-from kinto_attachment.maintenance.selection import Selection
 
 DESCRIPTION = (
     "Bring the collections of an export, with their records and files, to this site. Everything "
@@ -33,23 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the export: a folder, or a ZIP whose name ends with .zip",
     )
-    parser.add_argument(
-        "--permissions",
-        action="store_true",
-        help="import the permissions of buckets, collections and records, too",
-    )
+    add_permissions(parser)
     parser.add_argument(
         "--replace",
         action="store_true",
         help="replace records that exist with other content (default: refuse the import)",
     )
-    parser.add_argument(
-        "--server",
-        metavar="URL",
-        help="the server's address, in the locations of files without base_url (default: that of "
-        "kinto.http_scheme and kinto.http_host)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+    add_server(parser)
+    add_dry_run(parser, "check everything, write nothing")
 
 
 @on_server
@@ -63,7 +59,7 @@ def run(
     report = import_(
         registry,
         arguments.source,
-        Selection(bucket=arguments.bucket, collection=arguments.collection),
+        place(arguments),
         permissions=arguments.permissions,
         replace=arguments.replace,
         server=arguments.server,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from kinto_attachment.commands.arguments import add_rate, add_selection, duration, selection
+from kinto_attachment.commands.arguments import (
+    add_dry_run,
+    add_rate,
+    add_selection,
+    duration,
+    selection,
+)
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import (
@@ -40,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave the files in the other storages for so long: 1h, 7d (default: a minute, or "
         "signed_url_ttl if downloads are redirected there and it is longer)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="count without moving anything")
+    add_dry_run(parser, "count without moving anything")
 
 
 @on_server

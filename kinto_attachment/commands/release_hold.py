@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 
+from kinto_attachment.commands.arguments import add_dry_run
 from kinto_attachment.commands.server import CLEAN, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import check_files_are_known
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by", metavar="NAME", help="who, for the log (default: the user who runs the command)"
     )
     parser.add_argument("--version", metavar="ID", help="only the file of this version")
-    parser.add_argument("--dry-run", action="store_true", help="report without ending anything")
+    add_dry_run(parser, "report without ending anything")
 
 
 @on_server

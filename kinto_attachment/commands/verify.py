@@ -8,7 +8,7 @@ import re
 from kinto_attachment.commands.arguments import add_rate, add_selection, duration, selection
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
-from kinto_attachment.maintenance.application import chosen_storage, check_files_are_known
+from kinto_attachment.maintenance.application import check_files_are_known, chosen_storage
 from kinto_attachment.maintenance.reports import Progress, Report
 from kinto_attachment.maintenance.verify import verify
 
