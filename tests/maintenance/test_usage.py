@@ -122,7 +122,7 @@ def test_the_command(
     ini = tmp_path / "kinto.ini"
     ini.write_text(
         "[app:main]\nuse = egg:kinto\nkinto.includes = kinto_attachment\n"
-        f"kinto.userid_hmac_secret = secret\nkinto.attachment.base_path = {tmp_path}\n"
+        f"kinto.userid_hmac_secret = secret\nkinto.attachment.base_path = {tmp_path}/files\n"
     )
 
     def run(*arguments: str) -> int:
