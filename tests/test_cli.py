@@ -163,8 +163,8 @@ def test_gc_of_one_storage(ini: Path, files: Path, tmp_path: Path, run: Run) -> 
     assert done.stderr.endswith("--storage should be one of default, cold\n")
     assert run(*GC, ini, "--storage", "cold").returncode == 0
     assert [path.exists() for path in paths] == [True, False]
-    assert run(*GC, ini, "--storage", "default").returncode == 0
-    assert not paths[0].exists()
+    done = run(*GC, ini, "--storage", "default", "--dry-run")
+    assert f"unlinked: 1\n  {STRAY}\n" in done.stdout
 
 
 def test_reindex_of_nothing(ini: Path, run: Run) -> None:
