@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
@@ -14,6 +14,8 @@ from kinto_attachment.index.objects import BATCH, Objects, batches, digest_of
 from kinto_attachment.kinto_types import KintoObject, StorageBackend
 
 DIGEST_LENGTH = 64
+DIGITS = "0123456789abcdef"
+PARTS = len(DIGITS)
 FEW_RECORDS = 50  # Up to that many are looked up one by one.
 ANY = "attachments:*"
 
@@ -106,19 +108,36 @@ class LinkQueries:
         sixteen parts, by the next hexadecimal digit of the ids; so links may be dropped during
         the iteration. ``within`` are the first digits of the ids, to get a part of the links.
         """
-        rows = self._rows.list_below(
-            f"attachments:{prefix}",
-            Filter("id", within, COMPARISON.MIN),
-            Filter("id", f"{within}g", COMPARISON.LT),
-        )
-        if len(rows) >= self.page_size and len(within) == DIGEST_LENGTH:
-            yield from self._under_of_one_file(prefix, within)
-        elif len(rows) >= self.page_size:
-            for digit in "0123456789abcdef":
-                yield from self.under(prefix, within + digit)
-        elif rows:
-            # Backends of other packages may take the ``_`` of an id for any character.
-            yield [link for link in map(Link.load, rows) if link.record.startswith(prefix)]
+        yield from self._under(prefix, within, len(within))
+
+    def _under(self, prefix: str, within: str, digits: int) -> Generator[list[Link], None, int]:
+        """Query pages of so many digits at least; returns how many seem right for what follows.
+
+        The ids are hashes: where one part was too large for a page, its neighbours are.
+        """
+        if len(within) >= digits:
+            rows = self._rows.list_below(
+                f"attachments:{prefix}",
+                Filter("id", within, COMPARISON.MIN),
+                Filter("id", f"{within}g", COMPARISON.LT),
+            )
+            if len(rows) < self.page_size:
+                if rows:
+                    # Backends of other packages may take the ``_`` of an id for any character.
+                    links = map(Link.load, rows)
+                    yield [link for link in links if link.record.startswith(prefix)]
+                would_fit_above = len(rows) * PARTS < self.page_size
+                return len(within) - would_fit_above
+            if len(within) == DIGEST_LENGTH:
+                yield from self._under_of_one_file(prefix, within)
+                return digits
+            del rows
+        for digit in DIGITS:
+            # No more than one level down: the other parts of one with a file of many records are
+            # small.
+            digits = min(digits, len(within) + 2)
+            digits = yield from self._under(prefix, within + digit, digits)
+        return digits
 
     def kept_below(self, prefix: str, after: tuple[str, str] | None, limit: int) -> list[Link]:
         """Kept files of records whose URI starts with ``prefix``, by their links' ids and records.

@@ -339,6 +339,26 @@ def dropped(links: Links, found: list[Link]) -> list[str]:
     return [each.key for each in links.drop(found)]
 
 
+@ON_MEMORY
+def test_full_pages_are_not_read_in_vain_again_and_again(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"{number}.txt" for number in range(400)]
+    for number, key in enumerate(keys):
+        links.add(link(key, f"{RECORD}{number}"))
+    full, ask = 0, links._rows.list_below
+
+    def counted(*args: Any, **options: Any) -> list[dict[str, Any]]:
+        nonlocal full
+        rows = ask(*args, **options)
+        full += len(rows) >= links.page_size
+        return rows
+
+    monkeypatch.setattr(links._rows, "list_below", counted)
+    assert sorted(one.key for page in links.under() for one in page) == sorted(keys)
+    assert full <= 12, "all 16 parts of the first level would be full"
+
+
 @ON_EACH_DATABASE
 class TestIndex:
     def test_of_a_record(self, links: Links) -> None:
