@@ -19,6 +19,10 @@ class Rate:
         self._stopped = threading.Event()
         self._free_at = time.monotonic()
 
+    @property
+    def is_bounded(self) -> bool:
+        return bool(self._per_second)
+
     def take(self, size: int) -> None:
         """Wait until there is room for these bytes.
 

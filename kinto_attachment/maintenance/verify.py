@@ -29,10 +29,11 @@ from kinto_attachment.maintenance.contents import is_vouched_for, problem_of
 from kinto_attachment.maintenance.rates import Rate
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 from kinto_attachment.maintenance.selection import EVERYTHING, Seen, Selection
+from kinto_attachment.maintenance.small_files import Place, SmallFiles
 
 THREADS = 4
 AHEAD = 4 * THREADS  # Times that groups wait for a thread.
-FILES_AT_ONCE = 256
+FILES_AT_ONCE = 500
 BYTES_AT_ONCE = 16 * 1024 * 1024
 EVERY = 1.0  # Seconds between two transactions that note what is whole.
 MOST_FAILURES = 100  # In a row: the storage does not answer any more.
@@ -193,6 +194,8 @@ class _Verifier:
         self._rate = rate
         self._trusts_storage = trust_storage
         self._threads = ThreadPoolExecutor(THREADS)
+        # They take no account of a rate.
+        self._small_files = None if rate.is_bounded else SmallFiles(self._storages)
         self._waiting: deque[tuple[list[Group], Future[list[list[Checked]]]]] = deque()
         self._unnoted: list[tuple[Group, dict[Digest, int], set[Digest]]] = []
         self._noted_at = time.monotonic()
@@ -204,6 +207,8 @@ class _Verifier:
     def __exit__(self, *exc_info: object) -> None:
         self._rate.stop()
         self._threads.shutdown(cancel_futures=True)
+        if self._small_files is not None:
+            self._small_files.close()
         self._note()
 
     def start(self, groups: list[Group]) -> None:
@@ -218,9 +223,14 @@ class _Verifier:
 
     def _check(self, groups: list[list[Link]]) -> list[list[Checked]]:
         """In a thread: without the database."""
-        return [[self._check_one(link) for link in links] for links in groups]
+        whole: set[Place] = set()
+        if self._small_files is not None:
+            whole = self._small_files.whole(link for links in groups for link in links)
+        return [[self._check_one(link, whole) for link in links] for links in groups]
 
-    def _check_one(self, link: Link) -> Checked:
+    def _check_one(self, link: Link, whole: set[Place]) -> Checked:
+        if (link.storage, link.key) in whole:
+            return Checked(link)
         files = self._storages[link.storage].files
         try:
             if self._trusts_storage and is_vouched_for(files, link):

@@ -19,7 +19,7 @@ import transaction
 from kinto_attachment import cli
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index.orphans import short_digest
-from kinto_attachment.maintenance import verify as maintenance
+from kinto_attachment.maintenance import small_files, verify as maintenance
 from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
@@ -84,7 +84,14 @@ def noted(app: Any, *keys: str) -> set[str]:
     return {key for key in keys if short_digest(key) in known}
 
 
+@pytest.fixture
+def by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have processes read files of local folders, however few there are."""
+    monkeypatch.setattr(small_files, "FEWEST", 1)
+
+
 @EVERYWHERE
+@pytest.mark.usefixtures("by_processes")
 class TestFindings:
     @pytest.mark.parametrize(
         ("damaged", "reason"),
@@ -133,6 +140,7 @@ class TestFindings:
 
 
 @ON_DATABASES
+@pytest.mark.usefixtures("by_processes")
 class TestNotes:
     def test_what_was_verified_lately_is_left_out(self, app: Any) -> None:
         attach(app, content=CONTENT)
@@ -187,6 +195,7 @@ class TestNotes:
 
 
 @ON_MEMORY
+@pytest.mark.usefixtures("by_processes")
 class TestSelection:
     def test_parts(self, app: Any) -> None:
         for collection in (COLLECTION, f"{COLLECTION}2", "/buckets/b2/collections/c"):
@@ -241,6 +250,7 @@ class TestSelection:
 
 
 @ON_DATABASES
+@pytest.mark.usefixtures("by_processes")
 class TestBesideTheServer:
     """What a request changes after the page of links was read is no finding."""
 
