@@ -7,6 +7,7 @@ Run it by itself: ``python -m benchmarks.maintenance``. Rows are made by SQL, an
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import re
 import subprocess
@@ -17,14 +18,25 @@ from pathlib import Path
 
 import psycopg2
 
+import kinto_attachment
 from benchmarks.bench import Bench, bench
 from benchmarks.fill import CONTENT, OURS, PEER, Layout, fill, key
 
 BUCKET, COLLECTION = "/buckets/b", "/buckets/b/collections/c"
+CLAIMING = "reindex --claim"
+DELETING = ("gc", "move")  # They refuse unless the files have been claimed.
 COMMANDS = (
     (
         OURS,
-        ("reindex --claim", "usage", "verify", "verify --older-than 1d", "gc", "relocate"),
+        (
+            CLAIMING,
+            "usage",
+            "verify",
+            "verify --older-than 1d",
+            "gc",
+            "relocate",
+            "move --to other --keep 0s",
+        ),
     ),
     (PEER, ("adopt", "adopt")),
 )
@@ -43,7 +55,7 @@ class Row:
     def __str__(self) -> str:
         rate = round(self.files / self.seconds)
         return (
-            f"{self.command:24}{self.files:>10,}{self.seconds:>9.1f} s{rate:>9,}/s"
+            f"{self.command:26}{self.files:>10,}{self.seconds:>9.1f} s{rate:>9,}/s"
             f"{self.peak / 1024:>7.0f} MiB"
         )
 
@@ -56,6 +68,7 @@ def main() -> int:
         "--commands", default="", metavar="PATTERN", help="only those that match this expression"
     )
     options = parser.parse_args()
+    compileall.compile_dir(Path(kinto_attachment.__file__).parent, quiet=1)  # As pip does.
     wanted = re.compile(options.commands)
     with bench() as tools:
         for count in options.files:
@@ -72,6 +85,8 @@ def site(tools: Bench, layout: Layout, commands: list[str], count: int) -> None:
     database, files = tools.postgresql.create_database(), tools.folder("files")
     make(database, files, layout, count)
     ini = configure(tools.folder("ini"), database, files)
+    if CLAIMING not in commands and any(each.startswith(DELETING) for each in commands):
+        measure(CLAIMING, count, ini)
     for command in commands:
         if command == "relocate":
             relocations(count, tools.folder("ini"), database, files)
@@ -121,6 +136,8 @@ def configure(
         "userid_hmac_secret": "secret",
         "attachment.base_path": str(files),
         "attachment.base_url": base_url,
+        "attachment.storages.other.base_path": f"{files}-other",
+        "attachment.storages.other.base_url": base_url,
     }
     text = "\n".join(f"kinto.{name} = {value}" for name, value in settings.items())
     ini.write_text(f"[app:main]\nuse = egg:kinto\n{text}\n")
