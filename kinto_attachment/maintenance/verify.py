@@ -176,9 +176,11 @@ class _Chosen:
             }
 
     def _is_due(self, link: Link, verified: dict[tuple[str, Digest], int]) -> bool:
-        at = verified.get((link.storage, short_digest(link.key)), 0)
-        is_noted = bool(self._since) and at >= self._since
-        return not is_noted and (self._sample >= 1 or random.random() < self._sample)  # noqa: S311
+        if self._since:
+            at = verified.get((link.storage, short_digest(link.key)), 0)
+            if at >= self._since:
+                return False
+        return self._sample >= 1 or random.random() < self._sample  # noqa: S311
 
 
 class _Verifier:
