@@ -23,7 +23,7 @@ class Selection:
     def pages(self, links: Links) -> Iterator[list[Link]]:
         """The links, each page read in a transaction of its own."""
         for page in self.shard.pages(links, self._parents):
-            yield [link for link in page if self._has(link)]
+            yield page if self.is_whole else [link for link in page if self._has(link)]
 
     def has_collection(self, uri: CollectionURI) -> bool:
         """Whether the records of a collection are among those that are selected."""

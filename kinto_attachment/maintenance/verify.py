@@ -153,7 +153,9 @@ class _Chosen:
                 continue
             digest = short_digest(link.key)
             place = link.storage, digest[:PREFIX]
-            group = groups.setdefault(place, Group(*place))
+            group = groups.get(place)
+            if group is None:
+                group = groups[place] = Group(*place)
             group.links.append(link)
             group.known.add(digest)
         verified = self._noted(groups.values()) if self._since else {}
