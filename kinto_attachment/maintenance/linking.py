@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import transaction
@@ -21,6 +22,7 @@ from kinto_attachment.files.locations import own_files
 from kinto_attachment.index.bulk import BulkLinks
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.lives import Lives
+from kinto_attachment.index.objects import batches
 from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.metadata import FIELD, same_json
 from kinto_attachment.storage import CHUNK_SIZE, FileStat
@@ -111,9 +113,7 @@ class Placer:
         yield from self._checked(linked, page)
         found: dict[str, Link] = {}
         known = self._known_contents(todo, page)
-        searched = self._threads.map(
-            lambda uri: self._search(page[uri][FIELD], todo[uri], known), todo
-        )
+        searched = self._search_all(page, todo, known)
         for uri, result in zip(todo, searched, strict=True):
             if isinstance(result, str):
                 yield Placed(uri, reason=result)
@@ -145,6 +145,21 @@ class Placer:
         with transaction.manager:
             linked = self._links.of_keys(keys)
         return {(key, link.hash) for key, links in linked.items() for link in links}
+
+    def _search_all(
+        self,
+        page: Mapping[str, KintoObject],
+        todo: Mapping[str, Sequence[Candidate]],
+        known: set[Any],
+    ) -> Iterator[tuple[Candidate, FileStat] | str]:
+        """What :meth:`_search` finds for each record, in their order."""
+
+        def search(uris: list[str]) -> list[tuple[Candidate, FileStat] | str]:
+            return [self._search(page[uri][FIELD], todo[uri], known) for uri in uris]
+
+        # One part for each thread: to hand over a file takes longer than to look at a local one.
+        parts = batches(todo, -(-len(todo) // THREADS) or 1)
+        return chain.from_iterable(self._threads.map(search, parts))
 
     def _search(
         self, attachment: Mapping[str, Any], candidates: Sequence[Candidate], known: set[Any]
