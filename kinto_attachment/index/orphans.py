@@ -34,10 +34,11 @@ class OrphanNotes:
     def read(self, storage: str, prefixes: Iterable[str]) -> dict[Digest, int]:
         """Since when the files of a storage are orphans, by their hashes."""
         found: dict[Digest, int] = {}
+        parent = f"attachments-orphans:{storage}"
+        if not self._rows.count(parent):
+            return found
         for batch in batches(prefixes, ROWS_AT_ONCE):
-            for row in self._rows.list(
-                f"attachments-orphans:{storage}", Filter("id", batch, COMPARISON.IN)
-            ):
+            for row in self._rows.list(parent, Filter("id", batch, COMPARISON.IN)):
                 for since, digests in row["since"].items():
                     time = int(since)
                     for start in range(0, len(digests), LENGTH):
