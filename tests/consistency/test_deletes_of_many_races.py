@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import invariants, races
-from tests.support.application import ALICE, BUCKET, attach, clear, put
+from tests.support.application import ALICE, BUCKET, attach, put
 from tests.support.interleavings import Decide, Stage
 from tests.support.services import PostgreSQL
 
@@ -33,8 +33,7 @@ def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield app
 
 
-def start(app: Any) -> None:
-    clear(app)
+def make(app: Any) -> None:
     put(app, BUCKET, data=OLD)
     for uri in (FIRST, SECOND):
         put(app, uri, data=OLD)
@@ -88,7 +87,7 @@ def test_a_deletion_of_many_meets(app: Any, meeting: str, until: str) -> None:
     """Another request does all between reading and deleting, or commits while that waits."""
     acts = MEETINGS[meeting]
     registry = app.app.registry
-    start(app)
+    app.snapshots.begin(app, make)
     with contextlib.closing(Stage(registry, also=ALSO)) as stage:
         first = 0 if until == "delete_all" else 1
         with stage.watching():

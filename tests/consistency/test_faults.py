@@ -23,6 +23,7 @@ from tests.support import invariants, live, load, owned, sampling
 from tests.support.application import move_behind
 from tests.support.faults_plugin import Faults, How, Kinds, Order, When
 from tests.support.services import S3, PostgreSQL
+from tests.support.snapshots import Snapshots
 
 RECORDS = "/buckets/b/collections/c/records"
 ONE, TWO, THREE = (f"{RECORDS}/{name}" for name in ("one", "two", "three"))
@@ -54,6 +55,7 @@ class Site:
         self.kinds: dict[How, Kinds] = {how: Kinds() for how in ("error", "kill", "conflict")}
         self.broken: set[Action] = set()
         self.alice = self.request("GET", "/").json()["user"]["id"]
+        self.snapshots = Snapshots()
 
     def request(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         url = f"{self.server.url}{path}"
@@ -69,15 +71,20 @@ class Site:
 
         KEPT has an earlier version, too.
         """
+        self.versions = self.snapshots.start(self.registry, records, lambda: self.make(records))
+
+    def make(self, records: tuple[str, ...]) -> dict[str, str]:
+        """What is there at the start. The first version of each record."""
         self.clear()
         self.create_parents()
+        versions = {}
         for record in records:
             answers = [
                 self.attach(record, content)
                 for content in ((b"older", b"old") if record == KEPT else (b"old",))
             ]
             assert all(answer.ok for answer in answers)
-            self.versions[record] = answers[0].headers["Attachment-Version"]
+            versions[record] = answers[0].headers["Attachment-Version"]
         if GONE in records:
             assert self.request("DELETE", GONE).ok
         if TWO in records:
@@ -86,6 +93,7 @@ class Site:
             with transaction.manager:
                 (link,) = self.registry.attachment_links.of_record(MOVED)
             move_behind(self.registry, link.key, "")
+        return versions
 
     def oldest_version(self, record: str) -> str:
         """Its path. Workers count steps for themselves: an action is a single request."""

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import invariants, owned, races
+from tests.support import invariants, races
 from tests.support.application import (
     ALICE,
     BUCKET,
     RECORD,
     attach,
-    clear,
     links_of,
     put,
     put_collection,
@@ -54,9 +53,7 @@ def app(
         yield app
 
 
-def start(app: Any) -> None:
-    clear(app)
-    owned.own(app.app.registry)
+def make(app: Any) -> None:
     put_collection(app)
     put(app, races.PUBLIC)
     attach(app, content=b"to be held")
@@ -92,7 +89,7 @@ def test_a_hold_meets(app: Any, other: Act) -> None:
     registry = app.app.registry
     with contextlib.closing(Stage(registry, also=ALSO)) as stage:
         for order in races.some_orders(other.__name__):
-            start(app)
+            app.snapshots.begin(app, make)
             with stage.watching():
                 outcomes = stage.play([lambda: hold(app), lambda: other(app)], order)
             told = "\n".join([*map(repr, outcomes), *stage.trace])

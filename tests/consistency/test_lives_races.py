@@ -20,7 +20,6 @@ from tests.support.application import (
     COLLECTION,
     RECORD,
     attach,
-    clear,
     put,
     stored_files,
 )
@@ -71,10 +70,9 @@ def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield app
 
 
-def start(app: Any) -> None:
-    clear(app)
+def make(app: Any) -> list[str]:
     make_parents(app, ALICE)
-    app.versions = [
+    return [
         attach(app, content=content).headers["Attachment-Version"]
         for content in (b"first", b"second")
     ]
@@ -131,7 +129,7 @@ def test_nothing_is_left_for_a_namesake(app: Any, write: Act, end: Act) -> None:
     orders = races.some_orders(f"{write.__name__} {end.__name__}", one_in)
     with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
         for order in orders:
-            start(app)
+            app.versions = app.snapshots.begin(app, make)
             with stage.watching():
                 outcomes = stage.play([lambda: write(app), lambda: end(app)], order)
             told = "\n".join([*map(repr, outcomes), *stage.trace])

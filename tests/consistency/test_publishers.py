@@ -18,7 +18,6 @@ from tests.support.application import (
     CONTENT,
     RECORD,
     attach,
-    clear,
     put,
     put_collection,
     read,
@@ -61,15 +60,21 @@ def remove(app: Any) -> Any:
     return app.delete(f"{RECORD}/attachment", headers=ALICE, status="*")
 
 
-def start(app: Any) -> None:
-    clear(app)
+def make(app: Any) -> None:
     put_collection(app)
     put(app, PUBLIC)
     attach(app)
 
 
+def make_unpublished(app: Any) -> None:
+    """A record that was changed since it was published."""
+    make(app)
+    publish(app)
+    attach(app, content=b"not published yet")
+
+
 def test_copies_share_the_file(app: Any) -> None:
-    start(app)
+    app.snapshots.begin(app, make)
     publish(app)
     assert read(app, f"{COPY}/attachment") == CONTENT
     attach(app, content=b"new")
@@ -88,9 +93,7 @@ def test_editors_and_publishers_do_not_wait_for_each_other(
     orders = races.some_orders(edit.__name__)
     with contextlib.closing(Stage(app.app.registry, also=["collection"])) as stage:
         for order in orders:
-            start(app)
-            publish(app)
-            attach(app, content=b"not published yet")
+            app.snapshots.begin(app, make_unpublished)
             with stage.watching():
                 edited, published = stage.play(
                     [lambda: edit(app), lambda: publish(app, status="*")], order

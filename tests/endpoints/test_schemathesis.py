@@ -22,7 +22,6 @@ from tests.support.application import (
     CONTENT,
     Headers,
     attach,
-    clear,
     digest,
     key_of,
     put,
@@ -42,6 +41,7 @@ from tests.support.description import (
     described,
     only_ours,
 )
+from tests.support.snapshots import Snapshots
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "6"))
 
@@ -179,24 +179,37 @@ class Server:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.versions: dict[tuple[str, str], str] = {}
-        self.reset()
+        self.snapshots = Snapshots()
+
+    @classmethod
+    def of(cls, app: Any) -> Server:
+        """The same one in all tests that share the application."""
+        if not hasattr(app, "server"):
+            app.server = cls(app)
+        server: Server = app.server
+        server.reset()
+        return server
 
     def reset(self) -> None:
-        clear(self.app)
-        put_collection_behind(self.app)
+        self.versions: dict[tuple[str, str], str] = self.snapshots.begin(self.app, self.make)
+
+    def make(self, app: Any) -> dict[tuple[str, str], str]:
+        """The versions, by bucket and record."""
+        put_collection_behind(app)
+        versions = {}
         for bucket in ("b", "default"):
             records = f"/buckets/{bucket}/collections/c/records"
-            self.versions[bucket, "new"] = self.attach(f"{records}/new")
+            versions[bucket, "new"] = self.attach(f"{records}/new")
             self.app.delete(f"{records}/new", headers=ALICE)
-            self.versions[bucket, "attached"] = self.attach(f"{records}/attached")
+            versions[bucket, "attached"] = self.attach(f"{records}/attached")
             uploaded = attach(self.app, f"{records}/attached")
-            self.versions[bucket, "current"] = uploaded.headers["Attachment-Version"]
+            versions[bucket, "current"] = uploaded.headers["Attachment-Version"]
             bare = put(self.app, f"{records}/bare")
             if bucket == "b":
                 self.records = str(bare["data"]["last_modified"])
                 self.key = key_of(uploaded.json)
                 self.record = uploaded.headers["ETag"].strip('"')
+        return versions
 
     def attach(self, record: str) -> str:
         return str(attach(self.app, record).headers["Attachment-Version"])
@@ -318,7 +331,7 @@ def test_the_table_is_answered_as_described(
     build: Build, describe: Describe, method: str, path: str
 ) -> None:
     app = build(keep_old_files="true")
-    operation, server = describe(app), Server(app)
+    operation, server = describe(app), Server.of(app)
     bodies: dict[str, Any] = {
         # By the bytes, the part is called "attachment.png".
         "POST": {
@@ -347,7 +360,7 @@ def test_what_is_generated_is_answered_as_described(
     app = build(extensions="any", keep_old_files="true")  # Few generated names have one.
     # Nothing else of these can be invalid.
     credentials = mode == "negative" and method in ("GET", "DELETE")
-    operation, server = describe(app, credentials), Server(app)
+    operation, server = describe(app, credentials), Server.of(app)
 
     @settings(
         max_examples=EXAMPLES,

@@ -15,7 +15,6 @@ from tests.support.application import (
     COLLECTION,
     RECORD,
     attach,
-    clear,
     forget_database,
     key_of,
     make_app,
@@ -26,6 +25,7 @@ from tests.support.application import (
 )
 from tests.support.interleavings import Decide, Orders, Stage
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import Snapshots
 
 PUBLIC = f"{BUCKET}/collections/public"
 COPY = f"{PUBLIC}/records/copy"
@@ -131,7 +131,9 @@ def server(
     quotas = {"quota_bytes": "1G", "resources.b.c.quota_files": "1000000"}
     storage = {"base_path": str(folder), **quotas, **attachment}
     try:
-        yield make_app(storage, postgresql_settings(url), **settings)
+        app = make_app(storage, postgresql_settings(url), **settings)
+        app.snapshots = Snapshots()
+        yield app
     finally:
         forget_database(url)
         postgresql.drop_database(url)
@@ -166,7 +168,11 @@ def meet(
 
 
 def start(app: Any) -> None:
-    clear(app)
+    """A record with a file, and its copy; nothing else."""
+    app.snapshots.begin(app, make)
+
+
+def make(app: Any) -> None:
     put_collection_behind(app)
     put(app, PUBLIC)
     key = key_of(attach(app, content=b"old").json)
