@@ -312,7 +312,7 @@ def test_a_missing_file_is_something_found(
         assert done.code == 1
         assert json.loads(done.out)["missing"] == [RECORD]
         command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--quiet"]
-        process = subprocess.run(
+        process = forking.run(
             [*command, "--ini", server.ini], capture_output=True, text=True, timeout=120
         )
         assert process.returncode == 1

@@ -53,12 +53,18 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
     reports = []
     add = Links.add
 
+    def look() -> None:
+        try:
+            reports.append(collect(app))
+        finally:
+            seen.set()  # If it has noted the file, there is nothing to delete yet.
+
     def look_first(links: Links, link: Any, **more: Any) -> None:
         make_old(app, link.key)
-        looking = threading.Thread(target=lambda: reports.append(collect(app)))
+        looking = threading.Thread(target=look)
         looking.start()
         threads.append(looking)
-        seen.wait(10)
+        assert seen.wait(waiting.SECONDS)
         add(links, link, **more)
 
     threads: list[threading.Thread] = []

@@ -26,7 +26,7 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.maintenance import move as maintenance, spare_copies, transfer
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.selection import Selection
-from tests.support import ROOT, invariants, live, load, owned, races, sampling, waiting
+from tests.support import ROOT, forking, invariants, live, load, owned, races, sampling, waiting
 from tests.support.application import (
     ALICE,
     attach,
@@ -283,7 +283,7 @@ def killed_app(
     owned.own(app.app.registry)
     ini = folder / "kinto.ini"
     ini.write_text(live._ini(storage, url, ["tests.support.faults_plugin"], {}, 1))
-    process = subprocess.Popen(
+    process = forking.Popen(
         [sys.executable, "-m", "tests.support.killed_moves", str(ini)],
         env={**os.environ, **faults.environ},
         cwd=ROOT,

@@ -27,7 +27,7 @@ from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
 from kinto_attachment.maintenance.usage import usage
 from kinto_attachment.maintenance.verify import verify
-from tests.support import waiting
+from tests.support import forking, waiting
 from tests.support.application import (
     ALICE,
     BOB,
@@ -467,14 +467,14 @@ def test_killed_and_run_again(
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     before = size()
-    killed = subprocess.Popen(command, stdout=subprocess.PIPE)
+    killed = forking.Popen(command, stdout=subprocess.PIPE)
     deadline = time.monotonic() + waiting.SECONDS
     while size() == before and killed.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=waiting.SECONDS)
-    again = subprocess.run(
+    again = forking.run(
         [*command, "--json"], capture_output=True, timeout=waiting.SECONDS, check=True
     )
     assert json.loads(again.stdout)["collections"] == 1

@@ -21,7 +21,7 @@ from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.importing import ImportReport, import_
 from tests.maintenance.test_adopt import configured
-from tests.support import exports, waiting
+from tests.support import exports, forking, waiting
 from tests.support.application import (
     ALICE,
     COLLECTION,
@@ -64,7 +64,7 @@ def test_killed(app: Any, tmp_path: Path) -> None:
     export, ini = many(tmp_path / "export"), configured(app, tmp_path)
     command = [sys.executable, "-m", "kinto_attachment.cli", "import", "--ini", str(ini)]
     command += ["--from", str(export), "--server", SERVER]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+    with forking.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
         try:
             wait_for_records(app, 3)
         finally:

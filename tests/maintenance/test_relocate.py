@@ -29,7 +29,7 @@ from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.relocate import RelocateReport, relocate
 from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
-from tests.support import many_rows, waiting
+from tests.support import forking, many_rows, waiting
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -500,7 +500,7 @@ def test_killed_and_run_again_twice_at_once(
 
     def start(*options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "kinto_attachment.cli", "relocate", "--ini", ini]
-        return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, cwd=os.getcwd())
+        return forking.Popen([*command, *options], stdout=subprocess.PIPE, cwd=os.getcwd())
 
     engine = create_engine(postgresql_url.replace("postgresql://", "postgresql+psycopg2://"))
 
