@@ -43,7 +43,6 @@ def order_of(name: str) -> int:
 def pytest_collection_finish() -> None:
     # What is there now stays until the end, and an application, of 60,000 objects, for long. To
     # look at them for garbage, again and again, takes a tenth of the time of the tests.
-    gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 10, 5)
     gc.enable()
