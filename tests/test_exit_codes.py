@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -264,7 +263,7 @@ def test_names_that_the_terminal_does_not_have(site: Site) -> None:
     command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--dry-run", "--ini", str(ini)]
     environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done, as_json = (
-        subprocess.run([*command, *more], env=environ, capture_output=True, timeout=120)
+        forking.run([*command, *more], env=environ, capture_output=True, timeout=120)
         for more in ([], ["--json"])
     )
     assert (done.returncode, done.stderr) == (1, b"")
