@@ -145,7 +145,7 @@ def test_no_step_loses_or_leaves_a_byte(local_site: Site, how: How) -> None:
 
 def test_no_step_loses_or_leaves_an_object(s3_site: Site) -> None:
     # Parts of 5 MiB, and a rest that is kept aside.
-    break_steps(s3_site, "kill", CONTENT, 7 * MIB, one_in=16)
+    break_steps(s3_site, "kill", CONTENT[: 11 * MIB + 1], 11 * MIB // 2, one_in=16)
 
 
 def break_steps(
