@@ -42,6 +42,9 @@ sys.exit(7)
 """
 
 
+ENCODINGS = ["latin-1", "ascii:replace"]
+
+
 def look(command: list[str], fork: bool, **options: Any) -> tuple[Any, str, int]:
     process = forking.Popen(
         command,
@@ -64,16 +67,18 @@ def script(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("session", [False, True])
-@pytest.mark.parametrize("how", ["code", "module", "script", "quiet"])
+@pytest.mark.parametrize("how", ["code", "module", "script", "quiet", *ENCODINGS])
 def test_it_finds_the_same(script: Path, how: str, session: bool) -> None:
     words = {
         "code": ["-c", LOOK],
         "module": ["-m", "look"],
         "script": [str(script)],
         "quiet": ["-W", "ignore", "-c", LOOK],
-    }[how]
+    }.get(how, ["-c", LOOK])
     environ = {**os.environ, "PYTHONPATH": "/nowhere", "TMPDIR": "/", "NEW": "ü"}
     del environ["HOME"]
+    if how in ENCODINGS:
+        environ["PYTHONIOENCODING"] = how
     forked, started = (
         look(
             [sys.executable, *words, "a", "--b"],

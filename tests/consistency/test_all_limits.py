@@ -50,6 +50,7 @@ from tests.support.protected import (
     changed_setting,
 )
 from tests.support.sampling import sampled
+from tests.support.snapshots import begin
 from tests.support.usage import held, miscounted
 
 URL = f"{RECORD}/attachment"
@@ -225,10 +226,12 @@ LIMITS = {
 PASSING = {("restore", "quota"), ("restore", "max_size"), ("restore", "extensions")}
 
 
-def start(app: Any, way: str, new: Incoming) -> None:
+def make(app: Any, new: Incoming, *, is_restored: bool) -> None:
+    """What is there before a file comes in this way."""
+    put_collection(app)
     put_collection(app, "/buckets/s/collections/c")
     attach(app, SOURCE, new.content, new.filename)
-    if way == "restore":
+    if is_restored:
         with changed_setting(app, "keep_old_files", value=True):
             attach(app, RECORD, new.content, new.filename)
             attach(app, RECORD, b"0123456789", "old.txt")
@@ -271,7 +274,7 @@ def everything(app: Any) -> dict[str, Any]:
 def attempt(app: Any, way: str, *names: str) -> Answer:
     """What is answered while some of the limits hold, after a look at what is left."""
     new = Incoming(LARGE if "quota" in names and way != "restore" else SMALL)
-    start(app, way, new)
+    begin(app, make, new, is_restored=way == "restore")
     with limited(app, *names):
         before = everything(app)
         answer = WAYS[way](app, new)

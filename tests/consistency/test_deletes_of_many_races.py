@@ -17,6 +17,7 @@ from tests.support import invariants, races
 from tests.support.application import ALICE, BUCKET, attach, put
 from tests.support.interleavings import Decide, Stage
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import begin
 
 OLD = {"status": "old"}
 FIRST, SECOND = f"{BUCKET}/collections/first", f"{BUCKET}/collections/second"
@@ -87,7 +88,7 @@ def test_a_deletion_of_many_meets(app: Any, meeting: str, until: str) -> None:
     """Another request does all between reading and deleting, or commits while that waits."""
     acts = MEETINGS[meeting]
     registry = app.app.registry
-    app.snapshots.begin(app, make)
+    begin(app, make)
     with contextlib.closing(Stage(registry, also=ALSO)) as stage:
         first = 0 if until == "delete_all" else 1
         with stage.watching():

@@ -35,6 +35,7 @@ from tests.support.races import (
 )
 from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import begin
 
 ALSO = ["collection", "bucket"]
 HOLD = f"{RECORD}/attachment/hold"
@@ -89,7 +90,7 @@ def test_a_hold_meets(app: Any, other: Act) -> None:
     registry = app.app.registry
     with contextlib.closing(Stage(registry, also=ALSO)) as stage:
         for order in races.some_orders(other.__name__):
-            app.snapshots.begin(app, make)
+            begin(app, make)
             with stage.watching():
                 outcomes = stage.play([lambda: hold(app), lambda: other(app)], order)
             told = "\n".join([*map(repr, outcomes), *stage.trace])

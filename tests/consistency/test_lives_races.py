@@ -27,6 +27,7 @@ from tests.support.interleavings import Stage
 from tests.support.races import delete_collection, delete_record, remove, replace
 from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import begin
 
 EVERYONE = {"read": ["system.Everyone"]}
 OPEN = {"collection:create": ["system.Authenticated"]}
@@ -129,7 +130,7 @@ def test_nothing_is_left_for_a_namesake(app: Any, write: Act, end: Act) -> None:
     orders = races.some_orders(f"{write.__name__} {end.__name__}", one_in)
     with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
         for order in orders:
-            app.versions = app.snapshots.begin(app, make)
+            app.versions = begin(app, make)
             with stage.watching():
                 outcomes = stage.play([lambda: write(app), lambda: end(app)], order)
             told = "\n".join([*map(repr, outcomes), *stage.trace])

@@ -20,6 +20,7 @@ from tests.support.application import (
     key_of,
     links_of,
     put,
+    put_collection,
     read,
     stored_content,
     stored_files,
@@ -36,6 +37,7 @@ from tests.support.protected import (
     changed_setting,
 )
 from tests.support.sampling import sampled
+from tests.support.snapshots import begin
 
 pytestmark = ON_DATABASES
 
@@ -51,6 +53,11 @@ PUBLISHING_FIRST = {"included_first": "tests.support.publishing"}
 
 def start(app: Any, place: Place = HERE) -> None:
     """Two records with files; the file of one is to be protected."""
+    begin(app, make, place)
+
+
+def make(app: Any, place: Place) -> None:
+    put_collection(app)
     attach(app, place.record, CONTENT)
     attach(app, place.other, b"Another one")
 

@@ -26,6 +26,7 @@ from tests.support.application import (
 from tests.support.interleavings import Stage
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import begin
 
 PUBLIC = "/buckets/b/collections/public"
 COPY = f"{PUBLIC}/records/r"
@@ -74,7 +75,7 @@ def make_unpublished(app: Any) -> None:
 
 
 def test_copies_share_the_file(app: Any) -> None:
-    app.snapshots.begin(app, make)
+    begin(app, make)
     publish(app)
     assert read(app, f"{COPY}/attachment") == CONTENT
     attach(app, content=b"new")
@@ -93,7 +94,7 @@ def test_editors_and_publishers_do_not_wait_for_each_other(
     orders = races.some_orders(edit.__name__)
     with contextlib.closing(Stage(app.app.registry, also=["collection"])) as stage:
         for order in orders:
-            app.snapshots.begin(app, make_unpublished)
+            begin(app, make_unpublished)
             with stage.watching():
                 edited, published = stage.play(
                     [lambda: edit(app), lambda: publish(app, status="*")], order

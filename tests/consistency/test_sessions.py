@@ -112,15 +112,15 @@ def test_a_cancelled_upload_stays_so_when_its_writer_wakes_up(site: Site) -> Non
     site.check()
 
 
-def upload(site: Site, chunk: int = 7 * MIB) -> str:
+def upload(site: Site, content: bytes, chunk: int) -> str:
     """Upload as a client does that goes on after every failure; returns where."""
     url = ""
     for _ in range(20):
         with contextlib.suppress(requests.ConnectionError, AssertionError):
-            url = url or site.create()
+            url = url or site.create(len(content))
             start = site.offset(url)
-            while start < len(CONTENT):
-                answer = site.append(url, start, CONTENT[start : start + chunk])
+            while start < len(content):
+                answer = site.append(url, start, content[start : start + chunk])
                 if not answer.ok:
                     assert answer.status_code in (409, 423, 500, 503), answer.text
                 start = site.offset(url)
@@ -129,26 +129,30 @@ def upload(site: Site, chunk: int = 7 * MIB) -> str:
     raise AssertionError("the upload does not end")
 
 
-def steps_of(site: Site) -> list[str]:
+def steps_of(site: Site, content: bytes, chunk: int) -> list[str]:
     site.start()
     site.faults.give(Order(0))
-    upload(site)
+    upload(site, content, chunk)
     site.faults.take_back()
     return site.faults.steps()
 
 
 @pytest.mark.parametrize("how", ["error", "kill"])
 def test_no_step_loses_or_leaves_a_byte(local_site: Site, how: How) -> None:
-    break_steps(local_site, how, one_in=8, first=2 * int(how == "kill"))
+    some = CONTENT[: 2 * MIB + 1]
+    break_steps(local_site, how, some, MIB, one_in=8, first=2 * int(how == "kill"))
 
 
 def test_no_step_loses_or_leaves_an_object(s3_site: Site) -> None:
-    break_steps(s3_site, "kill", one_in=16)
+    # Parts of 5 MiB, and a rest that is kept aside.
+    break_steps(s3_site, "kill", CONTENT[: 11 * MIB + 1], 11 * MIB // 2, one_in=16)
 
 
-def break_steps(site: Site, how: How, *, one_in: int, first: int = 0) -> None:
+def break_steps(
+    site: Site, how: How, content: bytes, chunk: int, *, one_in: int, first: int = 0
+) -> None:
     """Fail at every step, or in a sample at each kind of them, and at some more."""
-    steps = steps_of(site)
+    steps = steps_of(site, content, chunk)
     assert len(steps) > 8, steps
     site.kinds.seen |= {*steps}
     for number, step in enumerate(steps, 1):
@@ -160,9 +164,9 @@ def break_steps(site: Site, how: How, *, one_in: int, first: int = 0) -> None:
             told = f"{how} {when} step {number} of {steps}: {step}"
             site.start()
             site.faults.give(Order(number, when, how))
-            upload(site)
+            upload(site, content, chunk)
             site.faults.take_back()
-            assert site.hash() == hashlib.sha256(CONTENT).hexdigest(), told
+            assert site.hash() == hashlib.sha256(content).hexdigest(), told
             site.check(told)
 
 

@@ -29,6 +29,7 @@ from tests.support.interleavings import Stage
 from tests.support.races import delete_collection, delete_record, publish, remove, replace
 from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import begin
 
 ALSO = ["collection"]
 ONE_IN = 30  # Of the moments at which one request can interrupt another; all in tests-all.
@@ -142,7 +143,7 @@ def meet(app: Any, before: Callable[[Any], list[str]], acts: list[Act]) -> set[t
     statuses = set()
     with contextlib.closing(Stage(app.app.registry, also=ALSO)) as stage:
         for order in orders:
-            app.versions = app.snapshots.begin(app, before)
+            app.versions = begin(app, before)
             with stage.watching():
                 outcomes = stage.play([lambda act=act: act(app) for act in acts], order)  # type: ignore[misc]
             told = "\n".join([*map(repr, outcomes), *stage.trace])

@@ -41,7 +41,7 @@ from tests.support.description import (
     described,
     only_ours,
 )
-from tests.support.snapshots import Snapshots
+from tests.support.snapshots import begin
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "6"))
 
@@ -179,7 +179,6 @@ class Server:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.snapshots = Snapshots()
 
     @classmethod
     def of(cls, app: Any) -> Server:
@@ -191,7 +190,7 @@ class Server:
         return server
 
     def reset(self) -> None:
-        self.versions: dict[tuple[str, str], str] = self.snapshots.begin(self.app, self.make)
+        self.versions: dict[tuple[str, str], str] = begin(self.app, self.make)
 
     def make(self, app: Any) -> dict[tuple[str, str], str]:
         """The versions, by bucket and record."""

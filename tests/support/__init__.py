@@ -28,13 +28,15 @@ consistency                               ``invariants`` (what is lost or left),
                                           (threads that take turns), ``races`` (requests that
                                           meet), ``faults_plugin`` (failures inside a server),
                                           ``load`` (many clients), ``usage`` (what counters say),
-                                          ``killed_moves`` (a command that is killed)
+                                          ``killed_moves`` (a command that is killed),
+                                          ``snapshots`` (what is put back for the next case)
 other plugins                             ``publishing``, ``signing``, ``redis_queue``
 many machines                             ``cluster``, ``nginx``
 earlier releases                          ``old_rows`` (a database that one wrote)
 files that linger                         ``lingering``
 processes                                 ``forking`` and ``forkserver`` (which save imports),
-                                          ``quick_setup`` (which saves most of a set-up)
+                                          ``quick_setup`` (which saves most of a set-up), ``below``
+                                          (several applications)
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
                                           happens during a request)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,

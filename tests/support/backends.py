@@ -171,15 +171,21 @@ class Applications:
 
     def __init__(self) -> None:
         self.known: OrderedDict[str, Any] = OrderedDict()
+        self.in_use: list[Any] = []
 
     def get(self, storage: dict[str, Any], database: dict[str, Any], settings: Any) -> Any:
         key = repr((storage, database, settings))
         if key not in self.known:
             if len(self.known) == AT_ONCE:
-                self.close(self.known.popitem(last=False)[1])
+                self.let_go(self.known.popitem(last=False)[1])
             self.known[key] = application.make_app(storage, database, **settings)
         self.known.move_to_end(key)
         return self.known[key]
+
+    def let_go(self, app: Any) -> None:
+        self.close(app)
+        if app not in self.in_use:
+            application.let_go(app)
 
     def close(self, app: Any) -> None:
         for storage in app.app.registry.attachment_storages:
@@ -203,7 +209,7 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
     of alice's. When the test has ended, there has to be a file for each record that says so, and
     no other.
     """
-    used = []
+    used = applications.in_use = []
 
     def builder(settings: dict[str, Any] | None = None, /, **options: Any) -> Any:
         storage, database = backends

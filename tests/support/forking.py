@@ -34,6 +34,8 @@ START_TIMEOUT = 180  # Seconds; the machine may be busy.
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 # Python looks at these when it starts, and not again.
 EARLY = ("PYTHON", "LANG", "LC_", "LD_")
+# A fork looks at these itself.
+LATE = ("PYTHONPATH", "PYTHONIOENCODING")
 # What a fork does not do, with the values that leave it out.
 ORDINARY = {
     "executable": None,
@@ -146,7 +148,7 @@ def early(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name.startswith(EARLY) and name != "PYTHONPATH"
+        if name.startswith(EARLY) and name not in LATE
     }
 
 

@@ -7,6 +7,7 @@ its job as Python would have. This file imports nothing of the tests, so that fo
 from __future__ import annotations
 
 import atexit
+import codecs
 import fcntl
 import gc
 import importlib
@@ -137,13 +138,15 @@ def run(job: dict[str, Any]) -> None:
 
 def text(file: int, mode: str, like: Any) -> io.TextIOWrapper:
     """A standard file, opened as Python does, which looks at what kind of file it is."""
+    chosen = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    errors = "backslashreplace" if file == 2 else chosen[2] or "strict"
     unbuffered = mode == "wb" and like.write_through
     buffering = 0 if unbuffered else -1
     binary = open(file, mode, buffering, closefd=False)  # noqa: SIM115 - To the end.
     return io.TextIOWrapper(
         binary,  # type: ignore[arg-type]
-        encoding=like.encoding,
-        errors=like.errors,
+        encoding=codecs.lookup(chosen[0]).name if chosen[0] else like.encoding,
+        errors=errors if any(chosen) else like.errors,
         line_buffering=like.line_buffering or os.isatty(file),
         write_through=unbuffered,
     )

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 import psutil
 
-from tests.support import environments, forking, waiting
+from tests.support import ROOT, environments, forking, waiting
 from tests.support.application import ALICE, Part, form
 from tests.support.environments import Environment
 from tests.support.faults import HOST
@@ -122,9 +123,13 @@ class Server:
 
 
 class Client:
-    """One keep-alive connection of alice's; paths are without the API's version."""
+    """One keep-alive connection of alice's; paths are without the API's version.
 
-    def __init__(self, server: Server) -> None:
+    ``below`` is the path of another application of the server.
+    """
+
+    def __init__(self, server: Server, below: str = "") -> None:
+        self.below = below
         self.connection = http.client.HTTPConnection(*server.address, timeout=120)
 
     def __enter__(self) -> Client:
@@ -139,7 +144,8 @@ class Client:
         """Status, headers and JSON."""
         headers = {**ALICE, **(headers or {})}
         chunked = "Transfer-Encoding" in headers
-        self.connection.request(method, f"/v1{path}", body, headers, encode_chunked=chunked)
+        url = f"{self.below}/v1{path}"
+        self.connection.request(method, url, body, headers, encode_chunked=chunked)
         response = self.connection.getresponse()
         content = response.read()
         is_json = "json" in response.headers.get("Content-Type", "")
@@ -175,6 +181,7 @@ def kinto(
     preload: bool = False,
     environment: Environment | None = None,
     fork: bool = True,
+    others: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Server]:
     """Run Kinto until the end of the ``with`` block.
 
@@ -182,12 +189,20 @@ def kinto(
     full. Records are in memory (one worker only), or in a ``database`` that has Kinto's schema.
     With ``preload``, a worker that was killed is replaced within milliseconds. ``environment`` is
     that of another release. In pytest, the process is a fork (``forking``) unless told otherwise.
+    ``others`` are more applications in the same process, on waitress: the plugin's settings of
+    each, by the name of the path that it is below.
     """
     environment = environment or environments.ours()
     assert database or workers == 1, "workers share nothing but a database"
     with _folder("kinto") as folder:
         ini = folder / "kinto.ini"
-        ini.write_text(_ini(attachment, database, includes, settings or {}, threads))
+        text = _ini(attachment, database, includes, settings or {}, threads)
+        for name, attached in (others or {}).items():
+            other = _ini(attached, database, includes, settings or {}, threads)
+            text = _with_other(text, name, other)
+        ini.write_text(text)
+        if others:
+            shutil.copy(ROOT / "tests" / "support" / "below.py", folder)
         port = _free_port()
         command = _command(environment.python, engine, ini, port, workers, threads)
         command += ["--preload"] if preload else []
@@ -198,7 +213,7 @@ def kinto(
                 env={
                     **os.environ,
                     "TMPDIR": str(folder),
-                    "PYTHONPATH": environment.path,
+                    "PYTHONPATH": str(folder) if others else environment.path,
                     **(environ or {}),
                 },
                 # Python finds modules in the current folder, too.
@@ -259,6 +274,16 @@ def _ini(
     lines.update(settings)
     text = "\n".join(f"{name} = {value.replace('%', '%%')}" for name, value in lines.items())
     return INI.format(settings=text, threads=threads)
+
+
+def _with_other(text: str, name: str, other: str) -> str:
+    """A configuration with the application of another one beside its own."""
+    if "[composite:main]" not in text:
+        composite = "[composite:main]\nuse = call:below:make\nmain = usual\n\n[app:usual]"
+        text = text.replace("[app:main]", composite)
+    text = text.replace("\nmain = usual", f"\nmain = usual\n{name} = {name}")
+    application = other.partition("[app:main]")[2].partition("[loggers]")[0]
+    return text.replace("[loggers]", f"[app:{name}]{application}[loggers]", 1)
 
 
 def _command(

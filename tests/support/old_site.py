@@ -26,6 +26,11 @@ SETTINGS = {
     "resources.b.names.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
 }
+# Those that it had before, one after the other.
+BEFORE = {
+    "first": {"base_url": "", "folder": ""},
+    "second": {"base_url": OLD_BASE_URL, "folder": "a b"},
+}
 COLLECTIONS = ("plain", "names", "kept", "gone", "emptied")
 
 
@@ -56,10 +61,15 @@ class OldSite:
         shutil.copytree(self.files, folder)
         return replace(self, database=database, files=folder, contents=dict(self.contents))
 
-    def server(self, **settings: str) -> AbstractContextManager[live.Server]:
-        """The other plugin on this site."""
+    def server(
+        self, others: Mapping[str, Mapping[str, str]] | None = None
+    ) -> AbstractContextManager[live.Server]:
+        """The other plugin on this site; ``others`` are its settings below other paths."""
+        usual = {"base_path": str(self.files), **SETTINGS}
+        below = {path: {**usual, **settings} for path, settings in (others or {}).items()}
         return live.kinto(
-            {"base_path": str(self.files), **SETTINGS, **settings},
+            usual,
+            others=below,
             engine="waitress",
             database=self.database,
             environment=environments.peer(self.release),
@@ -77,26 +87,32 @@ class OldSite:
 def make(postgresql: PostgreSQL, folder: Path, release: str) -> OldSite:
     site = OldSite(postgresql.create_database(), folder, release)
     folder.mkdir()
-    with site.server(base_url="", folder="") as server, live.Client(server) as client:
-        client.put(BUCKET)
-        for collection in COLLECTIONS:
-            client.put(f"{BUCKET}/collections/{collection}")
-            name = record(f"{collection}/relative")
-            site.attach(client, name, f"relative in {collection}".encode(), "a b.txt")
-        site.attach(client, record("kept/replaced"), b"before the first move", "a.txt")
-    with site.server(base_url=OLD_BASE_URL, folder="a b") as server, live.Client(server) as client:
-        for collection in COLLECTIONS:
-            name = record(f"{collection}/former")
-            site.attach(client, name, f"former in {collection}".encode(), "a b.txt")
-        site.attach(client, record("kept/replaced"), b"before the second move", "a.txt")
-    with site.server() as server, live.Client(server) as client:
-        _fill(site, client)
+    with site.server(BEFORE) as server:
+        _fill_before(site, server)
+        with live.Client(server) as client:
+            _fill(site, client)
     site.strays += [b"before the first move", b"before the second move", b"kept for one deleted"]
     for path in ("index.html", "__files__/backup.tar"):
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(f"somebody's {path}".encode())
         site.strays.append(f"somebody's {path}".encode())
     return site
+
+
+def _fill_before(site: OldSite, server: live.Server) -> None:
+    """What comes before the settings are what they are."""
+    with live.Client(server, "/first") as client:
+        assert client.put(BUCKET) == 201
+        for collection in COLLECTIONS:
+            assert client.put(f"{BUCKET}/collections/{collection}") == 201
+            name = record(f"{collection}/relative")
+            site.attach(client, name, f"relative in {collection}".encode(), "a b.txt")
+        site.attach(client, record("kept/replaced"), b"before the first move", "a.txt")
+    with live.Client(server, "/second") as client:
+        for collection in COLLECTIONS:
+            name = record(f"{collection}/former")
+            site.attach(client, name, f"former in {collection}".encode(), "a b.txt")
+        site.attach(client, record("kept/replaced"), b"before the second move", "a.txt")
 
 
 def _fill(site: OldSite, client: live.Client) -> None:

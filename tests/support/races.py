@@ -25,7 +25,7 @@ from tests.support.application import (
 )
 from tests.support.interleavings import Decide, Orders, Stage
 from tests.support.services import PostgreSQL
-from tests.support.snapshots import Snapshots
+from tests.support.snapshots import begin
 
 PUBLIC = f"{BUCKET}/collections/public"
 COPY = f"{PUBLIC}/records/copy"
@@ -131,9 +131,7 @@ def server(
     quotas = {"quota_bytes": "1G", "resources.b.c.quota_files": "1000000"}
     storage = {"base_path": str(folder), **quotas, **attachment}
     try:
-        app = make_app(storage, postgresql_settings(url), **settings)
-        app.snapshots = Snapshots()
-        yield app
+        yield make_app(storage, postgresql_settings(url), **settings)
     finally:
         forget_database(url)
         postgresql.drop_database(url)
@@ -169,7 +167,7 @@ def meet(
 
 def start(app: Any) -> None:
     """A record with a file, and its copy; nothing else."""
-    app.snapshots.begin(app, make)
+    begin(app, make)
 
 
 def make(app: Any) -> None:

@@ -35,7 +35,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.support import ROOT, waiting
+from tests.support import ROOT, forking, waiting
 from tests.support.faults import HOST
 
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
@@ -107,7 +107,7 @@ class PostgreSQL:
             "[handlers]\nkeys =\n[formatters]\nkeys =\n[logger_root]\nlevel = WARN\nhandlers =\n"
         )
         command = [_program("kinto"), "migrate", "--ini", str(ini)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT)
+        done = forking.run(command, capture_output=True, text=True, timeout=START_TIMEOUT)
         if done.returncode:
             raise RuntimeError(f"Kinto's schema cannot be created:\n{done.stderr[-4000:]}")
 

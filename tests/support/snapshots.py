@@ -73,16 +73,22 @@ class Snapshots:
         self._known[name] = Snapshot(registry), made
         return made
 
-    def begin(self, app: Any, make: Callable[[Any], Any], *also: Hashable) -> Any:
-        """The same for an application in this process, where ``make`` finds nothing."""
 
-        def made() -> Any:
-            clear(app)
-            return make(app)
+def begin(app: Any, make: Callable[..., Any], *arguments: Hashable, **options: Hashable) -> Any:
+    """Have in an application what ``make(app, …)`` makes where nothing is.
 
-        app.app.registry.seen.clear()
-        app.app.registry.on_event = None
-        return self.start(app.app.registry, (make, *also), made)
+    Applications are shared by tests, and so is what was made.
+    """
+
+    def made() -> Any:
+        clear(app)
+        return make(app, *arguments, **options)
+
+    if not hasattr(app, "snapshots"):
+        app.snapshots = Snapshots()
+    app.app.registry.seen.clear()
+    app.app.registry.on_event = None
+    return app.snapshots.start(app.app.registry, (make, *arguments, *options.items()), made)
 
 
 def _read(files: Any, key: str) -> bytes:

@@ -12,6 +12,7 @@ import requests
 from tests.support import invariants, live, owned
 from tests.support.faults_plugin import Faults, Kinds
 from tests.support.services import PostgreSQL
+from tests.support.snapshots import Snapshots
 from tests.support.tus import BYTES, TUS, metadata
 
 RECORD = "/buckets/b/collections/c/records/r"
@@ -25,12 +26,17 @@ class Site:
     def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
         self.server, self.registry, self.faults = server, registry, faults
         self.kinds = Kinds()
+        self.snapshots = Snapshots()
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         url = path if path.startswith("http") else f"{self.server.url}{path}"
         return requests.request(method, url, auth=USER, timeout=60, **options)
 
     def start(self) -> None:
+        self.snapshots.start(self.registry, "start", self.make)
+
+    def make(self) -> None:
+        """A bucket and a collection of alice's; nothing else."""
         for backend in (self.registry.storage, self.registry.permission, self.registry.cache):
             backend.flush()
         owned.own(self.registry)
