@@ -38,10 +38,10 @@ from tests.support.application import (
     stored_files,
     stored_links,
 )
-from tests.support.backends import EVERYWHERE, ON_EACH_DATABASE, ON_MEMORY, Build
+from tests.support.backends import ON_DATABASES, ON_EACH_DATABASE, ON_MEMORY, Build
 from tests.support.owned import STRAY
 
-pytestmark = EVERYWHERE
+pytestmark = ON_DATABASES
 
 PUBLISHED = f"{BUCKET}/collections/published"
 PUBLISHER = "plugin:publisher"

@@ -12,7 +12,7 @@ from kinto_attachment.index.outbox import Outbox
 from kinto_attachment.index.postgresql_outbox import PostgreSQLOutbox, outbox
 from tests.support import lingering, waiting
 from tests.support.application import attach
-from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL, Build
 from tests.support.statements import counted, statements
 
 FREE = "SELECT id FROM objects WHERE id = :id FOR UPDATE SKIP LOCKED"
@@ -25,7 +25,7 @@ def entries(request: pytest.FixtureRequest, app: Any) -> Outbox:
     return chosen if request.param == "chosen" else Outbox(registry.storage)
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 @pytest.mark.parametrize("is_alone", [True, False])
 class TestEntries:
     def test_are_taken_once(self, entries: Outbox, is_alone: bool) -> None:

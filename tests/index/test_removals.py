@@ -18,8 +18,8 @@ from kinto_attachment.index.outbox import StoredFile
 from kinto_attachment.index.postgresql_removals import PostgreSQLRemovals, removals
 from kinto_attachment.index.removals import SeparateRemovals
 from tests.support.application import COLLECTION
-from tests.support.backends import ON_DATABASES, ON_POSTGRESQL
-from tests.support.statements import counted
+from tests.support.backends import ON_DATABASES, ON_EACH_DATABASE, ON_POSTGRESQL
+from tests.support.statements import before_statement, counted
 
 DESCRIBED = {"filename": "ü.txt", "hash": "0" * 64, "mimetype": "text/plain", "size": 3}
 LINK = Link.to(f"{COLLECTION}/records/r", "a.txt", DESCRIBED, created=1, attached=2)
@@ -70,7 +70,7 @@ def removed_below(uri: str, index: Any, ways: Any) -> list[StoredFile]:
     return [StoredFile(entry.storage, key) for entry in entries for key in entry.keys]
 
 
-@ON_DATABASES
+@ON_EACH_DATABASE
 class TestRemovals:
     def test_return_the_files_and_where_they_are(self, index: Any, ways: Any) -> None:
         kept = replace(LINK, key="kept.txt", state="kept", storage="other", life="x", retired=4)
@@ -109,6 +109,7 @@ class TestRemovals:
             assert removed_below(uri, index, ways) == [StoredFile("", "a")]
             assert all_links(index) == [links[1]]
 
+    @ON_DATABASES
     def test_of_more_than_a_page(self, index: Any, ways: Any) -> None:
         with transaction.manager:
             for number in range(1100):
@@ -134,6 +135,23 @@ class TestRemovals:
             (entry,) = ways.remove_below(COLLECTION)
         assert before <= entry.since <= msec_time()
         assert not entry.due
+
+
+@ON_POSTGRESQL
+def test_leave_what_is_held_at_the_last_moment(app: Any, index: Any, ways: Any) -> None:
+    held = replace(LINK, hold={**HOLD, "is_open": True})
+
+    def hold() -> None:
+        with transaction.manager:
+            index._put(held)
+
+    with transaction.manager:
+        index._put(LINK)
+    with transaction.manager:
+        beginning = "WITH removed" if ways is index.removals else "WITH matching_objects"
+        with before_statement(app, beginning, hold):
+            assert removed_below(COLLECTION, index, ways) == []
+        assert all_links(index) == [held]
 
 
 @ON_POSTGRESQL

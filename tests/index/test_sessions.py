@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import transaction
@@ -11,11 +12,13 @@ from sqlalchemy import text
 
 from kinto_attachment.index import sessions
 from kinto_attachment.index.session import Session, parent_of
+from kinto_attachment.storage import Partial
 from tests.support.application import ALICE, COLLECTION, CONTENT, RECORD, put
 from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL
 from tests.support.tus import append, begin, head
 
 ENDED = 500
+NOW = 2_000_000_000_000
 
 
 @ON_POSTGRESQL
@@ -60,6 +63,45 @@ def plan_of_search(registry: Any) -> dict[str, Any]:
     while "Plans" in node:
         (node,) = node["Plans"]
     return node
+
+
+def session(upload: str, **changes: Any) -> Session:
+    """A session of alice's that may go on until NOW is over."""
+    file = {"filename": "a", "mimetype": "text/plain", "storage": "", "key": f"{upload}.txt"}
+    times = {"created": 1, "expires": NOW + 1}
+    known = {"owner": "alice", "record": RECORD, "protocol": "tus/1.0.0", **file, **times}
+    return Session(upload, **{**known, **changes})
+
+
+@ON_EACH_DATABASE
+def test_those_that_may_go_on(app: Any) -> None:
+    rows = app.app.registry.attachment_sessions
+    mine = session("mine", partial={**asdict(Partial("x", "x.txt", "text/plain")), "size": 5})
+    theirs = session("theirs", owner="bob", created=2, state="finishing")
+    elsewhere = session("elsewhere", record="/buckets/b/collections/other/records/r")
+    over = session("over", expires=NOW)
+    failed = session("failed", state="failed")
+    with transaction.manager:
+        for each in (mine, theirs, elsewhere, over, failed):
+            rows.put(each)
+        assert rows.unfinished_of(COLLECTION, "alice", NOW) == [mine]
+        assert rows.unfinished_in(COLLECTION, NOW) == [theirs, mine]
+        assert rows.unfinished_totals(NOW) == (3, 5)
+        assert not rows.put_within(1, session("new"), NOW)
+        assert rows.put_within(2, session("new"), NOW)
+        assert not rows.put_within(2, session("newer"), NOW)
+
+
+@ON_EACH_DATABASE
+def test_what_a_writer_commits_that_was_put_out_of_force(app: Any) -> None:
+    rows = app.app.registry.attachment_sessions
+    written = session("u", writer="second")
+    with transaction.manager:
+        rows.put(written)
+        assert not rows.commit(replace(written, notes="late"), "first")
+        assert rows.get(RECORD, "u") == written
+        assert rows.commit(replace(written, notes="in time"), "second")
+        assert rows.get(RECORD, "u") == replace(written, notes="in time")
 
 
 @ON_EACH_DATABASE
