@@ -33,7 +33,7 @@ from kinto_attachment.maintenance.small_files import Place, SmallFiles
 
 THREADS = 4
 AHEAD = 4 * THREADS  # Times that groups wait for a thread.
-FILES_AT_ONCE = 500
+FILES_AT_ONCE = 256
 BYTES_AT_ONCE = 16 * 1024 * 1024
 EVERY = 1.0  # Seconds between two transactions that note what is whole.
 MOST_FAILURES = 100  # In a row: the storage does not answer any more.
