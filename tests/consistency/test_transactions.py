@@ -55,6 +55,7 @@ from tests.support.faults import FaultProxy
 from tests.support.interruptions import Meanwhile, failing_deletes
 from tests.support.sampling import sampled
 from tests.support.services import S3, PostgreSQL
+from tests.support.statements import before_statement
 from tests.support.tus import BYTES, TUS, begin, metadata
 
 pytestmark = EVERYWHERE
@@ -270,6 +271,17 @@ class TestMeanwhile:
 
     def test_somebody_deletes_the_collection(self, app: Any) -> None:
         post_while(app, lambda: app.delete(COLLECTION, headers=ALICE), 404)
+        assert not stored_files(app)
+
+    @ON_POSTGRESQL
+    def test_somebody_deletes_the_collection_at_the_last_moment(self, app: Any) -> None:
+        """Kinto writes a new record all the same: it does not look at the collection again."""
+        attach(app, OTHER)
+        deletion = lambda: app.delete(COLLECTION, headers=ALICE)  # noqa: E731
+        with before_statement(app, "INSERT INTO objects", deletion):
+            attach(app, status=409)
+        put(app, COLLECTION)
+        app.get(RECORD, headers=ALICE, status=404)
         assert not stored_files(app)
 
     def test_somebody_deletes_the_bucket(self, app: Any) -> None:
