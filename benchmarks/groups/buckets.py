@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,14 @@ def _on_s3(bench: Bench) -> Iterator[OnS3]:
 def groups(scale: Scale) -> list[Group[Any]]:
     name = f"delete a bucket of {scale.bucket:,}"
     return [
-        Group("gunicorn, PostgreSQL", _on_disk, [Row(name, partial(_disk, scale))]),
+        Group(
+            "gunicorn, PostgreSQL",
+            _on_disk,
+            [
+                Row(name, partial(_disk, scale)),
+                Row(f"{name}, synced", partial(_synced, scale)),
+            ],
+        ),
         Group("gunicorn, PostgreSQL, SeaweedFS", _on_s3, [Row(name, partial(_s3, scale))]),
     ]
 
@@ -106,16 +114,31 @@ def _disk(scale: Scale, stand: OnDisk) -> Trial:
     )
 
 
+def _synced(scale: Scale, stand: OnDisk) -> Trial:
+    """The same with files that are on the disk, and not only in memory."""
+    return Trial(
+        {
+            "peer": partial(_delete_files, stand.peer, scale.bucket, synced=True),
+            "ours": partial(_delete_files, stand.ours, scale.bucket, synced=True),
+        },
+        [Versus("peer", "ours")],
+        show.seconds,
+        3,
+    )
+
+
 def _delete_plain(filled: Filled, count: int) -> float:
     filled.fill(count)
     return filled.delete()
 
 
-def _delete_files(filled: Filled, count: int) -> float:
+def _delete_files(filled: Filled, count: int, *, synced: bool = False) -> float:
     folder = filled.site.server.files
     filled.fill(count)
     for number in range(1, count + 1):
         (folder / fill.key(number)).write_bytes(CONTENT)
+    if synced:
+        os.sync()
     elapsed = filled.delete()
     if left := len(list(folder.rglob("*.jpg"))):
         raise BadAnswer(f"{filled.site.server.name} left {left} files of {count}")
