@@ -16,12 +16,15 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
 from cosmic_ray import commands
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import mutate_and_test, mutate_code
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.testing import run_tests
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkResult
@@ -83,7 +86,23 @@ def sample(mutants: list[MutationSpec], count: int, seed: int) -> list[MutationS
     first = {place(mutant): mutant for mutant in shuffled}
     others = [mutant for mutant in shuffled if first[place(mutant)] is not mutant]
     places = random.Random(seed).sample(list(first.values()), len(first))
-    return sorted([*places, *others][:count], key=place)
+    return sorted(islice(filter(is_python, [*places, *others]), count), key=place)
+
+
+def is_python(mutant: MutationSpec) -> bool:
+    """Whether it can be imported: the star of ``*, name`` is taken for a multiplication.
+
+    Nor is ``name is "text"`` tried, of which Python warns.
+    """
+    operator = get_operator(mutant.operator_name)(**mutant.operator_args)
+    source = Path(mutant.module_path)
+    mutated = mutate_code(source.read_text(), operator, mutant.occurrence)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        try:
+            return mutated is not None and bool(compile(mutated, source, "exec"))
+        except SyntaxError:
+            return False
 
 
 def place(mutant: MutationSpec) -> tuple[str, tuple[int, int]]:
