@@ -26,7 +26,6 @@ from tests.support.services import PostgreSQL
 
 FILE, NEW_FILE = "file.txt", "new.txt"
 PLACES = {FILE: "", NEW_FILE: "other"}  # The storages that have them.
-NAMES = "abcdef"
 
 
 def parent(name: str) -> str:
@@ -193,14 +192,15 @@ class Records:
             self.links.reservations.release(FILE)
         return "named"
 
+    def there(self) -> dict[str, str | None]:
+        """The keys of the records that there are."""
+        rows = self.registry.storage.list_all("record", parent("*"))
+        return {row["name"]: row["key"] for row in rows}
+
     def problems(self) -> list[str]:
         with transaction.manager:
             linked = [link for page in self.links.under() for link in page]
-            rows = {
-                f"{parent(name)}/records/r": row["key"]
-                for name in NAMES
-                for row in self.registry.storage.list_all("record", parent(name))
-            }
+            rows = {f"{parent(name)}/records/r": key for name, key in self.there().items()}
             found = [f"{entry} is left" for entry in self.links.outbox.entries()]
         current = [(link.record, link.key) for link in linked if link.state == "current"]
         keys = [link.key for link in linked]
@@ -230,7 +230,7 @@ class Records:
         return bool(self.registry.attachment_storages[storage].files.exists(key))
 
     def _write(self, name: str, key: str | None) -> None:
-        self.registry.storage.update("record", parent(name), "r", {"key": key})
+        self.registry.storage.update("record", parent(name), "r", {"key": key, "name": name})
 
     def _link(self, name: str, key: str, storage: str = "") -> Link:
         return Link.to(f"{parent(name)}/records/r", key, {"size": 7}, storage=storage)
@@ -294,10 +294,12 @@ def meet(
             told = "\n".join([str(results), *stage.trace])
             assert not (problems := records.problems()), f"{problems} after {told}"
             # Whatever is there goes, one after the other: nobody takes the file of another.
-            for name in NAMES:
-                if records.delete(name) != "nothing":
-                    problems = records.problems()
-                    assert not problems, f"{problems}: {name} deleted, {told}"
+            with transaction.manager:
+                there = sorted(records.there())
+            for name in there:
+                assert records.delete(name) != "nothing"
+                problems = records.problems()
+                assert not problems, f"{problems}: {name} deleted, {told}"
     return outcomes
 
 

@@ -111,7 +111,7 @@ def copied(postgresql: PostgreSQL, url: str) -> Iterator[str]:
     """A copy within the same server, as a staging server is often made."""
     forget_database(url)
     name = f"copy_{uuid4().hex[:8]}"
-    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {database_name(url)}")
+    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {database_name(url)} STRATEGY FILE_COPY")
     copy = postgresql._url(name)
     try:
         yield copy

@@ -56,7 +56,7 @@ class PostgreSQL:
         """
         name = f"test_{secrets.token_hex(6)}"
         copied = _database(template) if template else "kinto"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {copied}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {copied} STRATEGY FILE_COPY")
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
