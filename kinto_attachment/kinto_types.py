@@ -146,6 +146,9 @@ class Registry(Protocol):
 
     def notify(self, event: object) -> None: ...
 
+    # Who subscribes to what.
+    adapters: Any
+
     def queryUtility(self, interface: Any) -> Any: ...
 
     def registerUtility(self, utility: object, interface: Any) -> object: ...
@@ -212,6 +215,7 @@ class Request(Protocol):
     scheme: str
     host: str
     path: str
+    upath_info: str
     headers: MutableMapping[str, str]
     content_type: str
     content_length: int | None

@@ -70,7 +70,11 @@ def same_json(one: object, other: object) -> bool:
     The order of an object's members does not matter (RFC 8259 4).
     """
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(one[k], other[k]) for k in one)
+        if one.keys() != other.keys():
+            return False
+        # Copies of an object share most of its members.
+        differing = ((v, other[k]) for k, v in one.items() if v is not other[k])
+        return all(same_json(*pair) for pair in differing)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same_json, one, other))
     return type(one) is type(other) and bool(one == other)

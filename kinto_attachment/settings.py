@@ -102,6 +102,8 @@ class Settings:
 
         ``alias`` is another name of the bucket; settings for its id take precedence.
         """
+        if not self.overrides:
+            return self._of_server
         names = [bucket_id] if alias is None else [alias, bucket_id]
         resources = [*((name,) for name in names), *((name, collection_id) for name in names)]
         own = [resource for resource in resources if resource in self.overrides]

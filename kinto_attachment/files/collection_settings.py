@@ -36,7 +36,8 @@ class CollectionSettingsResolver:
         )
 
     def of(self, request: Request, bucket_id: str, collection_id: str) -> CollectionSettings:
-        self.is_default(request, bucket_id)
+        if self.names_default:
+            self.is_default(request, bucket_id)
         return self.without_user(Ledger.of(request), bucket_id, collection_id)
 
     def without_user(

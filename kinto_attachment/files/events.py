@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kinto_attachment.kinto_types import Request
+from zope.interface import providedBy
+
+from kinto_attachment.kinto_types import Registry, Request
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,8 @@ class AttachmentReceiving:
 
 class AttachmentRead(AttachmentEvent):
     """A record's file was requested, and the response is being sent."""
+
+
+def has_subscribers(registry: Registry, event: object) -> bool:
+    """Whether anybody would be told of an event."""
+    return bool(registry.adapters.subscriptions([providedBy(event)], None))

@@ -20,6 +20,8 @@ from kinto_attachment.uris import RecordURI
 PENDING = "kinto_attachment_overview"
 # The name under which Kinto caches the user's groups in bound_data, after the user's id.
 PRINCIPALS = "_principals"
+# Ours, for the permissions that Kinto's policy derives from the URI of a record.
+PERMISSIONS = "kinto_attachment.permissions"
 
 Check = Callable[[Collection[str], Collection[Permission]], bool]
 
@@ -70,12 +72,23 @@ def add_overviews(config: Configurator) -> None:
 
 
 def _read(request: Request, pending: Pending) -> Overview:
-    uri = pending.uri
-    policy = request.registry.queryUtility(IAuthorizationPolicy)
-    permissions: list[Permission] = []
-    if isinstance(policy, AuthorizationPolicy):
-        permissions += policy.get_bound_permissions(f"{uri.collection}/records", "record:create")
-        permissions += policy.get_bound_permissions(str(uri), "write")
-    user = request.prefixed_userid
     overviews = request.registry.attachment_overviews
-    return overviews.of(uri, user, permissions, is_last=pending.is_last)
+    user = request.prefixed_userid
+    permissions = _permissions(request, pending.uri) if overviews.reads_rights else ()
+    return overviews.of(pending.uri, user, permissions, is_last=pending.is_last)
+
+
+def _permissions(request: Request, uri: RecordURI) -> tuple[Permission, ...]:
+    """Those that Kinto will ask for, computed once for what is read before and after a body."""
+    found: dict[RecordURI, tuple[Permission, ...]]
+    found = request.bound_data.setdefault(PERMISSIONS, {})
+    if uri not in found:
+        policy = request.registry.queryUtility(IAuthorizationPolicy)
+        found[uri] = ()
+        if isinstance(policy, AuthorizationPolicy):
+            records = f"{uri.collection}/records"
+            found[uri] = (
+                *policy.get_bound_permissions(records, "record:create"),
+                *policy.get_bound_permissions(str(uri), "write"),
+            )
+    return found[uri]

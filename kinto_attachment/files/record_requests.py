@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, cast
 
-from kinto.core.utils import build_request
+from kinto.core.utils import json
+from pyramid.interfaces import IRequestExtensions
+from pyramid.request import Request as PyramidRequest, apply_request_extensions
 
 from kinto_attachment.files import locks
 from kinto_attachment.files.guard import is_allowed
 from kinto_attachment.files.record_bodies import MERGE_PATCH
 from kinto_attachment.files.uploads import rules_of
-from kinto_attachment.kinto_types import Request
+from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
 
 # Headers of the upload that have no meaning, or another one, for the record's endpoint. Kinto does
@@ -27,6 +31,23 @@ NOT_FORWARDED = (
     "Transfer-Encoding",
 )
 PRECONDITIONS = ("If-Match", "If-None-Match")
+JSON = "application/json; charset=utf-8"
+
+
+def _variable(header: str) -> str:
+    """The name of a header in a WSGI environment."""
+    return f"HTTP_{header.upper().replace('-', '_')}"
+
+
+@lru_cache(maxsize=128)
+def _header(variable: str) -> str:
+    """The reverse; empty for what is no header."""
+    if variable not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        variable = variable[5:] if variable.startswith("HTTP_") else ""
+    return variable.replace("_", "-").title()
+
+
+DROPPED = {_variable(header) for header in (*NOT_FORWARDED, *PRECONDITIONS)}
 
 
 @dataclass(frozen=True)
@@ -44,20 +65,72 @@ def has_precondition(request: Request) -> bool:
     return bool(request.context.preconditions)
 
 
-def record_request(request: Request, uri: str, body: dict[str, Any], *, exists: bool) -> Request:
-    """The sub-request that writes a record: PATCH if it exists, PUT if it does not."""
-    method = "PATCH" if exists else "PUT"
-    subrequest = cast(
-        Request, build_request(request, {"method": method, "path": uri, "body": body})
-    )
-    for header in (*NOT_FORWARDED, *PRECONDITIONS):
-        subrequest.headers.pop(header, None)
-    subrequest.headers.update(request.context.preconditions)
-    if not exists and not has_precondition(request):
-        subrequest.headers["If-None-Match"] = "*"  # PUT would replace a record.
+@dataclass(frozen=True)
+class RequestKind:
+    """A class of requests that has what Kinto adds to them.
+
+    Pyramid makes such a class for each request, which takes longer than all else about it.
+    """
+
+    made: type[PyramidRequest]
+    methods: Mapping[str, Any]
+    descriptors: Mapping[str, Any] = field(default_factory=dict)  # The class has them already.
+
+    @classmethod
+    def of(cls, registry: Registry) -> RequestKind:
+        extensions = registry.queryUtility(IRequestExtensions)
+        example = PyramidRequest.blank("/")
+        apply_request_extensions(example, extensions)
+        return cls(type(example), extensions.methods)
+
+
+def record_request(
+    request: Request,
+    uri: str,
+    body: dict[str, Any],
+    *,
+    exists: bool,
+    kind: RequestKind | None = None,
+) -> Request:
+    """The sub-request that writes a record: PATCH if it exists, PUT if it does not.
+
+    It is what Kinto's ``build_request`` makes, without the headers that are not to be forwarded.
+    """
+    content_type = JSON
     if body["data"][FIELD] is None and not rules_of(request).delete_on_omission:
         # No copy of the record at a client may have a null, which would delete a later file.
-        subrequest.headers["Content-Type"] = MERGE_PATCH
+        content_type = MERGE_PATCH
+    prefix = request.upath_info.split("/")[1]
+    subrequest = (PyramidRequest if kind is None else kind.made).blank(
+        f"/{prefix}{uri}",
+        environ=_headers(request, exists=exists),
+        POST=json.dumps(body).encode(),
+        content_type=content_type,
+        method="PATCH" if exists else "PUT",
+    )
+    subrequest.registry = request.registry
+    apply_request_extensions(subrequest, kind)
+    subrequest.parent = request
     subrequest.bound_data = request.bound_data
     setattr(subrequest, locks.BY_CLIENT, not is_allowed(request))
-    return subrequest
+    return cast(Request, subrequest)
+
+
+def headers_of(request: Request) -> dict[str, str]:
+    """The headers of a request: ``dict(request.headers)``, of which WebOb makes more work."""
+    named = ((_header(variable), value) for variable, value in request.environ.items())
+    return {name: value for name, value in named if name}
+
+
+def _headers(request: Request, *, exists: bool) -> dict[str, Any]:
+    """The headers of the sub-request, as its WSGI environment has them."""
+    forwarded = {
+        name: value
+        for name, value in request.environ.items()
+        if name.startswith("HTTP_") and name not in DROPPED
+    }
+    preconditions = request.context.preconditions
+    forwarded |= {_variable(name): value for name, value in preconditions.items()}
+    if not exists and not preconditions:
+        forwarded["HTTP_IF_NONE_MATCH"] = "*"  # PUT would replace a record.
+    return forwarded

@@ -10,7 +10,7 @@ from kinto_attachment import names
 from kinto_attachment.errors import StorageError, StorageUnavailable, TooLarge, TooSmall
 from kinto_attachment.errors.file_not_allowed import FileNotAllowed
 from kinto_attachment.files import quotas
-from kinto_attachment.files.events import AttachmentReceiving
+from kinto_attachment.files.events import AttachmentReceiving, has_subscribers
 from kinto_attachment.files.keys import new_key
 from kinto_attachment.files.kinto_errors import as_json
 from kinto_attachment.files.ledger import Ledger, NewFile
@@ -204,10 +204,12 @@ def announce(request: Request, filename: str, mimetype: str, size: int | None) -
 
     :raises HTTPException: one of them refuses the file.
     """
-    uri = str(request.context.uri)
+    event = AttachmentReceiving(request, str(request.context.uri), filename, mimetype, size)
+    if not has_subscribers(request.registry, event):
+        return
     try:
         with separate_transaction(request):
-            request.registry.notify(AttachmentReceiving(request, uri, filename, mimetype, size))
+            request.registry.notify(event)
     except HTTPException as refusal:
         raise as_json(refusal) from refusal
 

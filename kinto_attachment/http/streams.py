@@ -21,6 +21,9 @@ GZIP_FORMAT = 16 + zlib.MAX_WBITS
 # RFC 9530 names -> hashlib names; others are ignored, as the RFC requires.
 DIGEST_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
 
+# The headers that claim digests, as WebOb spells them.
+DIGEST_HEADERS = ("Content-Digest", "Repr-Digest", "Content-Md5")
+
 # Of tus, which has a status of its own for a mismatch.
 CHECKSUM_HEADER = "Upload-Checksum"
 

@@ -27,16 +27,20 @@ class Head:
     """The head of a request: its method, its headers, and whether it names an upload."""
 
     method: str
-    headers: Mapping[str, str]  # The names may be in any case.
+    # A dictionary with names in any case, or a mapping that finds them in any case.
+    headers: Mapping[str, str]
     of_upload: bool
 
     def get(self, name: str) -> str | None:
         """The value of a header, without white space around it; None if there is none."""
-        return self._values.get(name.lower())
+        value = self._found.get(name.lower())
+        return None if value is None else value.strip(" \t")
 
     @cached_property
-    def _values(self) -> dict[str, str]:
-        return {name.lower(): value.strip(" \t") for name, value in self.headers.items()}
+    def _found(self) -> Mapping[str, str]:
+        if not isinstance(self.headers, dict):
+            return self.headers
+        return {name.lower(): value for name, value in self.headers.items()}
 
     @property
     def media_type(self) -> str:
