@@ -116,6 +116,9 @@ def entered(request: Request, attachment: dict[str, Any]) -> Iterator[None]:
     """
     registry, uri = request.registry, str(request.context.uri)
     usage, ledger = registry.attachment_usage, Ledger.of(request)
+    if not usage.is_counting:
+        yield
+        return
     file = ledger.file_of(uri, attachment)
     is_new = file is not None and uri not in _entered(request, file.key)
     changes = _changes(request, file, attachment["size"]) if file is not None and is_new else {}

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from kinto_attachment.errors import InvalidBody
 
-from .filenames import printable, shortened
+from .filenames import MAX_FILENAME_BYTES, printable, shortened
 from .tokens import TOKEN
 
 _DISPOSITION_TYPE = re.compile(rf"[ \t]*{TOKEN}[ \t]*")
@@ -18,6 +18,8 @@ _DISPOSITION_PARAMETER = re.compile(
 _EXTENDED_VALUE = re.compile(
     r"(utf-8|iso-8859-1)'[^']*'((?:[!#$&+.^_`|~0-9a-z-]|%[0-9a-f]{2})*)", re.I
 )
+# ASCII without the characters that clients parse differently.
+_PLAIN = re.compile(r'(?:(?!["\\%/])[ -~])+')
 _ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"  # RFC 8187 3.2.1, beside letters and digits.
 
 
@@ -29,6 +31,8 @@ def content_disposition(filename: str, kind: str = "attachment") -> str:
     """
     if kind not in ("attachment", "inline"):
         raise ValueError(f"Not a disposition: {kind!r}")
+    if len(filename) <= MAX_FILENAME_BYTES and _PLAIN.fullmatch(filename):
+        return f'{kind}; filename="{filename}"'
     name = shortened(printable(filename))
     if not name:
         return kind

@@ -23,6 +23,7 @@ RANDOM_NAME = re.compile(
 )
 RANDOM_LENGTH = 28  # Characters before the last eight digits.
 
+_SAFE_ASCII = re.compile(r"[A-Za-z0-9._+-]*")
 _INVISIBLE_MARKS = re.compile(r"[\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 # Embeddings, overrides and isolates (UAX 9): with these, ``gnp.exe`` is shown as ``exe.png``.
 _BIDIRECTIONAL_CONTROLS = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
@@ -36,7 +37,8 @@ def clean_filename(raw: str) -> str:
     :raises InvalidForm: the name is empty, too long, or has control characters.
     """
     raw = _BIDIRECTIONAL_CONTROLS.sub("", raw)
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in raw):
+    # What is printable has none, which Python knows at once.
+    if not raw.isprintable() and _has_controls(raw):
         raise InvalidForm("body: Filename has control characters.")
     name = last_segment(raw)
     if name in ("", ".", ".."):
@@ -44,6 +46,10 @@ def clean_filename(raw: str) -> str:
     if len(name.encode("utf-8")) > MAX_FILENAME_BYTES:
         raise InvalidForm(f"body: Filename is longer than {MAX_FILENAME_BYTES} bytes.")
     return name
+
+
+def _has_controls(text: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def printable(name: str) -> str:
@@ -124,7 +130,7 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def last_segment(path: str) -> str:
-    return re.split(r"[/\\]", path)[-1].strip()
+    return path.replace("\\", "/").rpartition("/")[2].strip()
 
 
 def _seal(head: str, owner: str) -> str:
@@ -133,6 +139,8 @@ def _seal(head: str, owner: str) -> str:
 
 def _safe_characters(text: str) -> str:
     """Remove invisible characters; replace runs of white space and unsafe characters by ``_``."""
+    if _SAFE_ASCII.fullmatch(text):
+        return text
     kept: list[str] = []
     for character in _INVISIBLE_MARKS.sub("", text):
         category = unicodedata.category(character)

@@ -30,7 +30,8 @@ _SENDABLE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
 
 # RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it leaves out ``*/*``, a range rather than a type.
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
-_MEDIA_PARAMETER = rf'[ \t]*;[ \t]*({TOKEN}=(?:{TOKEN}|"(?:[ !#-\[\]-~]|\\["\\])*"))'
+_MEDIA_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({TOKEN}=(?:{TOKEN}|"(?:[ !#-\[\]-~]|\\["\\])*"))')
+_MEDIA_PARAMETERS = re.compile(rf"(?:{_MEDIA_PARAMETER.pattern})*[ \t;]*")
 
 
 def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str]) -> str:
@@ -68,8 +69,8 @@ def _media_type(declared: str) -> str | None:
     if not _MEDIA_TYPE.fullmatch(essence) or len(declared) > MAX_MEDIA_TYPE_LENGTH:
         return None
     parameters = []
-    if re.fullmatch(rf"(?:{_MEDIA_PARAMETER})*[ \t;]*", semicolon + rest):
-        parameters = re.findall(_MEDIA_PARAMETER, semicolon + rest)
+    if rest and _MEDIA_PARAMETERS.fullmatch(semicolon + rest):
+        parameters = _MEDIA_PARAMETER.findall(semicolon + rest)
     return "; ".join([essence, *parameters])
 
 
