@@ -17,6 +17,9 @@ JOBS ?= 3
 COUNT ?= 20
 SEED ?= 1
 
+# The tests that write records through an application in their own process.
+WAYS := tests/files tests/endpoints tests/consistency/test_transactions.py
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := $(VENV)/bin
@@ -31,7 +34,7 @@ LEFT_OUT += $(if $(wildcard /usr/sbin/lighttpd),,and not lighttpd)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help dev serve s3 moto cluster tests tests-all tests-nginx tests-cluster tests-browser tests-all-pythons lint format typecheck docs bench chaos mutants clean
+.PHONY: help dev serve s3 moto cluster tests tests-all tests-ways tests-nginx tests-cluster tests-browser tests-all-pythons lint format typecheck docs bench chaos mutants clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +74,10 @@ tests-all: $(VENV)/.dev $(VENV)/.peer node_modules/.installed ## Run the tests o
 	@rm -f $(VENV)/coverage*
 	@export SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-500}; $(call RUN_TESTS,--every-case \
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR))
+	@$(call RUN_TESTS,--ways --every-case $(WAYS))
+
+tests-ways: $(VENV)/.dev ## Run tests with and without fast_records, and compare all that can be told of them
+	@$(call RUN_TESTS,--ways $(WAYS))
 
 tests-nginx: $(VENV)/.dev ## Run the tests of nginx, which has to be installed
 	$(BIN)/python -m pytest -m nginx $(ARGS)

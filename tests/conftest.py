@@ -15,7 +15,7 @@ pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.st
 
 pytest_plugins = [
     f"tests.support.{name}"
-    for name in ("sampling", "forking", "services", "backends", "old_site", "crashes")
+    for name in ("sampling", "ways", "forking", "services", "backends", "old_site", "crashes")
 ]
 
 

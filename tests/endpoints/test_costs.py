@@ -22,7 +22,7 @@ from tests.support.backends import ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.links import own_path
 from tests.support.statements import counted
 
-pytestmark = ON_POSTGRESQL
+pytestmark = [ON_POSTGRESQL, pytest.mark.one_way]
 
 URL = f"{RECORD}/attachment"
 REQUESTS = {

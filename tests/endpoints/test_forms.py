@@ -281,6 +281,7 @@ class TestFan:
             assert (folder, fan) == ("b", name[:2])
             assert read(app) == CONTENT
 
+    @pytest.mark.one_way  # The folder is random.
     def test_of_names_that_are_kept(self, build: Build) -> None:
         app = build(folder="{fan}", randomize="false")
         fan, name = key_of(attach(app).json).split("/")

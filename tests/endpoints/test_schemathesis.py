@@ -271,6 +271,9 @@ def checks() -> list[Any]:
 
 
 OF_VERSIONS = ["versions", "version", "delete-version", "restore"]
+# What is generated is random.
+pytestmark = pytest.mark.one_way
+
 OPERATIONS = pytest.mark.parametrize(
     ("method", "path"),
     REACHED,

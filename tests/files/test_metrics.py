@@ -26,7 +26,8 @@ from tests.support.application import (
 from tests.support.backends import ON_MEMORY, Build
 from tests.support.interruptions import failing_deletes
 
-pytestmark = ON_MEMORY
+# Counters go on from one run to the next.
+pytestmark = [ON_MEMORY, pytest.mark.one_way]
 
 URL = f"{RECORD}/attachment"
 

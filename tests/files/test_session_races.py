@@ -48,6 +48,7 @@ def storage_of(app: Any) -> Any:
     return app.app.registry.attachment_storages.default.files
 
 
+@pytest.mark.one_way
 @ON_DATABASES
 @pytest.mark.parametrize("headers", [ALICE, ANONYMOUS], ids=["a user", "anonymous writers"])
 def test_together_they_begin_no_more_uploads_than_one_by_one(

@@ -40,6 +40,8 @@ clients                                   ``connections`` (byte by byte), ``inte
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
                                           ``ietf_client`` and ``ietf_cases`` (HTTP's draft)
 samples of large products                 ``sampling``
+two ways that do the same                 ``ways`` (runs tests in both), ``transcripts`` (and
+                                          compares them), ``observed`` (what there is to see)
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
 pages                                     ``browser`` (Chromium, origins, files that it shows),

@@ -39,7 +39,7 @@ from kinto_attachment.files.settling import delete_garbage
 from kinto_attachment.http.streams import CHUNK_SIZE, BaseReader
 from kinto_attachment.index.used_storages import UsedStorages
 from kinto_attachment.wsgi.bodies import UPLOADS
-from tests.support import owned, quick_setup
+from tests.support import owned, quick_setup, transcripts, ways
 from tests.support.usage import miscounted
 
 quick_setup.install()
@@ -96,6 +96,7 @@ def make_app(
     """
     first = settings.pop("included_first", "")
     everything = {**SETTINGS, **database_settings, **settings}
+    storage_settings = {**ways.settings(), **storage_settings}
     everything |= {f"attachment.{name}": value for name, value in storage_settings.items()}
     usual = SETTINGS["includes"]
     everything["includes"] = f"{first} {usual} {settings.get('includes', '')}"
@@ -131,6 +132,8 @@ def includeme(config: Any) -> None:
 
     def remember(event: Any) -> None:
         config.registry.seen.append(event)
+        if transcripts.current is not None:
+            transcripts.current.event(event)
         if config.registry.on_event is not None:
             config.registry.on_event(event)
 
@@ -190,6 +193,11 @@ class GuardedBodies:
         self.body = GuardedBody(None)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if transcripts.current is not None:
+            return transcripts.current.request(self.guarded, environ, start_response)
+        return self.guarded(environ, start_response)
+
+    def guarded(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not UPLOADS.search(environ["PATH_INFO"]):
             answer: Iterable[bytes] = self.app(environ, start_response)
             return answer
@@ -540,6 +548,8 @@ def check_records(app: Any) -> None:
 def clear(app: Any) -> None:
     """Forget all records and files, but not whose the storages are."""
     registry = app.app.registry
+    if transcripts.current is not None:
+        transcripts.current.rows(registry)
     for backend in (registry.storage, registry.permission, registry.cache):
         backend.flush()
     registry.attachment_links.used_storages = UsedStorages(registry.storage)

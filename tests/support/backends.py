@@ -31,8 +31,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import transaction
 
-from tests.support import application, owned, sampling
+from tests.support import application, owned, sampling, ways
 from tests.support.services import S3, GoogleEmulator, PostgreSQL
 
 # Storage and database: the names of the fixtures with their settings.
@@ -173,7 +174,7 @@ class Applications:
         self.known: OrderedDict[str, Any] = OrderedDict()
 
     def get(self, storage: dict[str, Any], database: dict[str, Any], settings: Any) -> Any:
-        key = repr((storage, database, settings))
+        key = repr((ways.settings(), storage, database, settings))
         if key not in self.known:
             if len(self.known) == AT_ONCE:
                 self.close(self.known.popitem(last=False)[1])
@@ -217,6 +218,12 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
                     application.put_collection(app)
                 else:
                     application.put_collection_behind(app)
+                if ways.current is not None:
+                    # Kinto stores it when it is first asked. Until then, there is one way only.
+                    with transaction.manager:
+                        app.app.registry.storage.resource_timestamp(
+                            "record", application.COLLECTION
+                        )
         return app
 
     yield builder

@@ -1,122 +1,169 @@
-"""Everything that can be told of a server after some requests, without what is random or a time.
-
-Two ways to do the same are the same if what is observed is equal.
-"""
+"""What can be told of a server: an event when it is fired, and all that is stored."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-from collections.abc import Callable, Iterator
+import gzip
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
+from zlib import crc32
 
+import sqlalchemy
 import transaction
 from pyramid.events import NewRequest
 
-from tests.support.application import links_of, outbox, records, stored_content, stored_files
-
-RANDOM_KEY = re.compile(r"[A-Za-z0-9_-]{20,}(?=\.[a-z.]{1,8}\b)")
-# An id of a link, which is made of the key.
-DIGEST = re.compile(r'(?<="Attachment-Version": ")[0-9a-f]{64}')
-TIMESTAMP = re.compile(r"\b1[789]\d{11}\b")
-LAST_MODIFIED = re.compile(r'"Last-Modified": "[^"]+"')
-# Of our own rows. Timestamps of records are compared by their order.
-TIMES = ("created", "attached", "retired", "until", "hold", "life")
-# Headers that a request id, a clock or the length of a number is in.
+# Headers that a clock or the length of a number is in.
 UNTOLD = ("Content-Length", "Date")
 
-
-def observe(app: Any, action: Callable[[Any], Any]) -> list[str]:
-    """What an action answers, and what it leaves behind; ``action`` returns responses."""
-    registry = app.app.registry
-    registry.seen.clear()
-    responses = action(app)
-    answers = [
-        {
-            "status": response.status,
-            "headers": {k: v for k, v in response.headers.items() if k not in UNTOLD},
-            "body": response.text,
-        }
-        for response in responses
-    ]
-    told = {
-        "answers": answers,
-        "events": [event_of(event) for event in registry.seen],
-        "records": records(app),
-        "permissions": permissions(registry),
-        "links": [
-            {k: v for k, v in sorted(vars(link).items()) if k not in TIMES}
-            for link in sorted(links_of(app), key=lambda link: (link.record, link.attached))
-        ],
-        "outbox": len(outbox(app)),
-        "history": history(registry),
-        "timestamps": timestamp_of(registry),
-        "files": sorted(stored_content(app, key).decode("latin-1") for key in stored_files(app)),
-    }
-    return normal(told)
+OBJECTS = """
+SELECT parent_id, resource_name, id, as_epoch(last_modified) AS last_modified, data, deleted
+  FROM objects
+"""
+TIMESTAMPS = """
+SELECT parent_id, resource_name, as_epoch(last_modified) AS last_modified FROM timestamps
+"""
+RIGHTS = "SELECT object_id, permission, principal FROM access_control_entries"
+MEMBERS = "SELECT user_id, principal FROM user_principals"
 
 
 def event_of(event: Any) -> dict[str, Any]:
+    """An event with everything that a subscriber may look at."""
     request = event.request
     told: dict[str, Any] = {"class": type(event).__name__, "method": request.method}
     if not hasattr(event, "payload"):  # One of our own.
         return told | {k: v for k, v in sorted(vars(event).items()) if k != "request"}
+    # A body that arrives now is for the endpoint to read.
+    has_body = not hasattr(request.environ["wsgi.input"], "misread")
     return told | {
         "payload": event.payload,
         "impacted": event.impacted_objects,
         "url": request.url,
-        "matchdict": dict(request.matchdict),
-        "service": request.current_service.name,
+        "matchdict": dict(request.matchdict or {}),
+        "service": request.current_service and request.current_service.name,
         "headers": {k: v for k, v in sorted(request.headers.items()) if k not in UNTOLD},
-        "body": request.body.decode(),
-        "validated": {k: str(v) for k, v in sorted(request.validated.items())},
-        "errors": list(request.errors),
+        "body": request.body.decode("latin-1") if has_body else None,
+        "validated": getattr(request, "validated", None),
+        "errors": list(getattr(request, "errors", [])),
         "user": request.prefixed_userid,
         "principals": sorted(request.prefixed_principals),
-        "resource": request.current_resource_name,
+        # Plugins that simulate a request have no service.
+        "resource": request.current_service and request.current_resource_name,
         "has_parent": hasattr(request, "parent"),
         "has_context": hasattr(request, "context"),
     }
 
 
-def permissions(registry: Any) -> dict[str, Any]:
+def rows_of(registry: Any) -> dict[str, Any]:
+    """The rows of Kinto's storage and permission backends, and the stored files."""
+    storage, permission = registry.storage, registry.permission
     with transaction.manager:
-        uris = ["/buckets/b", "/buckets/b/collections/c"]
-        uris += [f"/buckets/b/collections/c/records/{name}" for name in ("r", "other", "s")]
-        found = registry.permission.get_objects_permissions(uris)
-        return {
-            uri: {name: sorted(who) for name, who in sorted(each.items())}
-            for uri, each in zip(uris, found, strict=True)
-        }
+        if hasattr(storage, "client"):
+            objects = query(storage, OBJECTS)
+            timestamps = query(storage, TIMESTAMPS)
+        else:
+            objects, timestamps = list(remembered(storage)), list(stamped(storage))
+        if hasattr(permission, "client"):
+            rights = [" ".join(row.values()) for row in query(permission, RIGHTS)]
+            rights += [" ".join(row.values()) for row in query(permission, MEMBERS)]
+        else:
+            rights = list(granted(permission))
+    rank(objects, timestamps)
+    return {
+        "objects": objects,
+        "timestamps": timestamps,
+        "rights": rights,
+        "files": [
+            {"storage": storage.name, "key": file.key, "content": content(storage.files, file.key)}
+            for storage in registry.attachment_storages
+            for file in storage.files.list()
+        ],
+    }
 
 
-def history(registry: Any) -> list[Any]:
-    with transaction.manager:
-        rows = registry.storage.list_all(resource_name="history", parent_id="/buckets/b")
-    rows.sort(key=lambda row: row["last_modified"])
+def query(backend: Any, statement: str) -> list[dict[str, Any]]:
+    with backend.client.connect(readonly=True) as session:
+        return [dict(row._mapping) for row in session.execute(sqlalchemy.text(statement))]
+
+
+def remembered(storage: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a memory backend, as rows."""
+    for stored, deleted in ((storage._store, False), (storage._cemetery, True)):
+        for parent, resources in stored.items():
+            for name, objects in resources.items():
+                for key, each in objects.items():
+                    data = {k: v for k, v in each.items() if k not in ("id", "last_modified")}
+                    yield {
+                        "parent_id": parent,
+                        "resource_name": name,
+                        "id": key,
+                        "last_modified": each["last_modified"],
+                        "data": data,
+                        "deleted": deleted,
+                    }
+
+
+def stamped(storage: Any) -> Iterator[dict[str, Any]]:
+    for parent, resources in storage._timestamps.items():
+        for name, timestamp in resources.items():
+            yield {"parent_id": parent, "resource_name": name, "last_modified": timestamp}
+
+
+def granted(permission: Any) -> Iterator[str]:
+    for key, principals in permission._store.items():
+        yield from (f"{key} {principal}" for principal in principals)
+
+
+def rank(*tables: list[dict[str, Any]]) -> None:
+    """Replace timestamps by their order among those of the same parent, which has none twice.
+
+    The rows of the index have random ones.
+    """
+    found: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    rows = [row for table in tables for row in table]
     for row in rows:
-        for name in ("id", "last_modified", "date"):
-            del row[name]
-        held = row["target"].get("permissions", {})
-        row["target"]["permissions"] = {name: sorted(who) for name, who in sorted(held.items())}
-    return list(rows)
+        found[row["parent_id"], row["resource_name"]].add(row["last_modified"])
+    ranks = {
+        parent: {timestamp: n for n, timestamp in enumerate(sorted(each))}
+        for parent, each in found.items()
+    }
+    for row in rows:
+        parent = row["parent_id"], row["resource_name"]
+        is_ours = row["resource_name"].startswith("attachment")
+        row["last_modified"] = None if is_ours else ranks[parent][row["last_modified"]]
 
 
-def timestamp_of(registry: Any) -> int:
-    with transaction.manager:
-        return int(registry.storage.resource_timestamp("record", "/buckets/b/collections/c"))
+def content(files: Any, key: str) -> str:
+    with contextlib.closing(files.open(key)) as reader:
+        return content_of(b"".join(iter(lambda: reader.read(65536), b"")))
 
 
-def normal(told: Any) -> list[str]:
-    """The same without random names, and with timestamps as ranks: lines, to be compared."""
-    text = json.dumps(told, sort_keys=True, default=str, indent=1)
-    for pattern in (RANDOM_KEY, DIGEST):
-        found: dict[str, str] = {}
-        text = pattern.sub(lambda match: found.setdefault(match[0], f"random{len(found)}"), text)  # noqa: B023
-    times = sorted(set(TIMESTAMP.findall(text)))
-    text = TIMESTAMP.sub(lambda match: f"time{times.index(match[0])}", text)
-    return LAST_MODIFIED.sub("", text).splitlines()
+def content_of(data: bytes) -> str:
+    """Short texts, or a checksum that is too short to be taken for something random.
+
+    There is a time in compressed files, and in archives.
+    """
+    if data.startswith(b"\x1f\x8b"):
+        with contextlib.suppress(OSError, EOFError):
+            return f"compressed: {content_of(gzip.decompress(data))}"
+    if data.startswith(b"PK"):
+        return f"an archive of {len(data)} bytes"
+    if len(data) <= 200 and data.isascii():
+        return data.decode()
+    return f"{len(data)} bytes, {crc32(data):08x}"
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON has it, without addresses in memory and the order of sets."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(each) for each in value), key=repr)
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return str(value)
 
 
 @contextlib.contextmanager
