@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kinto.core.storage.memory import Storage as MemoryStorage
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
 
+from kinto_attachment import AttachmentAdded
 from kinto_attachment.files import fast_records
 from kinto_attachment.index import tested_versions
 from kinto_attachment.index.outbox import Outbox
@@ -47,7 +49,7 @@ from tests.support.backends import (
     ON_POSTGRESQL,
     Build,
 )
-from tests.support.interruptions import Meanwhile
+from tests.support.interruptions import Meanwhile, failing_deletes
 from tests.support.observed import subrequests
 from tests.support.statements import before_statement
 
@@ -489,6 +491,65 @@ def conflicting(app: Any) -> list[Any]:
         return [upload(app, status=200), app.get(RECORD, headers=ALICE)]
 
 
+FAIL = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'no' USING ERRCODE = '{code}';
+END $$;
+CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON {table}
+    DEFERRABLE INITIALLY {when} FOR EACH ROW WHEN ({which}) EXECUTE FUNCTION fail()
+"""
+
+
+@contextlib.contextmanager
+def failing(app: Any, **how: str) -> Iterator[None]:
+    """Have the database fail when a record or a right is written, or when that is committed."""
+    engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(FAIL.format(**how))
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP FUNCTION fail CASCADE")
+
+
+RECORDS = {"table": "objects", "which": "NEW.resource_name = 'record'"}
+RIGHTS = {"table": "access_control_entries", "which": "TRUE"}
+
+
+def database_fails(what: dict[str, str], code: str, when: str) -> Action:
+    def action(app: Any) -> list[Any]:
+        first = attach(app, data={"title": "before"})
+        with failing(app, **what, code=code, when=when):
+            answers = [upload(app, permissions={"read": ["x"]}), upload(app, record=OTHER)]
+        assert {each.status_code for each in answers} <= {409, 500, 503}
+        return [first, *answers, app.get(RECORD, headers=ALICE), upload(app)]
+
+    return action
+
+
+def storage_fails_too(app: Any) -> list[Any]:
+    """The file of a request that fails cannot be removed: it is left to gc."""
+    attach(app, data={"title": "before"})
+    on_event(app, ResourceChanged, raise_error)
+    with failing_deletes(app):
+        answers = [upload(app, status=500), upload(app, record=OTHER, status=500)]
+    assert len(stored_files(app)) == 3
+    clear(app)
+    return answers
+
+
+def raise_error(_: Any) -> None:
+    raise RuntimeError("no")
+
+
+def subscriber_fails(app: Any) -> list[Any]:
+    """After the commit, which nothing changes any more."""
+    on_event(app, AttachmentAdded, raise_error)
+    return [upload(app, status=201), upload(app, status=200)]
+
+
 FAILURES: dict[str, tuple[dict[str, str], Action]] = {
     "412": ({}, lambda app: fails(app, status=412, headers={**ALICE, "If-Match": '"1"'})),
     "schema": ({}, schema_fails),
@@ -501,6 +562,13 @@ FAILURES: dict[str, tuple[dict[str, str], Action]] = {
         lambda app: [upload(app), upload(app, content=b"longer", status=507)],
     ),
     "conflict": ({}, conflicting),
+    "a deadlock": ({}, database_fails(RECORDS, "40P01", "IMMEDIATE")),
+    "permissions": ({}, database_fails(RIGHTS, "XX000", "IMMEDIATE")),
+    "a commit that conflicts": ({}, database_fails(RECORDS, "40001", "DEFERRED")),
+    "a commit that collides": ({}, database_fails(RECORDS, "23505", "DEFERRED")),
+    "a commit that breaks": ({}, database_fails(RIGHTS, "XX000", "DEFERRED")),
+    "the storage": ({}, storage_fails_too),
+    "a subscriber": ({}, subscriber_fails),
 }
 
 

@@ -128,7 +128,10 @@ class NotedBody:
 
 def difference(first: Transcript, second: Transcript) -> str:
     """What is different, as lines; empty if nothing is."""
-    lines = compared(first, second)
+    told = compared(first, second)
+    if told[0] == told[1]:
+        return ""
+    lines = compared(first, second, indent=1)  # Takes longer.
     found = difflib.unified_diff(*lines, "first", "second", n=12, lineterm="")
     return "\n".join([line for line, _ in zip(found, range(LINES), strict=False)])
 
@@ -138,16 +141,17 @@ def differ_in_times_alone(first: Transcript, second: Transcript) -> bool:
     return len({times.sub("", "\n".join(lines)) for lines in compared(first, second)}) == 1
 
 
-def compared(first: Transcript, second: Transcript) -> list[list[str]]:
+def compared(first: Transcript, second: Transcript, indent: int | None = None) -> list[list[str]]:
     texts = [first.text(), second.text()]
     common = set.intersection(*(set(RANDOM.findall(text)) for text in texts))
-    return [Normal(text, common).lines() for text in texts]
+    return [Normal(text, common, indent).lines() for text in texts]
 
 
 class Normal:
     """The text of a transcript, with numbers instead of random names and of timestamps."""
 
-    def __init__(self, text: str, common: set[str]) -> None:
+    def __init__(self, text: str, common: set[str], indent: int | None) -> None:
+        self.indent = indent
         self.entries = json.loads(text)
         times = sorted(set(TIMESTAMP.findall(text)))
         self.ranks = {time: f"time-{rank}" for rank, time in enumerate(times)}
@@ -160,7 +164,7 @@ class Normal:
         def name(match: re.Match[str]) -> str:
             return self.names.setdefault(match[0], f"random-{len(self.names)}")
 
-        return RANDOM.sub(name, self._ranked(entry, indent=1)).splitlines()
+        return RANDOM.sub(name, self._ranked(entry, self.indent)).splitlines()
 
     def _in_order(self, entry: Any) -> Any:
         """Rows in an order that does not depend on random names that were not seen before."""
@@ -170,10 +174,14 @@ class Normal:
         def key(row: Any) -> str:
             return RANDOM.sub(lambda match: self.names.get(match[0], ""), self._ranked(row))
 
-        return {"rows": {name: sorted(rows, key=key) for name, rows in entry["rows"].items()}}
+        tables = {}
+        for name, rows in entry["rows"].items():
+            tables[name] = sorted(rows, key=key)
+            self._named(tables[name])  # Other tables have the same names.
+        return {"rows": tables}
 
-    def _ranked(self, value: Any, **options: Any) -> str:
-        text = json.dumps(value, sort_keys=True, **options)
+    def _ranked(self, value: Any, indent: int | None = None) -> str:
+        text = json.dumps(value, sort_keys=True, indent=indent)
         return TIMESTAMP.sub(lambda match: self.ranks[match[0]], text)
 
 
