@@ -18,7 +18,7 @@ from tests.support.objects import LARGE, calls, google_storage
 from tests.support.sampling import every_case
 from tests.support.services import GoogleEmulator
 
-PATIENCE = 10  # Seconds, for storages that lose theirs after two.
+PATIENCE = 10  # Seconds, for storages that lose theirs after one.
 METHODS = list(calls(None))
 
 
@@ -32,7 +32,7 @@ def proxy(gcs: GoogleEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 @pytest.fixture
 def storage(gcs: GoogleEmulator, proxy: FaultProxy) -> Iterator[GoogleStorage]:
     """In a bucket of its own, behind the proxy."""
-    with google_storage(gcs, timeout=2) as storage:
+    with google_storage(gcs, timeout=1, last_try=1) as storage:
         storage.write("warm", Source(b"x"), BINARY)
         storage.delete("warm")
         yield storage
@@ -52,7 +52,7 @@ def test_a_server_that_refuses_is_given_up(
     gcs: GoogleEmulator, proxy: FaultProxy, method: str
 ) -> None:
     proxy.refuse()
-    with google_storage(gcs, "bucket", last_try=0.5) as storage, unavailable():
+    with google_storage(gcs, "bucket", last_try=0.2) as storage, unavailable():
         calls(storage)[method]()
 
 
@@ -71,7 +71,7 @@ def test_a_server_that_hangs_is_given_up(
     gcs: GoogleEmulator, proxy: FaultProxy, method: str
 ) -> None:
     proxy.hang()
-    options = {"timeout": 0.4, "last_try": 0.5}
+    options = {"timeout": 0.2, "last_try": 0.1}
     with google_storage(gcs, "bucket", **options) as storage, unavailable():
         calls(storage)[method]()
     assert proxy.connections >= 1

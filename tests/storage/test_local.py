@@ -289,7 +289,7 @@ class TestDrafts:
     def test_without_a_name_end_with_their_process(
         self, base: Path, storage: LocalStorage
     ) -> None:
-        process = subprocess.Popen(
+        process = forking.Popen(
             [sys.executable, "-W", "ignore", "-c", KILLED_WRITER, str(base), "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -753,7 +753,9 @@ class TestReading:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # Or each of them would import it.
+    with ProcessPoolExecutor(3, mp_context=context) as pool:
         yield pool
 
 

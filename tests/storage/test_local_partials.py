@@ -8,6 +8,9 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -22,7 +25,7 @@ from kinto_attachment.storage import CHUNK_SIZE, Partial, local_partials, partia
 from kinto_attachment.storage.disk import LockedFile
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import BINARY, Source, contents, keys
-from tests.support import sampling, waiting
+from tests.support import ROOT, forking, sampling, waiting
 
 ID = "0123456789abcdef" * 2
 STEPS = (
@@ -170,88 +173,163 @@ def steps_until_done(attempt: Callable[[int], bool], name: str) -> int:
 
     ``make tests`` takes every other step, or those between, by the ``name``.
     """
-    number = 1 + sampling.start(name, sampling.one_in(2))
+    one_in = sampling.one_in(2)
+    return until_done(attempt, 1 + sampling.start(name, one_in), one_in)
+
+
+def until_done(attempt: Callable[[int], bool], first: int, one_in: int) -> int:
+    number = first
     while attempt(number):
-        number += sampling.one_in(2)
+        number += one_in
         assert number < 100
     return number - 1
 
 
-class TestKilledProcesses:
-    def test_an_append_costs_what_no_checkpoint_has_told(
-        self, storage: LocalStorage, base: Path, tmp_path: Path
-    ) -> None:
-        first, second = b"a" * (CHUNK_SIZE + 5), b"b" * (3 * CHUNK_SIZE)
+# Processes that are killed. They are forked by a small process, which makes each fork a tenth as
+# expensive as a fork of the process that runs the tests; that one is given the attempts to make.
+
+
+class Attempts:
+    """A folder, and what is done in it again and again by processes killed at each step."""
+
+    def __init__(self, folder: str) -> None:
+        self.base = Path(folder, "files")
+        self.storage = LocalStorage(str(self.base))
+        self.path = Path(folder, "kept")
+
+    def begun(self) -> Kept:
+        kept = Kept(self.storage, self.path)
+        kept.begin()
+        return kept
+
+    def append(self, first: int, one_in: int) -> tuple[int, int]:
+        """The numbers of steps, and of the sizes that are left."""
+        head, tail = b"a" * (CHUNK_SIZE + 5), b"b" * (3 * CHUNK_SIZE)
+        sizes: set[int] = set()
 
         def attempt(number: int) -> bool:
-            kept = Kept(storage, tmp_path / "kept")
-            kept.begin()
-            kept.append(first)
-            killed = killed_at(number, lambda: kept.append(second))
+            kept = self.begun()
+            kept.append(head)
+            killed = killed_at(number, lambda: kept.append(tail))
             sizes.add(kept.partial.size)
             kept.take_over()
-            kept.append((first + second)[kept.partial.size :])
+            kept.append((head + tail)[kept.partial.size :])
             assert kept.partial.details["chunks"][0][1] == kept.partial.size, "in one chunk"
-            storage.finish(kept.partial)
-            assert contents(storage, "folder/a") == first + second
-            storage.delete("folder/a")
-            assert everything(base) == [".unfinished"]
+            self.storage.finish(kept.partial)
+            assert contents(self.storage, "folder/a") == head + tail
+            self.storage.delete("folder/a")
+            assert everything(self.base) == [".unfinished"]
             return killed
 
-        sizes: set[int] = set()
-        assert steps_until_done(attempt, "append") >= 8
-        assert len(sizes) >= 3
+        return until_done(attempt, first, one_in), len(sizes)
 
-    @pytest.mark.parametrize("hangs", [False, True])
-    @pytest.mark.parametrize("hard_links", [True, False])
-    def test_a_finish_goes_on_where_it_was(
-        self,
-        storage: LocalStorage,
-        base: Path,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        hard_links: bool,
-        hangs: bool,
-    ) -> None:
+    def finish(self, first: int, one_in: int, hard_links: bool, hangs: bool) -> int:
+        """The number of steps."""
+
         def refuse(*_: Any) -> None:
             raise OSError(errno.EPERM, "no hard links here")
 
         def attempt(number: int) -> bool:
-            kept = Kept(storage, tmp_path / "kept")
-            kept.begin()
+            kept = self.begun()
             with hanging(kept):
                 kept.append(b"end")
                 expected = b"a" + b"b" * CHUNK_SIZE + b"end"
                 if not hangs:
-                    storage.discard(kept.partial)
+                    self.storage.discard(kept.partial)
                     kept.begin()
                     kept.append(expected)
-                killed = killed_at(number, lambda: storage.finish(kept.partial))
+                killed = killed_at(number, lambda: self.storage.finish(kept.partial))
                 for _ in range(2):
-                    assert storage.finish(kept.partial).size == len(expected)
-                assert contents(storage, "folder/a") == expected
-                assert everything(base) == [".unfinished", "folder", "folder/a"]
-                storage.delete("folder/a")
+                    assert self.storage.finish(kept.partial).size == len(expected)
+                assert contents(self.storage, "folder/a") == expected
+                assert everything(self.base) == [".unfinished", "folder", "folder/a"]
+                self.storage.delete("folder/a")
             return killed
 
-        if not hard_links:
-            monkeypatch.setattr(os, "link", refuse)
-        assert steps_until_done(attempt, f"finish {hard_links} {hangs}") >= (10 if hangs else 8)
+        with pytest.MonkeyPatch.context() as patch:
+            if not hard_links:
+                patch.setattr(os, "link", refuse)
+            return until_done(attempt, first, one_in)
 
-    def test_a_discard_goes_on_where_it_was(
-        self, storage: LocalStorage, base: Path, tmp_path: Path
-    ) -> None:
+    def discard(self, first: int, one_in: int) -> int:
+        """The number of steps."""
+
         def attempt(number: int) -> bool:
-            kept = Kept(storage, tmp_path / "kept")
-            kept.begin()
+            kept = self.begun()
             with hanging(kept):
                 kept.append(b"end")
-                killed = killed_at(number, lambda: storage.discard(kept.partial))
-                storage.discard(kept.partial)
-            assert everything(base) == [".unfinished"]
+                killed = killed_at(number, lambda: self.storage.discard(kept.partial))
+                self.storage.discard(kept.partial)
+            assert everything(self.base) == [".unfinished"]
             return killed
 
-        assert steps_until_done(attempt, "discard") >= 3
+        return until_done(attempt, first, one_in)
+
+
+def make_attempts() -> None:
+    """In the small process: for each line of the input, one of the output."""
+    os.fsync = lambda _: None  # No test cuts the power.
+    partials.CHECKPOINT_BYTES = CHUNK_SIZE
+    for line in sys.stdin:
+        folder, action, *arguments = json.loads(line)
+        try:
+            done = {"done": getattr(Attempts(folder), action)(*arguments)}
+        except Exception:  # noqa: BLE001 - For the test, to be told.
+            done = {"failed": traceback.format_exc()}
+        print(json.dumps(done), flush=True)
+
+
+Attempt = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def small_process() -> Iterator[Any]:
+    code = f"from {__name__} import make_attempts; make_attempts()"
+    with forking.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+        process.wait(waiting.SECONDS)
+
+
+@pytest.fixture
+def attempt(small_process: Any, tmp_path: Path) -> Attempt:
+    """Have an action interrupted at every step, or every other one by ``name``."""
+
+    def told(action: str, name: str, *arguments: Any) -> Any:
+        one_in = sampling.one_in(2)
+        first = 1 + sampling.start(name, one_in)
+        call = [str(tmp_path), action, first, one_in, *arguments]
+        small_process.stdin.write(f"{json.dumps(call)}\n")
+        small_process.stdin.flush()
+        answer = json.loads(waiting.line_of(small_process))
+        assert "failed" not in answer, answer["failed"]
+        return answer["done"]
+
+    return told
+
+
+class TestKilledProcesses:
+    def test_an_append_costs_what_no_checkpoint_has_told(self, attempt: Attempt) -> None:
+        steps, sizes = attempt("append", "append")
+        assert steps >= 8
+        assert sizes >= 3
+
+    @pytest.mark.parametrize("hangs", [False, True])
+    @pytest.mark.parametrize("hard_links", [True, False])
+    def test_a_finish_goes_on_where_it_was(
+        self, attempt: Attempt, hard_links: bool, hangs: bool
+    ) -> None:
+        name = f"finish {hard_links} {hangs}"
+        assert attempt("finish", name, hard_links, hangs) >= (10 if hangs else 8)
+
+    def test_a_discard_goes_on_where_it_was(self, attempt: Attempt) -> None:
+        assert attempt("discard", "discard") >= 3
 
 
 class TestHungWriters:

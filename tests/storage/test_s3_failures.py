@@ -19,7 +19,7 @@ from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_sto
 from tests.support.sampling import every_case
 from tests.support.services import S3
 
-TIMEOUT = 0.4
+TIMEOUT = 0.2
 PATIENCE = 25  # Seconds for what tries a few times, and cleans up: less than without `timeout`.
 METHODS = list(calls(None))
 
@@ -41,7 +41,7 @@ def bucket(seaweedfs: S3) -> str:
 @pytest.fixture
 def storage(seaweedfs: S3, proxy: FaultProxy) -> Iterator[S3Storage]:
     """In a bucket of its own, behind the proxy; it has found out what the server can do."""
-    with s3_storage(seaweedfs, endpoint_url=proxy.url, timeout=2) as storage:
+    with s3_storage(seaweedfs, endpoint_url=proxy.url, timeout=1) as storage:
         storage.write("warm", Source(b"x"), BINARY)
         storage.delete("warm")
         yield storage
@@ -122,7 +122,7 @@ def test_what_is_no_answer_of_s3_is_an_outage(status: int, body: bytes) -> None:
 @pytest.mark.parametrize("num_retries", [1, 3])
 def test_a_call_is_made_as_often_as_set(num_retries: int) -> None:
     with (
-        answering(Answer(503, error("SlowDown"))) as (url, requests),
+        answering(Answer(503, error("ServiceUnavailable"))) as (url, requests),
         s3_storage(S3(url, "key", "secret"), "bucket", num_retries=num_retries) as storage,
         unavailable(),
     ):

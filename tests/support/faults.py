@@ -250,7 +250,7 @@ def answering(answer: Answer) -> Iterator[tuple[str, list[str]]]:
             pass  # Clients that give up are part of the plan.
 
     with Server((HOST, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield f"http://{HOST}:{server.server_address[1]}", seen

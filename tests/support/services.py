@@ -12,6 +12,7 @@ that uses such a fixture, directly or through another one, is marked by itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -129,16 +130,11 @@ class S3:
         return HOST, int(self.endpoint_url.rsplit(":", 1)[1])
 
     def client(self, **options: Any) -> Any:
-        """A plain boto3 client, to look at what is really on the server."""
-        import boto3
+        """A plain boto3 client, to look at what is really on the server.
 
-        defaults = {
-            "endpoint_url": self.endpoint_url,
-            "aws_access_key_id": self.access_key,
-            "aws_secret_access_key": self.secret_key,
-            "region_name": self.region,
-        }
-        return boto3.client("s3", **{**defaults, **options})
+        One for all, unless there are ``options``.
+        """
+        return _s3_client(self, **options) if options else _shared_s3_client(self)
 
     def create_bucket(self) -> str:
         name = f"test-{secrets.token_hex(6)}"
@@ -155,6 +151,21 @@ class S3:
             "aws.region": self.region,
             "aws.use_path_style": "true",
         }
+
+
+def _s3_client(server: S3, **options: Any) -> Any:
+    import boto3
+
+    defaults = {
+        "endpoint_url": server.endpoint_url,
+        "aws_access_key_id": server.access_key,
+        "aws_secret_access_key": server.secret_key,
+        "region_name": server.region,
+    }
+    return boto3.client("s3", **{**defaults, **options})
+
+
+_shared_s3_client = functools.cache(_s3_client)
 
 
 @dataclass(frozen=True)
@@ -427,13 +438,40 @@ def gcs_fixture() -> Iterator[GoogleEmulator]:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_models() -> Iterator[None]:
-    """boto3 reads its description of S3, of megabytes, once rather than for each storage."""
-    from botocore import session
+    """boto3 reads its description of S3, of megabytes, once rather than for each storage.
+
+    And makes objects of the rules in it once, which takes half of the time of a client.
+    """
+    from botocore import endpoint_provider, session
     from botocore.loaders import create_loader
 
-    loader = create_loader()
+    def rule_set(**description: Any) -> Any:
+        # The loader gives the same lists each time, and keeps them.
+        name = id(description["rules"])
+        if name not in known:
+            known[name] = original(**description)
+        return known[name]
+
+    known: dict[int, Any] = {}
+    loader, original = create_loader(), endpoint_provider.RuleSet
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "create_loader", lambda *_: loader)
+        patch.setattr(endpoint_provider, "RuleSet", rule_set)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wait_for_no_disk() -> Iterator[None]:
+    """Nor do these processes, as the database: no test cuts the power.
+
+    The servers and commands that tests start do wait.
+    """
+
+    def fsync(file: Any) -> None:
+        os.fstat(file if isinstance(file, int) else file.fileno())  # It fails if that is closed.
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
         yield
 
 

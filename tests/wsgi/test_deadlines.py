@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from kinto_attachment.wsgi.deadlines import (
     Watchdog,
     connection_of,
 )
-from tests.support import ROOT, waiting
+from tests.support import ROOT, forking, waiting
 from tests.support.certificates import certified
 
 SECONDS = 60  # The longest that a test waits for a thread.
@@ -185,9 +184,10 @@ class TestWatchdog:
     def test_works_after_a_fork(self) -> None:
         """As with gunicorn's ``preload``, or a server that forks while it serves."""
         program = """if True:
-            import os, sys, threading
+            import os, sys
             from tests.wsgi.test_deadlines import SECONDS, Wait
-            from kinto_attachment.wsgi.deadlines import WATCHDOG
+            from kinto_attachment.wsgi.deadlines import WATCHDOG, Watchdog
+            Watchdog.INTERVAL = 0.01
             with WATCHDOG.watching(Wait(False)):
                 child = os.fork()
                 if child:
@@ -197,8 +197,8 @@ class TestWatchdog:
                 with WATCHDOG.watching(wait):
                     os._exit(0 if wait.ended.wait(SECONDS) else 1)
         """
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-        subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+        command = [sys.executable, "-W", "ignore", "-c", program]
+        forking.run(command, check=True, timeout=120, cwd=ROOT)
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -219,7 +219,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
 class TestBodyTimeouts:
     """On a socket of which the kernel counts the bytes, and on one of which nobody does."""
 
-    LIMITS = Limits(timeout=1, min_rate=1000)
+    LIMITS = Limits(timeout=0.5, min_rate=1000)
 
     @pytest.fixture(autouse=True)
     def often(self, monkeypatch: pytest.MonkeyPatch) -> None:
