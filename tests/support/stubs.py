@@ -67,7 +67,7 @@ def stub(
                 do_handshake_on_connect=False,  # Not in the thread that accepts connections.
             )
         found = Stub(f"http://{HOST}:{server.server_address[1]}/v1")
-        thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield found

@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -151,21 +152,22 @@ REFUSALS = {
 }
 
 
-@pytest.fixture(params=REFUSALS.values(), ids=REFUSALS)
-def refused(request: pytest.FixtureRequest, refusing: live.Server) -> Iterator[Any]:
+@contextlib.contextmanager
+def refused(server: live.Server, name: str) -> Iterator[Connection]:
     """A connection whose request is refused, while the server expects more of its body."""
-    status, method, path, lines, user = request.param
-    with Connection(refusing) as connection:
+    _, method, path, lines, user = REFUSALS[name]
+    with Connection(server) as connection:
         connection.head(method, path, *lines, user=user)
         connection.send(b"100000\r\nx" if CHUNKED in lines else b"x")
-        yield connection, status
+        yield connection
 
 
 @AS_IT_COMES
-def test_a_client_that_waits_is_refused_at_once(refused: tuple[Connection, int]) -> None:
-    connection, expected = refused
-    status, content, seconds = answer_of(connection)
-    assert (status, content["code"]) == (expected, expected)
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_client_that_waits_is_refused_at_once(refusing: live.Server, name: str) -> None:
+    with refused(refusing, name) as connection:
+        status, content, seconds = answer_of(connection)
+    assert (status, content["code"]) == (REFUSALS[name][0], REFUSALS[name][0])
     assert seconds < SOON
 
 
@@ -186,31 +188,45 @@ def test_a_client_that_is_redirected_is_not_waited_for(refusing: live.Server) ->
 
 
 @AS_IT_COMES
-def test_a_client_that_drips_is_refused_at_once_and_dropped(
-    refused: tuple[Connection, int],
-) -> None:
-    connection, expected = refused
-    target = connection.socket.dup()
-    with target, dripping(connection):
-        status, _, seconds = answer_of(connection)
-        assert status == expected
-        assert seconds < SOON
-        assert seconds_to(lambda: is_closed(target)) < DRIPPING / 2
+def test_a_client_that_drips_is_refused_at_once_and_dropped(refusing: live.Server) -> None:
+    """Each of them, at the same time, because they wait."""
+
+    def drip(name: str) -> tuple[int, float, float]:
+        with (
+            refused(refusing, name) as connection,
+            connection.socket.dup() as target,
+            dripping(connection),
+        ):
+            status, _, seconds = answer_of(connection)
+            return status, seconds, seconds_to(lambda: is_closed(target))
+
+    with ThreadPoolExecutor(len(REFUSALS)) as pool:
+        jobs = {name: pool.submit(drip, name) for name in REFUSALS}
+        for name, job in jobs.items():
+            status, seconds, until_closed = job.result(waiting.SECONDS)
+            assert status == REFUSALS[name][0], name
+            assert seconds < SOON, name
+            assert until_closed < DRIPPING / 2, name
 
 
 @AS_IT_COMES
-@pytest.mark.parametrize("lines", [[LENGTH], [CHUNKED]], ids=["length", "chunks"])
-@pytest.mark.parametrize("user", [None, BOB], ids=["nobody", "stranger"])
-def test_what_a_refused_client_goes_on_to_send_is_no_request(
-    server: live.Server, lines: list[str], user: str | None
-) -> None:
+def test_what_a_refused_client_goes_on_to_send_is_no_request(server: live.Server) -> None:
     request = b"GET /v1/ HTTP/1.1\r\nHost: x\r\n\r\n"
-    with Connection(server) as connection, connection.socket.dup() as target:
-        connection.head("PUT", URL, *lines, user=user)
-        connection.send(b"100000\r\nx" if CHUNKED in lines else b"x")
-        assert connection.answer()[0].status in (401, 403)
-        with dripping(connection, request):
-            assert is_closed(target)
+
+    def send(lines: str, user: str | None) -> tuple[int, bool]:
+        with Connection(server) as connection, connection.socket.dup() as target:
+            connection.head("PUT", URL, lines, user=user)
+            connection.send(b"100000\r\nx" if lines == CHUNKED else b"x")
+            status = connection.answer()[0].status
+            with dripping(connection, request):
+                return status, is_closed(target)
+
+    cases = [*product((LENGTH, CHUNKED), (None, BOB))]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        jobs = [pool.submit(send, *case) for case in cases]
+        for (lines, user), job in zip(cases, jobs, strict=True):
+            expected = (403 if user else 401, True)
+            assert job.result(waiting.SECONDS) == expected, (lines, user)
 
 
 def test_requests_behind_a_refused_one_are_answered(server: live.Server) -> None:
@@ -308,6 +324,33 @@ def upload_begins(connection: Connection, kind: str) -> None:
     connection.send(body[:MIB])
 
 
+@pytest.fixture
+def slow_upload(server: live.Server) -> Iterator[Future[int]]:
+    """The status of an upload that is slow, after it has been fast.
+
+    So the server has asked for much at a time.
+    """
+    piece = bytes(2048)
+    slowly = 5 * TIMEOUT  # Seconds: more than two windows.
+    size = 3 * MIB // 2 + int(slowly / 0.1) * len(piece)
+    record = "/v1/buckets/b/collections/c/records/slow"
+
+    def upload() -> int:
+        with Connection(server) as connection:
+            path = f"{record}/attachment?filename=a.bin"
+            connection.head("PUT", path, f"Content-Length: {size}")
+            connection.send(bytes(3 * MIB // 2))
+            for _ in range(int(slowly / 0.1)):
+                time.sleep(0.1)
+                connection.send(piece)
+            status = connection.answer()[0].status
+            assert connection.ask("DELETE", record)[0].status == 200
+            return status
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(upload)
+
+
 def nothing_has_changed(server: live.Server, folder: Path) -> bool:
     with Connection(server) as connection:
         for record in (RECORD, DEFAULT):
@@ -317,11 +360,12 @@ def nothing_has_changed(server: live.Server, folder: Path) -> bool:
 
 @AS_IT_COMES
 def test_uploads_that_stop_or_drip_are_given_up_and_their_threads_are_free(
-    server: live.Server, folder: Path
+    server: live.Server, folder: Path, slow_upload: Future[int]
 ) -> None:
+    """And those that are slow, but not too slow, pass meanwhile."""
     with contextlib.ExitStack() as stack:
         stopped, dripped = (
-            [stack.enter_context(Connection(server)) for _ in range(THREADS // 2)]
+            [stack.enter_context(Connection(server)) for _ in range((THREADS - 1) // 2)]
             for _ in range(2)
         )
         for uploads in (stopped, dripped):
@@ -339,26 +383,9 @@ def test_uploads_that_stop_or_drip_are_given_up_and_their_threads_are_free(
                     assert (status, content["errno"], content["message"]) == (408, 107, message)
                     assert seconds < DRIPPING - 5
                     assert is_closed(target)
+        assert slow_upload.result(waiting.SECONDS) == 201
         assert threads_are_free(server)
     assert nothing_has_changed(server, folder)
-
-
-@AS_IT_COMES
-def test_an_upload_that_is_slow_but_not_too_slow_passes(server: live.Server) -> None:
-    """Also one that has been fast, of which the server has asked for much at a time."""
-    piece = bytes(2048)
-    slowly = 5 * TIMEOUT  # Seconds: more than two windows.
-    size = 3 * MIB // 2 + int(slowly / 0.1) * len(piece)
-    record = "/v1/buckets/b/collections/c/records/slow"
-    with Connection(server) as connection:
-        path = f"{record}/attachment?filename=a.bin"
-        connection.head("PUT", path, f"Content-Length: {size}")
-        connection.send(bytes(3 * MIB // 2))
-        for _ in range(int(slowly / 0.1)):
-            time.sleep(0.1)
-            connection.send(piece)
-        assert connection.answer()[0].status == 201
-        assert connection.ask("DELETE", record)[0].status == 200
 
 
 def test_an_upload_may_pause(server: live.Server) -> None:
