@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import requests
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.storage import CAPABILITIES, testing as contracts
-from tests.support import ROOT, live
+from tests.support import ROOT, forking, live
 from tests.support.application import (
     ALICE,
     CONTENT,
@@ -69,7 +68,7 @@ class TestItsTests:
         (command,) = code_blocks(PAGE, "console")
         program, *given = command.removeprefix("$ ").split()
         assert program == "pytest"
-        done = subprocess.run(
+        done = forking.run(
             [sys.executable, "-m", program, *given, "-p", "no:cacheprovider", *arguments],
             cwd=folder,
             # And without the plugins of pytest that this project uses.

@@ -327,7 +327,7 @@ def test_a_large_file_is_copied_in_parts(
     storage.write(f"{folder}/a", Source(content), "text/plain")
     with recorded(storage) as requests:
         copied = storage.copy(f"{folder}/a", f"{folder}/b")
-    assert [name for name, _ in requests].count("UploadPartCopy") == 4
+    assert [name for name, _ in requests].count("UploadPartCopy") == 3
     with pytest.raises(KeyTaken):
         storage.copy(f"{folder}/a", f"{folder}/b")
     assert copied.size == LARGE
@@ -643,7 +643,7 @@ if child:
 
 def test_memory_stays_flat(seaweedfs: S3) -> None:
     script = """
-import resource, sys
+import sys
 from contextlib import closing
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import MIB, Source, read_all
@@ -659,17 +659,19 @@ class Zeros:
         self.left -= size
         return bytes(size)
 
-for key, size in [("small", MIB), ("large", 56 * MIB)]:
+for key, size in [("small", MIB), ("large", 72 * MIB)]:
     zeros = Zeros()
     zeros.left = size
     storage.write(key, zeros, "text/plain")
     with closing(storage.open(key)) as reader:
         assert sum(map(len, iter(lambda: reader.read(MIB), b""))) == size
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    # Not ru_maxrss, which begins with what the process had that started this one.
+    with open("/proc/self/status") as status:
+        print(int(status.read().split("VmHWM:")[1].split()[0]) // 1024)
 """
     bucket = seaweedfs.create_bucket()
     keys = (seaweedfs.access_key, seaweedfs.secret_key)
     printed = run(script, bucket, seaweedfs.endpoint_url, *keys, fork=False)
     small, large = map(int, printed.split())
-    # Four parts in flight and one being read, each in a buffer with room to grow.
-    assert large - small < 28, f"{small} MiB for a small file, {large} MiB for a large one"
+    # Four parts in flight and one being read, each in a buffer with room to grow: about 40.
+    assert large - small < 52, f"{small} MiB for a small file, {large} MiB for a large one"

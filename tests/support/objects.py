@@ -15,7 +15,7 @@ from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents
 from tests.support.services import S3, GoogleEmulator
 
-LARGE = 20 * MIB  # Three parts.
+LARGE = 17 * MIB  # Three parts.
 
 
 @contextmanager

@@ -137,7 +137,7 @@ class Script:
             (self.temporary / "out").open("w+") as out,
             (self.temporary / "err").open("w+") as err,
         ):
-            process = subprocess.Popen(
+            process = forking.Popen(
                 self.command(*arguments), env=self.environ, stdout=out, stderr=err
             )
             status, usage = waiting.ended(process.pid)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from tests.support import ROOT, live, waiting
+from tests.support import ROOT, forking, live, waiting
 from tests.support.application import Part, form, sha256
 from tests.support.connections import (
     ALICE,
@@ -31,7 +31,7 @@ from tests.support.connections import (
 )
 from tests.support.owned import stored_paths
 
-MAX_SIZE = 64 * MIB
+MAX_SIZE = 32 * MIB
 CONTENT = bytes(range(256)) * 4096 * 3 + b"the end"
 
 
@@ -245,7 +245,7 @@ def test_a_refusal_reaches_a_client_before_it_has_sent_all(
         sent = send_until_answered(sending, size)
         assert sending.answer()[0].status == status
     if server_reads_bodies_as_they_come(server):
-        assert sent < 32 * MIB
+        assert sent < 16 * MIB
     assert len(files()) == 1
     assert threads_are_free(server)
 
@@ -433,7 +433,7 @@ def test_a_server_ends_when_the_run_of_the_tests_is_killed(tmp_path: Path) -> No
         "with live.kinto({'base_path': sys.argv[1]}) as server:\n"
         "    print(server.process.pid, flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen(
+    with forking.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=ROOT,
         stdin=subprocess.PIPE,

@@ -41,7 +41,7 @@ class WritingTests(StorageTests):
         assert_contents(storage, written.key, content)
 
     def test_memory_does_not_grow_with_the_file(self, storage: Any, folder: str) -> None:
-        content = os.urandom(40 * MIB)
+        content = os.urandom(20 * MIB)
         storage.write(f"{folder}/a", Source(content), BINARY)  # Source checks the sizes of reads.
         with closing(storage.open(f"{folder}/a")) as reader:
             pieces = list(iter(lambda: reader.read(MIB), b""))
@@ -54,7 +54,7 @@ class WritingTests(StorageTests):
         storage.write(f"{folder}/a", Source(content, step=777), BINARY)
         assert_contents(storage, f"{folder}/a", content)
 
-    @pytest.mark.parametrize("position", [0, CHUNK_SIZE, 24 * MIB])
+    @pytest.mark.parametrize("position", [0, CHUNK_SIZE, 17 * MIB])
     @pytest.mark.parametrize("error", [ConnectionResetError("gone"), TooLarge()])
     def test_a_failing_reader_leaves_nothing(
         self, storage: Any, folder: str, position: int, error: Exception
@@ -64,7 +64,7 @@ class WritingTests(StorageTests):
                 raise error
 
         with pytest.raises(type(error)) as caught:
-            storage.write(f"{folder}/a", Source(bytes(32 * MIB), on_read=fail), BINARY)
+            storage.write(f"{folder}/a", Source(bytes(18 * MIB), on_read=fail), BINARY)
         assert caught.value is error, "what the reader raises is not the storage's to change"
         self.assert_absent(storage, f"{folder}/a")
         storage.write(f"{folder}/a", Source(b"retry"), BINARY)
