@@ -42,6 +42,8 @@ uploads in several requests               ``resuming`` (two workers on each stor
 samples of large products                 ``sampling``
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
+the JavaScript module                     ``javascript`` and ``javascript_programs.mjs`` (one
+                                          Node runs all programs)
 pages                                     ``browser`` (Chromium, origins, files that it shows),
                                           ``kinto_attachment.ts``
 imports                                   ``exports`` (that nobody has exported)
