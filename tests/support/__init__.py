@@ -46,6 +46,8 @@ two ways that do the same                 ``ways`` (runs tests in both), ``trans
                                           compares them), ``observed`` (what there is to see)
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
+the JavaScript module                     ``javascript`` and ``javascript_programs.mjs`` (one
+                                          Node runs all programs)
 pages                                     ``browser`` (Chromium, origins, files that it shows),
                                           ``kinto_attachment.ts``
 imports                                   ``exports`` (that nobody has exported)
