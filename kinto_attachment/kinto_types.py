@@ -215,7 +215,6 @@ class Request(Protocol):
     scheme: str
     host: str
     path: str
-    upath_info: str
     headers: MutableMapping[str, str]
     content_type: str
     content_length: int | None

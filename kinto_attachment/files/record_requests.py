@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
-from kinto.core.utils import json
+from kinto.core.utils import build_request, json
 from pyramid.interfaces import IRequestExtensions
 from pyramid.request import Request as PyramidRequest, apply_request_extensions
 
@@ -83,6 +83,22 @@ class RequestKind:
         apply_request_extensions(example, extensions)
         return cls(type(example), extensions.methods)
 
+    def build(self, request: Request, method: str, uri: str, body: dict[str, Any]) -> Request:
+        """What Kinto's ``build_request`` makes, for a request below the version's prefix."""
+        made = self.made.blank(
+            f"/{request.registry.route_prefix}{uri}".encode().decode("latin-1"),
+            POST=json.dumps(body).encode(),
+            content_type=JSON,
+            method=method,
+        )
+        made.environ.update(
+            {name: value for name, value in request.environ.items() if name.startswith("HTTP_")}
+        )
+        made.registry = request.registry
+        apply_request_extensions(made, self)
+        made.parent = request
+        return cast(Request, made)
+
 
 def record_request(
     request: Request,
@@ -94,43 +110,29 @@ def record_request(
 ) -> Request:
     """The sub-request that writes a record: PATCH if it exists, PUT if it does not.
 
-    It is what Kinto's ``build_request`` makes, without the headers that are not to be forwarded.
+    It is made by Kinto, or faster by a ``kind``.
     """
-    content_type = JSON
+    method = "PATCH" if exists else "PUT"
+    if kind is None:
+        described = {"method": method, "path": uri, "body": body}
+        subrequest = cast(Request, build_request(request, described))
+    else:
+        subrequest = kind.build(request, method, uri, body)
+    environ, preconditions = subrequest.environ, request.context.preconditions
+    for variable in DROPPED:
+        environ.pop(variable, None)
+    environ.update({_variable(name): value for name, value in preconditions.items()})
+    if not exists and not preconditions:
+        environ["HTTP_IF_NONE_MATCH"] = "*"  # PUT would replace a record.
     if body["data"][FIELD] is None and not rules_of(request).delete_on_omission:
         # No copy of the record at a client may have a null, which would delete a later file.
-        content_type = MERGE_PATCH
-    prefix = request.upath_info.split("/")[1]
-    subrequest = (PyramidRequest if kind is None else kind.made).blank(
-        f"/{prefix}{uri}",
-        environ=_headers(request, exists=exists),
-        POST=json.dumps(body).encode(),
-        content_type=content_type,
-        method="PATCH" if exists else "PUT",
-    )
-    subrequest.registry = request.registry
-    apply_request_extensions(subrequest, kind)
-    subrequest.parent = request
+        subrequest.headers["Content-Type"] = MERGE_PATCH
     subrequest.bound_data = request.bound_data
     setattr(subrequest, locks.BY_CLIENT, not is_allowed(request))
-    return cast(Request, subrequest)
+    return subrequest
 
 
 def headers_of(request: Request) -> dict[str, str]:
     """The headers of a request: ``dict(request.headers)``, of which WebOb makes more work."""
     named = ((_header(variable), value) for variable, value in request.environ.items())
     return {name: value for name, value in named if name}
-
-
-def _headers(request: Request, *, exists: bool) -> dict[str, Any]:
-    """The headers of the sub-request, as its WSGI environment has them."""
-    forwarded = {
-        name: value
-        for name, value in request.environ.items()
-        if name.startswith("HTTP_") and name not in DROPPED
-    }
-    preconditions = request.context.preconditions
-    forwarded |= {_variable(name): value for name, value in preconditions.items()}
-    if not exists and not preconditions:
-        forwarded["HTTP_IF_NONE_MATCH"] = "*"  # PUT would replace a record.
-    return forwarded
