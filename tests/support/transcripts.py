@@ -34,11 +34,12 @@ RANDOM = re.compile(
     r"|(?<![\w-])(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[A-Za-z0-9_-]{20,}"
 )
 TIMESTAMP = re.compile(r"(?<![\w.-])[12]\d{12}(?![\w.])")
-# Other times, how long it is until then, addresses in memory, temporary folders.
+# Other times, how long it is until then, tokens until then, addresses, temporary folders.
 OTHERS = re.compile(
     r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"
     r"|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
     r"|(?<![\w.-])1[789]\d{8}(?![\w.])"
+    r"|(?<=token=)[^&\"\s]+"
     r"|\b0x[0-9a-f]{8,16}\b|(?<=max-age=)[1-9]\d*|(?<=pytest-of-)[^/]+/pytest-\d+/[^/\"]+"
 )
 # Fields of the index, in milliseconds: they are now, or after some time.
@@ -50,6 +51,7 @@ TIMES = (
     "busy_until",
     "expires",
     "expires_at",
+    "url_expires_at",
     "due",
     "at",
     "since",
@@ -181,7 +183,7 @@ class Normal:
         return {"rows": tables}
 
     def _ranked(self, value: Any, indent: int | None = None) -> str:
-        text = json.dumps(value, sort_keys=True, indent=indent)
+        text = json.dumps(value, indent=indent)
         return TIMESTAMP.sub(lambda match: self.ranks[match[0]], text)
 
 
