@@ -76,7 +76,7 @@ tests-all: $(VENV)/.dev $(VENV)/.peer node_modules/.installed ## Run the tests o
 		--cov --cov-report=term-missing:skip-covered --cov-fail-under=$(FLOOR))
 	@$(call RUN_TESTS,--ways --every-case $(WAYS))
 
-tests-ways: $(VENV)/.dev ## Run tests with and without fast_records, and compare all that can be told of them
+tests-ways: $(VENV)/.dev ## Run the tests with and without fast_records, and compare what both do
 	@$(call RUN_TESTS,--ways $(WAYS))
 
 tests-nginx: $(VENV)/.dev ## Run the tests of nginx, which has to be installed

@@ -203,6 +203,12 @@ def test_no_value_may_be_another_one(app: Any) -> None:
     assert not [each for each in unseen if each[0] not in transcripts.TIMES]
 
 
+def test_the_fields_of_an_answer_have_an_order() -> None:
+    first, other = Transcript(), Transcript()
+    first.entries, other.entries = [{"body": {"a": 1, "b": 2}}], [{"body": {"b": 2, "a": 1}}]
+    assert difference(first, other)
+
+
 def test_names_that_are_random_have_to_agree_with_each_other() -> None:
     one, two, three = (f"{n}f1ed002-ab59-4b5c-aa97-ae7ea3c9b1d4" for n in "123")
     first, same, other = Transcript(), Transcript(), Transcript()

@@ -724,6 +724,7 @@ class TestOverride:
         app.post(url, b"", headers={**ALICE, **TUS}, status=405)
 
 
+@pytest.mark.one_way  # Either of the two may be the first one.
 @ON_POSTGRESQL
 def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: Any) -> None:
     """Both have found all bytes there, and none has locked the upload yet."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import sqlalchemy
 import transaction
 
@@ -72,6 +73,7 @@ def test_other_uploads_cost_what_they_did(app: Any) -> None:
         assert not [each for each in done if "attachment-upload" in each], url
 
 
+@pytest.mark.one_way  # Rows are in the order of their random ids.
 @ON_POSTGRESQL
 def test_no_session_changes_the_row_of_another(app: Any) -> None:
     """Rows of two uploads of one record can be written at the same time."""

@@ -154,9 +154,9 @@ def content_of(data: bytes) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The same as JSON has it, without addresses in memory and the order of sets."""
+    """The same as JSON has it, without the order of fields and sets."""
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(each) for key, each in sorted(value.items(), key=str)}
     if isinstance(value, set | frozenset):
         return sorted((plain(each) for each in value), key=repr)
     if isinstance(value, list | tuple):

@@ -29,16 +29,17 @@ current: Transcript | None = None
 RANDOM = re.compile(
     r"\b[0-9a-f]{2}/(?=[0-9a-f]{8}-)"
     r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-    r"|\b[0-9a-f]{16,64}\b"
+    r"|\b[0-9a-f]{16,64}(?:_[0-9a-f]{32})?\b"
     r"|(?<=sha-256=:)[A-Za-z0-9+/=]+(?=:)"
     r"|(?<![\w-])(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[A-Za-z0-9_-]{20,}"
 )
 TIMESTAMP = re.compile(r"(?<![\w.-])[12]\d{12}(?![\w.])")
-# Other times, how long it is until then, addresses in memory, temporary folders.
+# Other times, how long it is until then, what is signed with them, addresses, temporary folders.
 OTHERS = re.compile(
     r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"
     r"|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
     r"|(?<![\w.-])1[789]\d{8}(?![\w.])"
+    r"|(?<=token=)[^&\"\s]+|(?<=-Date=)\w+|(?<=-Expires=)\d+|(?<=-Signature=)\w+"
     r"|\b0x[0-9a-f]{8,16}\b|(?<=max-age=)[1-9]\d*|(?<=pytest-of-)[^/]+/pytest-\d+/[^/\"]+"
 )
 # Fields of the index, in milliseconds: they are now, or after some time.
@@ -50,6 +51,7 @@ TIMES = (
     "busy_until",
     "expires",
     "expires_at",
+    "url_expires_at",
     "due",
     "at",
     "since",
@@ -181,7 +183,7 @@ class Normal:
         return {"rows": tables}
 
     def _ranked(self, value: Any, indent: int | None = None) -> str:
-        text = json.dumps(value, sort_keys=True, indent=indent)
+        text = json.dumps(value, indent=indent)
         return TIMESTAMP.sub(lambda match: self.ranks[match[0]], text)
 
 
