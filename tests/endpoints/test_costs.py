@@ -104,7 +104,7 @@ EXPECTED = {
     "batch": 23,
     "creation": 32,
     "records": 17,
-    "collection": 25,
+    "collection": 24,
     "bucket": 26,
 }
 
