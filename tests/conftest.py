@@ -53,6 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # No test cuts the power: nobody waits for the disk, but where every case is tried.
     if not config.getoption("--every-case"):
         os.fsync = lambda descriptor: None
+    # Without keys, the libraries of Amazon and Google look for the server of their clouds that has
+    # some, at 169.254.169.254, and wait for it. Google's reads this when it is imported.
+    os.environ.update(AWS_EC2_METADATA_DISABLED="true", NO_GCE_CHECK="true")
     # A shell has what it starts in the background ignore Ctrl-C, and so would the commands that
     # the tests start, and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
