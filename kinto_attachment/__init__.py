@@ -66,7 +66,7 @@ def includeme(config: Configurator) -> None:
     set_up(config)
 
 
-if not TYPE_CHECKING:  # A type checker would else accept any name.
+if not TYPE_CHECKING:  # Otherwise a type checker would accept any name.
 
     def __getattr__(name: str) -> Any:
         """A name that is used for the first time (PEP 562)."""

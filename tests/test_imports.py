@@ -1,4 +1,4 @@
-"""What starts quickly imports only what it uses: each test starts a Python of its own."""
+"""Clients and ``--help`` import nothing of a server; a new Python shows what they import."""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from kinto_attachment.commands.selection import place
 from kinto_attachment.commands.server import CLEAN, FOUND, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import check_files_are_known, chosen_storage
 from kinto_attachment.maintenance.export import export
 from kinto_attachment.maintenance.reports import Progress, Report
-from kinto_attachment.maintenance.selection import Selection
 
 
 @on_server
@@ -21,7 +21,7 @@ def run(
     report = export(
         registry,
         arguments.to,
-        Selection(bucket=arguments.bucket, collection=arguments.collection),
+        place(arguments),
         permissions=arguments.permissions,
         progress=progress,
     )

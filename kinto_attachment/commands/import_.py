@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from kinto_attachment.commands.selection import place
 from kinto_attachment.commands.server import CLEAN, ERROR, FOUND, on_server
 from kinto_attachment.index.site_refusals import MEMORY
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import CommandError, chosen_storage
 from kinto_attachment.maintenance.importing import import_
 from kinto_attachment.maintenance.reports import Progress, Report
-from kinto_attachment.maintenance.selection import Selection
 
 
 @on_server
@@ -24,7 +24,7 @@ def run(
     report = import_(
         registry,
         arguments.source,
-        Selection(bucket=arguments.bucket, collection=arguments.collection),
+        place(arguments),
         permissions=arguments.permissions,
         replace=arguments.replace,
         server=arguments.server,

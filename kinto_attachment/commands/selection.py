@@ -10,6 +10,11 @@ from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
 
 
+def place(arguments: argparse.Namespace) -> Selection:
+    """What ``--bucket`` and ``--collection`` select."""
+    return Selection(bucket=arguments.bucket, collection=arguments.collection)
+
+
 def selection(registry: Registry, arguments: argparse.Namespace) -> Selection:
     """What these options select.
 

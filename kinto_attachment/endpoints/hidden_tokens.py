@@ -10,7 +10,7 @@ HIDDEN = "***"
 def hide_token(event: RequestEvent) -> None:
     """Replace the token in what Kinto logs of a request for a file."""
     request = event.request
-    # Paths and queries take long to parse, for requests that have no query.
+    # Most requests have no query. For these, nothing is parsed, since that takes long.
     if not request.environ.get("QUERY_STRING"):
         return
     if "/attachment" in request.path and "token" in request.GET:

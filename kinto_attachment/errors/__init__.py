@@ -108,7 +108,7 @@ __all__ = [
     "cause",
 ]
 
-if not TYPE_CHECKING:  # A type checker would else accept any name.
+if not TYPE_CHECKING:  # Otherwise a type checker would accept any name.
 
     def __getattr__(name: str) -> Any:
         """``FileNotAllowed``, which needs pyramid_storage: clients do not have it (PEP 562)."""

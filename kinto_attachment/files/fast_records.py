@@ -115,7 +115,7 @@ class WriteModel(Model):  # type: ignore[misc]
 
 
 class NoRecord(HTTPNotFound):  # type: ignore[misc]
-    """What Kinto expects if there is no record; no response, which would take longer to make."""
+    """The error that Kinto expects if there is no record, without the response that it makes."""
 
     def __init__(self) -> None:
         Exception.__init__(self)
@@ -302,7 +302,7 @@ def refuse_protected(
 
 
 def validate(subrequest: Request, arguments: dict[str, Any], body: dict[str, Any]) -> None:
-    """Validate a request by what is known of it, instead of taking it apart again.
+    """Validate a request whose body is known, without parsing the request again.
 
     :raises HTTPException: the schema of Kinto's view does not allow the request.
     """

@@ -41,7 +41,7 @@ def _variable(header: str) -> str:
 
 @lru_cache(maxsize=128)
 def _header(variable: str) -> str:
-    """The reverse; empty for what is no header."""
+    """The header that a variable of a WSGI environment contains; empty if it contains none."""
     if variable not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         variable = variable[5:] if variable.startswith("HTTP_") else ""
     return variable.replace("_", "-").title()
@@ -69,10 +69,10 @@ def has_precondition(request: Request) -> bool:
 class RequestKind:
     """A class of requests that has what Kinto adds to them.
 
-    Pyramid makes such a class for each request, which takes longer than all else about it.
+    Pyramid makes such a class for each request, which takes longer than the rest of a request.
     """
 
-    made: type[PyramidRequest]
+    request_class: type[PyramidRequest]
     methods: Mapping[str, Any]
     descriptors: Mapping[str, Any] = field(default_factory=dict)  # The class has them already.
 
@@ -85,7 +85,7 @@ class RequestKind:
 
     def build(self, request: Request, method: str, uri: str, body: dict[str, Any]) -> Request:
         """What Kinto's ``build_request`` makes, for a request below the version's prefix."""
-        made = self.made.blank(
+        made = self.request_class.blank(
             f"/{request.registry.route_prefix}{uri}".encode().decode("latin-1"),
             POST=json.dumps(body).encode(),
             content_type=JSON,
@@ -110,7 +110,7 @@ def record_request(
 ) -> Request:
     """The sub-request that writes a record: PATCH if it exists, PUT if it does not.
 
-    It is made by Kinto, or faster by a ``kind``.
+    Kinto makes it, or a ``kind`` does, which is faster.
     """
     method = "PATCH" if exists else "PUT"
     if kind is None:
@@ -133,6 +133,6 @@ def record_request(
 
 
 def headers_of(request: Request) -> dict[str, str]:
-    """The headers of a request: ``dict(request.headers)``, of which WebOb makes more work."""
+    """``dict(request.headers)`` of a request, in less time than WebOb takes."""
     named = ((_header(variable), value) for variable, value in request.environ.items())
     return {name: value for name, value in named if name}

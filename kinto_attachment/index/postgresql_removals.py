@@ -18,8 +18,8 @@ from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 
 # If another transaction has changed a row, PostgreSQL waits for its end, and looks at it again.
-# The database makes the entries of the outbox, too: to read each file and to write it again takes
-# as long as the deletion of the links.
+# The database makes the entries of the outbox, too. Reading the keys of all files and writing them
+# again would take as long as the deletion of the links.
 REMOVE = """
 WITH removed AS (
     DELETE FROM objects

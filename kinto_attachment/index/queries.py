@@ -115,9 +115,11 @@ class LinkQueries:
         yield from self._under(prefix, within, len(within))
 
     def _under(self, prefix: str, within: str, digits: int) -> Generator[list[Link], None, int]:
-        """Query pages of so many digits at least; returns how many seem right for what follows.
+        """Query the parts whose ids begin with ``within``, by ``digits`` digits or more.
 
-        The ids are hashes: where one part was too large for a page, its neighbours are.
+        The ids are hashes: if a part is too large for a page, its neighbours are too.
+
+        :returns: by how many digits the part that follows should be queried.
         """
         if len(within) >= digits:
             rows = self._rows.list_below(

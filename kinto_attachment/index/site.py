@@ -141,7 +141,7 @@ class Site:
         files = storage.files
         return isinstance(files, ListsFiles) and read(storage) is None and is_empty(files)
 
-    def is_anothers(self, storage: Storage) -> bool:
+    def may_be_anothers(self, storage: Storage) -> bool:
         """Whether a storage has files, and is not known to belong to this database.
 
         Where a storage cannot tell, it is enough that the database was used for uploads.

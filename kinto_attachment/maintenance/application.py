@@ -43,7 +43,9 @@ def open_application(ini: str) -> Registry:
 
 
 def check_files_are_known(registry: Registry) -> None:
-    """For a command that ends well if there is nothing to do, as it is with a wrong database.
+    """Refuse a database that knows no file, while a storage that may not be its own has some.
+
+    It is for commands that would find nothing to do in such a database, and end without an error.
 
     :raises CommandError: a storage has files, and the database, which is not known to be the one
         of the storage, has neither links nor records with attachments.
@@ -53,7 +55,7 @@ def check_files_are_known(registry: Registry) -> None:
         for storage in registry.attachment_storages:
             # One that does not answer is reported by those commands that need it.
             with suppress(StorageError):
-                if site.is_anothers(storage):
+                if site.may_be_anothers(storage):
                     message = MEMORY_IS_EMPTY if site.is_in_memory else UNKNOWN_FILES
                     raise CommandError(message.format(title=storage.title))
     if site.is_in_memory:

@@ -157,7 +157,7 @@ class Placer:
         def search(uris: list[str]) -> list[tuple[Candidate, FileStat] | str]:
             return [self._search(page[uri][FIELD], todo[uri], known) for uri in uris]
 
-        # One part for each thread: to hand over a file takes longer than to look at a local one.
+        # One part for each thread: handing over a file takes longer than looking at a local one.
         parts = batches(todo, -(-len(todo) // THREADS) or 1)
         return chain.from_iterable(self._threads.map(search, parts))
 

@@ -16,11 +16,10 @@ from contextlib import suppress
 from itertools import compress
 from typing import IO, cast
 
-from kinto_attachment.errors import InvalidKey
 from kinto_attachment.index.link import Link
 from kinto_attachment.maintenance import reading_program
-from kinto_attachment.storage import FileStorage, check_key
-from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.storage import FileStorage
+from kinto_attachment.storage.local import LocalStorage, is_key
 from kinto_attachment.storage.storages import Storages
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class SmallFiles:
     def _by_storage(self, links: Iterable[Link]) -> dict[str, list[Link]]:
         found: dict[str, list[Link]] = defaultdict(list)
         for link in links:
-            if link.size <= SMALL and self._folders[link.storage] and _is_key(link.key):
+            if link.size <= SMALL and self._folders[link.storage] and is_key(link.key):
                 found[link.storage].append(link)
         return found
 
@@ -96,7 +95,7 @@ class ReadingProcess:
 
     def __init__(self) -> None:
         # Python without its settings and packages. In a session of its own, it gets no Ctrl-C:
-        # it ends after the batch, since there is no other one.
+        # it ends after its batch, because no other one comes.
         command = [sys.executable, "-I", "-S", reading_program.__file__]
         try:
             self._process = subprocess.Popen(  # noqa: S603
@@ -138,11 +137,3 @@ def folder_of(files: FileStorage) -> str:
     """Where a storage has its files under their keys, byte by byte; empty if it does not."""
     # A class derived from it may keep its files in another way.
     return files.base_path if type(files) is LocalStorage else ""
-
-
-def _is_key(key: str) -> bool:
-    try:
-        check_key(key)
-    except InvalidKey:
-        return False
-    return True

@@ -1,6 +1,6 @@
 """Names: filenames, object keys, media types, and how they are written in headers and URLs.
 
-Everything here works on strings alone, and may be used by all rooms above.
+Everything here works on strings alone, and may be used by all layers above.
 """
 
 from .dispositions import content_disposition, disposition_filename, disposition_type

@@ -4,7 +4,7 @@ The core methods mean the same on every backend; ``testing.StorageContract`` tes
 Everything else that a backend may support is a capability: a small protocol, which callers check
 for with ``isinstance``. Each capability has a contract of its own.
 
-This room may use the settings and what is below them, but not Kinto's database.
+This layer may use the settings and what is below them, but not Kinto's database.
 """
 
 from __future__ import annotations

@@ -108,8 +108,9 @@ class Watched(Protocol):
 class Watchdog:
     """Checks all waits every second, in one daemon thread of the process.
 
-    The thread is started by the first wait, and again after a fork. It sleeps if there was no
-    wait for a second. Most waits are shorter than it takes to wake a thread, so they do not.
+    The thread is started by the first wait, and again after a fork. It sleeps after a
+    second without waits, until the next one wakes it. Other waits do not wake it, since that
+    takes longer than most of them.
     """
 
     INTERVAL = 1.0  # Seconds.

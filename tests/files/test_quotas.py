@@ -513,6 +513,14 @@ class TestWhatCounts:
         assert read(app) == b"x" * 25
         assert used(app) == (1, 25)
 
+    def test_files_without_bytes(self, build: Build) -> None:
+        app = build(**QUOTA)
+        attach(app, content=b"")
+        attach(app, OTHER, b"x")
+        assert used(app) == (2, 1)
+        app.delete(RECORD, headers=ALICE)
+        assert used(app) == (1, 1)
+
     def test_compressed_bytes(self, build: Build) -> None:
         app = build(gzipped="true", **{"resources.b.quota_bytes": "100"})
         size = attach(app, content=b"x" * 10_000).json["size"]

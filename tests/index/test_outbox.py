@@ -8,11 +8,11 @@ import pytest
 import transaction
 from sqlalchemy import text
 
-from kinto_attachment.index.outbox import Outbox
+from kinto_attachment.index.outbox import Outbox, StoredFile
 from kinto_attachment.index.postgresql_outbox import PostgreSQLOutbox, outbox
 from tests.support import lingering, waiting
 from tests.support.application import attach
-from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL, Build
+from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, ON_POSTGRESQL, Build
 from tests.support.statements import counted, statements
 
 FREE = "SELECT id FROM objects WHERE id = :id FOR UPDATE SKIP LOCKED"
@@ -38,6 +38,14 @@ class TestEntries:
         with transaction.manager:
             assert not entries.take(entry, is_alone=is_alone)
             assert entries.take(other)
+
+
+@ON_MEMORY
+def test_files_that_do_not_linger_are_due_at_once(entries: Outbox) -> None:
+    with transaction.manager:
+        (entry,) = entries.add_files([StoredFile("other", "a")])
+        assert entry.dump() == {"keys": ["a"], "since": entry.since, "storage": "other"}
+        assert entries.take(entry)
 
 
 @ON_POSTGRESQL

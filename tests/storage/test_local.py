@@ -47,7 +47,6 @@ from kinto_attachment.storage.testing import (
     ListsUnfinishedContract,
 )
 from tests.support import forking, waiting
-from tests.support.sampling import sampled
 
 TEXT = "text/plain"
 
@@ -105,7 +104,6 @@ class TestLocalStorage(
         return LocalStorage(str(tmp_path / "loop"))
 
 
-@sampled(2)  # All of it is tried with hard links, where most is the same.
 class TestWithoutHardLinks(
     ListsFilesContract,
     CopiesFilesContract,

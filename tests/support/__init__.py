@@ -29,18 +29,25 @@ consistency                               ``invariants`` (what is lost or left),
                                           meet), ``faults_plugin`` (failures inside a server),
                                           ``load`` (many clients), ``usage`` (what counters say),
                                           ``killed_moves`` (a command that is killed),
-                                          ``snapshots`` (what is put back for the next case)
-other plugins                             ``publishing``, ``signing``, ``redis_queue``
+                                          ``snapshots`` (what is put back for the next case),
+                                          ``protected`` (ways to lose a file), ``statements``
+other plugins                             ``publishing``, ``signing``, ``redis_queue``,
+                                          ``mirroring``, ``server_code``
 many machines                             ``cluster``, ``nginx``
-earlier releases                          ``old_rows`` (a database that one wrote)
+earlier releases                          ``old_rows`` and ``many_rows`` (databases that they
+                                          wrote), ``old_site`` (a site of another plugin)
 files that linger                         ``lingering``
 processes                                 ``forking`` and ``forkserver`` (which save imports),
                                           ``quick_setup`` (which saves most of a set-up), ``below``
-                                          (several applications)
+                                          (several applications), ``environments`` (virtual
+                                          ones), ``waiting`` (with limits), ``crashes``
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
                                           happens during a request)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
-                                          ``ietf_client`` and ``ietf_cases`` (HTTP's draft)
+                                          ``ietf_client`` and ``ietf_cases`` (HTTP's draft),
+                                          ``upload_sites``, ``tus_upload.cjs``, ``fips_180``
+                                          (SHA-256 from any state)
+uploads to a storage itself               ``direct``, ``direct_memory``
 samples of large products                 ``sampling``
 two ways that do the same                 ``ways`` (runs tests in both), ``transcripts`` (and
                                           compares them), ``observed`` (what there is to see)
@@ -51,7 +58,10 @@ the JavaScript module                     ``javascript`` and ``javascript_progra
 pages                                     ``browser`` (Chromium, origins, files that it shows),
                                           ``kinto_attachment.ts``
 imports                                   ``exports`` (that nobody has exported)
-storages                                  ``objects``, ``gcs_emulator``
+storages                                  ``objects``, ``gcs_emulator``, ``owned`` (by a
+                                          database), ``certificates``
+databases                                 ``other_database`` (a backend of another package)
+links without credentials                 ``links``
 names                                     ``filenames`` (that are easily treated wrong)
 documents                                 ``documents``, ``description`` (of the API)
 commands                                  ``chaos`` and ``mutants``, run by make

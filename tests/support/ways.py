@@ -1,10 +1,10 @@
-"""Records are written in two ways, which nobody can tell apart but by the time they take.
+"""Tests run in the two ways to write records, which differ in nothing but the time they take.
 
 A test with the mark ``both_ways`` runs twice: with the fast way to write records, and with
 sub-requests (``kinto.attachment.fast_records``). It has to pass both times, and what there is to
 tell of both runs has to be the same: see ``transcripts.py``. ``pytest --ways`` (``make
-tests-ways``) does so with every test that uses ``app`` or ``build``, but for those with the mark
-``one_way``: because they count what the fast way saves, or because threads take turns by chance.
+tests-ways``) does so with every test that uses ``app`` or ``build``, except those with the mark
+``one_way``, which count what the fast way saves, or whose threads take turns by chance.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from kinto_attachment.commands.arguments.writing import add_dry_run
+
 DESCRIPTION = (
     "Take over the files of a site that ran kinto-attachment 6.3 to 9, or this "
     "plugin before 10.0: link every record to its file, wherever its location says that is, "
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read every file and compare its SHA-256"
     )
-    parser.add_argument("--dry-run", action="store_true", help="report without writing anything")
+    add_dry_run(parser, "report without writing anything")
     other = parser.add_mutually_exclusive_group()
     other.add_argument(
         "--back",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kinto_attachment.commands.arguments.selections import add_selection
+from kinto_attachment.commands.arguments.writing import add_dry_run
 
 DESCRIPTION = (
     "Store an archive of each collection whose data ask for one, if the collection has changed "
@@ -20,4 +21,4 @@ EPILOG = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--dry-run", action="store_true", help="report without storing anything")
+    add_dry_run(parser, "report without storing anything")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kinto_attachment.commands.arguments.selections import add_place
+from kinto_attachment.commands.arguments.writing import add_permissions
 
 DESCRIPTION = (
     "Write a collection with its records and files to a folder or a ZIP, or all collections of a "
@@ -25,8 +26,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to write it: a folder that is empty or does not exist, or a new file that "
         "ends with .zip; a folder of a run that was ended is continued",
     )
-    parser.add_argument(
-        "--permissions",
-        action="store_true",
-        help="export the permissions of buckets, collections and records, too",
-    )
+    add_permissions(parser, "export")

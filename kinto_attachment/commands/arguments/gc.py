@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from kinto_attachment.commands.arguments.selections import add_shard
 from kinto_attachment.commands.arguments.values import duration
+from kinto_attachment.commands.arguments.writing import add_dry_run
 
 DESCRIPTION = (
     "Complete deletions that failed, delete files that belong to no record and "
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="delete files that an earlier run found to have no record, and which have had none "
         "for so long (default: 1d); younger ones are noted",
     )
-    parser.add_argument("--dry-run", action="store_true", help="report without deleting anything")
+    add_dry_run(parser, "report without deleting anything")
     parser.add_argument(
         "--really",
         action="store_true",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kinto_attachment.commands.arguments.selections import add_place
+from kinto_attachment.commands.arguments.writing import add_dry_run, add_permissions, add_server
 
 DESCRIPTION = (
     "Bring the collections of an export, with their records and files, to this site. Everything "
@@ -26,20 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the export: a folder, or a ZIP whose name ends with .zip",
     )
-    parser.add_argument(
-        "--permissions",
-        action="store_true",
-        help="import the permissions of buckets, collections and records, too",
-    )
+    add_permissions(parser, "import")
     parser.add_argument(
         "--replace",
         action="store_true",
         help="replace records that exist with other content (default: refuse the import)",
     )
-    parser.add_argument(
-        "--server",
-        metavar="URL",
-        help="the server's address, in the locations of files without base_url (default: that of "
-        "kinto.http_scheme and kinto.http_host)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
+    add_server(parser)
+    add_dry_run(parser, "check everything, write nothing")

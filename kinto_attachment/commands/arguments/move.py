@@ -6,6 +6,7 @@ import argparse
 
 from kinto_attachment.commands.arguments.selections import add_rate, add_selection
 from kinto_attachment.commands.arguments.values import duration
+from kinto_attachment.commands.arguments.writing import add_dry_run
 
 DESCRIPTION = (
     "Move files to another storage: each is copied, the copy is read again and compared, the "
@@ -32,4 +33,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave the files in the other storages for so long: 1h, 7d (default: a minute, or "
         "signed_url_ttl if downloads are redirected there and it is longer)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="count without moving anything")
+    add_dry_run(parser, "count without moving anything")

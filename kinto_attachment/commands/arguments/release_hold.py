@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from kinto_attachment.commands.arguments.writing import add_dry_run
+
 DESCRIPTION = (
     "End the holds of a record's files: of the current one, and of versions. Who "
     "did so and why is logged. It can run while the server is running."
@@ -23,4 +25,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by", metavar="NAME", help="who, for the log (default: the user who runs the command)"
     )
     parser.add_argument("--version", metavar="ID", help="only the file of this version")
-    parser.add_argument("--dry-run", action="store_true", help="report without ending anything")
+    add_dry_run(parser, "report without ending anything")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kinto_attachment.commands.arguments.selections import add_selection
+from kinto_attachment.commands.arguments.writing import add_dry_run, add_server
 
 DESCRIPTION = (
     "Write into the records the locations that their files have by the present configuration, "
@@ -19,16 +20,11 @@ EPILOG = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument(
-        "--server",
-        metavar="URL",
-        help="the server's address, in the locations of files without base_url (default: that of "
-        "kinto.http_scheme and kinto.http_host)",
-    )
+    add_server(parser)
     parser.add_argument(
         "--quiet-writes",
         action="store_true",
         help="keep last_modified and the ETag of the collection, without events and history: "
         "clients that synchronize notice nothing (only PostgreSQL)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="report without writing anything")
+    add_dry_run(parser, "report without writing anything")
