@@ -44,7 +44,7 @@ def _answer(path: str, files: list[tuple[str, int, str]]) -> str:
 def _is_whole(folder: int, path: str, size: int, digest: str) -> bool:
     try:
         content = _read(folder, path, size + 1)
-    except OSError:
+    except (OSError, ValueError):  # The second: the file system's encoding lacks a character.
         return False
     return len(content) == size and sha256(content, usedforsecurity=False).hexdigest() == digest
 

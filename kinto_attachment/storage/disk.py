@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -160,10 +161,13 @@ class FileReader(io.FileIO):
     """
 
     def __init__(self, path: str | int, start: int = 0, end: int | None = None) -> None:
-        super().__init__(path)
-        size = os.fstat(self.fileno()).st_size
+        super().__init__(path, opener=_open_at_once)
+        found = os.fstat(self.fileno())
+        if not stat.S_ISREG(found.st_mode):  # A pipe or a device, which may never have anything.
+            self.close()
+            raise FileNotFoundError(errno.ENOENT, "It is no regular file", path)
         # FileIO allocates as many bytes as are wanted, even if the file is shorter.
-        self._end = size if end is None else min(end, size)
+        self._end = found.st_size if end is None else min(end, found.st_size)
         self.seek(start)
 
     @property
@@ -182,6 +186,11 @@ class FileReader(io.FileIO):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to, too, instead of waiting for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextmanager

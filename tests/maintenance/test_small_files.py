@@ -20,7 +20,7 @@ from kinto_attachment.index.link import Link
 from kinto_attachment.maintenance import reading_program, verify as maintenance
 from kinto_attachment.maintenance.contents import problem_of
 from kinto_attachment.maintenance.rates import Rate
-from kinto_attachment.maintenance.small_files import FEWEST, SMALL, SmallFiles
+from kinto_attachment.maintenance.small_files import FEWEST, SMALL, ReadingProcess, SmallFiles
 from kinto_attachment.maintenance.verify import VerifyReport, verify
 from kinto_attachment.parsers import DownloadMode
 from kinto_attachment.storage.local import LocalStorage
@@ -185,6 +185,17 @@ class TestProcesses:
         (message,) = caplog.messages
         assert "exit code -9" in message
         assert len(started) == 1
+
+    def test_one_goes_on_after_a_key_that_no_file_can_have(
+        self, storage: LocalStorage, started: list[subprocess.Popen[bytes]]
+    ) -> None:
+        """As in a locale whose encoding lacks a character."""
+        process = ReadingProcess()
+        try:
+            found = [(key, len(CONTENT), sha256(CONTENT)) for key in ("\ud800", "\0", KEYS[0])]
+            assert process.ask(storage.base_path, found) == [False, False, True]
+        finally:
+            process.close()
 
     def test_one_that_cannot_be_started(
         self,

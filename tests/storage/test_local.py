@@ -750,6 +750,21 @@ class TestReading:
             with pytest.raises(FileNotFound):
                 storage.open(key)
 
+    def test_a_pipe_is_not_found_instead_of_waited_for(
+        self, base: Path, storage: LocalStorage
+    ) -> None:
+        put(storage, "a")
+        pipe = base / "pipe"
+        os.mkfifo(pipe)
+        # Opens the pipe, so that nobody waits for ever, if the storage has not answered by then.
+        late = threading.Timer(waiting.SECONDS / 10, lambda: os.close(os.open(pipe, os.O_RDWR)))
+        late.start()
+        with pytest.raises(FileNotFound):
+            storage.open("pipe")
+        assert late.is_alive(), "it has not waited"
+        late.cancel()
+        late.join(waiting.SECONDS)
+
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
