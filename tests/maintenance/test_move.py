@@ -17,14 +17,17 @@ from typing import Any
 import pytest
 import requests
 import transaction
+from kinto.core.utils import msec_time
 
 from kinto_attachment import cli
 from kinto_attachment.errors import StorageFull, StorageUnavailable
+from kinto_attachment.index.spares import Spare
 from kinto_attachment.maintenance import move as maintenance
 from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.move import MoveReport, move
 from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.shards import Shard
+from kinto_attachment.maintenance.transfer import LEASE
 from kinto_attachment.maintenance.usage import usage
 from kinto_attachment.maintenance.verify import verify
 from tests.support import invariants
@@ -178,6 +181,18 @@ class TestCopiesThatStay:
         forget_due(app)
         invariants.collect(app.app.registry)
         assert not invariants.left(app.app.registry)
+
+    def test_while_another_run_may_write_them(self, app: Any) -> None:
+        attach(app)
+        run(app)
+        registry, now, key = app.app.registry, msec_time(), "copy.txt"
+        registry.attachment_storages["cold"].files.write(key, io.BytesIO(b"x"), "text/plain")
+        for since, deleted in ((now, 0), (now - LEASE + 60_000, 0), (now - LEASE, 1)):
+            spare = Spare(key, since, "cold", writer="another run")
+            with transaction.manager:
+                registry.attachment_links.spares.put(spare)
+            assert run(app).deleted == deleted
+            assert (("cold", key) in placed_files(app)) == (not deleted)
 
     def test_where_a_location_still_points(self, build: Build, folder: Path) -> None:
         options = {"storages.cold.base_path": str(folder), "base_url": "https://cdn.example/files"}
