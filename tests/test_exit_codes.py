@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -185,6 +186,33 @@ def test_an_error_of_a_process_is_one_line(site: Site) -> None:
     command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--ini", str(ini)]
     done = forking.run(command, capture_output=True, text=True, timeout=120)
     assert_error(Done(done.returncode, done.stdout, done.stderr), "gc", "Connection refused")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_report_that_has_no_room(site: Site, options: list[str]) -> None:
+    """Not 1, which says that something was found."""
+    command = [sys.executable, "-m", "kinto_attachment.cli", "verify", "--ini", str(site.ini)]
+    with open("/dev/full", "wb") as full:
+        done = forking.run(
+            [*command, *options], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    *warnings, line = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.startswith("kinto-attachment verify: The report: ")
+    assert "No space left" in line
+    assert "Traceback" not in "".join(warnings)
+
+
+def test_a_report_that_nobody_reads_to_its_end(site: Site) -> None:
+    command = [sys.executable, "-m", "kinto_attachment.cli", "verify", "--ini", str(site.ini)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = forking.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(writer)
+    assert done.returncode == 0
+    assert "BrokenPipe" not in done.stderr
 
 
 def test_with_json_an_error_is_an_object_too(site: Site, run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,10 +42,31 @@ def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
         except Exception as error:  # noqa: BLE001
             return _failed(arguments, error, application.reason(error))
         if arguments.json or code != CLEAN or not arguments.quiet:
-            console.show(report, as_json=arguments.json)
+            return _show(arguments, report, code)
         return code
 
     return run
+
+
+def _show(arguments: argparse.Namespace, report: Report, code: int) -> int:
+    """Print the report; returns the exit code, which is another one if nobody can read it."""
+    try:
+        console.show(report, as_json=arguments.json)
+        if sys.stdout is not None:  # It may be closed.
+            sys.stdout.flush()
+    except BrokenPipeError:  # As of ``| head``, which has read enough.
+        _discard_output()
+    except OSError as error:  # As of a full disk.
+        _discard_output()
+        return _failed(arguments, error, f"The report: {application.reason(error)}")
+    return code
+
+
+def _discard_output() -> None:
+    """Have Python write what is left nowhere, instead of failing once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _failed(arguments: argparse.Namespace, error: Exception, reason: str) -> int:
