@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 
 import pytest
@@ -49,10 +48,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # No test cuts the power: nobody waits for the disk, but where every case is tried.
-    if not config.getoption("--every-case"):
-        os.fsync = lambda descriptor: None
+def pytest_configure() -> None:
     # A shell has what it starts in the background ignore Ctrl-C, and so would the commands that
     # the tests start, and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
