@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 
 import pytest
@@ -49,10 +48,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # No test cuts the power: nobody waits for the disk, but where every case is tried.
-    if not config.getoption("--every-case"):
-        os.fsync = lambda fd: None
+def pytest_configure() -> None:
     # Without keys, the libraries of Amazon and Google look for the server of their clouds that has
     # some, at 169.254.169.254, and wait for it. Google's reads this when it is imported.
     os.environ.update(AWS_EC2_METADATA_DISABLED="true", NO_GCE_CHECK="true")

@@ -119,6 +119,7 @@ class TestLink:
         monkeypatch.setattr(time, "time", lambda: end)
         app.get(own_path(made[0]["url"]), status=401)
 
+    @pytest.mark.one_way  # A link in a batch is longer or shorter by chance.
     def test_in_the_default_bucket_and_a_batch(self, app: Any) -> None:
         uri = "/buckets/default/collections/c"
         attach(app, f"{uri}/records/mine")

@@ -424,6 +424,7 @@ REPLACED = {
 
 @ON_MEMORY
 @pytest.mark.parametrize("what", list(REPLACED))
+@pytest.mark.one_way
 def test_are_not_written_by_a_kinto_that_is_not_as_it_was_tested(
     app: Any, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -587,6 +587,7 @@ class TestUploadsToTheStorage:
         assert used(app) == (2, 30)
         assert not miscounted(app.app.registry)
 
+    @pytest.mark.one_way  # A counter is the sum of several rows, one of which is taken at random.
     def test_do_not_count_once_they_have_ended(self, build: Build) -> None:
         app = build(**QUOTA)
         for _ in range(2):
@@ -599,6 +600,7 @@ class TestUploadsToTheStorage:
         direct.complete(app, upload, status=400)
         assert used(app) == (0, 0)
 
+    @pytest.mark.one_way  # Any of them may be the first one.
     def test_that_begin_at_once_do_not_exceed_it(self, build: Build) -> None:
         app = build(**QUOTA, **{"resources.b.c.quota_bytes": "20"})
         with ThreadPoolExecutor(6) as threads:

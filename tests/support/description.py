@@ -38,7 +38,6 @@ def _description(app: Any, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 UPLOADS = f"{ATTACHMENT}/uploads"
 UPLOAD = f"{UPLOADS}/{{upload}}"
-LISTING = f"{ATTACHMENTS}/uploads"
 
 
 def only_ours(description: Any) -> Any:

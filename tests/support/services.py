@@ -35,7 +35,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.support import ROOT, forking, waiting
+from tests.support import ROOT, forking, sampling, waiting
 from tests.support.faults import HOST
 
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
@@ -462,10 +462,14 @@ def shared_models() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def wait_for_no_disk() -> Iterator[None]:
-    """Nor do these processes, as the database: no test cuts the power.
+    """Do not wait for the disk, as the database does not: no test cuts the power.
 
-    The servers and commands that tests start do wait.
+    Servers and commands do not wait either, if they are forked (``forkserver.py``). With
+    ``--every-case``, all of them wait.
     """
+    if sampling.every_case():
+        yield
+        return
 
     def fsync(file: Any) -> None:
         os.fstat(file if isinstance(file, int) else file.fileno())  # It fails if that is closed.

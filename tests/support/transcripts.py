@@ -40,7 +40,7 @@ OTHERS = re.compile(
     r"|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
     r"|(?<![\w.-])1[789]\d{8}(?![\w.])"
     r"|(?<=token=)[^&\"\s]+|(?<=-Date=)\w+|(?<=-Expires=)\d+|(?<=-Signature=)\w+"
-    r"|\b0x[0-9a-f]{8,16}\b|(?<=max-age=)[1-9]\d*|(?<=pytest-of-)[^/]+/pytest-\d+/[^/\"]+"
+    r"|\b0x[0-9a-f]{8,16}\b|(?<=max-age=)[1-9]\d*|(?<=pytest-of-)[^/]+/pytest-\d+/(?:popen-gw\d+/)?[^/\"]+"
 )
 # Fields of the index, in milliseconds: they are now, or after some time.
 TIMES = (
@@ -193,7 +193,7 @@ def masked(value: Any, name: str = "") -> Any:
         if name == "permissions":
             return {
                 key: sorted(who, key=str) if isinstance(who, list) else who
-                for key, who in value.items()
+                for key, who in sorted(value.items())  # PostgreSQL tells them in any order.
             }
         told = {key: masked(each, key) for key, each in value.items()}
         if "target" in value and "last_modified" in value:  # An entry of the history.
