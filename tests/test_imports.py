@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import kinto_attachment
-from kinto_attachment import cli
+from kinto_attachment import cli, errors
 from tests.support import waiting
 
 # What a server needs, and no client does.
@@ -50,7 +50,7 @@ def test_the_command_says_what_it_takes_without_a_server() -> None:
     told += [[name, "--help"] for name in cli.SERVER_COMMANDS]
     packages = imported_by(
         f"""
-from kinto_attachment import cli
+from kinto_attachment import cli, errors
 for arguments in {told}:
     try:
         cli.main(arguments)
@@ -85,6 +85,10 @@ def test_a_name_that_needs_a_library_is_imported_when_it_is_used() -> None:
 def test_each_name_is_there(name: str) -> None:
     assert getattr(kinto_attachment, name)
     assert name in dir(kinto_attachment)
+
+
+def test_each_error_is_there() -> None:
+    assert {*errors.__all__} <= {*dir(errors)}, "the reference documentation looks there"
 
 
 def test_other_names_are_not_there() -> None:

@@ -115,3 +115,6 @@ if not TYPE_CHECKING:  # Otherwise a type checker would accept any name.
         if name != "FileNotAllowed":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.file_not_allowed"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})  # For the reference documentation, too.
