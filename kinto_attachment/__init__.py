@@ -75,6 +75,9 @@ if not TYPE_CHECKING:  # Otherwise a type checker would accept any name.
 
             found = version("kinto-attachment")
         elif name in HOMES:
+            # Modules of Kinto import each other. Threads that begin with different ones at the
+            # same time would wait for each other.
+            import_module("kinto.core")
             found = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -96,3 +96,28 @@ def test_other_names_are_not_there() -> None:
         kinto_attachment.AttachmentAded  # noqa: B018
     with pytest.raises(ImportError):
         exec("from kinto_attachment import AttachmentAded")
+
+
+def test_threads_may_use_the_names_for_the_first_time_at_once() -> None:
+    program = """
+import sys, threading
+import kinto_attachment
+
+def use(name):
+    getattr(kinto_attachment, name)
+    used.append(name)
+
+used = []
+sys.setswitchinterval(1e-6)
+names = 2 * kinto_attachment.__all__
+threads = [threading.Thread(target=use, args=(name,), daemon=True) for name in names]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(60)
+assert sorted(used) == sorted(names)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=90
+    )
+    assert not done.returncode, done.stderr
