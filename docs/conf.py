@@ -35,8 +35,9 @@ autodoc_class_signature = "mixed"
 nitpicky = True
 # What other packages document, and the package's own types of Pyramid's objects.
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|datetime|os|pathlib|pyramid|pyramid_storage)\..*"),
-    ("py:.*", r"kinto_attachment\.kinto_types\..*"),
+    ("py:.*", r"(collections|datetime|enum|os|pathlib|pyramid|pyramid_storage)\..*"),
+    # Of ``includeme``, by the name that only type checkers import.
+    ("py:.*", r"(kinto_attachment\.kinto_types\..*|Configurator)"),
     ("py:class", r"dict\[str"),  # Of a dataclass whose default is made by a function.
 ]
 # The documentation of other projects is on the network, which a build needs only where it is
