@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kinto_attachment.index.objects import random_timestamp
 from kinto_attachment.index.sql import sql
 from kinto_attachment.index.totals import Totals
 from kinto_attachment.index.usage_limits import check
@@ -31,7 +32,9 @@ MOST = 16  # Slots of a counter.
 # A row that is locked before all slots are. Its id is before theirs.
 HEAD = "-"
 # Timestamps are unique below a parent. Kinto's trigger replaces that of a row which has the latest
-# one, which is never a slot: their timestamps stay as they are.
+# one, which is never a slot: their timestamps stay as they are. The locked row gets a random one
+# after theirs: two transactions may create that row at the same moment, and with equal timestamps
+# PostgreSQL may report the conflict of timestamps, which ON CONFLICT does not handle.
 LATEST = 2**40
 NO_SHARES = ""  # Of slots that may not give anything away.
 LARGEST = 2**62
@@ -202,7 +205,7 @@ class Slots:
 
     def _lock(self, scope: str) -> list[Totals]:
         """Lock the counter, also one that others are about to create."""
-        self._execute(LOCK, parent=PREFIX + scope, latest=LATEST)
+        self._execute(LOCK, parent=PREFIX + scope, latest=LATEST + random_timestamp())
         rows = self._execute(LOCK_SLOTS, parent=PREFIX + scope)
         return [Totals(int(row.files), int(row.bytes)) for row in rows]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from kinto_attachment.errors import QuotaExceeded
 from kinto_attachment.index.totals import Totals
 from kinto_attachment.quota_settings import Quota
 from tests.support.application import BUCKET
-from tests.support.backends import ON_EACH_DATABASE
+from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL
 
 Step = tuple[dict[str, int], tuple[int, int], bool]
 
@@ -65,3 +67,24 @@ def test_give_away_what_is_left(app: Any, case: str) -> None:
     with transaction.manager:
         assert counters.read([BUCKET]) == {BUCKET: total}
         counters.forget(BUCKET)
+
+
+@ON_POSTGRESQL
+def test_two_that_create_the_same_one_wait_for_each_other(app: Any) -> None:
+    """They meet in a few of a hundred counters."""
+    slots = app.app.registry.attachment_usage._slots
+    scopes = [f"{BUCKET}/collections/{number}" for number in range(300)]
+    together = threading.Barrier(2, timeout=10)
+
+    def create(_: int) -> None:
+        for scope in scopes:
+            together.wait()
+            with transaction.manager:
+                slots._lock(scope)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(create, range(2)))
+    with transaction.manager:
+        assert sorted(slots.scopes()) == sorted(scopes)
+        for scope in scopes:
+            slots.forget(scope)
