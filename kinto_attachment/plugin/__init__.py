@@ -11,7 +11,7 @@ from kinto_attachment.kinto_types import Configurator
 from kinto_attachment.plugin.capability import add_capability
 from kinto_attachment.plugin.listeners import add_listeners
 from kinto_attachment.plugin.monitoring import add_heartbeat, add_metrics
-from kinto_attachment.plugin.registry import add_storage
+from kinto_attachment.plugin.registry import fill_registry
 from kinto_attachment.plugin.start_warnings import warn_of_names, warn_of_relative_locations
 from kinto_attachment.plugin.transactions import add_fast_records, add_transactions
 from kinto_attachment.plugin.views import add_views
@@ -23,7 +23,7 @@ def set_up(config: Configurator) -> None:
     settings = Settings.parse(config.get_settings())
     warn_of_names(config, settings)
     warn_of_relative_locations(config, settings)
-    add_storage(config, settings)
+    fill_registry(config, settings)
     add_views(config, settings)
     let_users_act(config)
     add_transactions(config)

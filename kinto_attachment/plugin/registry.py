@@ -20,7 +20,7 @@ from kinto_attachment.settings import Settings
 from kinto_attachment.storage import backends
 
 
-def add_storage(config: Configurator, settings: Settings) -> None:
+def fill_registry(config: Configurator, settings: Settings) -> None:
     registry = config.registry
     registry.attachment_settings = settings
     registry.attachment_storages = backends.register(config, settings)
