@@ -47,7 +47,7 @@ WEEK = 7 * 24 * 3600  # The longest validity of signed URLs at S3 and Google.
 INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* video/* text/plain"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # Compared by identity: each row exists once.
 class Option:
     """One row of the settings table; ``default`` is as in an ini file."""
 

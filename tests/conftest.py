@@ -16,7 +16,10 @@ pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.st
 
 pytest_plugins = [
     f"tests.support.{name}"
-    for name in ("sampling", "ways", "forking", "services", "backends", "old_site", "crashes")
+    for name in (
+        *("sampling", "ways", "forking", "services", "cloud_clients", "backends"),
+        *("old_site", "crashes", "compiling"),
+    )
 ]
 
 

@@ -19,6 +19,7 @@ from kinto_attachment import cli
 from kinto_attachment.storage.local import UNFINISHED_FOLDER
 from tests.support import forking, live, waiting
 from tests.support.owned import STRAY
+from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
 
 RECORD = "/buckets/b/collections/c/records/r"
@@ -126,6 +127,7 @@ def assert_error(done: Done, command: str, reason: str) -> None:
     assert "Traceback" not in done.out
 
 
+@sampled(2, "command", "settings")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("settings", "reason"), ERRORS.values(), ids=list(ERRORS))
 def test_an_error_is_one_line_and_exit_code_2(

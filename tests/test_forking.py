@@ -41,6 +41,24 @@ warnings.warn("to the other one")
 sys.exit(7)
 """
 
+# Whether each service of Kinto itself answers a page of another origin.
+SERVICES = """
+import json, warnings
+import kinto
+from webob import Request
+
+warnings.simplefilter("ignore")
+backends = {f"kinto.{each}_backend": f"kinto.core.{each}.memory"
+            for each in ("storage", "permission", "cache")}
+app = kinto.main({}, **backends)
+headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+found = {}
+for path in ("/", "/batch", "/__api__", "/__heartbeat__", "/buckets"):
+    response = Request.blank(f"/v1{path}", method="OPTIONS", headers=headers).get_response(app)
+    found[path] = response.headers.get("Access-Control-Allow-Origin")
+print(json.dumps(found))
+"""
+
 
 ENCODINGS = ["latin-1", "ascii:replace"]
 
@@ -99,6 +117,13 @@ def test_it_is_a_fork() -> None:
     assert done.stdout == (b"True\n" if forking.forks.enabled() else b"False\n")
 
 
+def test_its_services_answer_pages_of_other_origins() -> None:
+    """They are defined when they are imported, which is before there are settings."""
+    found, _, _ = look([sys.executable, "-c", SERVICES], fork=True)
+    assert len(found) == 5
+    assert set(found.values()) == {"*"}, found
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_ends_by_a_signal(end: signal.Signals) -> None:
     code = "import time; print('here', flush=True); time.sleep(60)"
@@ -117,6 +142,13 @@ def test_an_error_is_told() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.endswith(b"ZeroDivisionError: division by zero\n")
+
+
+def test_a_text_is_told_instead_of_a_code() -> None:
+    code = "import sys; sys.exit('This is why.')"
+    done = forking.run([sys.executable, "-c", code], capture_output=True, timeout=waiting.SECONDS)
+    assert done.returncode == 1
+    assert done.stderr == b"This is why.\n"
 
 
 def test_it_begins_with_other_numbers() -> None:

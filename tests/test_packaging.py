@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kinto_attachment import cli
-from tests.support import ROOT, waiting
+from tests.support import ROOT, forking, waiting
 from tests.support.application import RECORD
 
 PACKAGE = ROOT / "kinto_attachment"
@@ -126,20 +126,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.rst", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    (sdist,) = build("sdist", source, folder)
+    sdist = build("sdist", source, folder)
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
-    (found,) = build("wheel", sdist.with_name(sdist.name.removesuffix(".tar.gz")), folder)
-    return found
+    return build("wheel", sdist.with_name(sdist.name.removesuffix(".tar.gz")), folder)
 
 
-def build(kind: str, source: Path, folder: Path) -> list[Path]:
+def build(kind: str, source: Path, folder: Path) -> Path:
     code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(folder)!r}))"
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(
+    done = forking.run(
         command, cwd=source, capture_output=True, text=True, check=True, timeout=waiting.SECONDS
     )
-    return [folder / done.stdout.splitlines()[-1]]
+    return folder / done.stdout.splitlines()[-1]
 
 
 def test_the_wheel_is_newer_than_the_other_distribution(wheel: Path) -> None:

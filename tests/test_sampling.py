@@ -26,6 +26,12 @@ def test_each_value_of_each_parameter_is_in_it(request: pytest.FixtureRequest) -
             assert is_in, f"{item.nodeid}: no case with this {value[-2]} is tried"
 
 
+def test_one_in_one_is_every_case(request: pytest.FixtureRequest) -> None:
+    for item in sampling.left_out:
+        mark = item.get_closest_marker("sampled")
+        assert mark is None or mark.args[0] > 1, item.nodeid
+
+
 def without_test(value: tuple[Any, str, str, int]) -> tuple[Any, str, int]:
     parent, _, name, number = value
     return parent, name, number

@@ -64,7 +64,7 @@ def production(postgresql: PostgreSQL, seaweedfs: S3) -> Iterator[live.Server]:
         "resources.named.randomize": "false",
     }
     try:
-        with live.kinto(settings, workers=2, database=database) as server:
+        with live.kinto(settings, workers=2, database=database, preload=True) as server:
             yield server
     finally:
         postgresql.drop_database(database)

@@ -14,7 +14,7 @@ import urllib3
 
 from kinto_attachment import cli
 from kinto_attachment.client import AttachmentClient, Retries, UnavailableError
-from tests.support import ROOT, forking, live, waiting
+from tests.support import ROOT, forking, live, pasted, waiting
 from tests.support.certificates import certified
 from tests.support.documents import code_blocks
 from tests.support.faults import Answer
@@ -225,17 +225,14 @@ def test_create_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (documented,) = [
             text for text in code_blocks("docs/client.rst", "shell") if "create-account" in text
         ]
-        done = subprocess.run(
-            ["sh", "-c", documented],
-            env={
-                **os.environ,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "KINTO_SERVER": server.url,
-            },
-            capture_output=True,
-            text=True,
-            timeout=waiting.SECONDS,
-        )
+        with pasted.environ(KINTO_SERVER=server.url) as environ:
+            done = subprocess.run(
+                ["sh", "-c", documented],
+                env=environ,
+                capture_output=True,
+                text=True,
+                timeout=waiting.SECONDS,
+            )
         assert (done.returncode, json.loads(done.stdout)) == (0, {"account": "carol"})
         options = ["--server", server.url, "--retry", "0", "--auth"]
         client = AttachmentClient(server.url, "b", "c", ("carol", "secret"))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +23,7 @@ from kinto_attachment.client import (
     lists,
     versions,
 )
-from tests.support import live, waiting
+from tests.support import live, pasted, waiting
 from tests.support.documents import code_blocks
 from tests.support.scripts import AUTH, ROOT
 
@@ -89,20 +87,20 @@ def test_commands(embedded: live.Server, tmp_path: Path) -> None:
     commands = [text for text in code_blocks("docs/client.rst", "shell") if server in text]
     commands = [text for text in commands if "kinto-attachment" in text]
     assert len(commands) == 8
-    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for text in commands:
-        here = text.replace(server, embedded.url)
-        run = subprocess.run(
-            ["sh", "-e", "-c", here],
-            cwd=tmp_path,
-            env=environ,
-            stdout=subprocess.PIPE,
-            timeout=waiting.SECONDS,
-            check=True,
-        )
-        if " versions " in here:
-            versions = [line.split()[-2:] for line in run.stdout.decode().splitlines()[-4:-2]]
-            assert versions == [["current", "letter.txt"], ["kept", "letter.txt"]]
+    with pasted.environ() as environ:
+        for text in commands:
+            here = text.replace(server, embedded.url)
+            run = subprocess.run(
+                ["sh", "-e", "-c", here],
+                cwd=tmp_path,
+                env=environ,
+                stdout=subprocess.PIPE,
+                timeout=waiting.SECONDS,
+                check=True,
+            )
+            if " versions " in here:
+                versions = [line.split()[-2:] for line in run.stdout.decode().splitlines()[-4:-2]]
+                assert versions == [["current", "letter.txt"], ["kept", "letter.txt"]]
     assert (tmp_path / "docs" / "report.csv").read_text() == "a,b\n"
     kept = AttachmentClient(embedded.url, "default", "kept", AUTH)
     with kept.open("greeting") as file:

@@ -11,6 +11,9 @@ import pytest
 
 from kinto_attachment.client import AttachmentClient, FileStore, NotFoundError, file_store
 from kinto_attachment.client.file_store import key_of, record_id
+from tests.support import live
+from tests.support.sampling import sampled
+from tests.support.scripts import AUTH
 
 KEYS = [
     "a",
@@ -213,22 +216,38 @@ def entries(prefix: str, *, recursive: bool) -> list[str]:
     return sorted(found, key=str.encode)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
-def test_folders(simple: FileStore, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(file_store, "LIST_LIMIT", size)
+@pytest.fixture(scope="module")
+def nested(embedded: live.Server) -> FileStore:
+    """With keys in folders; nobody writes to it."""
+    store = FileStore(AttachmentClient(embedded.url, "default", "nested", AUTH))
     for key in NESTED:
-        simple.set(key, b"x")
-    for prefix in ("", "a", "a/", "a/2", "a/2/", "b/", "ä/", "c", "z"):
-        for recursive in (True, False):
-            expected = entries(prefix, recursive=recursive)
-            found = list(simple.iter_list(prefix, recursive))
-            assert found == expected, (prefix, recursive)
-            assert simple.list(prefix, recursive) == expected[:size]
-            for number, entry in enumerate(expected, 1):
-                rest = list(simple.iter_list(prefix, recursive, entry))
-                assert rest == expected[number:], (prefix, recursive, entry)
-    assert simple.list(start_after="ä/2") == []
-    assert simple.list("b", start_after="a")[:1] == ["b//c"]
+        store.set(key, b"x")
+    return store
+
+
+@sampled(2, "size", "prefix", "recursive")
+@pytest.mark.parametrize("recursive", [True, False])
+@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/2", "a/2/", "b/", "ä/", "c", "z"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_folders(
+    nested: FileStore, monkeypatch: pytest.MonkeyPatch, size: int, prefix: str, recursive: bool
+) -> None:
+    monkeypatch.setattr(file_store, "LIST_LIMIT", size)
+    expected = entries(prefix, recursive=recursive)
+    assert list(nested.iter_list(prefix, recursive)) == expected
+    assert nested.list(prefix, recursive) == expected[:size]
+    for number, entry in enumerate(expected, 1):
+        rest = list(nested.iter_list(prefix, recursive, entry))
+        assert rest == expected[number:], entry
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_a_start_that_is_no_entry(
+    nested: FileStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(file_store, "LIST_LIMIT", size)
+    assert nested.list(start_after="ä/2") == []
+    assert nested.list("b", start_after="a")[:1] == ["b//c"]
 
 
 def test_a_folder_with_many_files_is_one_entry_and_few_requests(

@@ -102,9 +102,9 @@ def test_a_deletion_of_many_meets(app: Any, meeting: str, until: str) -> None:
     if "collection" not in meeting:
         spared.remove(FIRST)
     check(app, told, spared)
-    invariants.collect(registry)
-    check(app, told, spared)
-    assert not invariants.left(registry), told
+    if until == "commit" or invariants.left(registry):
+        invariants.check(registry, told, collecting=True)
+        check(app, told, spared)
 
 
 def interrupted(stage: Stage, first: int, until: str) -> Decide:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,12 @@ def server(
         yield server
 
 
+@pytest.fixture(scope="module")
+def registry(server: live.Server) -> Iterator[Any]:
+    with invariants.inside(server) as registry:
+        yield registry
+
+
 @pytest.mark.parametrize(
     ("bucket", "victim"),
     [
@@ -36,7 +43,9 @@ def server(
         ("/buckets/records", "/collections/c/records"),
     ],
 )
-def test_deletions_meet_uploads(server: live.Server, bucket: str, victim: str) -> None:
+def test_deletions_meet_uploads(
+    server: live.Server, registry: Any, bucket: str, victim: str
+) -> None:
     collection = f"{bucket}/collections/c"
     answers: Counter[tuple[str, int]] = Counter()
     done = threading.Event()
@@ -73,11 +82,7 @@ def test_deletions_meet_uploads(server: live.Server, bucket: str, victim: str) -
         finally:
             done.set()
             waiting.join(*uploaders)
-    print(answers)
     assert answers["delete", 200] == ROUNDS, answers
     refused = {status for what, status in answers if what == "upload"} - {200, 201, 404, 403}
     assert not refused, answers
-    with invariants.inside(server) as registry:
-        assert not invariants.lost(registry)
-        invariants.collect(registry)
-        assert not invariants.left(registry)
+    invariants.check(registry, str(answers), collecting=True)

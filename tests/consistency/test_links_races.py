@@ -339,11 +339,15 @@ MORE = {
 }
 
 
+def some_orders(name: str, one_in: int) -> Orders:
+    """Those with one change of turns: one in so many, others for each ``name``."""
+    one_in = sampling.one_in(one_in)
+    return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
+
+
 @pytest.mark.parametrize("name", TWO)
 def test_two_transactions_that_meet_on_a_file(registry: Any, name: str) -> None:
-    one_in = sampling.one_in(4)
-    orders = Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
-    assert meet(registry, *TWO[name], orders)
+    assert meet(registry, *TWO[name], some_orders(name, 4))
 
 
 @pytest.mark.parametrize("case", MORE.values(), ids=MORE)
@@ -365,7 +369,8 @@ def test_a_file_that_is_being_kept_can_be_copied(
 ) -> None:
     # The file is there all the time, so that no request has to be repeated.
     acts = [keep("a"), copying("a", "b")]
-    assert meet(registry, "a", acts, Orders(preemptions=1)) == {"None | copied"}
+    orders = some_orders(copying.__name__, 2)
+    assert meet(registry, "a", acts, orders) == {"None | copied"}
 
 
 def test_a_file_that_lingered_gets_no_link_when_it_is_deleted(registry: Any) -> None:
@@ -377,7 +382,7 @@ def test_a_file_that_lingered_gets_no_link_when_it_is_deleted(registry: Any) -> 
         registry,
         "a b",
         [lambda records: records.withdraw("a"), Records.end_lingering],
-        Orders(preemptions=1),
+        some_orders("linger", 2),
         before=let_shared_file_linger,
     )
     assert outcomes == {"None | [True]"}
@@ -424,12 +429,13 @@ def test_one_of_those_who_claim_a_name_gets_it(registry: Any) -> None:
 @pytest.mark.parametrize("second", [delete("a"), Records.collect], ids=["deletion", "gc"])
 @pytest.mark.parametrize("storage", ["", "other"], ids=["here", "elsewhere"])
 def test_a_name_that_becomes_free_is_given_to_a_file_that_stays(
-    registry: Any, second: Act, storage: str
+    registry: Any, second: Act, storage: str, request: pytest.FixtureRequest
 ) -> None:
     def name_anew(records: Records) -> Any:
         return records.name_anew("b", storage)
 
-    outcomes = meet(registry, "a", [name_anew, second], Orders(preemptions=1))
+    orders = some_orders(request.node.name, 2)
+    outcomes = meet(registry, "a", [name_anew, second], orders)
     assert any(outcome.startswith("taken") for outcome in outcomes)
 
 

@@ -382,6 +382,7 @@ def test_readers_and_writers_notice_nothing(
             {**storage, **load.SETTINGS},
             workers=2,
             threads=4,
+            preload=True,
             database=database,
             includes=includes,
         ) as server,
@@ -399,15 +400,19 @@ def test_readers_and_writers_notice_nothing(
                 contents[urlsplit(attachment["location"]).path.removeprefix("/v1")] = content
         readers, clients = Readers(server, contents), load.Load(server, clients=3)
         moved = 0
-        with readers.running(), clients.running():
+
+        def there_and_back() -> bool:
+            nonlocal moved
             for to in ("cold", ""):
                 report = move(registry, to, Selection(), keep=AT_ONCE)
                 assert not report.found, report
                 assert not report.errors, report
                 moved += report.files
+            return moved > 8 and readers.count > 2 * len(contents)
+
+        with readers.running(), clients.running():
+            waiting.until(there_and_back)
         assert not readers.wrong
-        assert readers.count > 50
-        assert moved > 8
         assert {status // 100 for status in +clients.answers} <= {2, 4}, clients.answers
         assert not (lost := invariants.lost(registry)), lost
         invariants.collect(registry)

@@ -54,6 +54,7 @@ def server(
         {"base_path": str(tmp_path_factory.mktemp("files")), **SETTINGS},
         workers=2,
         threads=8,
+        preload=True,
         database=database,
         settings={"kinto.storage_pool_size": "8"},
     ) as server:

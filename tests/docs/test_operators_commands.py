@@ -7,6 +7,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from pyramid.threadlocal import manager
 
 from kinto_attachment import cli
+from kinto_attachment.maintenance import application
 from tests.docs.test_documents import DOCUMENTS
 from tests.maintenance.test_adopt import configured
 from tests.support import ROOT
@@ -56,6 +58,8 @@ def in_the_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(ini, tmp_path / "without-archive.ini")
     (tmp_path / "objects.jsonl").touch()
     monkeypatch.chdir(tmp_path)
+    # One for all commands: they differ in what they do with it.
+    monkeypatch.setattr(application, "open_application", cache(application.open_application))
     yield app
     app.delete(f"{HELD}/attachment/hold", headers=ALICE, status="*")
 

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from kinto_attachment.client import RejectedError
-from tests.support import ROOT
+from tests.support import ROOT, forking, pasted
 from tests.support.application import ask
 from tests.support.documents import code_blocks
 from tests.support.faults import HOST
@@ -31,7 +31,6 @@ AUTH = ("alice", "secret")
 HELLO = b"Hello!\n"
 START_TIMEOUT = 180
 PRODUCTION = "docs/production.rst"
-BIN = Path(sys.executable).parent
 
 
 @contextlib.contextmanager
@@ -54,6 +53,7 @@ class Session:
     address: str
     folder: Path
     log: Path
+    environ: dict[str, str]
 
     def pasted(self, text: str) -> str:
         return text.replace(ADDRESS, self.address)
@@ -62,14 +62,10 @@ class Session:
         """What a command prints. Its input is a terminal: some programs look at that."""
         keyboard, terminal = pty.openpty()
         try:
-            done = subprocess.run(
+            done = forking.run(
                 command,
                 cwd=self.folder,
-                env={
-                    **os.environ,
-                    "PATH": f"{BIN}:{os.environ['PATH']}",
-                    "HOME": str(self.folder),
-                },
+                env=self.environ,
                 stdin=terminal,
                 capture_output=True,
                 text=True,
@@ -100,7 +96,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("readme")
     plugin = python_with("docs/api.rst", "includeme")
     (folder / "readme_plugin.py").write_text(plugin)
-    session = Session(f"{HOST}:{_free_port()}", folder, folder / "log")
+    address = f"{HOST}:{_free_port()}"
     environ = {
         **os.environ,
         "KINTO_ATTACHMENT_BASE_PATH": str(folder / "stored"),
@@ -108,11 +104,15 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         "PYTHONPATH": str(folder),
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "config.serve", "--port", session.address.rpartition(":")[2]]
-    url = f"http://{session.address}/v1/"
-    with running(command, url, session.log, cwd=ROOT, env=environ):
+    command = [sys.executable, "-m", "config.serve", "--port", address.rpartition(":")[2]]
+    url = f"http://{address}/v1/"
+    log = folder / "log"
+    with (
+        running(command, url, log, cwd=ROOT, env=environ),
+        pasted.environ(HOME=str(folder)) as own,
+    ):
         (folder / "hello.txt").write_bytes(HELLO)
-        yield session
+        yield Session(address, folder, log, own)
     with pytest.raises(requests.ConnectionError):  # Kinto stops with the command that started it.
         requests.get(url, timeout=5)
 
@@ -501,10 +501,13 @@ def test_the_gunicorn_commands_work(kinto_ini: Path, part: str) -> None:
     address = f"{HOST}:{_free_port()}"
     url = f"http://{address}/v1/__heartbeat__"
     command = re.sub(r" +\\\n +--bind \S+", "", command)
-    program = f"exec {BIN}/gunicorn --bind {address}"
+    program = f"exec gunicorn --bind {address}"
     shell = ["bash", "-c", re.sub(r"\bgunicorn(?= --)", program, command, count=1)]
     log = kinto_ini.with_name("log")
-    with running(shell, url, log, cwd=kinto_ini.parent):
+    with (
+        pasted.environ() as environ,
+        running(shell, url, log, cwd=kinto_ini.parent, env=environ),
+    ):
         assert requests.get(url, timeout=10).json()["attachments"] is True
         text = log.read_text()
     assert re.search(r"GET .*/v1/__heartbeat__", text), "the logging of the file"

@@ -10,13 +10,13 @@ import sys
 import pytest
 
 from kinto_attachment.settings import Settings
-from tests.support import ROOT, waiting
+from tests.support import ROOT, forking, waiting
 
 
 @pytest.mark.moto
 def test_a_server_to_try_things_out_prints_settings() -> None:
     command = [sys.executable, "-m", "tests.support.services", "moto"]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    server = forking.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         lines = [waiting.line_of(server)]
         assert server.stdout is not None

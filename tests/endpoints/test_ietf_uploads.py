@@ -62,6 +62,11 @@ def version_of(client: Client) -> str:
     return str(current["id"])
 
 
+def state_of(client: Client, url: str) -> str:
+    """What the upload says of itself in JSON."""
+    return str(json.loads(client.ask("GET", url).content)["data"]["state"])
+
+
 def problem_of(answer: Response) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = json.loads(answer.content)
@@ -105,8 +110,9 @@ class TestTheLastAnswer:
     def test_it_is_told_again_if_it_was_lost(self, client: Client) -> None:
         url = client.create().url
         client.break_off("PATCH", url, append_headers(0, complete=True), FILE, SIZE)
-        # A HEAD would put the request out of force, if it came while it still runs.
-        until(lambda: client.ask("GET", client.target.path).status == 200, 10)
+        # A HEAD would put the request out of force, if it came while it still runs: in memory,
+        # the file is there before the upload has ended.
+        until(lambda: state_of(client, url) == "done", 10)
         state = client.retrieve_offset(url)
         assert (state.offset, state.length) == (SIZE, SIZE)
         assert state.headers["content-location"] == client.target.path.partition("?")[0]
@@ -227,8 +233,9 @@ class TestBrokenRequests:
             assert (answer.status, answer.complete) == (201, True)
             hung.send(b"x" * (SIZE - 5))
             late = hung.response()
-        # Waitress waits for the whole request. So that one comes last, and repeats the end.
-        assert late.status == (423 if engine == "gunicorn" else 201)
+        # Waitress waits for the whole request. So that one comes last, and repeats the end. It may
+        # on gunicorn, too, if its thread was not given the time to begin.
+        assert late.status in ((423, 201) if engine == "gunicorn" else (201,))
         assert content_of(client) == FILE
 
 

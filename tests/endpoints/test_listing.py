@@ -30,7 +30,13 @@ from tests.support.application import (
     userid,
     write_behind,
 )
-from tests.support.backends import ON_EACH_DATABASE, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.backends import (
+    ON_DATABASES,
+    ON_EACH_DATABASE,
+    ON_MEMORY,
+    ON_POSTGRESQL,
+    Build,
+)
 from tests.support.statements import statements
 
 URL = f"{COLLECTION}/attachments"
@@ -482,7 +488,7 @@ RIGHTS = [
 URLS = (URL, f"{URL}?state=kept", f"{COLLECTION}/attachments.zip", f"{URL}/rules")
 
 
-@ON_EACH_DATABASE
+@ON_DATABASES
 class TestPermissions:
     @pytest.mark.parametrize(("permission", "uri", "expected"), RIGHTS)
     def test_are_kinto_s(

@@ -148,6 +148,7 @@ class TestRefusedForms:
         app.get(RECORD, headers=ALICE, status=404)
         assert not stored_files(app)
 
+    @ON_MEMORY
     @pytest.mark.parametrize("case", REFUSED_FORMS.values(), ids=REFUSED_FORMS)
     def test_of_a_replacement_leaves_the_old_file(
         self, app: Any, case: tuple[bytes, str, int, str]

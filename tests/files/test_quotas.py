@@ -202,7 +202,6 @@ def start(app: Any) -> None:
 class OfEachWay:
     """``way`` is one of those above."""
 
-    @sampled(2, "backends", "way", "settings")
     @pytest.mark.parametrize(
         ("settings", "name", "statuses"),
         [
@@ -265,12 +264,14 @@ class OfEachWay:
         assert not miscounted(registry)
 
 
+@sampled(4, "backends", "way", "settings")
 @pytest.mark.parametrize("way", WAYS)
 class TestOfEachWay(OfEachWay):
     pass
 
 
 @ON_DIRECT
+@sampled(2, "backends", "way", "settings")
 @pytest.mark.parametrize("way", [by_storage])
 class TestOfTheWayToTheStorage(OfEachWay):
     pass

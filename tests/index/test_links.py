@@ -300,7 +300,6 @@ def locks(app: Any) -> list[Any]:
 class TestManyOfOne:
     """A file that more records point at than the database gives in one page."""
 
-    @ON_EACH_DATABASE
     @pytest.mark.parametrize("path", [PUBLISHED, f"{PUBLISHED}/records", BUCKET])
     def test_are_all_dropped(self, build: Build, path: str) -> None:
         app = build({"includes": "tests.files.test_listeners", "storage_max_fetch_size": 4})

@@ -13,7 +13,7 @@ from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.javascript import COLLECTION, CONTENT, RECORD, content, javascript, stored
 
 TUS = ROOT / "node_modules" / "tus-js-client" / "lib.esm" / "node" / "index.js"
-LARGE = bytes(range(256)) * 4096  # 1 MiB, in chunks of 64 KiB.
+LARGE = bytes(range(256)) * 2560  # In ten chunks.
 CHUNK = 64 * 1024
 WAYS = ["own", "tus-js-client"]
 
@@ -292,7 +292,9 @@ class TestWhatIsSent:
               const body = new ReadableStream({
                 start: (controller) => controller.enqueue(bytes.slice(0, 1000)),
                 pull: async (controller) => {
-                  taken = (await inner(url, { ...init, body: bytes.slice(0, 1) })).status;
+                  // 423 if the server has begun with this one before the one around it.
+                  do taken = (await inner(url, { ...init, body: bytes.slice(0, 1) })).status;
+                  while (taken === 423);
                   controller.enqueue(bytes.slice(1000, chunkSize));
                   controller.close();
                 },
@@ -312,11 +314,18 @@ class TestWhatIsSent:
             server.url,
             """
             const usual = new AttachmentClient(server, { headers });
+            const through = fetch;
             const sent = async (size, options) => {
               seen.length = 0;
               const zeros = new Uint8Array(size);
-              await usual.upload(zeros, { record, filename: "a.bin", ...options });
-              return [...seen];
+              const form = new AbortController();
+              globalThis.fetch = (url, init) => {
+                if (init.method === "POST") form.abort(); // It has all bytes, which takes long.
+                return through(url, init);
+              };
+              const details = { record, filename: "a.bin", signal: form.signal, ...options };
+              const error = await usual.upload(zeros, details).catch((error) => error.name);
+              return error === "AbortError" || error.created !== undefined ? [...seen] : error;
             };
             const limit = 64 * 1024 * 1024;
             return [await sent(limit), await sent(limit + 1),

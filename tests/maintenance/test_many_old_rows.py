@@ -139,10 +139,10 @@ def test_reindex_completes_many_rows_in_little_memory(
     postgresql: PostgreSQL, database: str, tmp_path: Path
 ) -> None:
     app = make_app(
-        {"base_path": str(tmp_path)}, postgresql_settings(database), storage_max_fetch_size="500"
+        {"base_path": str(tmp_path)}, postgresql_settings(database), storage_max_fetch_size="200"
     )
     put_collection(app)
-    count = MANY // 10 // sampling.one_in(2 * SOME_IN // 5)
+    count = MANY // 10 // sampling.one_in(SOME_IN)
     fill(postgresql, database, count)
     registry = with_every_file(app)
     tracemalloc.start()

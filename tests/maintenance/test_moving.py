@@ -24,6 +24,7 @@ from kinto_attachment.storage import SITE_KEY
 from tests.support import forking, invariants, live
 from tests.support.environments import RELEASES
 from tests.support.old_site import BASE_URL, BUCKET, OldSite, contents, record, settings
+from tests.support.one_process import kinto_here
 from tests.support.sampling import sampled
 from tests.support.services import S3, PostgreSQL
 
@@ -101,11 +102,7 @@ def our_settings(request: pytest.FixtureRequest, old_site: OldSite) -> dict[str,
 
 def test_everything_is_taken_over(old_site: OldSite, our_settings: dict[str, str]) -> None:
     rows = old_rows(old_site)
-    with (
-        live.kinto(our_settings, database=old_site.database) as server,
-        invariants.inside(server) as registry,
-        live.Client(server) as client,
-    ):
+    with kinto_here(our_settings, old_site.database) as (registry, client):
         expected = adopt(registry, dry_run=True)
         assert ours(old_site) == 0
         with pytest.raises(NotThisSite):
@@ -150,11 +147,7 @@ def change(client: live.Client, site: OldSite) -> None:
 @ONE_RELEASE
 def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
     site, plain = old_site, f"{BUCKET}/collections/plain"
-    with (
-        live.kinto(settings(site), database=site.database, includes=PLUGINS) as server,
-        invariants.inside(server) as registry,
-        live.Client(server) as client,
-    ):
+    with kinto_here(settings(site), site.database, PLUGINS) as (registry, client):
         adopt(registry)
         change(client, site)
         dry = back(registry, dry_run=True)
@@ -177,11 +170,7 @@ def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
         site.attach(client, record("names/r3"), b"replaced by the old one", "x.txt")
     left = set(contents(site.files).values())
     assert left & of_plain == {site.contents[record("names/copy")]}
-    with (
-        live.kinto(settings(site), database=site.database) as server,
-        invariants.inside(server) as registry,
-        live.Client(server) as client,
-    ):
+    with kinto_here(settings(site), site.database) as (registry, client):
         assert not adopt(registry).found
         assert read_all(client, site) == site.contents
         report = gc(registry)
@@ -202,11 +191,7 @@ def test_there_and_back_on_s3(old_site: OldSite, seaweedfs: S3, bucket: str) -> 
     """Release 7 was the last one with S3: what its rows say is read and deleted here for it."""
     site = old_site
     ours = settings(site, {**seaweedfs.options(bucket), "downloads": "proxy"})
-    with (
-        live.kinto(ours, database=site.database, includes=PLUGINS) as server,
-        invariants.inside(server) as registry,
-        live.Client(server) as client,
-    ):
+    with kinto_here(ours, site.database, PLUGINS) as (registry, client):
         assert not adopt(registry, verify=True).found
         change(client, site)
         report = back(registry)
@@ -233,11 +218,7 @@ def test_there_and_back_on_s3(old_site: OldSite, seaweedfs: S3, bucket: str) -> 
     )
     in_plain = "resource_name = 'record' AND parent_id LIKE '%/plain'"
     query(site, f"DELETE FROM objects WHERE {in_plain} RETURNING 1")
-    with (
-        live.kinto(ours, database=site.database) as server,
-        invariants.inside(server) as registry,
-        live.Client(server) as client,
-    ):
+    with kinto_here(ours, site.database) as (registry, client):
         report = adopt(registry, verify=True)
         assert not report.found
         assert read_all(client, site) == site.contents

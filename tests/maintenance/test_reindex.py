@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import transaction
 
+from kinto_attachment.maintenance import records
 from kinto_attachment.maintenance.reindex import ReindexReport, reindex
 from tests.support.application import (
     ALICE,
@@ -100,14 +102,15 @@ def test_what_cannot_be_matched_is_reported(app: Any) -> None:
 
 
 @ON_MEMORY
-def test_more_records_than_a_page_are_read(app: Any) -> None:
+def test_more_records_than_a_page_are_read(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "RECORDS_AT_ONCE", 20)
     attach(app)
     attachment = attachment_of(app)
-    for number in range(450):
+    for number in range(45):
         write_behind(app, f"{COLLECTION}/records/r{number}", {"attachment": attachment})
     told: list[tuple[int, int]] = []
     report = reindex(app.app.registry, progress=lambda _, *counts: told.append(counts))
-    assert (report.records, report.linked) == (451, 450)
-    assert told[-1] == (451, 451)
+    assert (report.records, report.linked) == (46, 45)
+    assert told[-1] == (46, 46)
     app.delete(COLLECTION, headers=ALICE)
     assert not stored_files(app)

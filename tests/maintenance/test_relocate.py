@@ -487,7 +487,7 @@ def test_killed_and_run_again_twice_at_once(
     postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path
 ) -> None:
     """Each record is written once, whoever does it."""
-    many_rows.fill(postgresql, postgresql_url, 600, *PARENTS)
+    many_rows.fill(postgresql, postgresql_url, 300, *PARENTS)
     backends = {
         f"{each}_{what}": value
         for each in ("storage", "permission", "cache")
@@ -516,13 +516,13 @@ def test_killed_and_run_again_twice_at_once(
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=waiting.SECONDS)
     done = count()
-    assert 0 < done < 600
+    assert 0 < done < 300
     both = [start("--json"), start("--json")]
     reports = [json.loads(each.communicate(timeout=waiting.SECONDS)[0]) for each in both]
     assert [each.returncode for each in both] == [0, 0]
-    assert count() == 600
-    assert count("SELECT count(*) FROM objects WHERE resource_name = 'history'") == 600
-    assert sum(each["relocated"] for each in reports) == 600 - done
+    assert count() == 300
+    assert count("SELECT count(*) FROM objects WHERE resource_name = 'history'") == 300
+    assert sum(each["relocated"] for each in reports) == 300 - done
     engine.dispose()
 
 

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sampling import sampled, try_in_turn
+from tests.support.sampling import one_value, sampled, try_in_turn, values
 
-# Each value of one parameter meets each of another one.
 SAMPLED = {
+    # Each value of one parameter meets each of another one.
     "test_a_writer_that_was_taken_over_changes_nothing": sampled(3, "size", "hangs_at", "wakes"),
+    "test_a_writer_that_begins_late_changes_nothing": sampled(2, "size", "begins"),
+    # All keys are tried in every method that all storages have.
+    "test_a_hostile_key_is_not_begun": sampled(3, "key"),
+    "test_a_hostile_key_is_not_begun_directly": sampled(3, "key"),
+    "test_a_hostile_key_is_not_signed": sampled(3, "key"),
+    "test_a_hostile_key_has_no_path": sampled(3, "key"),
 }
 
 
@@ -20,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = SAMPLED.get(getattr(item, "originalname", ""))
         if mark is not None:
             item.add_marker(mark)
+            if any(name == "server" for *_, name, _ in values(item)):
+                item.add_marker(one_value("server"))
     # What both S3 servers can do is tried on one of them.
     folder = Path(__file__).parent
     try_in_turn([item for item in items if item.path.parent == folder], "server")

@@ -7,12 +7,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from functools import partialmethod
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
 from google.auth import compute_engine
+from google.cloud.storage import Client
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.errors import FileNotFound, StorageUnavailable
@@ -29,8 +31,9 @@ from kinto_attachment.storage.testing import (
 )
 from tests.support import forking
 from tests.support.faults import Answer, FaultProxy, answering
-from tests.support.objects import LARGE, calls, google_storage
+from tests.support.objects import THREE_BLOCKS, calls, google_storage
 from tests.support.services import GoogleEmulator
+from tests.support.small_scale import AT_ONCE, SmallScale
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,7 @@ def folder() -> str:
 
 
 class TestGoogleStorage(
+    SmallScale,
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
@@ -64,7 +68,11 @@ class TestGoogleStorage(
     SignsUrlsContract,
 ):
     @pytest.fixture
-    def storage(self, signing_storage: GoogleStorage) -> GoogleStorage:
+    def storage(
+        self, signing_storage: GoogleStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> GoogleStorage:
+        small_pages = partialmethod(Client.list_blobs, page_size=AT_ONCE)
+        monkeypatch.setattr(Client, "list_blobs", small_pages)
         return signing_storage
 
     @pytest.fixture
@@ -81,7 +89,7 @@ class TestGoogleStorage(
 # What is written.
 
 
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_BLOCKS])
 def test_the_object_has_the_headers_it_is_served_with(gcs: GoogleEmulator, size: int) -> None:
     with google_storage(gcs, cache_control="max-age=60") as storage:
         storage.write("a", Source(bytes(size)), "text/plain", disposition='inline; filename="e"')
@@ -93,7 +101,7 @@ def test_the_object_has_the_headers_it_is_served_with(gcs: GoogleEmulator, size:
             assert found.cache_control == "max-age=60"
 
 
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_BLOCKS])
 def test_each_way_to_create_an_object_has_its_class_and_key(
     gcs: GoogleEmulator, size: int
 ) -> None:
@@ -128,7 +136,7 @@ def requests_of(storage: GoogleStorage) -> list[tuple[str, dict[str, list[str]]]
     return sent
 
 
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_BLOCKS])
 @pytest.mark.parametrize(
     ("acl", "sent"), [(None, []), ("publicRead", ["publicRead"]), ("public-read", ["publicRead"])]
 )
@@ -154,7 +162,7 @@ def test_a_copy_gets_the_acl_too(gcs: GoogleEmulator) -> None:
     ]
 
 
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_BLOCKS])
 def test_bytes_that_change_on_the_way_are_not_kept(
     gcs: GoogleEmulator, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:

@@ -14,7 +14,7 @@ from kinto_attachment.storage import gcloud_bucket
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from tests.support.faults import Answer, FaultProxy, answering
-from tests.support.objects import LARGE, calls, google_storage
+from tests.support.objects import THREE_BLOCKS, calls, google_storage
 from tests.support.sampling import every_case
 from tests.support.services import GoogleEmulator
 
@@ -155,7 +155,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
 def test_an_upload_that_is_cut_once_goes_on(
     storage: GoogleStorage, proxy: FaultProxy, sent: int
 ) -> None:
-    content = bytes(range(256)) * (LARGE // 256)
+    content = bytes(range(256)) * (THREE_BLOCKS // 256)
     proxy.cut(sent=sent, once=True)
     storage.write("a", Source(content), BINARY)
     assert proxy.broken.is_set()
@@ -163,7 +163,7 @@ def test_an_upload_that_is_cut_once_goes_on(
 
 
 @pytest.mark.parametrize("last_try", [0, 5])
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_BLOCKS])
 def test_a_file_whose_answer_is_lost_is_there(
     gcs: GoogleEmulator, proxy: FaultProxy, size: int, last_try: float
 ) -> None:
@@ -193,7 +193,7 @@ def test_a_key_that_is_taken_stays_so_when_an_answer_is_lost(
 def test_a_download_that_breaks_off_is_an_outage(
     storage: GoogleStorage, proxy: FaultProxy, broken: str
 ) -> None:
-    storage.write("a", Source(bytes(LARGE)), BINARY)
+    storage.write("a", Source(bytes(THREE_BLOCKS)), BINARY)
     getattr(proxy, broken)(received=12 * MIB)
     with closing(storage.open("a")) as reader:
         pieces: list[bytes] = []
@@ -202,7 +202,7 @@ def test_a_download_that_breaks_off_is_an_outage(
     assert proxy.broken.is_set()
     assert sum(map(len, pieces)) <= 12 * MIB
     proxy.work()
-    assert contents(storage, "a") == bytes(LARGE), "later downloads are not disturbed"
+    assert contents(storage, "a") == bytes(THREE_BLOCKS), "later downloads are not disturbed"
 
 
 def test_a_download_that_ends_early_is_an_outage(

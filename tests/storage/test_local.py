@@ -47,6 +47,7 @@ from kinto_attachment.storage.testing import (
     ListsUnfinishedContract,
 )
 from tests.support import forking, waiting
+from tests.support.small_scale import SmallScale
 
 TEXT = "text/plain"
 
@@ -105,6 +106,7 @@ class TestLocalStorage(
 
 
 class TestWithoutHardLinks(
+    SmallScale,
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,

@@ -17,6 +17,7 @@ import pytest
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.errors import FileNotFound, KeyTaken, StorageUnavailable, TooLarge
+from kinto_attachment.options import PIECE_SIZE
 from kinto_attachment.storage import s3_upload
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
@@ -32,9 +33,10 @@ from kinto_attachment.storage.testing import (
 )
 from tests.support import forking
 from tests.support.faults import Answer, FaultProxy, answering
-from tests.support.objects import LARGE, answer, calls, hooked, recorded, s3_storage
+from tests.support.objects import PART, THREE_PARTS, answer, calls, hooked, recorded, s3_storage
 from tests.support.sampling import sampled
 from tests.support.services import S3
+from tests.support.small_scale import AT_ONCE, SmallScale
 
 ON_BOTH = pytest.mark.parametrize(
     "server",
@@ -57,9 +59,20 @@ def storage(server: S3) -> Iterator[S3Storage]:
         yield storage
 
 
+@pytest.fixture(scope="module")
+def default_storage(server: S3) -> Iterator[S3Storage]:
+    """With parts as large as they are unless they are set."""
+    with s3_storage(server, part_size=PIECE_SIZE) as storage:
+        yield storage
+
+
 @pytest.fixture
 def folder() -> str:
     return uuid4().hex
+
+
+def small_page(params: dict[str, Any], **_: Any) -> None:
+    params["MaxKeys"] = AT_ONCE
 
 
 def unfinished(storage: S3Storage, folder: str) -> list[str]:
@@ -71,6 +84,7 @@ def unfinished(storage: S3Storage, folder: str) -> list[str]:
 @ON_BOTH
 @sampled(2)
 class TestS3Storage(
+    SmallScale,
     ListsFilesContract,
     CopiesFilesContract,
     ListsUnfinishedContract,
@@ -81,8 +95,10 @@ class TestS3Storage(
     UploadsDirectlyContract,
 ):
     @pytest.fixture
-    def storage(self, storage: S3Storage) -> S3Storage:
-        return storage
+    def storage(self, default_storage: S3Storage) -> Iterator[S3Storage]:
+        listing = "before-parameter-build.s3.ListObjectsV2"
+        with hooked(default_storage, listing, small_page, early=False):
+            yield default_storage
 
     @pytest.fixture
     def broken_storage(self, server: S3) -> Iterator[S3Storage]:
@@ -96,7 +112,7 @@ class TestS3Storage(
 
 
 @ON_BOTH
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_the_object_has_the_headers_it_is_served_with(server: S3, size: int) -> None:
     with s3_storage(server, cache_control="max-age=60") as storage:
         storage.write("a", Source(bytes(size)), "text/plain", disposition='inline; filename="e"')
@@ -108,7 +124,7 @@ def test_the_object_has_the_headers_it_is_served_with(server: S3, size: int) -> 
             assert found["CacheControl"] == "max-age=60"
 
 
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 @pytest.mark.parametrize(
     ("encryption", "key"), [("AES256", None), ("aws:kms", None), ("aws:kms", "alias/files")]
 )
@@ -119,7 +135,7 @@ def test_each_way_to_create_an_object_has_its_class_and_encryption(
 
     moto remembers what it was told, and encrypts nothing. That a key may be used shows only AWS.
     """
-    monkeypatch.setattr(s3_upload, "COPIED_AT_ONCE", 8 * MIB)
+    monkeypatch.setattr(s3_upload, "COPIED_AT_ONCE", PART)
     options = {"storage_class": "STANDARD_IA", "encryption": encryption, "kms_key_id": key}
     with s3_storage(moto, **options) as storage:
         with recorded(storage) as requests:
@@ -167,14 +183,14 @@ def test_no_header_is_sent_that_is_not_set(storage: S3Storage, server: S3, folde
     assert "ContentDisposition" not in found
     assert "CacheControl" not in found
     with recorded(storage) as requests:
-        storage.write(f"{folder}/large", Source(bytes(LARGE)), BINARY)
+        storage.write(f"{folder}/large", Source(bytes(THREE_PARTS)), BINARY)
     names = {name for _, headers in requests for name in headers}
     assert not any("storage-class" in name or "encryption" in name for name in names)
 
 
 @pytest.mark.parametrize(
     ("acl", "size", "public"),
-    [(None, 10, False), ("public-read", 10, True), ("public-read", LARGE, True)],
+    [(None, 10, False), ("public-read", 10, True), ("public-read", THREE_PARTS, True)],
 )
 def test_the_acl_is_the_one_that_is_set(moto: S3, acl: str, size: int, public: bool) -> None:
     with s3_storage(moto, acl=acl) as storage:
@@ -188,7 +204,7 @@ def test_the_acl_is_the_one_that_is_set(moto: S3, acl: str, size: int, public: b
 
 
 @ON_BOTH
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_no_acl_is_sent_unless_it_is_set(storage: S3Storage, folder: str, size: int) -> None:
     # Buckets that have ACLs disabled refuse a request that brings one.
     with recorded(storage) as requests:
@@ -203,7 +219,7 @@ def test_the_server_checks_the_bytes(seaweedfs: S3) -> None:
         server = S3(proxy.url, seaweedfs.access_key, seaweedfs.secret_key)
         with s3_storage(server, seaweedfs.create_bucket()) as storage:
             proxy.corrupt(b"good", b"evil")
-            for size in (10, 5 * MIB):
+            for size in (10, 2 * MIB):
                 with pytest.raises(StorageUnavailable):
                     storage.write("a", Source(b"good" * size), BINARY)
             proxy.work()
@@ -212,7 +228,7 @@ def test_the_server_checks_the_bytes(seaweedfs: S3) -> None:
 
 
 @ON_BOTH
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_every_byte_goes_with_a_checksum(storage: S3Storage, folder: str, size: int) -> None:
     storage.write(f"{folder}/a", Source(b"x"), BINARY)  # So that nothing is to be found out.
     with recorded(storage) as requests:
@@ -240,7 +256,7 @@ def test_what_a_server_heeds_is_found_out_once(server: S3, folder: str) -> None:
 
 
 @ON_BOTH
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_a_server_that_ignores_conditions_is_asked_first(server: S3, size: int) -> None:
     def ignore(request: Any, **_: Any) -> None:
         del request.headers["If-None-Match"]
@@ -255,7 +271,7 @@ def test_a_server_that_ignores_conditions_is_asked_first(server: S3, size: int) 
 
 
 @ON_BOTH
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_a_server_without_conditions_will_do(server: S3, size: int) -> None:
     refuse = answer(501, "NotImplemented")
 
@@ -277,7 +293,7 @@ def as_on_aws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @ON_BOTH
 @pytest.mark.usefixtures("as_on_aws")
-@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_on_aws_the_condition_is_enough(storage: S3Storage, folder: str, size: int) -> None:
     with recorded(storage) as requests:
         storage.write(folder, Source(b"x" * size), BINARY)
@@ -322,15 +338,15 @@ def test_a_conflict_is_a_taken_key_or_a_failure(storage: S3Storage, folder: str)
 def test_a_large_file_is_copied_in_parts(
     storage: S3Storage, server: S3, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_upload, "COPIED_AT_ONCE", 6 * MIB)
-    content = bytes(range(256)) * (LARGE // 256)
+    monkeypatch.setattr(s3_upload, "COPIED_AT_ONCE", PART)
+    content = bytes(range(256)) * (THREE_PARTS // 256)
     storage.write(f"{folder}/a", Source(content), "text/plain")
     with recorded(storage) as requests:
         copied = storage.copy(f"{folder}/a", f"{folder}/b")
     assert [name for name, _ in requests].count("UploadPartCopy") == 3
     with pytest.raises(KeyTaken):
         storage.copy(f"{folder}/a", f"{folder}/b")
-    assert copied.size == LARGE
+    assert copied.size == THREE_PARTS
     assert contents(storage, f"{folder}/b") == content
     assert storage.stat(f"{folder}/b").content_type == "text/plain"
     assert unfinished(storage, folder) == []
@@ -341,9 +357,9 @@ def test_a_file_of_too_many_parts_is_too_large(
     storage: S3Storage, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_upload, "MAX_PARTS", 2)
-    storage.write(f"{folder}/a", Source(bytes(16 * MIB)), BINARY)
+    storage.write(f"{folder}/a", Source(bytes(2 * PART)), BINARY)
     with pytest.raises(TooLarge):
-        storage.write(f"{folder}/b", Source(bytes(16 * MIB + 1)), BINARY)
+        storage.write(f"{folder}/b", Source(bytes(2 * PART + 1)), BINARY)
     assert keys(storage, folder) == [f"{folder}/a"]
     assert unfinished(storage, folder) == []
 
@@ -361,10 +377,10 @@ def test_parts_are_as_large_as_set(server: S3) -> None:
 @ON_BOTH
 def test_larger_parts_are_for_larger_files(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_upload, "MAX_PARTS", 2)
-    with s3_storage(server, part_size=9 * MIB) as storage:
-        storage.write("a", Source(bytes(18 * MIB)), BINARY)
-        with pytest.raises(TooLarge, match="18874368 bytes"):
-            storage.write("b", Source(bytes(18 * MIB + 1)), BINARY)
+    with s3_storage(server, part_size=6 * MIB) as storage:
+        storage.write("a", Source(bytes(12 * MIB)), BINARY)
+        with pytest.raises(TooLarge, match="12582912 bytes"):
+            storage.write("b", Source(bytes(12 * MIB + 1)), BINARY)
         assert keys(storage, "") == ["a"]
 
 

@@ -355,7 +355,7 @@ def test_ten_thousand_parts_are_enough() -> None:
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if files were larger, and interrupted more often."""
-    monkeypatch.setattr(s3_partial_writer, "DIRECT_PARTS", 2)
+    monkeypatch.setattr(s3_partial_writer, "DIRECT_PARTS", 1)
     monkeypatch.setattr(s3_partial_writer, "SEGMENT_SIZE", 2 * PART)
 
 
@@ -363,7 +363,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_segments")
 @pytest.mark.parametrize("taken_over", [False, True])
 def test_later_parts_are_segments_that_s3_copies(storage: S3Storage, taken_over: bool) -> None:
-    content = os.urandom(8 * PART + 1000)
+    content = os.urandom(6 * PART + 1000)
     with recorded(storage) as requests:
         upload = Upload(storage)
         for first in range(0, len(content), 7 * MIB):
@@ -433,8 +433,9 @@ def at_step(number: int, act: Callable[..., Any]) -> tuple[list[str], Callable[.
 def test_each_call_can_fail_and_be_done_again(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_partial_writer, "DIRECT_PARTS", 1)
     monkeypatch.setattr(s3_partial_writer, "SEGMENT_SIZE", PART)
-    content = os.urandom(3 * PART + 2000)
-    ends = [1000, 2000, PART, 2 * PART + 1, len(content)]
+    # A part and a segment; with every case, two segments.
+    content = os.urandom((3 if every_case() else 2) * PART + 2000)
+    ends = [1000, 2000, PART, len(content) - PART + 1, len(content)]
     # Once without a failure, so that the calls and what the server can do are known.
     number, seen = 0, ["HeadObject"] * 2
     with s3_storage(server, part_size=PART, num_retries=1) as storage:

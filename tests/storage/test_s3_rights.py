@@ -15,7 +15,7 @@ from kinto_attachment.errors import FileNotFound, StorageUnavailable
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from tests.support import services
-from tests.support.objects import s3_storage
+from tests.support.objects import THREE_PARTS, s3_storage
 from tests.support.services import S3
 
 ON_OBJECTS = [
@@ -99,11 +99,11 @@ def break_off(storage: S3Storage) -> None:
     """Write until the client is gone, and look whether anything stays on the server."""
 
     def fail(position: int) -> None:
-        if position >= 20 * MIB:
+        if position >= 12 * MIB:
             raise ConnectionResetError
 
     with suppress(ConnectionResetError):
-        storage.write("broken", Source(bytes(32 * MIB), on_read=fail), BINARY)
+        storage.write("broken", Source(bytes(16 * MIB), on_read=fail), BINARY)
     if any(unfinished.key == "broken" for unfinished in storage.list_unfinished()):
         raise StorageUnavailable
 
@@ -126,16 +126,16 @@ def test_these_rights_are_enough(account: Account, storage: S3Storage) -> None:
         call(storage)
     with pytest.raises(FileNotFound):
         storage.stat("a")
-    storage.write("large", Source(bytes(20 * MIB)), "text/plain")
+    storage.write("large", Source(bytes(THREE_PARTS)), "text/plain")
     storage.copy("large", "copy")
-    assert contents(storage, "copy") == bytes(20 * MIB)
+    assert contents(storage, "copy") == bytes(THREE_PARTS)
     storage.delete("large")
     storage.delete("copy")
     partial = storage.begin("0" * 32, "chunks", BINARY)
-    for size in (5 * MIB, 5 * MIB):
+    for size in (3 * MIB, 4 * MIB):
         partial = storage.append(partial, Source(bytes(size)), lambda _: None)
     storage.finish(partial)
-    assert contents(storage, "chunks") == bytes(10 * MIB)
+    assert contents(storage, "chunks") == bytes(7 * MIB)
     storage.delete("chunks")
     for left in storage.list_unfinished():  # One by one: see NEEDED.
         storage.discard_unfinished(left)

@@ -38,9 +38,12 @@ earlier releases                          ``old_rows`` and ``many_rows`` (databa
                                           wrote), ``old_site`` (a site of another plugin)
 files that linger                         ``lingering``
 processes                                 ``forking`` and ``forkserver`` (which save imports),
-                                          ``quick_setup`` (which saves most of a set-up), ``below``
-                                          (several applications), ``environments`` (virtual
-                                          ones), ``waiting`` (with limits), ``crashes``
+                                          ``quick_setup`` (which saves most of a set-up), ``built``
+                                          (what there is then), ``below`` (several applications),
+                                          ``one_process`` (a server beside its maintenance),
+                                          ``environments`` (virtual ones), ``waiting`` (with
+                                          limits), ``crashes``, ``compiling`` (once for all
+                                          processes)
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
                                           happens during a request)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
@@ -48,7 +51,8 @@ uploads in several requests               ``resuming`` (two workers on each stor
                                           ``upload_sites``, ``tus_upload.cjs``, ``fips_180``
                                           (SHA-256 from any state)
 uploads to a storage itself               ``direct``, ``direct_memory``
-samples of large products                 ``sampling``
+samples of large products                 ``sampling``, ``small_scale`` (smaller
+                                          batches)
 two ways that do the same                 ``ways`` (runs tests in both), ``transcripts`` (and
                                           compares them), ``observed`` (what there is to see)
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
@@ -59,11 +63,12 @@ pages                                     ``browser`` (Chromium, origins, files 
                                           ``kinto_attachment.ts``
 imports                                   ``exports`` (that nobody has exported)
 storages                                  ``objects``, ``gcs_emulator``, ``owned`` (by a
-                                          database), ``certificates``
+                                          database), ``certificates``, ``cloud_clients``
 databases                                 ``other_database`` (a backend of another package)
 links without credentials                 ``links``
 names                                     ``filenames`` (that are easily treated wrong)
-documents                                 ``documents``, ``description`` (of the API)
+documents                                 ``documents``, ``description`` (of the API), ``pasted``
+                                          (commands in a shell, whose programs are forks)
 commands                                  ``chaos`` and ``mutants``, run by make
 ========================================  ========================================================
 """

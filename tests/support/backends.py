@@ -9,8 +9,8 @@ A test, class or module that uses one of them says what it runs on:
     has written twice, for the one and the other.
 ``ON_DATABASES``
     The same two, for what is above the index. ``make tests`` takes one of them for each case of a
-    test, in turn, and for a test that is not parametrized one by its name; ``make tests-all``
-    takes both.
+    test, in turn, and for a test that is not parametrized one by its name; of six cases or more,
+    every third one is on PostgreSQL. ``make tests-all`` takes both.
 ``ON_OBJECT_STORES``
     Files in both S3 servers and in Google Cloud Storage; records in memory.
 ``ON_DIRECT``
@@ -18,7 +18,8 @@ A test, class or module that uses one of them says what it runs on:
 ``EVERYWHERE``
     The five combinations of these. ``make tests`` takes the first and one of the others, which
     depends on the test's name, in turn for the cases of the test: each case runs on one of the
-    two, and so does a test that is not parametrized. ``make tests-all`` takes them all.
+    two, and so does a test that is not parametrized; of six cases or more, two thirds are on the
+    first. ``make tests-all`` takes them all.
 
 The nearest one counts. Applications are shared by tests, and emptied in between.
 """
@@ -70,7 +71,7 @@ COUNTED = {
 
 Build = Callable[..., Any]
 
-AT_ONCE = 20  # Applications, of 6 MB each.
+AT_ONCE = 80  # Applications, of 3 MB each.
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -118,7 +119,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         first, *others = names
         name = metafunc.definition.nodeid
         names = [first, others[sampling.start(name, len(others))]]
-        also = [sampling.one_value("backends")]
+        also = [sampling.one_value("backends", mostly_first=True)]
     params = [
         pytest.param(
             name, marks=[*also, *(getattr(pytest.mark, MARKS[part]) for part in ALL[name])]
@@ -175,7 +176,8 @@ class Applications:
         self.in_use: list[Any] = []
 
     def get(self, storage: dict[str, Any], database: dict[str, Any], settings: Any) -> Any:
-        key = repr((ways.settings(), storage, database, settings))
+        options = {"fast_records": "true", **ways.settings(), **storage}  # As by default.
+        key = repr((sorted(options.items()), database, sorted(settings.items())))
         if key not in self.known:
             if len(self.known) == AT_ONCE:
                 self.let_go(self.known.popitem(last=False)[1])
@@ -218,7 +220,8 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
         if app not in used:
             used.append(app)
             if not (settings or {}).get("readonly"):
-                owned.own(app.app.registry)
+                if not vars(app).pop("is_owned", False):
+                    owned.own(app.app.registry)
                 # Other plugins, and other ways to log in, may have to see the requests.
                 if settings:
                     application.put_collection(app)
@@ -233,12 +236,14 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
         return app
 
     yield builder
+    there = None
     try:
         if used:
-            application.check_invariant(*used)
+            there = application.check_invariant(*used)
     finally:
         for app in used:
-            application.clear(app)
+            application.clear(app, there)
+            there = None  # Others may have more storages.
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import gc
 import importlib
 import io
 import json
+import logging
 import os
+import pkgutil
 import runpy
 import signal
 import socket
@@ -26,19 +28,20 @@ import types
 import warnings
 from typing import Any
 
+BACKENDS = ("storage", "permission", "cache")
 # None of them reads the environment, starts a thread or keeps a file open when it is imported.
 MODULES = (
     *("kinto.config", "kinto.core.authentication", "kinto.plugins.default_bucket"),
     *("kinto.core.views.batch", "kinto.core.views.heartbeat", "kinto.core.views.hello"),
     *("kinto.core.views.openapi", "kinto.core.views.version"),
     *(f"kinto.views.{name}" for name in ("admin", "contribute", "groups")),
-    *(f"kinto.core.{name}.memory" for name in ("storage", "permission", "cache")),
-    *(f"kinto.core.{name}.postgresql" for name in ("storage", "permission", "cache")),
-    *("psycopg2", "plaster_pastedeploy", "pyramid.scripts.pserve", "pyramid_tm", "requests"),
+    *(f"kinto.core.{name}.{kind}" for name in BACKENDS for kind in ("memory", "postgresql")),
+    *("psycopg2", "plaster_pastedeploy", "pyramid.paster", "pyramid.scripts.pserve"),
+    *("pyramid_tm", "requests"),
     *("waitress", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread"),
     *("kinto_attachment.plugin", "kinto_attachment.storage.local", "kinto_attachment.storage.s3"),
-    *("kinto_attachment.cli", "kinto_attachment.commands.gc"),
-    *(f"kinto_attachment.client.{name}_command" for name in ("upload", "download")),
+    *("kinto_attachment.cli", "kinto_attachment.maintenance.application"),
+    *(f"kinto_attachment.client.{name}_command" for name in ("upload", "download", "ls")),
 )
 FIRST_FILE = 3  # That is no standard one.
 LONGEST = 1 << 20  # Bytes of a job.
@@ -48,9 +51,13 @@ def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
     quick_setup = importlib.import_module("quick_setup")
     del sys.path[0]  # The folder of this file, and of that.
-    for name in MODULES:
+    core = importlib.import_module("kinto.core")
+    # Services that are defined before they know of other origins would not answer their OPTIONS.
+    core.Service.init_from_settings(core.DEFAULT_SETTINGS)
+    for name in (*MODULES, *commands()):
         importlib.import_module(name)
     quick_setup.install()
+    warm_up()
     os.fsync = lambda descriptor: None  # As in the tests.
     assert len(os.listdir("/proc/self/task")) == 1, "forks would lose a thread"
     gc.collect()
@@ -60,14 +67,55 @@ def main() -> None:
         end(code_of(job))
 
 
+def commands() -> list[str]:
+    """The modules that a command imports when it is the one that is asked for."""
+    return [
+        found.name
+        for name in ("kinto_attachment.commands", "kinto_attachment.commands.arguments")
+        for package in [importlib.import_module(name)]
+        for found in pkgutil.iter_modules(package.__path__, f"{name}.")
+    ]
+
+
+def warm_up() -> None:
+    """Build an application that nobody uses, and let go of it: what can be remembered is, then.
+
+    Schemas, regular expressions and the like stay; the application of a fork is its own.
+    """
+    services = importlib.import_module("kinto.core.cornice.service").SERVICES
+    imported, defined = set(sys.modules), [*services]
+    backends = {f"kinto.{name}_backend": f"kinto.core.{name}.memory" for name in BACKENDS}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable()
+        sys.modules["kinto"].main(
+            {},
+            **backends,
+            **{
+                "kinto.includes": "kinto.plugins.default_bucket kinto_attachment",
+                "kinto.attachment.base_path": folder,
+                "multiauth.policies": "basicauth",
+            },
+        )
+        logging.disable(logging.NOTSET)
+    importlib.import_module("pyramid.scripts.common").get_config_loader("kinto.ini")
+    # Those of modules are defined once, when a module is imported.
+    assert not [name for name in set(sys.modules) - imported if name.startswith("kinto")]
+    services[:] = defined
+
+
 def code_of(job: dict[str, Any]) -> int:
-    """Run the job. Python itself says what an error is, and ends."""
+    """Run the job. Ctrl-C is left to Python, which ends by the signal."""
     try:
         run(job)
     except SystemExit as stopped:
-        if not isinstance(stopped.code, int | None):
-            raise
-        return stopped.code or 0
+        if isinstance(stopped.code, int | None):
+            return stopped.code or 0
+        print(stopped.code, file=sys.stderr)
+        return 1
+    except Exception:  # noqa: BLE001 - As Python itself does.
+        sys.excepthook(*sys.exc_info())
+        return 1
     return 0
 
 

@@ -160,12 +160,15 @@ class Stage:
     def _settle(self) -> None:
         """Wait until every actor stands before a step, waits for a lock, or has ended."""
         deadline = time.monotonic() + PATIENCE
+        pause = 0.002  # Longer each time: the database and the actors need the processor.
         with self.changed:
             while running := [actor for actor in self.actors if actor.state == "running"]:
                 if time.monotonic() > deadline:
                     raise TimeoutError("\n".join(self.trace))
-                if not self.changed.wait(0.002) and self._wait_for_locks(running):
-                    return
+                if not self.changed.wait(pause):
+                    if self._wait_for_locks(running):
+                        return
+                    pause = min(2 * pause, 0.02)
 
     def _wait_for_locks(self, actors: list[Actor]) -> bool:
         pids = [actor.database_pid for actor in actors]

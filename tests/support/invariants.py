@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyramid.paster import get_app
 
 from kinto_attachment.errors import FileNotFound
 from kinto_attachment.files.locations import possible_keys
+from kinto_attachment.index.link import Link
 from kinto_attachment.maintenance import gc as maintenance
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import CHUNK_SIZE
@@ -39,32 +41,59 @@ def inside(server: live.Server) -> Iterator[Any]:
         forget_database(app.registry.settings["storage_url"])
 
 
-def lost(registry: Any) -> list[str]:
+@dataclass(frozen=True)
+class Present:
+    """What the database says, read once."""
+
+    records: dict[str, dict[str, Any]]  # By URI.
+    links: list[Link]
+    remains: list[str]  # Of what was begun, or has ended, but is not finished.
+
+    @classmethod
+    def read(cls, registry: Any) -> Present:
+        index = registry.attachment_links
+        with transaction.manager:
+            remains = [f"in the outbox: {entry.keys}" for entry in index.outbox.entries()]
+            remains += [f"reserved: {name}" for name in index.reservations.before(2**53)]
+            remains += [f"a spare copy: {spare}" for spare in index.spares.all()]
+            return cls(_records(registry), _links(registry), remains)
+
+
+def check(registry: Any, told: str = "", *, collecting: bool = False) -> Present:
+    """No file is lost, and after gc none is left; what there is then.
+
+    gc runs where something is left for it, and with ``collecting`` where nothing is, too.
+    """
+    present = Present.read(registry)
+    assert not (found := lost(registry, present)), f"{found} after:\n{told}"
+    if collecting or left(registry, present):
+        collect(registry)
+        present = Present.read(registry)
+        assert not (found := lost(registry, present)), f"{found} after gc, after:\n{told}"
+        assert not (found := left(registry, present)), f"{found} after gc, after:\n{told}"
+    return present
+
+
+def lost(registry: Any, present: Present | None = None) -> list[str]:
     """Records whose file is missing or is not what they say."""
+    present = present or Present.read(registry)
     found = []
-    for uri, record in records(registry).items():
+    for uri, record in present.records.items():
         attachment = record.get(FIELD)
         if attachment is not None:
-            problem = wrong(registry, uri, attachment)
+            problem = wrong(registry, uri, attachment, present.links)
             if problem:
                 found.append(f"{uri}: {problem}")
     return found
 
 
-def left(registry: Any) -> list[str]:
+def left(registry: Any, present: Present | None = None) -> list[str]:
     """Files, links, and other remains of what is gone; none while no request is under way."""
-    index = registry.attachment_links
-    found = []
-    linked = links(registry)
-    with transaction.manager:
-        found += [f"in the outbox: {entry.keys}" for entry in index.outbox.entries()]
-        names = index.reservations.before(2**53)
-        spares = index.spares.all()
-    found += [f"reserved: {name}" for name in names]
-    found += [f"a spare copy: {spare}" for spare in spares]
+    present = present or Present.read(registry)
+    linked, found = present.links, [*present.remains]
     pointing = Counter(
         (uri, key_in(registry, record[FIELD]))
-        for uri, record in records(registry).items()
+        for uri, record in present.records.items()
         if record.get(FIELD) is not None
     )
     current = Counter((link.record, link.key) for link in linked if link.state == "current")
@@ -80,7 +109,7 @@ def left(registry: Any) -> list[str]:
         found += [f"stored without a link: {key}" for key in sorted(stored - here)]
         found += [f"linked but not stored: {key}" for key in sorted(here - stored)]
         found += [f"unfinished: {remains}" for remains in storage.files.list_unfinished()]
-    return found + miscounted(registry)
+    return found + miscounted(registry, linked)
 
 
 def collect(registry: Any) -> maintenance.Report:
@@ -97,12 +126,16 @@ def collect(registry: Any) -> maintenance.Report:
 
 def records(registry: Any) -> dict[str, dict[str, Any]]:
     """All records, by URI; also those whose collection is gone."""
-    found = {}
     with transaction.manager:
-        for parent in registry.storage.all_resources_timestamps("record"):
-            rows = registry.storage.list_all(resource_name="record", parent_id=parent)
-            assert len(rows) < registry.attachment_links.page_size, "too many to see them all"
-            found.update({f"{parent}/records/{row['id']}": row for row in rows})
+        return _records(registry)
+
+
+def _records(registry: Any) -> dict[str, dict[str, Any]]:
+    found = {}
+    for parent in registry.storage.all_resources_timestamps("record"):
+        rows = registry.storage.list_all(resource_name="record", parent_id=parent)
+        assert len(rows) < registry.attachment_links.page_size, "too many to see them all"
+        found.update({f"{parent}/records/{row['id']}": row for row in rows})
     return found
 
 
@@ -111,12 +144,11 @@ def key_in(registry: Any, attachment: Any) -> str:
     return key
 
 
-def wrong(registry: Any, uri: str, attachment: Any) -> str:
+def wrong(registry: Any, uri: str, attachment: Any, linked: list[Link]) -> str:
     """What is wrong with the file of a record's attachment; nothing, it is hoped."""
     key = key_in(registry, attachment)
-    with transaction.manager:
-        present = registry.attachment_links.of_record(uri)
-    storage = next((link.storage for link in present if link.key == key), "")
+    of_record = (link.storage for link in linked if (link.record, link.key) == (uri, key))
+    storage = next(of_record, "")
     try:
         reader = registry.attachment_storages[storage].files.open(key)
     except FileNotFound:
@@ -138,6 +170,10 @@ def content(registry: Any, key: str) -> bytes:
         return found
 
 
-def links(registry: Any) -> list[Any]:
+def links(registry: Any) -> list[Link]:
     with transaction.manager:
-        return [link for page in registry.attachment_links.under() for link in page]
+        return _links(registry)
+
+
+def _links(registry: Any) -> list[Link]:
+    return [link for page in registry.attachment_links.under() for link in page]

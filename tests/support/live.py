@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import psutil
 
@@ -122,13 +122,20 @@ class Server:
             raise RuntimeError(f"Kinto does not answer:\n{self.log()[-4000:]}")
 
 
+class Listener(Protocol):
+    """What a client has to know of a server."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+
 class Client:
     """One keep-alive connection of alice's; paths are without the API's version.
 
     ``below`` is the path of another application of the server.
     """
 
-    def __init__(self, server: Server, below: str = "") -> None:
+    def __init__(self, server: Listener, below: str = "") -> None:
         self.below = below
         self.connection = http.client.HTTPConnection(*server.address, timeout=120)
 

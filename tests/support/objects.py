@@ -15,13 +15,16 @@ from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents
 from tests.support.services import S3, GoogleEmulator
 
-LARGE = 17 * MIB  # Three parts.
+PART = 5 * MIB  # The smallest that S3 takes.
+THREE_PARTS = 11 * MIB
+THREE_BLOCKS = 17 * MIB  # As they are sent to Google.
 
 
 @contextmanager
 def s3_storage(server: S3, bucket: str = "", **changes: Any) -> Iterator[S3Storage]:
     """A storage in a bucket of its own, or in the given one."""
-    options = {
+    options: dict[str, Any] = {
+        "part_size": PART,
         "endpoint_url": server.endpoint_url,
         "access_key": server.access_key,
         "secret_key": server.secret_key,

@@ -32,9 +32,21 @@ def on_created(event: Any) -> None:
 
 def own(registry: Any) -> None:
     """Have the storages of an application belong to its database."""
-    ours = registry.attachment_site
     with transaction.manager:
-        ours._put(site.Identity(OWNER, ours._database.identity()))
+        own_database(registry)
+    own_storages(registry)
+
+
+def own_database(registry: Any) -> None:
+    """The first half, in the transaction that is under way."""
+    ours = registry.attachment_site
+    database = ours._database
+    if not hasattr(database, "known"):  # It stays the same, and takes three statements.
+        database.known = database.identity()
+    ours._put(site.Identity(OWNER, database.known))
+
+
+def own_storages(registry: Any) -> None:
     for storage in registry.attachment_storages:
         if isinstance(storage.files, KeepsSite):
             with contextlib.suppress(StorageError):

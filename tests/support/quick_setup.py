@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from types import SimpleNamespace
+import sys
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import colander
+import plaster.loaders
+import pyramid.config
 import pyramid.config.actions
+import pyramid.config.routes
+import pyramid.request
 import pyramid.util
+import pyramid.viewderivers
+import venusian
+import venusian.advice
 from kinto.core.resource.schema import ResourceResponses
 from kinto.core.resource.viewset import ViewSet
 from pyramid.registry import Introspectable
@@ -27,6 +35,11 @@ def install() -> None:
     look_for_no_callers()
     keep_routes_alone()
     read_signatures_quickly()
+    wrap_views_quickly()
+    describe_functions_quickly()
+    share_interfaces()
+    find_modules_once()
+    find_loaders_once()
 
 
 def share_schemas() -> None:
@@ -110,3 +123,78 @@ def look_for_no_callers() -> None:
     """Have Pyramid not read the source of each call, which it shows where two calls conflict."""
     unknown = [("unknown", 0, "unknown", "")] * 4
     pyramid.config.actions.traceback = SimpleNamespace(extract_stack=lambda limit: unknown)
+    # Nor has Venusian to read the line that calls it.
+    venusian.advice.inspect = SimpleNamespace(getframeinfo=place_of)
+
+
+def place_of(frame: Any) -> tuple[str, int, str, list[str]]:
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, [""]
+
+
+# What Pyramid hands on from a view to what surrounds it, if the view has it.
+HANDED_ON = (
+    *("__permitted__", "__call_permissive__", "__permission__", "__predicated__"),
+    *("__predicates__", "__accept__", "__order__", "__text__"),
+)
+
+
+def wrap_views_quickly() -> None:
+    """Have Pyramid look at once for what a function has as attributes: most have none of them."""
+    preserve = pyramid.viewderivers.preserve_view_attrs
+
+    def preserve_view_attrs(view: Any, wrapper: Any) -> Any:
+        if wrapper is view:
+            return view
+        if type(view) is not FunctionType or type(wrapper) is not FunctionType:
+            return preserve(view, wrapper)
+        has, gets = view.__dict__, wrapper.__dict__
+        wrapper.__module__, wrapper.__doc__ = view.__module__, view.__doc__
+        wrapper.__name__ = view.__name__
+        gets["__wraps__"] = view
+        original = has.get("__original_view__")
+        gets["__original_view__"] = view if original is None else original
+        for name in HANDED_ON:
+            if name in has:
+                gets[name] = has[name]
+        return wrapper
+
+    pyramid.viewderivers.preserve_view_attrs = preserve_view_attrs
+
+
+def describe_functions_quickly() -> None:
+    """Have Pyramid describe a function without a look at all modules."""
+    describe = pyramid.util.object_description
+
+    def object_description(what: Any) -> str:
+        if type(what) is FunctionType and what.__module__ in sys.modules:
+            return f"function {what.__module__}.{what.__name__}"
+        description: str = describe(what)
+        return description
+
+    pyramid.viewderivers.object_description = object_description
+    pyramid.config.Configurator.object_description = staticmethod(object_description)
+
+
+def share_interfaces() -> None:
+    """Have applications share the interfaces of the requests for a route, which have its name."""
+    share = functools.cache(pyramid.request.route_request_iface)
+    pyramid.config.routes.route_request_iface = share
+
+
+def find_modules_once() -> None:
+    """Have Venusian not look for the files of modules again that it has scanned."""
+    venusian.compat_find_loader = functools.cache(venusian.compat_find_loader)
+
+
+def find_loaders_once() -> None:
+    """Have plaster read what each installed package is once, and not for each ini file."""
+    find = plaster.loaders._iter_ep_in_dists
+    found: dict[Any, Any] = {}
+
+    def remembered(scheme: str, groups: list[str]) -> Any:
+        wanted = (scheme, *groups)
+        if wanted not in found:
+            found[wanted] = list(find(scheme, groups))
+        return found[wanted]
+
+    plaster.loaders._iter_ep_in_dists = remembered

@@ -10,16 +10,20 @@ the third. ``@sampled(3, "release")`` takes one of three values. ``@sampled(2)``
 of whose tests runs on two servers, takes half of all combinations in each test, and of a test
 without other parameters one of the two, by its name: all tests of a contract run, and about half
 of them on each server. ``one_value("backends")`` takes one value of this parameter for each
-combination of the others, in turn; :func:`try_in_turn` has all tests of a folder do so.
+combination of the others, in turn, also of those that ``sampled`` takes; :func:`try_in_turn` has
+all tests of a folder do so. With ``mostly_first``, a test of many cases takes the first value, and
+another one in every third case. ``@sampled(1, "backends")`` on a test takes all of its cases.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 from zlib import crc32
 
 import pytest
+
+MANY = 6  # Cases of a test.
 
 _every_case = False
 left_out: list[pytest.Item] = []
@@ -54,8 +58,8 @@ def sampled(one_in: int, *parameters: str) -> pytest.MarkDecorator:
     return pytest.mark.sampled(one_in, *parameters)
 
 
-def one_value(parameter: str) -> pytest.MarkDecorator:
-    return pytest.mark.one_value(parameter)
+def one_value(parameter: str, *, mostly_first: bool = False) -> pytest.MarkDecorator:
+    return pytest.mark.one_value(parameter, mostly_first=mostly_first)
 
 
 def try_in_turn(items: list[pytest.Item], parameter: str) -> None:
@@ -67,24 +71,63 @@ def try_in_turn(items: list[pytest.Item], parameter: str) -> None:
 
 
 def choose(items: list[pytest.Item]) -> list[bool]:
-    """Of each test, whether the numbers of its values add up to a multiple: a Latin square."""
-    known = numbers_of_values(items)
-    chosen = []
-    for item in items:
+    choice = Choice(items)
+    return [choice.takes(item) for item in items]
+
+
+class Choice:
+    """Which of the cases of tests to take, by the numbers of the values of their parameters."""
+
+    def __init__(self, items: list[pytest.Item]) -> None:
+        self._known = numbers_of_values(items)
+        self._cases = Counter(map(test_of, items))
+        self._turns: defaultdict[Any, dict[Any, int]] = defaultdict(dict)
+
+    def takes(self, item: pytest.Item) -> bool:
         mark = item.get_closest_marker("sampled")
         one_of = item.get_closest_marker("one_value")
         if mark is not None:
             one_in, *parameters = mark.args
-        elif one_of is not None:
-            # Of as many as -m has left.
-            one_in, parameters = len(known[(*test_of(item), *one_of.args)]), []
-        else:
-            chosen.append(True)
-            continue
-        numbers = {value[-2]: known[value[:-1]][value[-1]] for value in values(item)}
+            if one_in == 1:
+                return True
+            if not self._is_multiple(item, one_in, parameters):
+                return False
+            # Where its value is one of those that are combined, it has been chosen with them.
+            is_apart = one_of is not None and parameters and one_of.args[0] not in parameters
+            return not is_apart or self._is_its_turn(item, *one_of.args)
+        if one_of is None:
+            return True
+        (parameter,) = one_of.args
+        count = self._count(item, parameter)
+        is_of_many = count == 2 and self._cases[test_of(item)] >= 2 * MANY
+        if is_of_many and one_of.kwargs.get("mostly_first"):
+            return self._is_mostly_first(item, parameter)
+        return self._is_multiple(item, count, [])
+
+    def _is_multiple(self, item: pytest.Item, one_in: int, parameters: list[str]) -> bool:
+        """Whether the numbers of the values add up to a multiple: a Latin square."""
+        numbers = self._numbers(item)
         first = 0 if parameters else start(test_of(item)[1], one_in)
-        chosen.append((first + sum(numbers[each] for each in parameters or numbers)) % one_in == 0)
-    return chosen
+        return (first + sum(numbers[each] for each in parameters or numbers)) % one_in == 0
+
+    def _is_its_turn(self, item: pytest.Item, parameter: str) -> bool:
+        """Whether this combination of the other parameters, as they come, has the value."""
+        of_test = self._turns[test_of(item)]
+        others = tuple(value for value in values(item) if value[-2] != parameter)
+        turn = of_test.setdefault(others, len(of_test))
+        return self._numbers(item)[parameter] == turn % self._count(item, parameter)
+
+    def _is_mostly_first(self, item: pytest.Item, parameter: str) -> bool:
+        numbers = self._numbers(item)
+        is_first = numbers.pop(parameter) == 0
+        return is_first == bool((start(test_of(item)[1], 3) + sum(numbers.values())) % 3)
+
+    def _numbers(self, item: pytest.Item) -> dict[str, int]:
+        return {value[-2]: self._known[value[:-1]][value[-1]] for value in values(item)}
+
+    def _count(self, item: pytest.Item, parameter: str) -> int:
+        """How many values the parameter has: as many as -m has left."""
+        return len(self._known[(*test_of(item), parameter)])
 
 
 def numbers_of_values(items: list[pytest.Item]) -> dict[Any, dict[int, int]]:

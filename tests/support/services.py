@@ -42,6 +42,15 @@ START_TIMEOUT = 180  # Seconds; the machine may be busy.
 SERVICES = ("postgresql", "moto", "seaweedfs", "gcs")
 NOWHERE = f"http://{HOST}:9"  # A proxy that nobody runs.
 
+# Of PostgreSQL, for a server that lives for minutes.
+SAVING = {
+    **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "jit"), "off"),
+    **dict.fromkeys(("bgwriter_delay", "wal_writer_delay"), "10s"),
+    **dict.fromkeys(("autovacuum_naptime", "checkpoint_timeout"), "1h"),
+    "max_wal_size": "4GB",
+    "max_parallel_workers_per_gather": "0",
+}
+
 
 @dataclass(frozen=True)
 class PostgreSQL:
@@ -83,9 +92,9 @@ class PostgreSQL:
     def _url(self, database: str) -> str:
         return self.uri.replace("/postgres?", f"/{database}?")
 
-    def wait_for_no_disk(self) -> None:
-        settings = ("fsync", "synchronous_commit", "full_page_writes")
-        self.execute(*(f"ALTER SYSTEM SET {name} = off" for name in settings))
+    def save_work(self) -> None:
+        """Leave out what a server does for its disk and for the years to come."""
+        self.execute(*(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in SAVING.items()))
         self.execute("SELECT pg_reload_conf()")
 
     def prepare(self, folder: Path) -> None:
@@ -153,6 +162,17 @@ class S3:
         }
 
 
+@dataclass(frozen=True)
+class SeaweedFS(S3):
+    def create_bucket(self) -> str:
+        """One with room for files: the first write would wait for that, a fifth of a second."""
+        name = super().create_bucket()
+        master = f"http://{HOST}:{self.address[1] + 1}"
+        with _open(f"{master}/vol/grow?collection={name}&count=1", waiting.SECONDS) as answer:
+            assert json.load(answer) == {"count": 1}
+        return name
+
+
 def _s3_client(server: S3, **options: Any) -> Any:
     import boto3
 
@@ -218,7 +238,7 @@ def postgresql(*, durable: bool = True) -> Iterator[PostgreSQL]:
             with _reaper(server.get_pid() or 0, "QUIT", folder):
                 database = PostgreSQL(server.get_uri(database="postgres"))
                 if not durable:
-                    database.wait_for_no_disk()
+                    database.save_work()
                 database.prepare(folder)
                 yield database
         finally:
@@ -259,7 +279,7 @@ def seaweedfs() -> Iterator[S3]:
     environ = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
     with _server("seaweedfs", command, "/healthz", environ, _seaweedfs_ports) as port:
         try:
-            yield S3(f"http://{HOST}:{port}", access_key, secret_key)
+            yield SeaweedFS(f"http://{HOST}:{port}", access_key, secret_key)
         finally:
             # Killed, it leaves its sockets; they are in this very folder, whatever TMPDIR says.
             for path in Path("/tmp").glob(f"seaweedfs-*-grpc-{port // 10 + 1000}?.sock"):
@@ -364,13 +384,18 @@ def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> bool:
     """Whether the server answers 200 before it exits and before the time is over."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), opener.open(url, timeout=5):
+        with contextlib.suppress(OSError), _open(url, 5):
             return process.poll() is None
         time.sleep(0.05)
     return False
+
+
+def _open(url: str, timeout: float) -> Any:
+    """The answer of a server of this machine, whatever proxies the environment names."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return opener.open(url, timeout=timeout)
 
 
 @contextlib.contextmanager

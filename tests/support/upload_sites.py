@@ -65,15 +65,16 @@ class Site:
         digest: str = record["attachment"]["hash"]
         return digest
 
-    def check(self, told: str = "") -> None:
-        """Nothing is lost; what is unfinished is cancelled, and then nothing is left."""
+    def check(self, told: str = "", *, collecting: bool = True) -> None:
+        """Nothing is lost; what is unfinished is cancelled, and then nothing is left.
+
+        For ``collecting`` see :func:`invariants.check`.
+        """
         assert not (lost := invariants.lost(self.registry)), f"{lost} {told}"
         listing = "/buckets/b/collections/c/attachments/uploads"
         for session in self.request("GET", listing).json()["data"]:
             self.request("DELETE", f"{RECORD}/attachment/uploads/{session['id']}")
-        invariants.collect(self.registry)
-        assert not (lost := invariants.lost(self.registry)), f"{lost} {told}"
-        assert not (left := invariants.left(self.registry)), f"{left} {told}"
+        invariants.check(self.registry, told, collecting=collecting)
 
 
 @contextlib.contextmanager

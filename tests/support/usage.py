@@ -7,17 +7,26 @@ from typing import Any
 import transaction
 
 
-def miscounted(registry: Any) -> list[str]:
-    """Counters of quotas that are not the sums of what is there."""
-    usage = registry.attachment_usage
-    found = []
+def miscounted(registry: Any, links: list[Any] | None = None) -> list[str]:
+    """Counters of quotas that are not the sums of what is there.
+
+    ``links`` are all links, if they have been read.
+    """
     with transaction.manager:
-        counted = usage.known(usage.scopes())
+        return miscounts(registry, links)
+
+
+def miscounts(registry: Any, links: list[Any] | None = None) -> list[str]:
+    """The same, in the transaction that is under way."""
+    usage = registry.attachment_usage
+    found: list[str] = []
+    counted = usage.known(usage.scopes())
     if not counted:
-        return []
-    linked, sessions = read(registry)
+        return found
+    links = linked(registry) if links is None else links
+    sessions = begun(registry)
     for scope, said in counted.items():
-        summed = held_by(linked, sessions, scope)
+        summed = held_by(links, sessions, scope)
         if (said.files, said.bytes) != summed:
             found.append(f"counted in {scope}: {said}, but there is {summed}")
     return found
@@ -25,21 +34,24 @@ def miscounted(registry: Any) -> list[str]:
 
 def held(registry: Any, scope: str) -> tuple[int, int]:
     """Files and bytes in a bucket or a collection, one by one."""
-    return held_by(*read(registry), scope)
-
-
-def read(registry: Any) -> tuple[list[Any], list[Any]]:
-    """All links and all upload sessions."""
     with transaction.manager:
-        linked = [link for page in registry.attachment_links.under() for link in page]
-        sessions = [each for page in registry.attachment_sessions.pages() for each in page]
-    return linked, sessions
+        return held_by(linked(registry), begun(registry), scope)
 
 
-def held_by(linked: list[Any], sessions: list[Any], scope: str) -> tuple[int, int]:
-    files = {link.key: link.size for link in linked if is_in(scope, link.record)}
-    begun = [each for each in sessions if is_in(scope, each.record) and each.partial]
-    return len(files), sum(files.values()) + sum(map(size_of, begun))
+def linked(registry: Any) -> list[Any]:
+    """All links."""
+    return [link for page in registry.attachment_links.under() for link in page]
+
+
+def begun(registry: Any) -> list[Any]:
+    """All upload sessions."""
+    return [each for page in registry.attachment_sessions.pages() for each in page]
+
+
+def held_by(links: list[Any], sessions: list[Any], scope: str) -> tuple[int, int]:
+    files = {link.key: link.size for link in links if is_in(scope, link.record)}
+    unfinished = [each for each in sessions if is_in(scope, each.record) and each.partial]
+    return len(files), sum(files.values()) + sum(map(size_of, unfinished))
 
 
 def size_of(session: Any) -> int:

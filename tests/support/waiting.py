@@ -23,6 +23,20 @@ def join(*threads: Thread) -> None:
         assert not thread.is_alive(), f"{thread.name} does not end"
 
 
+def until(
+    condition: Callable[[], object],
+    told: Callable[[], object] | None = None,
+    *,
+    seconds: float = SECONDS,
+    pause: float = 0.02,
+) -> None:
+    """Ask until a condition holds; if it never does, fail with what ``told`` returns."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, told() if told else "it does not happen"
+        time.sleep(pause)
+
+
 def elsewhere(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Call a function in another thread: transactions are one per thread."""
     done: Future[T] = Future()

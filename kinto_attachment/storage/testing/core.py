@@ -22,6 +22,9 @@ from .keys import KeyTests
 from .reading import ReadingTests
 from .writing import WritingTests
 
+# Object stores list or delete no more at once.
+AT_ONCE = 1_000
+
 
 class StorageContract(WritingTests, ReadingTests, KeyTests):
     """One test per rule: those of writing, reading and keys, and what is here."""
@@ -44,12 +47,13 @@ class StorageContract(WritingTests, ReadingTests, KeyTests):
         assert_contents(storage, f"{folder}/b", b"x")
 
     def test_thousands_are_deleted_at_once(self, storage: Any, folder: str) -> None:
-        written = write_many(storage, folder, 1_100)
+        written = write_many(storage, folder, AT_ONCE + AT_ONCE // 10)
         storage.write(f"{folder}/z", Source(b"x"), BINARY)
         self.assert_listed(storage, folder, [*written, f"{folder}/z"])
         assert storage.delete(*written) is True
         self.assert_listed(storage, folder, [f"{folder}/z"])
-        assert not any(map(storage.exists, (written[0], written[999], written[1000], written[-1])))
+        edges = (written[0], written[AT_ONCE - 1], written[AT_ONCE], written[-1])
+        assert not any(map(storage.exists, edges))
         assert storage.exists(f"{folder}/z")
 
     def test_an_outage_is_told_with_its_cause(self, broken_storage: Any, folder: str) -> None:

@@ -25,14 +25,13 @@ from .base import StorageTests
 class ReadingTests(StorageTests):
     """Files are read as they were written."""
 
-    @pytest.mark.parametrize(("start", "end"), RANGES)
-    def test_open_gives_the_range_and_no_more(
-        self, storage: Any, folder: str, start: int, end: int | None
-    ) -> None:
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_open_gives_the_range_and_no_more(self, storage: Any, folder: str, first: int) -> None:
         content = os.urandom(3 * CHUNK_SIZE)
         storage.write(f"{folder}/a", Source(content), BINARY)
-        with closing(storage.open(f"{folder}/a", start, end)) as reader:
-            assert read_all(reader, 100_000) == content[start:end]
+        for start, end in RANGES[first::2]:
+            with closing(storage.open(f"{folder}/a", start, end)) as reader:
+                assert read_all(reader, 100_000) == content[start:end], (start, end)
 
     def test_a_missing_file_is_not_found(self, storage: Any, folder: str) -> None:
         for read in (storage.stat, storage.open):

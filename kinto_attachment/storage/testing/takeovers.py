@@ -46,9 +46,9 @@ class TakeoversContract(StorageContract):
         if wakes == "before the end":
             upload.append(others[3 * size :])
         upload.finish()
+        upload.discard_what_is_left()
         kept = moments[hangs_at] - 3 * size
         assert_contents(storage, f"{folder}/a", b"abc" * size + b"x" * kept + others)
-        upload.discard_what_is_left()
 
     @pytest.mark.parametrize("begins", ["after another", "after the finish"])
     @pytest.mark.parametrize("size", [3, 6 * MIB])
@@ -70,8 +70,8 @@ class TakeoversContract(StorageContract):
         with suppress(*LATE):
             storage.append(late, Source(b"x" * size), refuse)
         upload.finish()
-        assert_contents(storage, f"{folder}/a", b"abc" * size + b"def" * size)
         upload.discard_what_is_left()
+        assert_contents(storage, f"{folder}/a", b"abc" * size + b"def" * size)
 
     def test_two_writers_at_once_are_not_mixed(self, storage: Any, folder: str) -> None:
         """The one that came first still writes, while the one that has taken over does."""
@@ -96,8 +96,8 @@ class TakeoversContract(StorageContract):
             assert len(written) == 1
             expected += written * 4000
         upload.finish()
-        assert_contents(storage, f"{folder}/a", expected)
         upload.discard_what_is_left()
+        assert_contents(storage, f"{folder}/a", expected)
 
     def test_a_writer_may_be_taken_over_again_and_again(self, storage: Any, folder: str) -> None:
         upload = Upload(storage, f"{folder}/a")
