@@ -1,6 +1,6 @@
 """Attach files to Kinto records: ``kinto.includes = kinto_attachment``.
 
-The names are imported when they are used: a client needs none of them, and no Kinto.
+The names are imported on first use, because clients need neither them nor Kinto.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ if not TYPE_CHECKING:  # Otherwise a type checker would accept any name.
 
             found = version("kinto-attachment")
         elif name in HOMES:
-            # Modules of Kinto import each other. Threads that begin with different ones at the
-            # same time would wait for each other.
+            # Modules of Kinto import each other. Threads that import different modules first would
+            # deadlock.
             import_module("kinto.core")
             found = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
         else:

@@ -1,6 +1,6 @@
-"""Python client for the attachments of Kinto records, of the extra ``client``.
+"""The Python client for the attachments of Kinto records, installed by the extra ``client``.
 
-It talks HTTP only. This room may use the names and what is below them.
+It only uses HTTP. This layer may use ``names`` and the layers below it.
 
 >>> from kinto_attachment.client import AttachmentClient, FileStore
 """

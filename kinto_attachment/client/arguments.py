@@ -30,7 +30,7 @@ REQUESTS_CA_BUNDLE are respected.
 """
 
 DEFAULT_SERVER = "http://127.0.0.1:8888/v1"
-# Of buckets and collections, as Kinto has it.
+# The ids of buckets and collections in Kinto.
 OBJECT_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
 
 
@@ -39,7 +39,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        # The default of ``auth`` is a secret; those of flags are no news.
+        # The default of ``auth`` is a secret; those of flags say nothing new.
         shown = action.nargs != 0 and action.dest != "auth" and action.default is not None
         if shown and action.option_strings and "(default:" not in text:
             text += " (default: %(default)s)"
@@ -103,7 +103,7 @@ def client_of(arguments: argparse.Namespace, stop: Stop) -> AttachmentClient:
 def auth_of(arguments: argparse.Namespace) -> Any:
     """The credentials: from the command line, a file, or the environment, in this order.
 
-    :raises ValueError, OSError: the file cannot be read, or has none.
+    :raises ValueError, OSError: the file cannot be read, or contains no credentials.
     """
     if arguments.auth_file is not None and arguments.auth in (None, environment.auth()):
         return environment.auth_of(arguments.auth_file)

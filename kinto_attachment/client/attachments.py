@@ -32,11 +32,11 @@ from kinto_attachment.metadata import Attachment
 class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds, FileLinks):
     """Uploads and downloads the files of one collection; threads may share it.
 
-    ``auth`` is as for kinto-http: a pair of user and password, ``"user:password"``,
-    ``"Bearer token"``, or an auth object of requests. ``retries`` is how often a request is
-    retried if the connection breaks or the server is busy. ``kinto`` is a kinto-http client with
-    the same session, for everything that is not about files. ``ca_bundle`` is a file with the
-    certificates to trust, for servers with one of a private authority.
+    ``auth`` has the forms that kinto-http accepts: a pair of user and password,
+    ``"user:password"``, ``"Bearer token"``, or an auth object of requests. ``retries`` is how
+    often a request is retried if the connection breaks or the server is busy. ``kinto`` is a
+    kinto-http client with the same session, for everything else. ``ca_bundle`` is a file with the
+    certificates to trust, for servers whose certificate is from a private authority.
 
     >>> client = AttachmentClient(server_url, "default", "docs", auth=("alice", "secret"))
     >>> attachment = client.upload("hello", io.BytesIO(b"Hello!"), filename="hello.txt")
@@ -137,10 +137,11 @@ class AttachmentClient(CollectionLists, RecordVersions, RecordCopies, FileHolds,
         mimetype: str | None = None,
         expires_in: int = 3600,
     ) -> str:
-        """A URL by which anybody can attach a file of ``size`` bytes to a record, once.
+        """A URL with which anybody can attach a file of ``size`` bytes to a record, once.
 
         Whoever has it sends the bytes by ``PUT``, without credentials, within ``expires_in``
-        seconds. The record is written with the rights that this client's user has by then.
+        seconds. The record is written with the permissions that this client's user has at that
+        time.
 
         >>> url = client.upload_url("letter", "letter.txt", size=5)
         >>> requests.put(url, data=b"Dear!", timeout=10).status_code

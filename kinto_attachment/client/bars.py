@@ -67,7 +67,7 @@ class BarReport(Report):
     note = line
 
     def add(self, done: int, total: int) -> None:
-        """Add to the bytes that are done, and to the total."""
+        """Add to the number of transferred bytes, and to the total."""
         with self._lock:
             self._done += done
             self._total += total

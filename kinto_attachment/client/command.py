@@ -72,7 +72,7 @@ def _work(command: Command, threads: int, stop: Stop, report: Report) -> None:
 
 
 def job(name: str, record: str | None, work: Callable[[], Outcome]) -> Job:
-    """The work on one file; if it fails, that is an outcome, and other jobs continue."""
+    """The work on one file. A failure is an outcome; other jobs continue."""
     return partial(_attempt, name, record, work)
 
 

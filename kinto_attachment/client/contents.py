@@ -1,4 +1,4 @@
-"""The content of an attachment: the stored file, and the files compressed in it."""
+"""The content of an attachment: the stored file and the compressed files inside it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class Content:
     """``stored`` is the attachment; ``layers`` are the files that result from decompressing it.
 
     There is a layer if the server compressed the file (``attachment.original``), and one if the
-    client did so before the upload (the record's ``original``), in this order. Before them is
-    None if the bytes are stored with a ``Content-Encoding``: the file in it is not described.
+    client did so before the upload (the record's ``original``), in this order. If the bytes are
+    stored with a ``Content-Encoding``, None comes first, because the decoded file is not
+    described.
     """
 
     stored: Attachment

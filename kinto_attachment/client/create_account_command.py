@@ -62,7 +62,7 @@ def _credentials(auth: object) -> tuple[str, str]:
 
 def _create(arguments: argparse.Namespace, user: str, password: str) -> None:
     retries = Retries(arguments.retry, arguments.retry_after)
-    # Without credentials: they are those of an account that is not there yet.
+    # Without credentials, because their account does not exist yet.
     session = Session(arguments.server, retries=retries, ca_bundle=arguments.ca_bundle)
     endpoint = f"/accounts/{quote(user, safe='')}"
     try:
@@ -70,7 +70,7 @@ def _create(arguments: argparse.Namespace, user: str, password: str) -> None:
             "put", endpoint, data={"password": password}, headers={"If-None-Match": "*"}
         )
     except ConflictError as error:
-        raise ValueError(f"There is an account {user} already") from error
+        raise ValueError(f"The account {user} already exists") from error
     except NotFoundError as error:
         raise ValueError(f"{error} (does this server have kinto.plugins.accounts?)") from error
     except NotAllowedError as error:

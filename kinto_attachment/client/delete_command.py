@@ -1,4 +1,4 @@
-"""``kinto-attachment delete``: deletes the files of records, which stay."""
+"""``kinto-attachment delete``: deletes the files of records, but not the records."""
 
 from __future__ import annotations
 

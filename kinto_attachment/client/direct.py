@@ -1,4 +1,4 @@
-"""Direct uploads: the bytes go to the server's storage by signed URLs, in parts side by side."""
+"""Direct uploads: the bytes go to the server's storage by signed URLs, several parts at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kinto_attachment.client.sources import BLOCK, Source
 from kinto_attachment.client.unfinished import Unfinished
 from kinto_attachment.metadata import Attachment
 
-PARALLEL = 4  # Parts on their way at a time.
+PARALLEL = 4  # Parts that are sent at the same time.
 EXPIRED = 403  # What storages answer for a URL that has expired.
 JSON = {"Content-Type": "application/json"}
 
@@ -31,7 +31,7 @@ State = dict[str, Any]
 
 
 class DirectUpload:
-    """One file on its way to a record; ``endpoint`` is the one of the record's attachment."""
+    """The upload of one file to a record; ``endpoint`` is that of the record's attachment."""
 
     def __init__(
         self, session: Session, endpoint: str, new: NewUpload, progress: Progress | None = None
@@ -53,7 +53,7 @@ class DirectUpload:
         self._unfinished = Unfinished.of(*said, json.dumps(dict(new.conditions)))
 
     def send(self) -> Attachment:
-        """Upload the file, or the rest of it, and have it attached.
+        """Upload the file, or the rest of it, and attach it.
 
         :raises ConflictError: a precondition has failed, at the beginning or at the end.
         :raises RejectedError: the server or its storage refuses the file.
@@ -67,7 +67,7 @@ class DirectUpload:
             self._send_parts(url, state)
             attachment = self._complete(url)
         except ClientError as error:
-            # After other errors, the upload can go on.
+            # After other errors, the upload can continue.
             if error.response is not None and error.response.status_code in FINAL:
                 self._unfinished.forget()
             raise
@@ -82,7 +82,7 @@ class DirectUpload:
         return urljoin(response.url, response.headers["Location"]), state
 
     def _known_state(self, url: str) -> State | None:
-        """The upload of an earlier run; None if it cannot go on."""
+        """The upload of an earlier run; None if it cannot continue."""
         try:
             state = self._state(url)
         except ClientError as error:
@@ -136,7 +136,7 @@ class DirectUpload:
             raise
 
     def _complete(self, url: str) -> Attachment:
-        """Have the file attached; the server may take several requests to read it."""
+        """Attach the file; the server may need several requests to read it."""
         while True:
             response = self._session.send("POST", f"{url}/complete", {}, b"")
             if response.status_code != 202:
@@ -145,7 +145,7 @@ class DirectUpload:
 
 
 def expiry_of(state: State) -> dict[str, str]:
-    """When an upload expires, as a header of an upload in several requests says it."""
+    """When an upload expires, in the form of the header that other uploads have."""
     return {"Upload-Expires": formatdate(state["expires_at"] / 1000, usegmt=True)}
 
 
@@ -192,7 +192,7 @@ class SharedBytes:
             return self._source.read(size)
 
     def add(self, size: int) -> None:
-        """Tell that so many bytes more, or fewer, are sent."""
+        """Report that more (or, if negative, fewer) bytes have been sent."""
         with self._lock:
             self._done += size
             if self._progress:
@@ -217,12 +217,12 @@ class PartBody:
             block = self._shared.read(self._offset + done, min(BLOCK, self._size - done))
             done += len(block)
             yield block
-            # It has been sent when the next one is requested.
+            # The block has been sent when the next one is requested.
             self._told += len(block)
             self._shared.add(len(block))
 
     def take_back(self) -> None:
-        """They were sent in vain."""
+        """The bytes that were sent do not count."""
         if self._told:
             self._shared.add(-self._told)
             self._told = 0

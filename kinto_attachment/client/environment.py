@@ -1,4 +1,4 @@
-"""The server and the credentials from the environment, so that they stand on no command line."""
+"""The server and the credentials from the environment, which keeps them off command lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def auth() -> str | None:
 
 
 def auth_of(path: str | os.PathLike[str]) -> str:
-    """The same from the first line of a file.
+    """The credentials from the first line of a file.
 
     :raises ValueError: the line is empty.
     :raises OSError: the file cannot be read.

@@ -8,7 +8,7 @@ from kinto_http.exceptions import KintoException
 
 
 class ClientError(KintoException):  # type: ignore[misc]
-    """Base of all errors of the client, and one of kinto-http's; the text is for users.
+    """Base of all errors of the client, and itself a kinto-http error; the text is for users.
 
     ``response`` is the server's response, None if there was none. ``attempts`` is how many
     times the request was sent.
@@ -41,10 +41,10 @@ class RejectedError(ClientError):
 
 
 class QuotaError(ClientError):
-    """The bucket or the collection may not hold so much more (507); ``details`` tell what is left.
+    """The quota of the bucket or collection would be exceeded (507); see ``details``.
 
-    They have ``limit`` (``quota_bytes`` or ``quota_files``), ``of`` (the URI of the bucket or
-    collection), ``quota``, ``used`` and ``left``.
+    ``details`` has ``limit`` (``quota_bytes`` or ``quota_files``), ``of`` (the URI of the bucket
+    or collection), ``quota``, ``used`` and ``left``.
     """
 
     def __init__(self, message: str, *, response: Any = None, attempts: int = 1) -> None:
@@ -93,7 +93,7 @@ def _reason(response: Any) -> str:
 
 
 def _is_of_quota(response: Any) -> bool:
-    """Whether a 507 is about a quota, and not about a storage that is full."""
+    """Whether a 507 is about a quota and not about a full storage."""
     try:
         return bool(response.json()["details"]["reason"] == "quota")
     except (ValueError, KeyError, TypeError):
@@ -101,6 +101,6 @@ def _is_of_quota(response: Any) -> bool:
 
 
 def _missing(answer: Any) -> str:
-    """Kinto's 404 has no message, but the kind and the id of what does not exist."""
+    """Kinto's 404 has no message, only the kind and the id of the missing object."""
     details = answer["details"]
     return f"{answer['error']}: there is no {details['resource_name']} {details['id']!r}"

@@ -54,8 +54,8 @@ class FileStore:
     ) -> None:
         """Store bytes, a text or a file of any size under a key, replacing what is there.
 
-        A text is stored in UTF-8. A file is a ``Path``, or any object with ``read``, from where
-        it stands.
+        A text is stored in UTF-8. A file is a ``Path``, or any object with ``read``, which is read
+        from its current position.
 
         >>> store.set("notes/today.txt", "Grüße")
         >>> store.get("notes/today.txt").decode()
@@ -91,7 +91,7 @@ class FileStore:
     def upload_url(
         self, key: str, size: int, *, mimetype: str | None = None, expires_in: int = 3600
     ) -> str:
-        """A URL by which anybody can store ``size`` bytes under a key, once, by ``PUT``.
+        """A URL with which anybody can store ``size`` bytes under a key, once, with ``PUT``.
 
         It is valid for ``expires_in`` seconds; see ``AttachmentClient.upload_url``.
 
@@ -184,7 +184,7 @@ class FileStore:
             raise _missing(key) from error
 
     def copy(self, key: str, target: str) -> None:
-        """Store the file under a key under another key, too, replacing what is there.
+        """Copy the file of a key to another key, replacing the file of that key.
 
         >>> store.copy("notes/today.txt", "notes/older/monday.txt")
 
@@ -219,8 +219,9 @@ class FileStore:
     ) -> list[str]:
         """Up to 1,000 keys that start with ``prefix``, sorted by their UTF-8 bytes.
 
-        If not ``recursive``, what has a ``/`` after the prefix is in folders: there is one entry
-        for each folder, up to that ``/``. ``start_after`` is the entry before the first one.
+        Unless ``recursive``, keys with a ``/`` after the prefix are grouped into folders: each
+        folder has one entry, which ends with that ``/``. ``start_after`` is the entry before the
+        first one.
 
         >>> store.list("rep")
         ['reports/2025.csv']
@@ -246,7 +247,7 @@ class FileStore:
     def _until_folder_ends(
         self, prefix: str, recursive: bool, after: dict[str, str]
     ) -> Generator[str, None, dict[str, str] | None]:
-        """Entries; returns where to go on, if a folder has more keys than are to be read."""
+        """The entries; returns where to continue if a folder has more keys than one call reads."""
         first = ID + prefix.encode("utf-8").hex()
         filters: dict[str, Any] = {**after, "lt_id": first + AFTER}
         filters["min_id"] = max(first, after.get("min_id", ""))
@@ -285,7 +286,7 @@ def key_of(identifier: str) -> str | None:
 
 
 def _data(key: str) -> dict[str, str]:
-    """What the record has besides the file. Kinto and PostgreSQL refuse NUL in texts."""
+    """The record's other fields. Kinto and PostgreSQL refuse NUL in texts."""
     return {"key": key} if "\0" not in key else {}
 
 

@@ -23,7 +23,7 @@ PARTIAL = ".partial"
 STALE = 7 * 24 * 3600  # Seconds, after which the files of interrupted downloads are deleted.
 
 MAX_NAME_BYTES = 255  # Linux and others: NAME_MAX.
-MAX_ID = 40  # Characters; longer ids, and those that are no names, are replaced by a hash.
+MAX_ID = 40  # Characters. A hash replaces longer ids, and ids that cannot be filenames.
 NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
 
 
@@ -127,9 +127,9 @@ def _candidates(filename: str, record_id: str, folders: str) -> Iterator[str]:
 
 
 def local_folders(path: Any, filename: str) -> str:
-    """The folders of a path such as ``upload -r`` writes, with a slash at the end; or nothing.
+    """The folders of a path from ``upload -r``, with a slash at the end; or an empty text.
 
-    A server may send any path: what is none, or leads elsewhere, is as if there were none.
+    A server may send anything: values that are not paths, or lead elsewhere, are ignored.
     """
     if not isinstance(path, str):
         return ""

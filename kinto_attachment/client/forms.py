@@ -19,8 +19,8 @@ class Form:
     """A multipart/form-data body (RFC 7578) with one file; each iteration starts over.
 
     Existing form builders keep the file in memory, or cannot start over, and do not support
-    headers of parts. By the part's ``Repr-Digest`` (RFC 9530), the server refuses a file that
-    was changed in transit.
+    headers of parts. The part's ``Repr-Digest`` (RFC 9530) lets the server refuse a file that was
+    changed in transit.
     """
 
     def __init__(

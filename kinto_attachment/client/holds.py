@@ -10,7 +10,7 @@ from kinto_attachment.client.records import CollectionRecords
 
 
 class FileHolds(CollectionRecords):
-    """Protects files against deletion and replacement, also by those who may write them."""
+    """Protects files against deletion and replacement, even by users who may write the record."""
 
     def hold(
         self,
@@ -39,7 +39,7 @@ class FileHolds(CollectionRecords):
         return held
 
     def get_hold(self, record: str | Mapping[str, Any]) -> dict[str, Any] | None:
-        """The hold of a record's file; None if it is not held, or if there is no file.
+        """The hold of a record's file; None if it is not held or does not exist.
 
         >>> client.get_hold("hello")["reason"]
         'An audit'
@@ -58,7 +58,7 @@ class FileHolds(CollectionRecords):
         >>> client.get_hold("hello") is None
         True
 
-        :raises RejectedError: the hold has a time that lies ahead.
+        :raises RejectedError: the hold has a time in the future.
         :raises NotFoundError: the file is not held.
         """
         self.session.request("delete", self._hold(record))

@@ -1,4 +1,4 @@
-"""Running jobs in several threads, in their order, until they are done or stopped."""
+"""Running jobs in several threads, in order, until all are done or stopped."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Stop:
 def run(work: Iterable[Job[Result]], jobs: int, stop: Stop) -> Generator[Result, None, None]:
     """The results of the jobs, as they are completed; only a few jobs are taken in advance.
 
-    Closing the generator early, or Ctrl-C, stops the threads. Jobs must not raise anything but
-    :class:`Stopped`.
+    Closing the generator early, or Ctrl-C, stops the threads. The only exception that jobs may
+    raise is :class:`Stopped`.
     """
     tasks: queue.SimpleQueue[Job[Result] | None] = queue.SimpleQueue()
     results: queue.SimpleQueue[list[Result]] = queue.SimpleQueue()

@@ -12,7 +12,7 @@ EXPIRES_IN = 600  # Seconds.
 
 @dataclass(frozen=True)
 class FileLink:
-    """A URL for whoever has it, and until when it works, in ms since the epoch."""
+    """A URL that works without credentials, and when it expires, in ms since the epoch."""
 
     url: str
     expires_at: int
@@ -37,8 +37,8 @@ class FileLinks(CollectionRecords):
         """A URL of a record's file that needs no credentials.
 
         It works for ``expires_in``: seconds, or a time such as ``"1h"``. ``disposition`` is
-        ``attachment`` or ``inline``, ``filename`` the name to save the file under, and
-        ``version`` the id of one that is not the current one.
+        ``attachment`` or ``inline``, ``filename`` the name to save the file under, and ``version``
+        the id of an earlier version.
 
         >>> url = client.url("hello", expires_in="1h", filename="greeting.txt")
         >>> requests.get(url, timeout=30).text
@@ -63,7 +63,7 @@ class FileLinks(CollectionRecords):
         filename: str | None = None,
         version: str | None = None,
     ) -> FileLink:
-        """The same with the time when it ends.
+        """The URL and the time when it expires.
 
         >>> client.link("hello").expires_at > time.time() * 1000
         True

@@ -1,4 +1,4 @@
-"""What is in a collection: its records, its files, and what has changed."""
+"""The content of a collection: its records, its files, and their changes."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class CollectionLists:
         """The collection's files, the newest first, page by page; ``parameters`` are filters.
 
         These are the items of the server's list: the attachment object, the record's ``id``, and
-        more (docs/listing.rst). With ``state="kept"``, they are the files that are only kept. A
-        list of values is a filter for each of them, all of which have to apply.
+        more (docs/listing.rst). With ``state="kept"``, they are earlier files. A list of values
+        makes one filter of each value; all of them have to match.
 
         >>> [item["id"] for item in client.files(like_filename="*.csv")]
         ['report']
         """
         endpoint = self.kinto.get_endpoint("records").removesuffix("/records") + "/attachments"
-        # kinto-http would make one value of several.
+        # kinto-http would join several values.
         endpoint += "?" + urlencode({"_limit": PAGE, **parameters}, doseq=True)
         while endpoint:
             answer, headers = self.session.request("get", endpoint)
@@ -81,9 +81,9 @@ class CollectionLists:
     def changes(self, since: int = 0) -> Iterator[Change]:
         """The records that were changed after a timestamp, in the order of their changes.
 
-        Each record comes once, as it is now. Among them are those that were deleted, and those
-        that have no file, for they may have had one. To go on later, keep the
-        ``last_modified`` of the last one.
+        Each record occurs once, in its current state. Deleted records and records without a file
+        are included, because they may have had a file. To continue later, keep the
+        ``last_modified`` of the last change.
 
         >>> seen = 0
         >>> for change in client.changes(since=seen):

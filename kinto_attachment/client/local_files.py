@@ -42,7 +42,7 @@ def find(paths: Iterable[str], *, recursive: bool) -> Iterator[LocalFile]:
 def _in_folder(root: Path) -> Iterator[LocalFile]:
     problems: list[OSError] = []
     for folder, folders, names in os.walk(root, onerror=problems.append):
-        # What the download command keeps for itself is none of the user's files.
+        # The state of the download command is not one of the user's files.
         folders[:] = sorted(name for name in folders if name != PARTIAL)
         for name in sorted(name for name in names if name != STATE):
             path = Path(folder, name)

@@ -1,4 +1,4 @@
-"""Finding the records that files were uploaded to before, by id or by filename."""
+"""Finding the records of earlier uploads of files, by id or by filename."""
 
 from __future__ import annotations
 

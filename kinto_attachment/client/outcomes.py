@@ -41,7 +41,7 @@ class Transfer:
         pass
 
     def progress(self, done: int, total: int) -> None:
-        """Show the bytes so far, and the total."""
+        """Show the number of transferred bytes, and the total."""
 
 
 class Report:

@@ -7,7 +7,7 @@ from kinto_attachment.client.errors import ConflictError, NotAllowedError, NotFo
 
 
 def create(client: AttachmentClient) -> None:
-    """Create what is missing, if the user may do so; otherwise, the uploads will fail."""
+    """Create missing parents, if the user may do so; otherwise, the uploads will fail."""
     is_there = _create(client, "collection")
     # The default bucket is created with the first request to it.
     if not is_there and client.kinto.bucket_name != "default" and _create(client, "bucket"):

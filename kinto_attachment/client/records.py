@@ -17,7 +17,7 @@ Record = str | Mapping[str, Any]
 
 
 class CollectionRecords:
-    """The part of ``AttachmentClient`` that knows where a record and its file are.
+    """The part of ``AttachmentClient`` that finds records and their files.
 
     >>> client.upload("hello", io.BytesIO(b"Hello!"), filename="hello.txt").size
     6
@@ -61,13 +61,13 @@ class CollectionRecords:
 def fields_of(
     data: Mapping[str, Any] | None, permissions: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What a request sets of its record, beside the file."""
+    """The part of a record that a request writes in addition to the file."""
     fields = {"data": dict(data or {}), "permissions": dict(permissions or {})}
     return {name: value for name, value in fields.items() if value}
 
 
 def conditions_of(safe: bool, if_match: int | str | None) -> dict[str, str]:
-    """The headers by which a request depends on the state of its record."""
+    """The headers that make a request depend on the state of its record."""
     if if_match is not None:
         return {"If-Match": quote(if_match)}
     return {"If-None-Match": "*"} if safe else {}

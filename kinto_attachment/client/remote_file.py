@@ -108,7 +108,7 @@ class RemoteFile(io.RawIOBase):
     """A stored file as a Python file object, read by range requests.
 
     The ranges grow while reading is sequential: reading the whole file takes few requests, and
-    random access downloads little that is not used.
+    random access downloads few unused bytes.
     """
 
     def __init__(self, session: Session, endpoint: str, attachment: Attachment) -> None:
@@ -152,7 +152,7 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
     def _here(self) -> RemoteReader:
-        """A reader at the current position, which has not reached its end."""
+        """An unfinished reader at the current position."""
         reader = self._reader
         if reader is not None and reader.position == self._position < reader.end:
             return reader

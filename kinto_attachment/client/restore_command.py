@@ -53,7 +53,7 @@ def _version(client: AttachmentClient, record: str, start: str | None) -> str:
     if start is None:
         for version in kept:
             return str(version["id"])
-        raise NotFoundError(f"There is no earlier file of {record}")
+        raise NotFoundError(f"{record} has no earlier file")
     every = [each["id"] for each in client.versions(record) if each["id"].startswith(start)]
     if len(every) > 1:
         raise ValueError(f"{len(every)} versions begin with {start}")

@@ -1,7 +1,7 @@
-"""Uploads that continue where they were interrupted, by tus 1.0.0.
+"""Uploads that continue after an interruption, with tus 1.0.0.
 
-Not by tuspy, a client of the same protocol: its requests have no timeout, take no auth objects
-and no bundle of certificates, and it cannot begin again when an upload has expired.
+tuspy, a client of the same protocol, is not used: its requests have no timeout, it accepts neither
+auth objects nor a certificate bundle, and it cannot restart an expired upload.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ LARGE = 64 * 1024 * 1024
 # Bytes sent in one request: many web servers in front buffer or limit a request's body.
 CHUNK = 16 * 1024 * 1024
 MAX_METADATA = 4096  # What the server takes (bytes).
-# The upload is not known, expired, was cancelled or has failed: another one can begin.
+# The upload is unknown, expired, cancelled or failed: a new one can begin.
 ENDED = (403, 404, 410)
-# The server refuses the file, or the user: whoever tries again has to begin again.
+# The server refuses the file or the user: another attempt has to start from the beginning.
 FINAL = (400, 403, 404, 410, 412, 413, 415)
 
 
 @dataclass(frozen=True)
 class NewUpload:
-    """What is said of a file when its upload begins."""
+    """The metadata that is sent when the upload of a file begins."""
 
     source: Source
     filename: str
@@ -56,12 +56,12 @@ class NewUpload:
 
     @property
     def fits(self) -> bool:
-        """Whether the server takes so much metadata with an upload."""
+        """Whether the server accepts this much metadata with an upload."""
         return len(self.metadata) <= MAX_METADATA
 
 
 class ResumableUpload:
-    """One file on its way to a record; ``endpoint`` is the one of the record's attachment."""
+    """The upload of one file to a record; ``endpoint`` is that of the record's attachment."""
 
     def __init__(
         self, session: Session, endpoint: str, new: NewUpload, progress: Progress | None = None
@@ -72,7 +72,7 @@ class ResumableUpload:
         self._progress = progress
         said = [session.server_url, self._endpoint, new.source.sha256, new.metadata]
         self._unfinished = Unfinished.of(*said, json.dumps(dict(new.conditions)))
-        self.has_begun = False  # Whether the server has accepted that the file comes in this way.
+        self.has_begun = False  # Whether the server has accepted an upload in several requests.
 
     def send(self) -> None:
         """Upload the file, or the rest of it.
@@ -91,7 +91,7 @@ class ResumableUpload:
             while offset < self._new.source.size:
                 offset = self._append(url, offset)
         except ClientError as error:
-            # After other errors, the upload can go on.
+            # After other errors, the upload can continue.
             if error.response is not None and error.response.status_code in FINAL:
                 self._unfinished.forget()
             raise
@@ -107,7 +107,7 @@ class ResumableUpload:
         return url
 
     def _known_offset(self, url: str) -> int | None:
-        """Where to go on; None if the server does not know the upload any more."""
+        """Where to continue; None if the server no longer knows the upload."""
         try:
             return self._offset(url)
         except ClientError as error:
@@ -119,7 +119,7 @@ class ResumableUpload:
         return offset_of(self._session.send("HEAD", url, TUS, b""))
 
     def _append(self, url: str, offset: int) -> int:
-        """Send the next bytes; returns the new offset, which may be less far than they reach."""
+        """Send the next bytes; returns the new offset, which may be before their end."""
         first = True
 
         def attempt() -> int:
@@ -144,7 +144,7 @@ class ResumableUpload:
 
 
 class Chunk:
-    """The bytes of a source from an offset on, as many as are sent in one request."""
+    """The bytes that one request sends, from an offset in a source."""
 
     def __init__(self, source: Source, offset: int, progress: Progress | None) -> None:
         self._source = source
@@ -169,8 +169,9 @@ class Chunk:
 def passes(response: requests.Response) -> bool:
     """Whether bytes that were refused may be accepted later, from the offset of that time.
 
-    A server may begin with a request whose connection broke only after the one that follows it,
-    which then is out of force. Locks and holds, which have the same status, have details.
+    If a connection breaks, the server may process that request only after the next one, which then
+    loses the upload to it. Refusals because of locks and holds have the same status, but have
+    details.
     """
     if response.status_code != 423:
         return has_retried_status(response)
@@ -181,7 +182,7 @@ def passes(response: requests.Response) -> bool:
 
 
 def offset_of(response: requests.Response) -> int:
-    """:raises MismatchError: the server does not tell the offset, and so speaks no tus."""
+    """:raises MismatchError: the response has no offset, so the server does not support tus."""
     offset = response.headers.get("Upload-Offset", "")
     if not offset.isdecimal():
         raise MismatchError(f"{response.url}: the response has no Upload-Offset")

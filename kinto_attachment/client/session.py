@@ -95,7 +95,7 @@ class Session(KintoSession):  # type: ignore[misc]
     def send_once(
         self, method: str, endpoint: str, headers: Mapping[str, str], body: Body = b""
     ) -> requests.Response:
-        """The same without retries, for what is passed to :meth:`retry`."""
+        """Like :meth:`send`, without retries; for functions that are passed to :meth:`retry`."""
         is_url = endpoint.startswith(("http://", "https://"))
         url = endpoint if is_url else endpoint_url(self.server_url, endpoint)
         watched = _Body(body) if not isinstance(body, bytes) else None
@@ -184,9 +184,9 @@ class Session(KintoSession):  # type: ignore[misc]
         repeatable: bool = True,
         passes: Callable[[requests.Response], bool] = has_retried_status,
     ) -> T:
-        """Do something until it succeeds, or fails for a reason that does not pass.
+        """Repeat something until it succeeds, or fails for a permanent reason.
 
-        ``passes`` tells whether the reason of a response does.
+        ``passes`` says whether the reason of a response is temporary.
 
         :raises ClientError: the last failure.
         """

@@ -18,7 +18,7 @@ BLOCK = 256 * 1024  # Bytes moved at once; the progress is reported after each b
 
 
 class Reads(Protocol):
-    """Any object that bytes can be read from, such as the body of a response."""
+    """Any object with ``read``, such as the body of a response."""
 
     def read(self, size: int, /) -> bytes: ...
 

@@ -1,4 +1,4 @@
-"""Where an unfinished upload is, for the next run: the URL of each in a small file."""
+"""The URLs of unfinished uploads, each in a small file, for the next run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SLACK = 24 * 3600  # The clocks of server and client may differ.
 class Unfinished:
     """The URL of an upload, kept in the user's cache until the upload ends or expires.
 
-    The time of the file is when the upload expires. If the folder cannot be written, uploads begin
-    again after an interruption.
+    The time of the file is when the upload expires. If the folder is not writable, interrupted
+    uploads start from the beginning.
     """
 
     path: Path
 
     @classmethod
     def of(cls, *texts: str) -> Unfinished:
-        """The place for an upload, by everything that has to be the same when it goes on."""
+        """The entry of an upload, identified by all texts that must be the same to continue it."""
         name = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         return cls(folder() / name)
 
@@ -56,7 +56,7 @@ class Unfinished:
         self.extend(headers)
 
     def extend(self, headers: Mapping[str, str]) -> None:
-        """Note when the upload expires, as a response says."""
+        """Store when the upload expires, as the response says."""
         expires = expiry_in(headers) or time.time() + MAX_AGE
         with contextlib.suppress(OSError):
             os.utime(self.path, (expires, expires))
@@ -67,7 +67,7 @@ class Unfinished:
 
 
 def expiry_in(headers: Mapping[str, str]) -> float | None:
-    """When an upload expires, in seconds since the epoch, if the server tells it."""
+    """When an upload expires, in seconds since the epoch, if the response says so."""
     try:
         return parsedate_to_datetime(headers.get("Upload-Expires", "")).timestamp()
     except (ValueError, OverflowError):
@@ -79,7 +79,7 @@ def is_over(path: Path) -> bool:
 
 
 def remove_old(folder: Path) -> None:
-    """Remove the URLs of uploads that have expired, and what processes that died have left."""
+    """Remove the URLs of expired uploads, and the remains of killed processes."""
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             if is_over(path):

@@ -128,7 +128,7 @@ class Upload:
                 self._report.note(line)
 
     def _records(self, files: list[LocalFile]) -> dict[LocalFile, Found]:
-        """The records that the files were uploaded to before."""
+        """The records of earlier uploads of the files."""
         ids = {file: lookup.record_id(file.name) for file in files}
         try:
             by_id = lookup.by_id(self._client, ids.values())
@@ -165,7 +165,7 @@ class Upload:
             if not self._arguments.force and _is_there(found, source):
                 return outcome(result="skipped", why="already there")
 
-            arrived: list[int] = []  # What the server had first, from an earlier run.
+            arrived: list[int] = []  # The bytes that the server had at first, from an earlier run.
 
             def progress(done: int, total: int) -> None:
                 self._stop.check()
@@ -197,7 +197,7 @@ class Upload:
                 source = stack.enter_context(_packed(source, self._stop))
                 name, mimetype = names.shortened(name, ".gz"), "application/gzip"
             elif found and found.get("original"):
-                data["original"] = None  # It was compressed the last time.
+                data["original"] = None  # The file was compressed by the last upload.
             attachment = self._client.upload(
                 record_id,
                 source,

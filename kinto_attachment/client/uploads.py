@@ -21,7 +21,7 @@ from kinto_attachment.metadata import Attachment, Original
 class Uploads:
     """Uploads to the records of a collection.
 
-    ``endpoint_of`` gives the URL of the attachment of a record, ``stat`` its attachment.
+    ``endpoint_of`` returns the URL of a record's attachment, ``stat`` the attachment.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Uploads:
         resumable: bool | None = None,
         direct: bool = False,
     ) -> Attachment:
-        """Attach a file; ``resumable`` of None lets its size and the server decide.
+        """Attach a file. If ``resumable`` is None, its size and the server decide.
 
         ``direct`` sends it to the server's storage.
 
@@ -77,12 +77,12 @@ class Uploads:
     def _in_several(
         self, record_id: str, new: NewUpload, progress: Progress | None, *, forced: bool
     ) -> Attachment | None:
-        """Upload in several requests; None if the collection takes forms only."""
+        """Upload in several requests; None if the collection accepts only forms."""
         upload = ResumableUpload(self._session, self._endpoint_of(record_id), new, progress)
         try:
             upload.send()
         except RejectedError as error:
-            # A collection whose files are compressed takes forms only.
+            # A collection that compresses files accepts only forms.
             status = None if error.response is None else error.response.status_code
             if forced or upload.has_begun or status != 400:
                 raise
@@ -93,7 +93,7 @@ class Uploads:
         return new.source.size > resuming.LARGE and new.fits and self._server_resumes()
 
     def _server_resumes(self) -> bool:
-        """Whether the server speaks the protocol of uploads in several requests."""
+        """Whether the server supports uploads in several requests."""
         if self._protocols is None:
             answer, _ = self._session.request("get", "/")
             described = answer.get("capabilities", {}).get("attachments", {})
@@ -108,5 +108,5 @@ class Uploads:
 
 
 def _received(attachment: Attachment) -> Attachment | Original:
-    """The file that the server received, before it compressed it."""
+    """The file that the server received, before compression."""
     return attachment.original or attachment

@@ -1,4 +1,4 @@
-"""The files that a record has and had."""
+"""The current and the earlier files of a record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RecordVersions(CollectionRecords):
     """
 
     def versions(self, record: Record) -> Iterator[dict[str, Any]]:
-        """The files that a record has and had, the newest first, page by page.
+        """The current and the earlier files of a record, newest first, page by page.
 
         Each has an ``id``, ``created`` (ms) and ``state``: ``current`` or ``kept``. The server
         keeps earlier ones with ``keep_old_files`` (docs/versions.rst).
@@ -33,7 +33,7 @@ class RecordVersions(CollectionRecords):
             endpoint = headers.get("Next-Page", "")
 
     def restore(self, record: Record, version: str) -> Attachment:
-        """Make a version, by its id, the current file of a record; a deleted one is created.
+        """Make a version the current file of a record. A deleted record is created again.
 
         >>> newest = next(client.versions("hello"))
         >>> client.restore("hello", newest["id"]).filename

@@ -1,4 +1,4 @@
-"""``kinto-attachment versions``: lists the files that a record has and had."""
+"""``kinto-attachment versions``: lists the current and the earlier files of a record."""
 
 from __future__ import annotations
 

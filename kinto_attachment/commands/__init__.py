@@ -1,4 +1,5 @@
-"""The commands that work on a server's data: one file each, with its options and exit codes.
+"""The commands for a server's data: one file each, with its exit codes.
 
-What a command does is in the room ``maintenance``. This room may use that one and what is below.
+Their options are in ``arguments/``, and their work in ``maintenance``. This layer may use
+``maintenance`` and the layers below it.
 """

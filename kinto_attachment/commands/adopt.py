@@ -22,7 +22,7 @@ def run(
     elif arguments.forget:
         report = rollback.forget(registry, dry_run=arguments.dry_run, progress=progress)
     elif arguments.manifest:
-        # What is not UTF-8 becomes surrogates, which are refused line by line.
+        # Bytes that are not UTF-8 become surrogates; the lines that contain them are refused.
         with open(arguments.manifest, encoding="utf-8-sig", errors="surrogateescape") as lines:
             report = manifest.register(
                 registry,

@@ -1,4 +1,4 @@
-"""The files that a command works on, by its options."""
+"""The files that a command processes, from its options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def place(arguments: argparse.Namespace) -> Selection:
 def selection(registry: Registry, arguments: argparse.Namespace) -> Selection:
     """What these options select.
 
-    :raises CommandError: there is no storage of this name.
+    :raises CommandError: no storage has this name.
     """
     return Selection(
         bucket=arguments.bucket,

@@ -1,4 +1,4 @@
-"""The frame of a command on a server's data: its application, report, errors and exit codes."""
+"""Running a command for a server's data: its application, report, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLEAN, FOUND, ERROR, INTERRUPTED = 0, 1, 2, 130
 def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
     """A command that opens the application, and prints the report that ``work`` returns.
 
-    ``work`` returns the exit code for it, too.
+    ``work`` also returns the exit code.
     """
 
     @wraps(work)
@@ -38,7 +38,7 @@ def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
-        # An uncaught exception would end Python with 1, which says that something was found.
+        # After an uncaught exception, Python exits with 1, which means that something was found.
         except Exception as error:  # noqa: BLE001
             return _failed(arguments, error, application.reason(error))
         if arguments.json or code != CLEAN or not arguments.quiet:
@@ -49,7 +49,7 @@ def on_server(work: Work) -> Callable[[argparse.Namespace], int]:
 
 
 def _show(arguments: argparse.Namespace, report: Report, code: int) -> int:
-    """Print the report; returns the exit code, which is another one if nobody can read it."""
+    """Print the report; returns the exit code, which changes if the report cannot be written."""
     try:
         console.show(report, as_json=arguments.json)
         if sys.stdout is not None:  # It may be closed.
@@ -63,14 +63,14 @@ def _show(arguments: argparse.Namespace, report: Report, code: int) -> int:
 
 
 def _discard_output() -> None:
-    """Have Python write what is left nowhere, instead of failing once more when it ends."""
+    """Discard the rest of the output, so that Python does not fail again when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def _failed(arguments: argparse.Namespace, error: Exception, reason: str) -> int:
-    """Say in one line why a command could not do its work; with ``--debug``, also where."""
+    """Print in one line why a command failed; with ``--debug``, also the traceback."""
     if arguments.debug:
         traceback.print_exception(error)
     if arguments.json:

@@ -1,6 +1,7 @@
 """The endpoints: one file per resource, and what they share.
 
-Each view is a list of steps. This room may use all others except the commands (``maintenance``).
+Each view is a list of steps. This layer may use ``files`` and the layers below it, but neither
+``maintenance`` nor the client.
 """
 
 from __future__ import annotations

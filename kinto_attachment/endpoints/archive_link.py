@@ -33,7 +33,7 @@ def service(*, default_bucket: bool) -> Service:
 
 
 def get_link(request: Request) -> Response:
-    """A link to the archive of what the query selects."""
+    """A link to the archive of the files that the query selects."""
     context: Any = request.context
     context.check_exists()
     ListQuery.of_all(request, VALIDITY)

@@ -83,7 +83,7 @@ def post_attachment(request: Request) -> Response:
 
 
 def put_attachment(request: Request) -> Response:
-    """Attach the request's body to the record, or (HTTP's draft) begin to."""
+    """Attach the request's body to the record, or begin an upload (HTTP's draft)."""
     protocol = protocol_of(request)
     if protocol is None:
         return put_file(request)
@@ -134,7 +134,7 @@ def get_attachment(request: Request) -> Response:
 
 
 def upload(request: Request, arrival: type[Arrival]) -> Response:
-    """Attach a file, in the given way of arriving."""
+    """Attach a file that arrives in the given way."""
     check_preconditions(request)
     refuse_upload(request)
     try:
@@ -161,9 +161,9 @@ def put_file(request: Request) -> Response:
 
 
 def refuse_parts(request: Request) -> None:
-    """Refuse what may be a part of a file, where only whole ones are taken.
+    """Refuse a body that may be a part of a file, because only whole files are accepted.
 
-    :raises AttachmentError: the client speaks a protocol for files in several requests.
+    :raises AttachmentError: the client uses a protocol for uploads in several requests.
     """
     protocol = protocol_of(request)
     if protocol is not None:
@@ -172,7 +172,7 @@ def refuse_parts(request: Request) -> None:
 
 
 def whole(request: Request, response: Response) -> Progress:
-    """What a protocol says of a file that came in one request."""
+    """The response headers of a protocol for a file that was sent in one request."""
     headers, attachment = response.headers, response.json
     sent = attachment.get("original", attachment)
     url = f"/{request.registry.route_prefix}{request.context.uri}"
@@ -195,7 +195,7 @@ def answer(request: Request, written: records.Written, body: dict[str, Any]) -> 
 
 
 def name_version(request: Request, response: Response, attachment: Attachment) -> None:
-    """Tell the id of the version that a record has got."""
+    """Add the id of the record's new version to the response."""
     key = Ledger.of(request).key_of(str(request.context.uri), attachment.to_json())
     if key is not None:
         response.headers["Attachment-Version"] = digest_of(key)

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 ROUTE = "collection-attachments-archive"
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/attachments.zip"
 
-MAX_FILES = 20_000  # Each takes a kilobyte of memory, until the archive ends.
+MAX_FILES = 20_000  # Each file needs a kilobyte of memory until the archive ends.
 
 
 def service(*, default_bucket: bool) -> Service:
@@ -57,7 +57,7 @@ def service(*, default_bucket: bool) -> Service:
 
 
 def get_archive(request: Request) -> Response:
-    """Each file and its record, and a list of them, in a ZIP that is made while it is sent."""
+    """The files, their records and an index in a ZIP, which is made while it is sent."""
     context: Any = request.context
     context.check_exists()
     query = ListQuery.of_all(request, TOKEN)
@@ -83,7 +83,7 @@ def get_archive(request: Request) -> Response:
 
 
 def stored_bundle(request: Request, query: ListQuery) -> Response | None:
-    """The stored archive, if there is a fresh one and the query selects nothing else."""
+    """The stored archive, if it is up to date and the query selects the whole collection."""
     context: Any = request.context
     registry, collection = request.registry, context.uri
     if query.filters != (HAS_FILE,) or not asks_for_bundle(context.current_object):
@@ -97,20 +97,20 @@ def stored_bundle(request: Request, query: ListQuery) -> Response | None:
         file = StoredFile.find(storage, link.key, link.attachment)
         return respond(request, replace(file, is_saved=True), rules_of(request), caching)
     except FileNotFound:
-        return None  # It is lost, or was just replaced.
+        return None  # The archive is lost, or was just replaced.
 
 
 def check_count(request: Request, collection: CollectionURI, query: ListQuery) -> None:
-    """:raises TooLarge: the archive would have more files than one may have."""
+    """:raises TooLarge: the archive would exceed the limit of files."""
     found = totals(request.registry, collection, query).files
     if found > MAX_FILES:
         raise TooLarge(f"{found} files, and {MAX_FILES} at most: use filters for parts of them.")
 
 
 def started(chunks: Chunks) -> Chunks:
-    """An archive whose first bytes exist, so that its first file is not missing.
+    """An archive whose first bytes have been made, so its first file is not missing.
 
-    :raises ArchiveFailed: it is; nothing was sent.
+    :raises ArchiveFailed: the first file is missing; nothing was sent.
     :raises StorageError: the storage does not answer.
     """
     # The archive reads each page of records in a transaction of its own.
@@ -125,8 +125,9 @@ def started(chunks: Chunks) -> Chunks:
 class Chunks:
     """The archive as a WSGI response.
 
-    If a later file is missing, iterating fails: the server closes the connection without an end
-    of the response, and the archive lacks its directory, so that nobody takes it for a whole one.
+    If a later file is missing, iterating fails. The server then closes the connection before the
+    end of the response, and the archive lacks its directory. So nobody mistakes it for a complete
+    one.
     """
 
     def __init__(self, request: Request, collection: CollectionURI, query: ListQuery) -> None:
@@ -138,7 +139,7 @@ class Chunks:
         self._first = b""
 
     def start(self) -> None:
-        """Open the first file, and make what is sent before it."""
+        """Open the first file, and make the bytes that precede it."""
         self._first = next(self._chunks)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -153,7 +154,7 @@ class Chunks:
         self._chunks.close()
 
     def _tell(self, found: Opened) -> None:
-        """Count the bytes, and tell other plugins, as for a download of the one file."""
+        """Count the bytes, and notify other plugins, as for a download of the single file."""
         registry, current = self._request.registry, found.current
         sent = metric_of(found.storage, "attachments.bytes_out")
         registry.metrics.count(sent, current.metadata["size"])

@@ -58,13 +58,13 @@ def context_of(request: Request) -> FilesContext | NewRecordContext:
 
 
 def get_attachments(request: Request) -> Response:
-    """A page of the collection's files; a HEAD tells how many there are on all pages."""
+    """A page of the collection's files. The response to HEAD has the total of all pages."""
     context: Any = request.context
     context.check_exists()
     query, linker = ListQuery.of(request), linker_of(request)
     headers = timestamp_headers(request)
     etag = headers.get("ETag")
-    # Links expire, also where no record has changed.
+    # Links expire even if no record has changed.
     conditional = not query.kept and linker is None
     if etag and etag in request.headers.get("If-None-Match", "") and conditional:
         return HTTPNotModified(headers=headers)
@@ -103,18 +103,18 @@ def post_attachments(request: Request) -> Response:
 def timestamp_headers(request: Request) -> dict[str, str]:
     """The timestamp of the collection's records, as for Kinto's own list of them.
 
-    It is read before the records, so that a client which asks for changes since then misses none.
+    It is read before the records, so a client that later asks for changes since then misses none.
     """
     context: Any = request.context
     try:
         timestamp = request.registry.storage.resource_timestamp("record", str(context.uri))
     except ReadonlyError:
-        return dict(CURRENT)  # There never was a record.
+        return dict(CURRENT)  # The collection never had a record.
     return {"ETag": f'"{timestamp}"', **CURRENT}
 
 
 def quota_headers(request: Request) -> dict[str, str]:
-    """The quota in bytes that leaves the least, and how much that is."""
+    """The quota in bytes with the least space left, and that space."""
     uri: Any = request.context.uri
     found = quotas.tightest(request, uri.bucket_id, uri.collection_id)
     if found is None or not found[0].bytes:
@@ -130,7 +130,7 @@ def with_headers(response: Response, headers: Mapping[str, str]) -> Response:
 
 
 def next_page_url(request: Request, token: str) -> str:
-    """The same query, from a token on."""
+    """The same query, starting at a token."""
     query = [(name, value) for name, value in parameters(request) if name != "_token"]
     query.append(("_token", token))
     uri: Any = request.context.uri

@@ -1,4 +1,4 @@
-"""The permission that reading about a collection's files needs."""
+"""The permission to list the files of a collection."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from kinto_attachment.uris import CollectionURI
 
 
 class CollectionContext(RouteFactory):  # type: ignore[misc]
-    """A collection whose settings are read, by whoever may read its attributes in Kinto.
+    """A collection whose settings are read by users who may read its attributes in Kinto.
 
-    These are also the users who may only create records in it.
+    They include users who may only create records in it.
     """
 
     resource_name = "collection"
@@ -37,7 +37,7 @@ class CollectionContext(RouteFactory):  # type: ignore[misc]
         # Kinto lets readers of the parent pass if the object of a write does not exist.
         self.current_object = self._find(request)
         if self.current_object is None and getattr(request, "implicit_parents", False):
-            raise self._not_found()  # In their own default bucket, users may know.
+            raise self._not_found()  # Users may know this about their own default bucket.
         self.permission_object_id = str(self.uri)
 
     def check_exists(self) -> None:
@@ -59,9 +59,9 @@ class CollectionContext(RouteFactory):  # type: ignore[misc]
 
 
 class FilesContext(CollectionContext):
-    """The files of a collection, read by whoever may read all of its records.
+    """The files of a collection, for users who may read all of its records.
 
-    Files that are only kept are for those who may write the collection.
+    Only users who may write the collection can list earlier files.
     """
 
     def __init__(self, request: Request) -> None:
@@ -76,7 +76,7 @@ class FilesContext(CollectionContext):
 
 
 class ArchiveContext(FilesContext):
-    """The same for the archive, which may also be read by whoever has a link to it."""
+    """The same for the archive, which can also be read with a link."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)

@@ -1,4 +1,4 @@
-"""``…/collections/{id}/attachments/rules``: what a page checks before it sends a file."""
+"""``…/collections/{id}/attachments/rules``: the limits that pages check before an upload."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def service(*, default_bucket: bool) -> Service:
 
 
 def get_rules(request: Request) -> Response:
-    """What the server takes: limits in bytes, and extensions without their dots."""
+    """What the server accepts: limits in bytes, and extensions without dots."""
     context: Any = request.context
     context.check_exists()
     resolver = request.registry.attachment_collection_settings
@@ -63,7 +63,7 @@ def protocols(registry: Registry, rules: CollectionSettings) -> list[str]:
 
 
 def as_json(rules: CollectionSettings) -> dict[str, Any]:
-    """The rules; ``max_size`` of 0 is no limit, and no extensions are all; ``hold`` is in s."""
+    """The rules. ``max_size`` 0 is no limit, an empty list allows all extensions."""
     return {
         "max_size": rules.max_size,
         "min_size": rules.min_size,
@@ -76,7 +76,7 @@ def as_json(rules: CollectionSettings) -> dict[str, Any]:
 
 
 def quota_json(found: tuple[Quota, Totals] | None) -> dict[str, int | None]:
-    """The quota that leaves the least; 0 is no limit, and then nothing was counted."""
+    """The quota with the least space left; 0 is no limit, and then nothing was counted."""
     if found is None:
         return {"quota_bytes": 0, "used_bytes": None, "quota_files": 0, "used_files": None}
     quota, used = found

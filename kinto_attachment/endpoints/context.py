@@ -24,7 +24,7 @@ WRITES = ("POST", "PUT")
 def check_ids(request: Request, uri: RecordURI) -> None:
     """Refuse ids that no object can have, before the database is asked for them.
 
-    Besides, ``*`` in the id of a parent means any for Kinto's backends.
+    Also, Kinto's backends treat ``*`` in the id of a parent as a wildcard.
 
     :raises HTTPException: as Kinto answers for such an id.
     """
@@ -90,7 +90,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
 
     def check_permission(self, principals: object, bound_perms: object) -> bool:
         if self.implicit_parents and not self.collection_exists:
-            return True  # In their own default bucket, users may create collections.
+            return True  # Users may create collections in their own default bucket.
         allowed: bool = super().check_permission(principals, bound_perms)
         return allowed
 
@@ -109,7 +109,7 @@ class RecordContext(RouteFactory):  # type: ignore[misc]
         return overview.record, overview.collection
 
     def _found(self, record: KintoObject | None) -> KintoObject | None:
-        """The object that the permission is about, given what was found."""
+        """The object to which the permission applies."""
         return record
 
     def _must_exist(self) -> bool:
@@ -152,7 +152,7 @@ class VersionsContext(RecordContext):
 
 
 class HoldContext(VersionsContext):
-    """The record whose file is held, by those who may write its collection."""
+    """The record whose file is held, for users who may write its collection."""
 
     def _permission(self) -> tuple[str, str]:
         if self._request.method in READS:
@@ -162,12 +162,12 @@ class HoldContext(VersionsContext):
 
 
 class NewRecordContext(RecordContext):
-    """A record that is to be created in a collection, with an id that Kinto's generator makes."""
+    """A new record in a collection, with an id from Kinto's generator."""
 
     def _record_id(self) -> str:
         new_id = id_generator(self._request)()
         if in_batch(self._request):
-            return new_id  # Each part creates a record of its own.
+            return new_id  # Each part of a batch creates another record.
         ledger = Ledger.of(self._request)
         ledger.new_id = ledger.new_id or new_id
         return ledger.new_id

@@ -1,7 +1,7 @@
-"""CORS headers on all responses, so that pages of other origins may read them (Fetch Standard).
+"""CORS headers on all responses, which let pages of other origins read them (Fetch Standard).
 
-Cornice adds them only if a request has an ``Origin``. That is not enough for caches: a response
-that was requested for an image, without one, may later be used for a script.
+Cornice adds them only if a request has an ``Origin``. That is not enough for caches: a response to
+a request without one, for an image, may later be used for a script.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def add_options(
 ) -> None:
     """Answer OPTIONS requests that are not preflights, which Cornice answers (RFC 9110 9.3.7).
 
-    With what protocols for uploads announce, where there are some.
+    ``protocols`` add the headers with which they announce their limits.
     """
 
     def announce(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Uploads in the metrics, by their result."""
+"""The metric of uploads, by result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ View = Callable[[Request], Response]
 class Outcome:
     """The status of the response; 201 is for a new record.
 
-    ``is_own`` is False if another request has done it, which is the one that is counted.
+    ``is_own`` is False if another request has attached the file, which is then counted instead.
     """
 
     status: int = 0
@@ -30,7 +30,7 @@ class Outcome:
 
 @contextmanager
 def counting(request: Request) -> Iterator[Outcome]:
-    """Count what is done inside as one upload; errors tell their result by themselves."""
+    """Count the block as one upload; the result of an error follows from its class."""
     outcome, result = Outcome(), "failed"
     try:
         yield outcome

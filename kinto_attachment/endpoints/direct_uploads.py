@@ -1,4 +1,4 @@
-"""Direct uploads: clients send the bytes by URLs, and have the server attach them at the end."""
+"""Direct uploads: clients send the bytes to URLs, and the server attaches the file at the end."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from kinto_attachment.quantities import duration
 HOUR, WEEK = 3600, 7 * 24 * 3600
 MEMBERS = ("attachment", "expires_in", "via")
 ATTACHMENT_MEMBERS = ("filename", "size", "mimetype", "hash")
-RETRY_AFTER = "1"  # Seconds: the next request goes on where this one has stopped.
+RETRY_AFTER = "1"  # Seconds. The next request continues where this one stopped.
 
 
 def create(request: Request) -> Response:
-    """Begin an upload, and tell where its bytes are to be sent to."""
+    """Begin an upload, and return the URLs for its bytes."""
     refuse_batches(request)
     check_preconditions(request)
     session = Ledger.of(request).session
@@ -46,10 +46,10 @@ def create(request: Request) -> Response:
 
 
 def complete(request: Request) -> Response:
-    """Attach the file if its bytes are there, or go on to find its hash."""
+    """Attach the file if its bytes have arrived, or continue to compute its hash."""
     refuse_batches(request)
     upload = request.matchdict["upload"]
-    # If the attaching is repeated by a tween, the rest was done.
+    # If a tween repeats the request, only the attaching is left.
     session = Ledger.of(request).attaching or direct_completion.begin_finish(request, upload)
     if session.state == "finishing" and not session.sha256:
         session = direct_completion.read_on(request, session)
@@ -59,7 +59,7 @@ def complete(request: Request) -> Response:
 
 
 def put_bytes(request: Request) -> Response:
-    """Take the file of an upload from whoever has its URL, and attach it."""
+    """Receive the file of an upload from the holder of its URL, and attach it."""
     refuse_batches(request)
     session = direct_bodies.session_of_token(request, request.matchdict["upload"])
     Ledger.of(request).session = session
@@ -78,7 +78,7 @@ def finish(request: Request, session: Session, kind: Any) -> Response:
 
 
 def attached(request: Request, session: Session) -> Response:
-    """What POST of a form would have answered."""
+    """The response that POST of a form would have had."""
     result = dict(session.result or {})
     response = Response(status=result["status"], json=result["attachment"])
     response.headers.update(
@@ -126,7 +126,7 @@ def state_of(request: Request, session: Session) -> dict[str, Any]:
 
 
 def wanted(request: Request) -> Wanted:
-    """What the JSON of a request asks for.
+    """The upload that the JSON of a request describes.
 
     :raises InvalidForm: it is not that of a direct upload.
     """

@@ -50,7 +50,7 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
     ),
-    # Files are made to be shown in pages of other origins; who may read them is asked before.
+    # Pages of other origins may show files. The permission was checked before.
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 # Responses depend on the user: a cache must not give them to another user, or after a logout.
@@ -62,8 +62,8 @@ PRIVATE = CURRENT
 # The URL is a credential.
 LINKED = {"Referrer-Policy": "no-referrer"}
 PUBLIC = {"Cache-Control": f"public, {FOREVER}"}
-FIRST_SIZE = 64 * 1024  # The first read is small, as it delays the response.
-LOOKUPS = 3  # Of one file, in a request: it may be moved or replaced in between.
+FIRST_SIZE = 64 * 1024  # The first read is small because it delays the response.
+LOOKUPS = 3  # Per file and request: the file may be moved or replaced in the meantime.
 
 View = Callable[[Request], Response]
 
@@ -92,7 +92,7 @@ class StoredFile:
 
     @classmethod
     def find(cls, storage: Storage, key: str, metadata: Mapping[str, Any]) -> StoredFile:
-        """:raises FileMissing: a record points at a file that is not there."""
+        """:raises FileMissing: the record's file does not exist."""
         try:
             stat = storage.files.stat(key)
         except FileNotFound as error:
@@ -109,9 +109,9 @@ class StoredFile:
 
 
 def following(view: View) -> View:
-    """A view of a file that looks it up again if it was moved to another storage meanwhile.
+    """A view of a file that looks it up again if it was moved to another storage in the meantime.
 
-    Or replaced: then the record has another one.
+    The same if the file was replaced.
 
     :raises FileMissing: the file is not where the index says, which is logged.
     """
@@ -235,7 +235,8 @@ def _redirect(file: StoredFile, headers: dict[str, str]) -> Response:
     kind = disposition_type(headers["Content-Disposition"])
     url = backend.signed_url(file.key, ttl, file.filename, kind, headers["Content-Type"])
     answer = {"Location": url, "Cache-Control": "no-store", "Content-Length": "0"}
-    # Pages that embed only what allows it look at redirects, too (Fetch Standard, "HTTP fetch").
+    # Pages that only embed resources that allow it also check redirects (Fetch Standard, "HTTP
+    # fetch").
     for name in ("Vary", "Cross-Origin-Resource-Policy"):
         if name in headers:
             answer[name] = headers[name]
@@ -243,7 +244,7 @@ def _redirect(file: StoredFile, headers: dict[str, str]) -> Response:
 
 
 def _hand_over(file: StoredFile, headers: dict[str, str]) -> Response:
-    """Tell the web server in front which file to send; it also handles ranges."""
+    """Tell the web server which file to send; it also handles ranges."""
     backend, downloads = file.storage.files, file.storage.downloads
     if downloads.mode == "x-sendfile":
         assert isinstance(backend, HasPaths)  # noqa: S101 - checked at the start-up.
@@ -254,7 +255,7 @@ def _hand_over(file: StoredFile, headers: dict[str, str]) -> Response:
 
 
 def _only_kinto_can(request: Request, file: StoredFile) -> bool:
-    """Whether the web server in front would send something else than Kinto has decided.
+    """Whether the web server would send another response than the right one.
 
     Apache's mod_xsendfile and nginx drop the encoding, without which the file looks damaged.
     nginx compares ``If-Match`` once more, with an ETag that it makes of the file's size and time,
@@ -266,7 +267,7 @@ def _only_kinto_can(request: Request, file: StoredFile) -> bool:
 
 def _header_of_path(path: str) -> str:
     # The bytes of the path as PEP 3333 has them in a header, since Apache's mod_xsendfile decodes
-    # nothing. lighttpd does, and must not be led elsewhere by what only looks like an escape.
+    # nothing. lighttpd does, and must not decode names that only look like escapes.
     return os.fsencode(path.replace("%", "%25")).decode("latin-1")
 
 

@@ -1,4 +1,4 @@
-"""Tokens of links are credentials: Kinto's log of requests does not get them."""
+"""Keeping the tokens of links, which are credentials, out of Kinto's log of requests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ HIDDEN = "***"
 
 
 def hide_token(event: RequestEvent) -> None:
-    """Replace the token in what Kinto logs of a request for a file."""
+    """Replace the token in the data that Kinto logs about a request for a file."""
     request = event.request
-    # Most requests have no query. For these, nothing is parsed, since that takes long.
+    # Most requests have no query. Parsing it would take long.
     if not request.environ.get("QUERY_STRING"):
         return
     if "/attachment" in request.path and "token" in request.GET:

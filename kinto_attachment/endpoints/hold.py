@@ -40,7 +40,7 @@ def service(*, readonly: bool, default_bucket: bool) -> Service:
 
 
 def get_hold(request: Request) -> Response:
-    """What holds the record's file, and until when."""
+    """The hold of the record's file."""
     request.context.existing_record()
     response = Response(json={"data": as_json(holding.present(request))})
     response.headers.update(CURRENT)

@@ -49,10 +49,10 @@ def get_link(request: Request) -> Response:
 
 
 def get_link_to_version(request: Request) -> Response:
-    """The same to one of its versions."""
+    """A link to one of the record's versions."""
     version = find(versions.readable(request), request.matchdict["version"])
     if not is_linked(version):
-        raise FileNotFound("The record was deleted, and with it the links to its files.")
+        raise FileNotFound("The record was deleted, and links to its files no longer work.")
     return link_to(request, version)
 
 

@@ -1,4 +1,4 @@
-"""Lists that are sent a page at a time: Kinto's ``_limit``, ``_token`` and ``Next-Page``."""
+"""Lists that are sent page by page, with Kinto's ``_limit``, ``_token`` and ``Next-Page``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """A part of a sorted list; ``next_url`` is where the following one is."""
+    """A part of a sorted list; ``next_url`` is the URL of the next one."""
 
     request: Request
     all_items: list[T]
@@ -33,9 +33,9 @@ class Page(Generic[T]):
         position: Callable[[T], tuple[Any, ...]],
         kinds: tuple[type, ...],
     ) -> Page[T]:
-        """The page that a request asks for, of ``items`` in descending order of ``position``.
+        """The requested page of ``items``, which are sorted by descending ``position``.
 
-        ``kinds`` are the types of what a position has.
+        ``kinds`` are the types of the parts of a position.
         """
         limit, after = _limit_of(request), _token_of(request, kinds)
         rest = items if after is None else [item for item in items if position(item) < after]

@@ -12,7 +12,7 @@ from kinto_attachment.kinto_types import Request
 
 
 def check_preconditions(request: Request) -> None:
-    """Refuse before the body is read what Kinto would refuse afterwards; Kinto checks it again.
+    """Check the preconditions before the body is read. Kinto checks them again afterwards.
 
     :raises HTTPPreconditionFailed: as Kinto does for the record itself.
     """

@@ -1,7 +1,7 @@
-"""What must not be changed: files that are locked or held, and buckets with look-alikes.
+"""Refusing changes: of locked and held files, and of buckets with look-alikes.
 
-It is refused before Kinto writes anything. Memory backends roll nothing back, and a refusal at
-the end of a batch fails all of its parts.
+Changes are refused before Kinto writes anything, because memory backends cannot roll back, and a
+refusal at the end of a batch fails all of its parts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from kinto_attachment.uris import CollectionURI, RecordURI
 RECORD, RECORDS = "record-object", "record-plural"  # Kinto's routes.
 PARENTS = ("collection-object", "collection-plural", "bucket-object", "bucket-plural")
 CHANGES = ("PUT", "PATCH")
-# Ids that Kinto's storage can be asked for.
+# Ids that Kinto's storage accepts.
 RECORDS_BELOW = re.compile(r"collections/([A-Za-z0-9_-]+)/records(?:/[^/]*)?/?")
-# Those of the deletion are about what it deletes.
+# The preconditions of the deletion apply to the objects that it deletes.
 NOT_INHERITED = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 View = Callable[[Any, Request], Response]
@@ -49,7 +49,7 @@ def protecting(view: View, info: Any) -> View:
         with deletions.repeated(request):
             response = view(context, request)
         if check is check_parents:
-            # Kinto would not read again, for the rest of a batch, what was just changed.
+            # Otherwise, Kinto would not read the changed object again for the rest of a batch.
             locks.forget(request)
         return response
 
@@ -85,7 +85,7 @@ def check_record(context: Any, request: Request) -> None:
 
 
 def check_records(context: Any, request: Request) -> None:
-    """Of all records that a DELETE deletes, with or without filters."""
+    """Check all records that a DELETE deletes, with or without filters."""
     if request.method != "DELETE":
         return
     collection = uri_of(request, "-")
@@ -100,12 +100,12 @@ def check_records(context: Any, request: Request) -> None:
 
 
 def check_parents(context: Any, request: Request) -> None:
-    """Of collections and buckets: those whose files are locked may be deleted as a whole."""
+    """Check collections and buckets. Locks do not prevent the deletion of a whole collection."""
     if request.method != "DELETE":
         return
     if asks_for_holds(request):
         holds.refuse_deletion_below(request.registry, *deleted_uris(context, request))
-    # Of many buckets, it is found out when they are deleted: they may include the others.
+    # For many buckets, this is checked when they are deleted, as they may include the others.
     if context.current_object is not None:
         look_alikes.refuse_deletion(request.registry, deleted_uris(context, request))
 
@@ -149,7 +149,7 @@ def refuse_if_locked(request: Request, uri: RecordURI) -> None:
 
 
 def refuse_upload(request: Request) -> None:
-    """Refuse to give the request's record another file, before the body is read.
+    """Refuse another file for the request's record before the body is read.
 
     :raises Locked, Held: the same is checked again afterwards.
     """
@@ -191,7 +191,7 @@ def deleted_uris(context: Any, request: Request) -> list[str]:
 
 
 def deleted_objects(context: Any, request: Request) -> list[KintoObject]:
-    """What a DELETE of many objects deletes: what a GET with the same query returns."""
+    """The objects that a DELETE of many deletes: those that a GET with the same query returns."""
     query = request.environ.get("QUERY_STRING", "")
     asked = build_request(request, {"method": "GET", "path": f"{request.path}?{query}"})
     for name in NOT_INHERITED:

@@ -1,6 +1,6 @@
-"""Records that clients write: what becomes of their ``attachment`` is decided before Kinto writes.
+"""The ``attachment`` in records that clients write is checked before Kinto writes them.
 
-The listeners check again, but at the end of a batch, where a refusal fails all of its parts.
+Listeners check it again, but at the end of a batch, when a refusal fails all of its parts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def guarding(view: View, info: Any) -> View:
 
 
 def decide(request: Request, record: KintoObject | None) -> None:
-    """Refuse a change of the attachment, or take it out of the body, as the settings say.
+    """Refuse a change of the attachment, or remove it from the body, as the settings say.
 
     ``record`` is the object that Kinto will write, as it is stored; None if it does not exist.
 
@@ -72,9 +72,9 @@ def on_difference(request: Request, body: RecordBody, record: KintoObject | None
 
 
 def on_null(request: Request, body: RecordBody) -> None:
-    """Remove the member with the file, where its absence from a copy does no harm.
+    """Remove the member if a missing member is harmless to offline copies.
 
-    A copy with a null at a client that is offline would delete files that came later.
+    With a null, the copy of an offline client would delete files that were uploaded later.
     """
     if not rules_of_collection(request).delete_on_omission:
         write(request, body, ABSENT)
@@ -86,11 +86,12 @@ def on_omission(request: Request, body: RecordBody, old: Any) -> None:
 
 
 def write(request: Request, body: RecordBody, attachment: Any) -> None:
-    """Have Kinto write another attachment.
+    """Make Kinto write another attachment.
 
-    By the body and not by a sub-request, which would authorize the user and read the record again.
+    This changes the body instead of making a sub-request, which would authorize the user and read
+    the record again.
 
-    :raises HTTPBadRequest: the request's charset is none for JSON.
+    :raises HTTPBadRequest: JSON cannot have the request's charset.
     """
     body.store(attachment)
     try:

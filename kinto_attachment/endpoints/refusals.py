@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class HTTPChecksumMismatch(HTTPClientError):  # type: ignore[misc]
-    """A status of tus, which HTTP does not know."""
+    """A status of tus, which HTTP does not define."""
 
     code = 460
     title = "Checksum Mismatch"

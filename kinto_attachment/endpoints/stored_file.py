@@ -63,7 +63,7 @@ def get_file(request: Request) -> Response:
 def as_signed(
     file: downloads.StoredFile, claims: LinkClaims
 ) -> tuple[downloads.StoredFile, dict[str, str]]:
-    """The file with the name and the disposition of a signed link, and the headers for caches."""
+    """The file with the name and disposition of a signed link, and the headers for caches."""
     left = max(0, int(claims.expires - time.time()))
     is_saved = claims.disposition == "attachment"
     caching = {
@@ -78,14 +78,14 @@ def readable_link(request: Request, key: str) -> Link:
 
     Files that the user may not read look like files that do not exist.
 
-    :raises HTTPForbidden: there is none, and the user is not authenticated.
-    :raises FileNotFound: there is none.
+    :raises HTTPForbidden: no such link, and the user is not authenticated.
+    :raises FileNotFound: no such link.
     """
     links, storages = request.registry.attachment_links, request.registry.attachment_storages
     found = [link for link in links.of_key(key) if link.is_readable(msec_time())]
     all_public = all(storage.public for storage in storages)
     if not found and not all_public:
-        may_read(request, str(NO_RECORD))  # It takes as long as for a file that exists.
+        may_read(request, str(NO_RECORD))  # This takes as long as for a file that exists.
     for link in found:
         if may_read_file(request, link, storages) and not links.is_of_earlier_life(link):
             return link
@@ -95,7 +95,7 @@ def readable_link(request: Request, key: str) -> Link:
 
 
 def may_read_file(request: Request, link: Link, storages: Storages) -> bool:
-    """Whether a user may read the file of a link: an earlier file only as a version."""
+    """Whether a user may read the file of a link. Earlier files are readable as versions only."""
     if is_public(storages, link):
         return True
     if not may_read(request, link.record):
@@ -104,6 +104,6 @@ def may_read_file(request: Request, link: Link, storages: Storages) -> bool:
 
 
 def is_public(storages: Storages, link: Link) -> bool:
-    """Whether everybody may read a file; not if its storage is no longer configured."""
+    """Whether everybody may read a file; False if its storage is no longer configured."""
     storage = storages.get(link.storage)
     return storage is not None and storage.public

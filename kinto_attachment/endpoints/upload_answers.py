@@ -1,4 +1,4 @@
-"""The answers to requests for uploads in several requests, in the words of their protocol."""
+"""The responses to uploads in several requests, in the form of their protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TUS: UploadProtocol = Tus(json_object)
 DRAFT: UploadProtocol = ResumableUploads()
 PROTOCOLS = (TUS, DRAFT)
 
-# The paths that the protocols are spoken at. Each creates uploads at a path of its own.
+# The paths of the protocols. Each creates uploads at another path.
 UPLOAD = re.compile(r"/attachment/uploads/[^/]+/?\Z")
 UPLOADS = re.compile(r"/attachment/uploads/?\Z")
 ATTACHMENT = re.compile(r"/attachments?/?\Z")
@@ -47,7 +47,7 @@ def head_of(request: Request) -> Head:
 
 
 def protocol_of(request: Request) -> UploadProtocol | None:
-    """The protocol that a request speaks; None if it is another kind of request."""
+    """The protocol of a request; None if it is another kind of request."""
     path, head = request.environ.get("PATH_INFO", ""), head_of(request)
     spoken = (
         *((TUS,) if UPLOADS.search(path) else ()),
@@ -101,7 +101,7 @@ def described(session: Session) -> dict[str, Any]:
 
 
 def limits_of(request: Request, session: Session | None = None) -> Limits:
-    """What the request's collection takes; ``session`` tells how much time is left."""
+    """The limits of the request's collection; the remaining time is that of ``session``."""
     return limits_by(request, rules_of(request), session)
 
 
@@ -119,7 +119,7 @@ def limits_by(
 
 
 def announced(request: Request, *protocols: UploadProtocol) -> dict[str, str]:
-    """The headers by which protocols announce what the request's collection takes."""
+    """The headers with which protocols announce the limits of the request's collection."""
     ids = request.matchdict
     rules = request.registry.attachment_collection_settings.of(
         request, ids["bucket_id"], ids["collection_id"]
@@ -131,7 +131,7 @@ def announced(request: Request, *protocols: UploadProtocol) -> dict[str, str]:
 
 
 def on_error(event: ResponseEvent) -> None:
-    """Have errors of whatever origin be said in the words of the request's protocol."""
+    """Write errors of any origin in the form of the request's protocol."""
     request, response = event.request, event.response
     if response.status_code < 400 or response.content_type != JSON:
         return
@@ -140,7 +140,8 @@ def on_error(event: ResponseEvent) -> None:
         return
     session = Ledger.of(request).session
     progress = None if session is None else progress_of(request, session)
-    # Only these are about limits. To find those may take the database, which may have failed.
+    # Only these responses have limits. Finding limits may need the database, which may have
+    # failed.
     context = getattr(request, "context", None)
     of_limits = response.status_code == 413 and hasattr(context, "uri")
     limits = limits_of(request, session) if of_limits else Limits()
@@ -149,7 +150,7 @@ def on_error(event: ResponseEvent) -> None:
 
 
 def say(response: Response, answer: Answer) -> None:
-    """Have a response say what a protocol wants to be said."""
+    """Apply the status and the headers of a protocol to a response."""
     response.status_code = answer.status
     if answer.json is not None:
         response.json = answer.json

@@ -1,4 +1,4 @@
-"""The upload that a request is about, and the permission to go on with it."""
+"""The upload of a request, and the permission to continue it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from kinto_attachment.uris import RecordURI
 
 
 class UploadContext(RouteFactory):  # type: ignore[misc]
-    """An upload and its record, which are read only when they are asked for.
+    """An upload and its record, which are read on first use.
 
-    The view decides who may do what: strangers are told that there is nothing. As a context for
-    Kinto's authorization policy, this is about writing the record as its creation would.
+    The view checks who may use the upload, since for other users it must look as if it did not
+    exist. To Kinto's authorization policy, this context is a write of the record.
     """
 
     resource_name = "record"
@@ -35,7 +35,7 @@ class UploadContext(RouteFactory):  # type: ignore[misc]
         self.uri = RecordURI(ids["bucket_id"], ids["collection_id"], ids["id"])
         check_host(request)
         check_ids(request, self.uri)
-        # Set by the view; it is known if the request is repeated while it attaches the file.
+        # Set by the view. A request that is repeated while it attaches the file already has it.
         self.session: Session | None = Ledger.of(request).attaching
 
     @property
@@ -73,7 +73,7 @@ class UploadContext(RouteFactory):  # type: ignore[misc]
         return allowed
 
     def existing_record(self) -> dict[str, Any]:
-        """:raises HTTPNotFound: there is no such record."""
+        """:raises HTTPNotFound: the record does not exist."""
         if self.record is None:
             details = {"id": self.uri.record_id, "resource_name": "record"}
             raise http_error(HTTPNotFound(), errno=ERRORS.INVALID_RESOURCE_ID, details=details)
@@ -93,7 +93,7 @@ class UploadContext(RouteFactory):  # type: ignore[misc]
 
 
 class UploadsOfCollection(RouteFactory):  # type: ignore[misc]
-    """All uploads in a collection: for those who may write it."""
+    """All uploads in a collection, for users who may write it."""
 
     resource_name = "collection"
     required_permission = "write"
@@ -104,4 +104,4 @@ class UploadsOfCollection(RouteFactory):  # type: ignore[misc]
         check_collection(request, ids["bucket_id"], ids["collection_id"])
         uri = RecordURI(ids["bucket_id"], ids["collection_id"], "-")
         self.permission_object_id = uri.collection
-        self.current_object: dict[str, Any] = {}  # A collection that is gone has no writers.
+        self.current_object: dict[str, Any] = {}  # Nobody may write a deleted collection.

@@ -1,4 +1,4 @@
-"""The steps of requests that create an upload or add to it, wherever they are sent to."""
+"""The steps of requests that create an upload or add to it, at any path."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def receive(
 def finish(
     request: Request, protocol: UploadProtocol, session: Session, step: Create | Append
 ) -> Response:
-    """Attach the file if it is whole, and answer."""
+    """Attach the file if it is complete, and respond."""
     if session.state == "finishing":
         with counting(request) as outcome:
             session, outcome.is_own = attach_session(request)
@@ -80,7 +80,7 @@ def answer(
 
 
 def spoken(request: Request, *, otherwise: str = NO_PROTOCOL) -> UploadProtocol:
-    """:raises UnsupportedType: the request speaks no protocol; the message is ``otherwise``."""
+    """:raises UnsupportedType: no upload protocol is used; the message is ``otherwise``."""
     protocol = protocol_of(request)
     if protocol is None:
         raise UnsupportedType(otherwise)
@@ -88,6 +88,6 @@ def spoken(request: Request, *, otherwise: str = NO_PROTOCOL) -> UploadProtocol:
 
 
 def refuse_batches(request: Request) -> None:
-    """:raises InvalidBody: what is stored in several steps cannot be undone with a batch."""
+    """:raises InvalidBody: a batch could not undo the steps that are committed."""
     if in_batch(request):
         raise InvalidBody(IN_BATCH)

@@ -60,7 +60,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
     )
     listing = service(LIST_ROUTE, LIST_PATH, "Unfinished uploads", UploadsOfCollection)
     listing.add_view("GET", get_uploads, permission=DYNAMIC, **openapi.upload_list())
-    # Strangers are told that there is nothing, so the view decides.
+    # The view checks the permission, since other users must not see that the upload exists.
     of_upload: dict[str, Any] = {"permission": NO_PERMISSION_REQUIRED}
     upload.add_view("GET", get_upload, **of_upload, **openapi.upload_state())
     if not readonly:
@@ -76,14 +76,14 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
 
 
 def post_uploads(request: Request) -> Response:
-    """Create an upload, maybe with the beginning of the file, or (JSON) a direct one."""
+    """Create an upload, possibly with the first bytes of the file, or (JSON) a direct upload."""
     if protocol_of(request) is None and request.content_type == JSON:
         return direct_uploads.create(request)
     return create(request, filename="")
 
 
 def patch_upload(request: Request) -> Response:
-    """Do what the protocol says: append bytes, unless a header means another method."""
+    """Append bytes, or do what a header of the protocol says instead."""
     refuse_batches(request)
     protocol = spoken(request)
     step = step_of(request, protocol)
@@ -97,7 +97,7 @@ def patch_upload(request: Request) -> Response:
 
 
 def get_upload(request: Request) -> Response:
-    """What has become of an upload: as JSON, or (HEAD) as its protocol says it."""
+    """The state of an upload: as JSON, or (HEAD) in the headers of its protocol."""
     if request.method == "HEAD":
         refuse_batches(request)
         return inspect(request)
@@ -108,13 +108,13 @@ def get_upload(request: Request) -> Response:
 
 
 def delete_upload(request: Request) -> Response:
-    """End an upload, and remove what is stored of it."""
+    """End an upload, and remove its stored bytes."""
     refuse_batches(request)
     return cancel(request)
 
 
 def get_uploads(request: Request) -> Response:
-    """The unfinished uploads in a collection, for those who may write it, a page at a time."""
+    """The unfinished uploads in a collection, page by page, for users who may write it."""
     sessions = upload_sessions.unfinished_in(request, collection_of(request))
     page = Page.of(request, sessions, lambda session: (session.created, session.id), (int, str))
     response = Response(json={"data": [listed(session) for session in page.items]})

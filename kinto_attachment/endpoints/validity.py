@@ -1,4 +1,4 @@
-"""How long the links that a query asks for are valid."""
+"""The validity of the links that a query requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.quantities import duration
 
-EXPIRES_IN = "600"  # Seconds.
-# Of responses with links, which are credentials.
+EXPIRES_IN = "600"  # Seconds. For responses with links, which are credentials.
 WITH_LINKS = {"Cache-Control": "no-store"}
 
 
 def validity(request: Request, name: str = "expires_in") -> int:
-    """The validity in seconds that a parameter of the query says.
+    """The validity in seconds from a parameter of the query.
 
     :raises InvalidBody: it is not a time, or out of bounds.
     """
@@ -29,7 +28,7 @@ def validity(request: Request, name: str = "expires_in") -> int:
 
 
 def linker_of(request: Request) -> Linker | None:
-    """What makes the links in a list; None if ``?_urls=`` does not ask for them.
+    """The maker of the links in a list; None if the query has no ``_urls``.
 
     :raises InvalidBody: it is not a time, or out of bounds.
     """

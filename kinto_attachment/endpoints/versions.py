@@ -1,4 +1,4 @@
-"""``…/records/{id}/attachment/versions``: a record's current file and those that it kept."""
+"""``…/records/{id}/attachment/versions``: a record's current and earlier files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
 
 
 def get_versions(request: Request) -> Response:
-    """The versions that the user may read, newest first, a page at a time."""
+    """The versions that the user may read, newest first, page by page."""
     linker = linker_of(request)
     page = Page.of(request, readable(request), lambda version: version.age, (int, int, str))
     response = Response(json={"data": [json_of(version, linker) for version in page.items]})

@@ -1,4 +1,4 @@
-"""What can go wrong: each error with its HTTP status, Kinto's errno and its default message."""
+"""The errors, each with its HTTP status, Kinto's errno and its default message."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ __all__ = [
 if not TYPE_CHECKING:  # Otherwise a type checker would accept any name.
 
     def __getattr__(name: str) -> Any:
-        """``FileNotAllowed``, which needs pyramid_storage: clients do not have it (PEP 562)."""
+        """Import ``FileNotAllowed`` on first use, as clients lack pyramid_storage (PEP 562)."""
         if name != "FileNotAllowed":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.file_not_allowed"), name)

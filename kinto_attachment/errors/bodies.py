@@ -14,7 +14,7 @@ class InvalidBody(AttachmentError):
 
 
 class BodyTimeout(AttachmentError):
-    """The request's body stopped arriving, or arrives too slowly."""
+    """The request's body has stopped arriving, or arrives too slowly."""
 
     status = 408
     errno = Errno.INVALID_PARAMETERS
@@ -22,9 +22,9 @@ class BodyTimeout(AttachmentError):
 
 
 class UnsupportedType(InvalidBody):
-    """The request's body is of a type, or in an encoding, that the endpoint does not take.
+    """The endpoint does not accept the type or the encoding of the request's body.
 
-    ``accepted`` are the encodings that it takes, if it is about those (RFC 9110 15.5.16).
+    ``accepted`` are the encodings that it accepts, if the encoding was refused (RFC 9110 15.5.16).
     """
 
     status = 415
@@ -36,7 +36,7 @@ class UnsupportedType(InvalidBody):
 
 
 class InvalidForm(AttachmentError):
-    """The form was parsed, but its fields are not what the endpoint takes."""
+    """The form was parsed, but the endpoint does not accept its fields."""
 
     status = 400
     errno = Errno.INVALID_POSTED_DATA
@@ -44,7 +44,7 @@ class InvalidForm(AttachmentError):
 
 
 class TooSmall(InvalidForm):
-    """The file is smaller than the least size."""
+    """The file is smaller than the minimum size."""
 
     message = "body: File size is below the minimum."
 
@@ -66,12 +66,12 @@ class DigestMismatch(InvalidBody):
 class WrongChecksum(DigestMismatch):
     """The bytes of a request for an upload do not have the checksum that tus claims."""
 
-    status = 460  # Of tus alone.
+    status = 460  # Only tus uses this status.
     message = "The bytes received do not have the checksum that the request claims."
 
 
 class UnsupportedVersion(AttachmentError):
-    """The request is of another version of a protocol than those that the server speaks."""
+    """The server does not support the request's version of a protocol."""
 
     status = 412
     errno = Errno.MODIFIED_MEANWHILE
@@ -79,7 +79,7 @@ class UnsupportedVersion(AttachmentError):
 
 
 class MethodNotAllowed(AttachmentError):
-    """The protocol has no such method for this resource; ``allowed`` are those that it has."""
+    """The resource does not have this method of the protocol; it has those in ``allowed``."""
 
     status = 405
     errno = Errno.METHOD_NOT_ALLOWED

@@ -1,4 +1,4 @@
-"""The refusal of a file's extension, which is also pyramid_storage's: only for servers."""
+"""The error for a file's extension, a subclass of pyramid_storage's: only for servers."""
 
 from __future__ import annotations
 

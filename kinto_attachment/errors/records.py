@@ -1,4 +1,4 @@
-"""Errors of the files of records: changes that are refused, quotas, versions, archives."""
+"""Errors about the files of records: refused changes, quotas, versions, archives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kinto_attachment.errors.base import AttachmentError, Errno
 
 
 class ChangeRefused(AttachmentError):
-    """Files must not be changed; ``by`` is what refuses it, for metrics.
+    """A change of files is refused; ``by`` names the reason in metrics.
 
     ``details`` have the ``reason``, and ``until`` when (ms since the epoch; None: not known).
     """
@@ -53,7 +53,7 @@ class QuotaExceeded(AttachmentError):
 
 
 class AttachmentGone(AttachmentError):
-    """The file to be linked was deleted by another request; the request can be sent again."""
+    """Another request deleted the file to be linked; the request can be sent again."""
 
     status = 409
     errno = Errno.CONSTRAINT_VIOLATED
@@ -61,7 +61,7 @@ class AttachmentGone(AttachmentError):
 
 
 class AttachmentChanged(AttachmentGone):
-    """The record has another attachment than the request has read; it can be sent again."""
+    """The attachment changed after the request read it; the request can be sent again."""
 
     message = "The attachment was changed meanwhile, please retry."
 

@@ -6,7 +6,7 @@ from kinto_attachment.errors.base import AttachmentError, Errno
 
 
 class FileNotFound(AttachmentError):
-    """There is no stored file under this key."""
+    """No file is stored under this key."""
 
     status = 404
     errno = Errno.INVALID_RESOURCE_ID
@@ -14,7 +14,7 @@ class FileNotFound(AttachmentError):
 
 
 class FileMissing(FileNotFound):
-    """A storage lacks a file that the index has there, or had when it was read."""
+    """A storage lacks a file that the index lists, or listed when it was read."""
 
     def __init__(self, storage: str, key: str) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class InvalidKey(FileNotFound):
 
 
 class KeyTaken(AttachmentError):
-    """A file is stored under this key already."""
+    """A file is already stored under this key."""
 
     status = 409
     errno = Errno.CONSTRAINT_VIOLATED
@@ -45,7 +45,7 @@ class StorageError(AttachmentError):
 
     @property
     def reason(self) -> str:
-        """The message with what caused it, in one line: for operators, not for clients."""
+        """The message and its cause in one line: for operators, not for clients."""
         return str(self) if self.__cause__ is None else f"{self} ({cause(self.__cause__)})"
 
 
@@ -65,7 +65,7 @@ class StorageFull(StorageError):
 class StorageNotConfigured(StorageError):
     """A file is in a storage that the server's settings no longer name.
 
-    The file is not gone (410), and caches should not remember that it is.
+    The status is not 410, because the file still exists and caches would remember a 410.
     """
 
     def __init__(self, name: str) -> None:
@@ -83,7 +83,7 @@ class DisputedSite(NotThisSite):
 
 
 class LinksNotConfigured(AttachmentError):
-    """The server cannot sign links: neither the storage nor a setting has a key for it."""
+    """The server cannot sign links: neither the storage nor a setting provides a key."""
 
     status = 501
     message = "Links need kinto.attachment.signing_keys, or kinto.userid_hmac_secret."

@@ -7,13 +7,13 @@ from kinto_attachment.errors.bodies import InvalidBody
 
 
 class UploadComplete(InvalidBody):
-    """The upload is complete: it takes no more bytes."""
+    """The upload is complete and accepts no more bytes."""
 
     message = "The upload is complete already."
 
 
 class WrongOffset(AttachmentError):
-    """The bytes of a request do not follow on those that the upload has."""
+    """The offset of a request is not the end of the upload's bytes."""
 
     status = 409
     errno = Errno.CONSTRAINT_VIOLATED
@@ -29,13 +29,13 @@ class OtherProtocol(AttachmentError):
 
 
 class WrongLength(InvalidBody):
-    """The length of the file is not the one that was told before, or that the content has."""
+    """The length of the file contradicts an earlier request or the content."""
 
     message = "The length of the file contradicts what was told before."
 
 
 class UploadNotFound(AttachmentError):
-    """There is no such upload, or it is somebody else's."""
+    """The upload does not exist, or belongs to another user."""
 
     status = 404
     errno = Errno.INVALID_RESOURCE_ID
@@ -51,7 +51,7 @@ class UploadGone(AttachmentError):
 
 
 class TakenOver(AttachmentError):
-    """Another request has taken over the upload; what it has not committed is dropped."""
+    """Another request has taken over the upload; uncommitted bytes of this one are dropped."""
 
     status = 423
     errno = Errno.FORBIDDEN
@@ -59,7 +59,7 @@ class TakenOver(AttachmentError):
 
 
 class UploadBusy(AttachmentError):
-    """Another request is just finishing the upload; this one can be sent again."""
+    """Another request is finishing the upload; this one can be sent again."""
 
     status = 409
     errno = Errno.CONSTRAINT_VIOLATED
@@ -67,12 +67,12 @@ class UploadBusy(AttachmentError):
 
 
 class UploadIncomplete(AttachmentError):
-    """A direct upload is to be completed, and some of its bytes have not arrived."""
+    """A direct upload cannot be completed because some of its bytes have not arrived."""
 
     status = 409
     errno = Errno.CONSTRAINT_VIOLATED
     message = "Some bytes of the file have not arrived."
-    may_pass = False  # Not by waiting: they have to be sent.
+    may_pass = False  # Waiting does not help: the bytes have to be sent.
 
 
 class TooManyUploads(AttachmentError):

@@ -1,4 +1,4 @@
 """The life of a file: its upload, its record, its links, and its deletion.
 
-This layer may use the index, the storages and the protocols, but neither endpoints nor commands.
+This layer may use ``index`` and the layers below it, but neither endpoints nor commands.
 """

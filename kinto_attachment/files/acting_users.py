@@ -1,7 +1,7 @@
-"""Users who act without their credentials: by a token that the server has given to them.
+"""Users who act with a token from the server instead of their credentials.
 
-Kinto's security policy is asked first by everybody: its authorization, the events, the history. So
-such a request is in its user's name, with the groups of that moment, wherever it is looked at.
+Authorization, events and history all ask Kinto's security policy who the user is. The policy here
+answers first. So the request has its user everywhere, with the groups of that moment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kinto_attachment.index.session import ANONYMOUS
 from kinto_attachment.kinto_types import Configurator, Request
 
 AFTER_POLICIES = PHASE2_CONFIG + 1
-# An attribute of requests: the principal of their user. No header can set it.
+# The attribute of requests with the principal of their user. No header can set it.
 ACTS_AS = "kinto_attachment_acts_as"
 
 
@@ -29,18 +29,18 @@ class Identity:
 
 
 def act_as(request: Request, principal: str) -> None:
-    """Have a request, and its sub-requests, be made by a user, whatever credentials it has."""
+    """Let a request and its sub-requests act as a user, whatever credentials it has."""
     setattr(request, ACTS_AS, principal)
     kind, _, userid = principal.partition(":")
     anonymous = principal == ANONYMOUS
-    # What Kinto makes the user's principal of.
+    # Kinto makes the user's principal from these.
     request.authn_type = None if anonymous else kind
     request.selected_userid = None if anonymous else userid
     request.log_context(uid=request.selected_userid, authn_type=request.authn_type)
 
 
 def acting(request: Request) -> str | None:
-    """The principal of the user in whose name a request is made; None if by credentials."""
+    """The principal of the user that a request acts as; None if it uses credentials."""
     asked: Request | None = request
     while asked is not None:
         principal: str | None = getattr(asked, ACTS_AS, None)
@@ -53,7 +53,7 @@ def acting(request: Request) -> str | None:
 
 
 class ActingUsers:
-    """Kinto's security policy, for requests with credentials; others are answered here."""
+    """Kinto's security policy, extended to requests that act as a user."""
 
     def __init__(self, policy: Any, groupfinder: Any) -> None:
         self._policy = policy
@@ -94,12 +94,12 @@ class ActingUsers:
 
 
 def let_users_act(config: Configurator) -> None:
-    """Put :class:`ActingUsers` in front of Kinto's security policy, once that is there."""
+    """Put :class:`ActingUsers` in front of Kinto's security policy, once that is set."""
     groupfinder = config.maybe_dotted(config.get_settings().get("multiauth.groupfinder"))
 
     def wrap() -> None:
         policy = config.registry.queryUtility(ISecurityPolicy)
         config.registry.registerUtility(ActingUsers(policy, groupfinder), ISecurityPolicy)
 
-    # Pyramid's views keep the policy that is there when they are added.
+    # Pyramid's views keep the policy that is set when they are added.
     config.action("kinto_attachment.acting_users", wrap, order=AFTER_POLICIES)

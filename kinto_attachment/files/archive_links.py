@@ -14,7 +14,7 @@ from kinto_attachment.kinto_types import KintoObject, Request
 from kinto_attachment.uris import CollectionURI
 
 PURPOSE = "zip"
-# Parameters beside the filters: of the request for a link, and of the link.
+# The parameters that are not filters: of the request for a link, and of the link.
 VALIDITY, TOKEN = "expires_in", "token"
 
 
@@ -38,8 +38,8 @@ def signed_archive(
 def is_linked_archive(request: Request, uri: CollectionURI, collection: KintoObject) -> bool:
     """Whether the request has a valid token for the archive of the collection, with its filters.
 
-    The token ends when the attributes or permissions of the collection change: one of the same
-    id that somebody else creates later is another collection.
+    The token ends when the attributes or permissions of the collection change, because somebody
+    else can delete a collection and create another one with the same id.
     """
     found = valid_claims(request.registry, PURPOSE, request.GET.get(TOKEN, ""))
     return found is not None and found == _claims(request, uri, collection, found["expires"])
@@ -48,7 +48,7 @@ def is_linked_archive(request: Request, uri: CollectionURI, collection: KintoObj
 def _claims(
     request: Request, uri: CollectionURI, collection: KintoObject, expires: int
 ) -> dict[str, Any]:
-    """What a token says. The filters are in the URL, too, so that it is readable without one."""
+    """The content of a token. The filters are also in the URL, where they are readable."""
     others = (VALIDITY, TOKEN)
     return {
         "collection": str(uri),

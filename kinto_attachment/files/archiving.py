@@ -1,4 +1,4 @@
-"""The archive of a collection's files: each file and its record, and a list of them, in a ZIP."""
+"""The archive of a collection's files: the files, their records and an index in a ZIP."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from kinto_attachment.uris import CollectionURI
 logger = logging.getLogger(__name__)
 
 RECORDS_AT_ONCE = 100
-ATTEMPTS = 5  # A record may get another file after it was read.
-INDEX_IN_MEMORY = 1024 * 1024  # Bytes of the index; more than that is in a temporary file.
+ATTEMPTS = 5  # The file of a record may be replaced after it was read.
+INDEX_IN_MEMORY = 1024 * 1024  # Bytes. A larger index is in a temporary file.
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A file that is open, of a record that has been read; ``storage`` is where it is."""
+    """The open file of a record, and the storage that it is read from."""
 
     current: Current
     storage: str
@@ -62,7 +62,7 @@ class CollectionArchive:
         self._when_opened = when_opened
 
     def chunks(self) -> Generator[bytes, None, None]:
-        """:raises FileNotFound: a file is missing; the archive lacks its directory then."""
+        """:raises FileNotFound: a file is missing; the archive then lacks its directory."""
         archive = Archive()
         with tempfile.SpooledTemporaryFile(INDEX_IN_MEMORY) as index:
             index.write(b'{"data": [')
@@ -88,7 +88,7 @@ class CollectionArchive:
         yield from archive.end()
 
     def _records(self) -> Iterator[Current]:
-        """The records, page by page: no connection to the database is held in between."""
+        """The records, page by page, without a database connection between pages."""
         before = None
         while True:
             found, before = self._read(before, *self._filters)
@@ -101,7 +101,7 @@ class CollectionArchive:
             return records_of(self._registry, self._collection, filters, RECORDS_AT_ONCE, before)
 
     def _open(self, current: Current) -> Opened | None:
-        """The file of a record; None if it has none any more.
+        """The file of a record; None if it no longer has one.
 
         :raises FileNotFound: the record has a file that is missing.
         """
@@ -136,7 +136,7 @@ class CollectionArchive:
 
 
 def name_of(record_id: str) -> str:
-    """The name in the archive: the id, without dots or slashes of some generator of ids."""
+    """The name in the archive: the id, without the dots or slashes that id generators may use."""
     return quote(record_id, safe="").replace(".", "%2E")
 
 

@@ -1,7 +1,7 @@
-"""The ways in which a file can arrive, such as a form. Everything after that is the same for all.
+"""The ways in which a file can arrive, such as a form. The steps that follow are the same for all.
 
-A way is a small class: it refuses what can be refused before the body is read, stores the file,
-and returns its attachment with the other fields for the record. To add one, implement
+Each way is a small class. It checks the request before the body is read, stores the file, and
+returns its attachment with the other fields for the record. To add one, implement
 :class:`Arrival` and pass the class to :func:`attach`.
 """
 
@@ -23,32 +23,32 @@ from kinto_attachment.metadata import Attachment
 from kinto_attachment.names import disposition_filename
 from kinto_attachment.wsgi.bodies import body_of, check_length
 
-# What a form has besides the file: two text fields, part headers, boundaries.
+# The other bytes of a form: two text fields, part headers, boundaries.
 FORM_OVERHEAD = 2 * MAX_FIELD_SIZE + 64 * 1024
 
 
 class Arrival(Protocol):
-    """A way in which a file can arrive for the record that a request is about."""
+    """A way in which a file can arrive for the record of a request."""
 
     def __init__(self, request: Request) -> None: ...
 
     def check(self) -> None:
-        """Refuse what can be refused before the body is read.
+        """Check everything that is known before the body is read.
 
-        :raises AttachmentError: nothing has been read.
+        :raises AttachmentError: refused; nothing has been read.
         """
         ...
 
     def receive(self) -> Received:
         """Store the file; called once, even if the request is repeated.
 
-        :raises AttachmentError: nothing stays stored.
+        :raises AttachmentError: refused; nothing remains stored.
         """
         ...
 
 
 class FormArrival:
-    """The file of a form, with ``data`` and ``permissions`` beside it."""
+    """The file of a form, with the fields ``data`` and ``permissions``."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -75,7 +75,7 @@ class FormArrival:
 
 
 class NewRecordArrival(FormArrival):
-    """The form of a file for a record whose id Kinto makes."""
+    """A form for a new record, whose id Kinto makes."""
 
     def receive(self) -> Received:
         return without_id(super().receive())
@@ -127,7 +127,7 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
 
 
 def receive_once(request: Request, kind: type[Arrival]) -> Received:
-    """Store the file that a request brings, unless an earlier attempt of the request has."""
+    """Store the file of a request, unless an earlier attempt of the request has stored it."""
     ledger = Ledger.of(request)
     if ledger.received is None or in_batch(request):
         arrival = kind(request)
@@ -149,7 +149,7 @@ def claims_of(request: Request) -> ClaimedDigests:
 
 
 def without_id(received: Received) -> Received:
-    """What a request sends for a record whose id Kinto makes.
+    """The data of a request for a new record, whose id Kinto makes.
 
     :raises InvalidForm: it has an id.
     """

@@ -1,6 +1,6 @@
-"""Changes of records become changes of links, whichever code wrote the records.
+"""Turning changes of records into changes of links, whichever code wrote the records.
 
-All links are created and dropped here, for uploads as well as for any other write of a record.
+Links are created and dropped here for uploads and for all other writes of records.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class _Changes:
         """The links, by record, of the records that existed before the request, or once did."""
         by_collection = defaultdict(list)
         for change in self.changes:
-            # A new record has no file yet. What an earlier record of its id has left, stays,
-            # unless the request makes that record again.
+            # A new record has no file yet. The files of an earlier record with its id stay, unless
+            # the request restores that record.
             if not change.created or self.ledger.revived(change.record):
                 uri = RecordURI.parse(change.record)
                 by_collection[uri.collection].append(uri.record_id)
@@ -122,9 +122,9 @@ class _Changes:
         self.keep_intermediate(change, key, current_life(living) if change.ended else life)
 
     def living(self, change: RecordChange, present: list[Link]) -> list[Link]:
-        """The links of the record's life: the present one, or the one that is revived.
+        """The links of the record's current life, or of the life that is revived.
 
-        :raises AttachmentChanged: the life was to be revived, but there is another record now.
+        :raises AttachmentChanged: the life was to be revived, but another record has the id now.
         """
         version = None if change.ended else self.ledger.revived(change.record)
         if version is None:
@@ -143,7 +143,7 @@ class _Changes:
         return revived
 
     def life_of(self, change: RecordChange, living: list[Link]) -> str:
-        """The life that the record is in when the request has ended."""
+        """The life of the record at the end of the request."""
         return self.lives.of(change.record, () if change.ended else living)
 
     def find_outcome(self, change: RecordChange) -> None:
@@ -160,7 +160,7 @@ class _Changes:
             change.ended = "collection"
 
     def plan_file(self, change: RecordChange, current: list[Link], life: str) -> str | None:
-        """Link the record to its file, if it is one of ours; returns the file's key, or None."""
+        """Link the record to its file, if this server has it; returns the file's key, or None."""
         file = self.ledger.new_file(change.new)
         shared = None if file else self.ledger.shared_file(change.record, change.new)
         known = file or shared
@@ -176,18 +176,18 @@ class _Changes:
         elif shared is not None and shared.version is not None:
             self.steps.restore(shared.version, self.now, is_new=change.created)
         elif shared is not None:
-            # The index knows the file, unless its record is from before the index.
+            # The index knows the file, unless the record is older than the index.
             known_in = [shared.storage] if shared.link is None else []
             self.steps.share(self.held(link), known_in, is_new=change.created)
         else:
-            # Only code on the server can do this. It may know a file that the index does not.
+            # Only code on the server can do this. It may know files that the index does not.
             own = own_files(self.settings, self.registry.route_prefix, change.new)
             known_in = [storage for storage, each in own if each == key]
             self.steps.share(self.held(link), known_in, is_new=change.created)
         return key
 
     def held(self, link: Link) -> Link:
-        """The link of a new file, with the hold that the settings give it."""
+        """The link of a new file, with the hold from the settings."""
         return replace(link, hold=holds.by_setting(self.earlier.rules(link.record), self.now))
 
     def link(
@@ -197,14 +197,14 @@ class _Changes:
         return Link.to(change.record, key, attachment, attached=self.now, life=life, **known)
 
     def link_again(self, change: RecordChange, current: list[Link], life: str) -> None:
-        """Link the file of a record from before the index, which the request has left alone."""
+        """Link the unchanged file of a record that is older than the index."""
         if change.new is not None and not current:
             key = self.conflicts.key_of_other(change.new, current)
             if key is not None:
                 self.steps.share_if_known(self.link(change, key, change.new, life, None))
 
     def update(self, before: Link, link: Link) -> None:
-        """Write what has changed of a file that stays the same, such as its name."""
+        """Write changed metadata of an unchanged file, such as its name."""
         changed = replace(
             before,
             filename=link.filename,
@@ -219,8 +219,8 @@ class _Changes:
     def keep_intermediate(self, change: RecordChange, key: str | None, life: str | None) -> None:
         """Keep the files that were uploaded and then replaced within the same batch.
 
-        If the record was deleted in it, too, nobody knows which of them came before that: all of
-        them belong to the life that has ended.
+        If the batch also deleted the record, it is unknown which of them came before the deletion,
+        so all belong to the life that has ended.
         """
         for file, attachment in self.earlier.new_intermediate(change, key):
             link = self.link(change, file.key, attachment, life or "", file)
@@ -230,7 +230,7 @@ class _Changes:
     def check_holds(self, change: RecordChange, living: list[Link], key: str | None) -> None:
         """Refuse to delete or replace files that are held; ``key`` is that of the new file.
 
-        :raises Held: there is one.
+        :raises Held: a file is held.
         """
         outcome = {"let_go": change.let_go, "ended": bool(change.ended)}
         outcome["keeps"] = self.earlier.rules(change.record).keep_old_files
@@ -244,7 +244,7 @@ class _Changes:
                 self.links.update(replace(link, hold=hold or None))
 
     def drops_all(self) -> bool:
-        """Whether nothing of a deleted parent is kept, counted, or written by this request."""
+        """Whether no file below a deleted parent is kept, counted, or written by this request."""
         keeps = self.settings.are_set("keep_old_files") or self.settings.are_set("linger")
         counts = self.registry.attachment_usage.is_counting
         return not (keeps or counts or self.kept_links)
@@ -252,7 +252,7 @@ class _Changes:
     def drop_links_below(self, uri: str) -> None:
         """Drop or keep the links of all records below a deleted bucket or collection.
 
-        Those of earlier buckets and collections of that name stay as they are.
+        Links of earlier buckets and collections with that id do not change.
         """
         if self.drops_all():
             self.steps.remove_below(uri)

@@ -1,6 +1,6 @@
 """Which settings apply to a collection; ``resources.default`` applies to all default buckets.
 
-The id of a default bucket is a hash of its owner's id, which does not show that it is one.
+The id of a default bucket is a hash of its owner's id, so the id does not reveal the kind.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CollectionSettingsResolver:
     ) -> CollectionSettings:
         """The same without asking whether the bucket is the current user's.
 
-        ``ledger`` remembers what was found about the bucket.
+        ``ledger`` caches whether the bucket is a default bucket.
         """
         return self._of(Ledger() if ledger is None else ledger, uri.bucket_id, uri.collection_id)
 
@@ -65,11 +65,11 @@ class CollectionSettingsResolver:
         return self._is_default(Ledger.of(request), request, bucket_id)
 
     def is_own(self, request: Request | None, bucket_id: str) -> bool:
-        """Whether it is the default bucket of the current user."""
+        """Whether a bucket is the default bucket of the current user."""
         return self._is_of(getattr(request, "prefixed_userid", None), bucket_id)
 
     def remember(self, bucket_id: str) -> None:
-        """Write the row that says that this is a default bucket."""
+        """Write the row that marks this as a default bucket."""
         if not self._is_remembered(bucket_id):
             self._rows.create(_parent(bucket_id), ROW_ID, {})
 

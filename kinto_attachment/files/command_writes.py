@@ -1,6 +1,6 @@
 """Writing records by a command, which has no client and no request.
 
-The changes are notified to all listeners, as those of a request without a user.
+All listeners are notified of the changes, as of those of an anonymous request.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from kinto_attachment.uris import RecordURI
 
 @contextmanager
 def writing(registry: Registry, uri: RecordURI) -> Iterator[Request]:
-    """A transaction, and a request about a record, for changes of records of its collection.
+    """A transaction and a request about a record, to change records of its collection.
 
-    :raises AttachmentGone: a record has got another file, or was deleted, in the meantime.
+    :raises AttachmentGone: in the meantime, a record got another file or was deleted.
     """
     request = request_about(registry, str(uri))
     try:
@@ -36,9 +36,9 @@ def writing(registry: Registry, uri: RecordURI) -> Iterator[Request]:
 
 
 def update(request: Request, old: KintoObject, new: KintoObject, *, key: str) -> None:
-    """Write a record of the request's collection, which has a file with this key until then."""
+    """Write a record of the request's collection whose file has had this key so far."""
     uri = RecordURI.parse(f"{_collection_of(request)}/records/{old['id']}")
-    # Whether it is still the record's file is asked again when the record is locked.
+    # Whether this is still the record's file is checked again when the record is locked.
     Ledger.of(request).expected[str(uri)] = key
     without_timestamp = {name: new[name] for name in new if name != "last_modified"}
     storage = request.registry.storage

@@ -1,6 +1,6 @@
-"""What other requests have done to a record's file since this request has read it.
+"""Detecting what other requests did to a record's file after this request had read it.
 
-By now the record is locked, and the index tells what was committed in the meantime.
+At this point, the record is locked, and the index shows what was committed in the meantime.
 """
 
 from __future__ import annotations
@@ -49,46 +49,46 @@ class Conflicts:
     def check_renamed(self, change: RecordChange, current: list[Link]) -> None:
         """Refuse to rename a file that was replaced or removed in the meantime.
 
-        If it was kept, or lingers, the record would get it back, and lose the newer one.
+        If it was kept or lingers, the record would get it back and lose the newer one.
 
         :raises AttachmentChanged: the record has another attachment, or none.
         """
         before = self.ledger.renamed.get(change.record)
         if before is None or change.times > 1 or self.matches_index(before, current):
             return
-        # The record may be from before the index. A memory backend has the new name already.
+        # The record may be older than the index. A memory backend already has the new name.
         committed = self.committed_attachment(change)
         if not (same_json(committed, before) or same_json(committed, change.new)):
             raise AttachmentChanged()
 
     def check_expected(self, change: RecordChange, current: list[Link]) -> None:
-        """Refuse what a command writes about a file that is not the record's any more.
+        """Refuse the write of a command about a file that is no longer the record's.
 
         If the record was deleted in the meantime, Kinto's storage would create it again.
 
-        :raises AttachmentChanged: the record has another file, or is gone.
+        :raises AttachmentChanged: the record has another file, or was deleted.
         """
         key = self.ledger.expected.get(change.record)
         if key is not None and all(link.key != key for link in current):
             raise AttachmentChanged()
 
     def check_collection(self, change: RecordChange) -> None:
-        """Refuse to bring a record back, without its attachment, whose collection was deleted.
+        """Refuse to recreate a record without its attachment after its collection was deleted.
 
-        :raises AttachmentGone: the collection is gone.
+        :raises AttachmentGone: the collection was deleted.
         """
         if not self.links.collections.exists(RecordURI.parse(change.record).collection):
             raise AttachmentGone("The collection was deleted meanwhile.")
 
     def check_unchanged(self, change: RecordChange, current: list[Link]) -> None:
-        """Refuse an update that brings back what was replaced or removed in the meantime.
+        """Refuse an update that brings back an attachment that was replaced or removed.
 
-        Kinto writes a record as it was read, with the changes of this request. What another
-        request changed in between is undone by that, and the file that comes back is gone.
+        Kinto writes a record as it was read, with the changes of this request. This undoes the
+        changes of other requests in between, and would bring back a deleted file.
 
-        :raises AttachmentChanged: the attachment is not as it was when this request read it.
+        :raises AttachmentChanged: the attachment has changed since this request read it.
         """
-        # Where record and index differ, the record may be from before the index.
+        # If record and index differ, the record may be older than the index.
         if not (
             self.matches_index(change.new, current)
             or same_json(self.committed_attachment(change), change.new)

@@ -1,4 +1,4 @@
-"""A file that is stored already, and that another record gets: copies between records."""
+"""Copies between records: another record gets a file that is already stored."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class CopyArrival:
 
 
 class NewRecordCopy(CopyArrival):
-    """The same for a record whose id Kinto makes."""
+    """The same for a new record, whose id Kinto makes."""
 
     def receive(self) -> Received:
         return without_id(super().receive())
 
 
 def fields_of(request: Request, *names: str, optional: bool = False) -> dict[str, Any]:
-    """The members of a JSON body: ``names``, and those for the record.
+    """The members of a JSON body: ``names``, and the fields of the record.
 
-    :raises InvalidForm: it has others, or those for the record are no objects.
+    :raises InvalidForm: it has other members, or a field of the record is not an object.
     """
     fields = read_json("body", body_of(request), optional=optional)
     allowed = (*names, *RECORD_FIELDS)
@@ -76,7 +76,7 @@ def readable_source(request: Request, uri: RecordURI, version: str | None = None
     """The current file of a record, or one of its versions, that the user may read.
 
     :raises HTTPForbidden: the user may not read the record, whether or not it exists.
-    :raises FileNotFound: there is no such record, attachment or version.
+    :raises FileNotFound: the record, attachment or version does not exist.
     """
     if not may_now(request, "read", str(uri)):
         raise HTTPForbidden()
@@ -87,7 +87,7 @@ def readable_source(request: Request, uri: RecordURI, version: str | None = None
     if record is None:
         raise FileNotFound("copy_from in body: There is no such record.")
     attachment = record.get(FIELD)
-    # The index does not know it before the end of the request.
+    # The index does not have the file before the end of the request.
     own = Ledger.of(request).file_of(str(uri), attachment)
     if own is not None:
         return Source(own.storage, own.key, attachment or {})
@@ -95,10 +95,9 @@ def readable_source(request: Request, uri: RecordURI, version: str | None = None
 
 
 def give(request: Request, source: Source) -> Attachment:
-    """The attachment object by which the request's record gets a file.
+    """The attachment object that gives the request's record a file.
 
-    Within a storage, the records share the file. Between two, it is stored again, in the form
-    that it has.
+    Within a storage, the records share the file. Between two, it is stored again in the same form.
 
     :raises FileNotAllowed, TooLarge, TooSmall, QuotaExceeded: the collection's rules refuse it.
     :raises HTTPException: another plugin refuses it.
@@ -121,7 +120,7 @@ def give(request: Request, source: Source) -> Attachment:
 
 
 def share(request: Request, source: Source, attachment: Attachment) -> None:
-    """Have the request's record linked to a stored file, if it gets this attachment object."""
+    """Link the request's record to a stored file, if the record gets this attachment object."""
     uri = str(request.context.uri)
     file = SharedFile(uri, attachment.to_json(), source.storage, source.key, source.link)
     Ledger.of(request).shared_files.append(file)

@@ -1,8 +1,8 @@
-"""Deletions of many objects at once, which Kinto reads first and then deletes.
+"""Deletions of many objects, which Kinto first reads and then deletes.
 
-Kinto's event pairs what was deleted with what had been read, by their positions. If another
-request writes one of the objects in between, or creates one, the positions differ: the event tells
-that an object was deleted which still exists, and so would its files be.
+Kinto's event pairs deleted objects with objects that had been read, by position. If another
+request writes one of the objects in between, or creates one, the positions differ. The event then
+says that an object was deleted that still exists, and its files would be deleted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ CHANGED = "Objects to be deleted were written meanwhile."
 
 
 def pair(request: Request, impacted: list[dict[str, Any]]) -> None:
-    """Give each object that was deleted what it was before.
+    """Pair each deleted object with its state before the deletion.
 
-    :raises IntegrityError: Kinto has not read one of them; the request is repeated. A memory
-        backend, which rolls nothing back, knows nothing but the id of such an object.
+    :raises IntegrityError: Kinto has not read one of them; the request is repeated. Memory
+    backends cannot roll back; there, only the id of such an object is known.
     """
     before = {_id(each, "old"): each["old"] for each in impacted}
     for each in impacted:
@@ -37,16 +37,16 @@ def pair(request: Request, impacted: list[dict[str, Any]]) -> None:
 
 
 def old_of(impacted: dict[str, Any]) -> dict[str, Any]:
-    """A deleted object as it was; empty if the event has paired it with another one."""
+    """A deleted object before the deletion; empty if the event has paired it with another one."""
     old: dict[str, Any] = impacted["old"] or {}
     return old if old.get("id") == impacted["new"]["id"] else {}
 
 
 @contextmanager
 def repeated(request: Request) -> Iterator[None]:
-    """Have the request repeated if Kinto finds nothing to pair a deleted object with.
+    """Repeat the request if Kinto has no object to pair with a deleted one.
 
-    :raises IntegrityError: more was deleted than had been read.
+    :raises IntegrityError: more objects were deleted than had been read.
     """
     try:
         yield
@@ -61,7 +61,7 @@ def _id(impacted: dict[str, Any], name: str) -> Any:
 
 
 def _keeps_all(request: Request) -> bool:
-    """Whether nothing is rolled back."""
+    """Whether the storage cannot roll back."""
     return isinstance(request.registry.storage, MemoryBasedStorage)
 
 

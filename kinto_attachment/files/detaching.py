@@ -11,11 +11,11 @@ from kinto_attachment.uris import RecordURI
 
 
 def detach(registry: Registry, link: Link) -> bool:
-    """Remove a current file from its record, as a DELETE does; False if it is not there any more.
+    """Remove the current file from its record, like a DELETE; False if it was already removed.
 
-    The change is notified to all listeners, as that of a request without a user.
+    All listeners are notified of the change, as of that of an anonymous request.
 
-    :raises AttachmentGone: the record has got another file, or was deleted, in the meantime.
+    :raises AttachmentGone: in the meantime, the record got another file or was deleted.
     """
     with writing(registry, RecordURI.parse(link.record)) as request:
         return _write(request, link)

@@ -1,4 +1,4 @@
-"""When direct uploads expire: the server is not told when their bytes arrive, the storage is."""
+"""The expiry of direct uploads: only the storage knows when their bytes arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kinto_attachment.storage import ArrivedPart, Partial, UploadsDirectly
 
 
 def as_of_now(registry: Registry, session: Session) -> Session:
-    """The session as it is now; the storage is asked before it expires."""
+    """The current session. Before it expires, the storage is asked for new parts."""
     seen = session.seen_at(msec_time())
     if seen.state == "expired" and is_awaited(session):
         seen = with_activity(registry, session).seen_at(msec_time())
@@ -23,12 +23,12 @@ def as_of_now(registry: Registry, session: Session) -> Session:
 
 
 def is_awaited(session: Session) -> bool:
-    """Whether clients may be sending bytes of it to the storage."""
+    """Whether clients may be sending its bytes to the storage."""
     return session.via == STORAGE and session.state == "open"
 
 
 def goes_on(registry: Registry, session: Session, *, save: bool) -> bool:
-    """Whether bytes of an upload that seems to have expired have come lately.
+    """Whether bytes of a seemingly expired upload have arrived recently.
 
     :raises StorageError: the storage does not answer.
     """
@@ -45,12 +45,12 @@ def goes_on(registry: Registry, session: Session, *, save: bool) -> bool:
 
 
 def has_bytes(registry: Registry, session: Session) -> bool:
-    """Whether something of an unfinished upload is stored."""
+    """Whether bytes of an unfinished upload are stored."""
     return bool(session.size or (is_awaited(session) and arrived_parts(registry, session)))
 
 
 def with_activity(registry: Registry, session: Session) -> Session:
-    """The session with the expiry that its last part gives it.
+    """The session with an expiry that counts from its last part.
 
     :raises StorageError: the storage does not answer.
     """
@@ -69,7 +69,7 @@ def arrived_parts(registry: Registry, session: Session) -> dict[int, ArrivedPart
 
 
 def sending(registry: Registry, session: Session) -> UploadsDirectly:
-    """The storage of a session that clients send to."""
+    """The storage to which clients send the bytes of a session."""
     files = registry.attachment_storages[session.storage].files
     assert isinstance(files, UploadsDirectly)  # noqa: S101 - it has begun the file.
     return files

@@ -1,4 +1,4 @@
-"""The bytes of a direct upload that are sent to the server itself, by a URL with a token."""
+"""The bytes of a direct upload that are sent to the server, to a URL with a token."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DirectArrival:
         session = self._session
         storage = self._request.registry.attachment_storages[session.storage]
         rules = rules_of(self._request)
-        # How much will be left of it after compression is not known.
+        # The size after compression is not known.
         size = None if rules.gzipped else session.length
         allowance = quotas.check_file(self._request, size)
         accepted = Accepted(rules, storage, session.filename, session.mimetype, allowance)
@@ -75,11 +75,11 @@ class DirectArrival:
 
 
 def session_of_token(request: Request, upload: str) -> Session:
-    """The session that the request's token is for; the request is in the name of its owner.
+    """The session of the request's token; the request then acts as the session's owner.
 
     :raises UploadNotFound: the token is not valid, or not for this upload.
-    :raises UploadGone: it has ended without a file.
-    :raises HTTPForbidden: its owner may not write the record any more.
+    :raises UploadGone: the upload has ended without a file.
+    :raises HTTPForbidden: its owner may no longer write the record.
     """
     registry = request.registry
     with separate_transaction(request):

@@ -1,7 +1,7 @@
-"""What completes a direct upload whose bytes are in the storage.
+"""Completing a direct upload whose bytes are in the storage.
 
-The storage makes the file from its own list of parts; from then on nobody can exchange them. If it
-does not vouch for the hash, the file is read, for a short time in each request.
+The storage makes the file from its list of parts. After that, nobody can exchange them. If the
+storage does not know the hash, requests read the file, each for a short time.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from kinto_attachment.index.session import DIRECT, KINTO, Session
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage import CHUNK_SIZE, Partial, Reader
 
-# How long a request works on a file at most. Proxies wait for an answer for 60 s, some for 30 s.
+# The longest time that a request works on a file. Proxies wait 60 s for a response, some 30 s.
 SECONDS = 20.0
-# A request that has said nothing for so long has died.
+# A request that has not renewed its lease for this long has died.
 LEASE = 10.0
 CHECKPOINT_SECONDS = 2.0
 
@@ -49,8 +49,8 @@ CHECKPOINT_SECONDS = 2.0
 def begin_finish(request: Request, upload: str) -> Session:
     """The session of an upload whose bytes have all arrived, or which is done.
 
-    :raises UploadIncomplete: some have not; it stays open.
-    :raises WrongLength: the storage has others; the upload has failed.
+    :raises UploadIncomplete: some bytes have not arrived; the upload stays open.
+    :raises WrongLength: the stored bytes are not those announced; the upload has failed.
     """
     session = permitted(request, upload)
     if session.state != "open":
@@ -70,7 +70,7 @@ def begin_finish(request: Request, upload: str) -> Session:
 
 
 def permitted(request: Request, upload: str) -> Session:
-    """:raises HTTPForbidden: the user may not write the record any more."""
+    """:raises HTTPForbidden: the user may no longer write the record."""
     with separate_transaction(request):
         stored = request.registry.attachment_sessions.get(str(request.context.uri), upload)
         session = found(request, stored, DIRECT)
@@ -99,12 +99,12 @@ def check_arrived(request: Request, session: Session) -> None:
 
 
 def read_on(request: Request, session: Session) -> Session:
-    """Make the file whole in the storage, and find its hash, or go on to do so.
+    """Complete the file in the storage and compute its hash, or continue to do so.
 
-    :returns: the session, with its ``sha256`` once that is known. It is not if the time is over,
-        or if another request is at work on the file.
-    :raises StorageError: what was read is kept.
-    :raises TakenOver: another request goes on, as this one did not get far for very long.
+    :returns: the session, with its ``sha256`` once known. It is not known if the time was too
+        short, or if another request is working on the file.
+    :raises StorageError: the progress so far is kept.
+    :raises TakenOver: another request continues, because this one made no progress for too long.
     """
     begun = time.monotonic()
     claimed = claim(request, session)
@@ -112,7 +112,7 @@ def read_on(request: Request, session: Session) -> Session:
 
 
 def claim(request: Request, session: Session) -> Session:
-    """The session with a token for this request; without one if another request is at work."""
+    """The session with a token for this request; without one if another request is working."""
     sessions = request.registry.attachment_sessions
     with separate_transaction(request), sessions.alone():
         locked = found(request, sessions.lock(session.record, session.upload), DIRECT)
@@ -130,7 +130,7 @@ def busy_until() -> int:
 
 
 class ReadAhead:
-    """Reads a chunk while the one before is hashed, which takes as long."""
+    """Reads a chunk while the previous one is hashed, which takes as long."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -145,7 +145,7 @@ class ReadAhead:
 
     def begin(self) -> None:
         """Begin to read the next chunk."""
-        # In the context of the request, which has its budget for waiting.
+        # In the context of the request, which has the budget for waiting.
         self._next = self._thread.submit(copy_context().run, self._reader.read, CHUNK_SIZE)
 
     def take(self) -> bytes:
@@ -156,7 +156,7 @@ class ReadAhead:
 
 
 class _Reading:
-    """One request's work on a file, of whose session it has the token."""
+    """The work of a request that has the token of a file's session."""
 
     def __init__(self, request: Request, session: Session, begun: float) -> None:
         self.request = request
@@ -180,11 +180,11 @@ class _Reading:
         return self.commit(ended=True)
 
     def read(self) -> None:
-        """Hash the file from where the last request has stopped."""
+        """Hash the file from the position where the last request stopped."""
         session = self.session
         files = self.request.registry.attachment_storages[session.storage].files
         sha256 = None if session.hash is None else saved_hashes.sha256(session.hash)
-        if sha256 is None:  # It cannot be continued: the last resort is to read all of it at once.
+        if sha256 is None:  # The hash cannot be continued, so the whole file is read at once.
             known = read_back(files, session.key, set())["sha256"]
             self.session = replace(session, sha256=known, read=session.length or 0)
             return
@@ -206,7 +206,7 @@ class _Reading:
         self.session = replace(self.session, sha256=sha256.hexdigest())
 
     def commit(self, *, ended: bool = False) -> Session:
-        """:raises TakenOver: the session has another token by now."""
+        """:raises TakenOver: the session has another token now."""
         registry, sessions = self.request.registry, self.request.registry.attachment_sessions
         token = self.session.writer
         session = replace(

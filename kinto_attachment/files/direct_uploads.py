@@ -1,7 +1,7 @@
-"""Direct uploads: the server decides on a file, and clients send the bytes by signed URLs.
+"""Direct uploads: the server approves a file, and clients send the bytes to signed URLs.
 
-The URLs lead to the storage itself, or to the server (``direct_bodies.py``). What follows when
-the bytes are in the storage is in ``direct_completion.py``.
+The URLs lead to the storage or to the server (``direct_bodies.py``). ``direct_completion.py`` has
+the steps that follow when the bytes are in the storage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PURPOSE = "upload"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a client asks for: ``urls_age`` in seconds, and ``via``, if it does not matter None."""
+    """What a client requests: ``urls_age`` is in seconds; ``via`` may be None."""
 
     step: Create
     urls_age: int
@@ -50,12 +50,12 @@ class Offer:
 
     @property
     def offset(self) -> int:
-        """How many bytes have arrived."""
+        """The number of bytes that have arrived."""
         return sum(part.size for part in self.parts if part.number in self.arrived)
 
 
 def is_possible(registry: Registry, rules: CollectionSettings) -> bool:
-    """Whether direct uploads of a collection can be begun at all."""
+    """Whether direct uploads to a collection are possible at all."""
     if registry.attachment_settings.readonly or not rules.direct:
         return False
     return can_send(registry, rules) or registry.attachment_signatures is not None
@@ -68,7 +68,7 @@ def can_send(registry: Registry, rules: CollectionSettings) -> bool:
 
 
 def create(request: Request, wanted: Wanted) -> Session:
-    """Begin an upload. Its request is refused for whatever a form would be refused for.
+    """Begin an upload. It is refused for the same reasons as a form.
 
     :raises AttachmentError, HTTPException: nothing was stored.
     """
@@ -104,7 +104,7 @@ def chosen_way(request: Request, via: str | None) -> str:
 
 
 def begin(request: Request, session: Session, accepted: Accepted) -> Session:
-    """Begin the file in the storage; gc removes it if the process dies before the row is saved."""
+    """Begin the file in the storage; gc removes it if the process dies before saving the row."""
     session = keyed(request, session, accepted)
     claimed = {algorithm: digest for _, algorithm, digest in session.claims}
     partial = sending(request.registry, session).begin_direct(
@@ -116,7 +116,7 @@ def begin(request: Request, session: Session, accepted: Accepted) -> Session:
         part_size=request.registry.attachment_settings["direct.part_size"],
         sha256=claimed.get("sha256", ""),
     )
-    # The storage takes so many bytes at any time from now on, and the server is not asked.
+    # From now on, the storage accepts this many bytes without asking the server.
     return replace(session, partial=asdict(partial), counted=session.length or 0)
 
 
@@ -141,7 +141,7 @@ def size_of(arrived: dict[int, ArrivedPart], number: int) -> int | None:
 
 
 def urls_expire(registry: Registry, session: Session) -> int:
-    """When URLs end that are signed now: with the upload, or with temporary credentials."""
+    """When URLs that are signed now expire: with the upload, or with temporary credentials."""
     now = int(time.time())
     oldest = session.created + int(registry.attachment_settings["uploads.max_age"] * 1000)
     expires = min((now + session.urls_age) * 1000, oldest)
@@ -164,7 +164,7 @@ def prolonged(request: Request, session: Session, expires: int) -> Session:
 
 
 def own_part(request: Request, session: Session, expires_at: int) -> PartRequest:
-    """The whole file as one part, which the server itself takes."""
+    """The whole file as one part, which the server receives."""
     claims = {"upload": session.upload, "record": session.record, "expires": expires_at // 1000}
     token = signing_of(request.registry).sign(PURPOSE, claims)
     uri = RecordURI.parse(session.record)

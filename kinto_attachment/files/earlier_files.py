@@ -1,4 +1,4 @@
-"""The files that a record had before its current one: which are kept, which linger or go.
+"""The earlier files of a record: which are kept, which linger, and which are deleted.
 
 The rules are those of the record's collection: ``keep_old_files``, ``max_versions``, ``linger``.
 """
@@ -32,9 +32,9 @@ class EarlierFiles:
         self.now = now
 
     def surplus(self, change: RecordChange, living: list[Link], key: str | None) -> set[str]:
-        """The keys of earlier files that ``max_versions`` leaves no room for: the oldest ones.
+        """The keys of the oldest files, as far as the earlier files exceed ``max_versions``.
 
-        Those that are held stay in addition.
+        Files that are held are kept in addition.
         """
         rules = self.rules(change.record)
         if not (rules.keep_old_files and rules.max_versions):
@@ -69,13 +69,13 @@ class EarlierFiles:
             self.steps.drop(link)
 
     def new_intermediate(self, change: RecordChange, key: str | None) -> list[tuple[NewFile, Any]]:
-        """These files, as far as they are kept, with their attachment objects."""
+        """Those of these files that are kept, with their attachment objects."""
         rules = self.rules(change.record)
         if not (change.intermediate and rules.keep_old_files):
             return []
         files = [(self.ledger.new_file(each), each) for each in change.intermediate]
         kept = [(file, each) for file, each in files if file is not None and file.key != key]
-        return kept[-rules.max_versions :]  # All if that is 0.
+        return kept[-rules.max_versions :]  # 0 keeps all.
 
     def rules(self, record: str) -> CollectionSettings:
         resolver = self.registry.attachment_collection_settings

@@ -12,7 +12,7 @@ from kinto_attachment.kinto_types import Registry, Request
 
 @dataclass(frozen=True)
 class AttachmentEvent:
-    """Base of the events after the commit: a subscriber of it gets each of them.
+    """Base of the events after the commit; subscribers to it receive all of them.
 
     ``request`` is the one that caused the event, and its transaction has ended; ``record_uri``
     has no API version; ``attachment`` is the attachment object.
@@ -24,7 +24,7 @@ class AttachmentEvent:
 
 
 class AttachmentAdded(AttachmentEvent):
-    """A record has got an attachment, and had none before."""
+    """A record that had no attachment got one."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class AttachmentReplaced(AttachmentEvent):
 
 
 class AttachmentRemoved(AttachmentEvent):
-    """A record lost its attachment, which is in the event, or was deleted with it."""
+    """A record lost its attachment, or was deleted with it; the event has the attachment."""
 
 
 @dataclass(frozen=True)
 class AttachmentReceiving:
     """A file is about to be stored; a subscriber refuses it by raising an HTTP exception.
 
-    The user may write the record, and name and media type are as they will be stored. ``size`` is
-    in bytes, and None if the client has not told it, as in a form.
+    The user may write the record. Name and media type are those that will be stored. ``size`` is
+    in bytes, or None if the client has not sent it, as in a form.
     """
 
     request: Request
@@ -58,5 +58,5 @@ class AttachmentRead(AttachmentEvent):
 
 
 def has_subscribers(registry: Registry, event: object) -> bool:
-    """Whether anybody would be told of an event."""
+    """Whether an event has subscribers."""
     return bool(registry.adapters.subscriptions([providedBy(event)], None))

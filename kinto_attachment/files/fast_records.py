@@ -77,21 +77,21 @@ DERIVERS = {
 
 
 class WriteModel(Model):  # type: ignore[misc]
-    """Kinto's, without the questions whose answers an upload has, or does not need."""
+    """Kinto's class without queries whose results an upload already has or does not need."""
 
     written: int | None = None
     # Whether the user is known to have the ``write`` permission on the record itself.
     has_write = False
 
     def timestamp(self, parent_id: str | None = None) -> int:
-        # The last one in the collection is what this transaction has just written.
+        # This transaction has just written the last timestamp of the collection.
         return super().timestamp(parent_id) if self.written is None else self.written
 
     def create_object(self, obj: KintoObject, parent_id: str | None = None) -> KintoObject:
         order = dict.fromkeys(obj)
         if isinstance(self.storage, PostgreSQLStorage):
-            # It looks for a record that has the id, unless it makes the id. It was looked for
-            # already, and the INSERT finds one that was created since.
+            # Kinto's method looks for a record with the id. That was done before, and the INSERT
+            # detects a record that was created since.
             object_id = obj.pop(self.id_field)
             self.id_generator = lambda: object_id
         return {**order, **self._note(super().create_object(obj, parent_id))}
@@ -128,7 +128,7 @@ class Record(kinto_records.Record):  # type: ignore[misc]
     """
 
     default_model = WriteModel
-    timestamp = None  # Of the collection, which is not asked for again.
+    timestamp = None  # The permissions of the collection, which are not read again.
 
     def __init__(self, request: Request, context: WriteContext) -> None:
         uri = context.uri
@@ -147,11 +147,11 @@ class Record(kinto_records.Record):  # type: ignore[misc]
 
 
 class Refused(Exception):
-    """The user may not write the record. A sub-request finds so too, and logs it."""
+    """The user may not write the record. A sub-request will find the same, and log it."""
 
 
 class WriteContext(RouteFactory):  # type: ignore[misc]
-    """What Kinto's factory makes of the request for a record, from what is known already."""
+    """The context that Kinto's factory would make, built from data that is already known."""
 
     resource_name = "record"
     on_plural_endpoint = False
@@ -182,7 +182,7 @@ class WriteContext(RouteFactory):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class FastRecords:
-    """Kinto's views of records, as far as they are needed: by method, their arguments."""
+    """The arguments of Kinto's views of records, by method."""
 
     route: Any
     arguments: dict[str, dict[str, Any]]
@@ -209,7 +209,7 @@ class FastRecords:
 
 
 def is_as_tested(registry: Registry) -> bool:
-    """Whether Kinto is one that this was tested with, with no part of it replaced."""
+    """Whether this was tested with this version of Kinto, and no part of Kinto is replaced."""
     derivers = registry.queryUtility(IViewDerivers)
     return (
         is_tested()
@@ -223,7 +223,7 @@ def is_as_tested(registry: Registry) -> bool:
 def write(request: Request, body: dict[str, Any], *, exists: bool) -> Written | None:
     """Write the record of an upload; None if nothing was done, and a sub-request has to do it.
 
-    :raises HTTPException: Kinto refuses it, as it would refuse the sub-request.
+    :raises HTTPException: Kinto refuses it, as it would the sub-request.
     """
     known = request.registry.attachment_fast_records
     uri, attachment = request.context.uri, body["data"][FIELD]
@@ -274,7 +274,7 @@ def is_upload(request: Request, attachment: dict[str, Any] | None) -> bool:
 def prepared(
     request: Request, known: FastRecords, body: dict[str, Any], *, exists: bool
 ) -> Request:
-    """The sub-request as it is when Kinto has found its route."""
+    """The sub-request as it would be after Kinto has found its route."""
     uri, settings = request.context.uri, request.registry.settings
     subrequest = record_request(request, str(uri), body, exists=exists, kind=known.requests)
     if settings.get("http_scheme"):

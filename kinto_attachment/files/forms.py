@@ -31,8 +31,8 @@ JSONObject = dict[str, Any]
 class FilePart:
     """The form's file, before its bytes are read.
 
-    ``filename`` is as the client sent it and may have folders. Names in ``headers`` are in lower
-    case. ``reader`` may return fewer bytes than asked for, and ends with the part.
+    ``filename`` is unchanged from the client and may contain folders. Names in ``headers`` are
+    lowercase. ``reader`` may return fewer bytes than asked for, and ends with the part.
     """
 
     filename: str
@@ -60,7 +60,7 @@ def read_form(
     """Parse a form whose parts may come in any order; pass its file on as it arrives.
 
     ``on_file`` is called once, and has to read the file. Errors may be raised after it has
-    returned: the caller has to undo what it did. Without an error, the body is read to its end.
+    returned; the caller has to undo its effects. Without an error, the body is read to its end.
 
     :raises InvalidBody: not a well-formed multipart/form-data body.
     :raises InvalidForm: the fields are not those of the endpoint.
@@ -83,9 +83,9 @@ def read_form(
 def read_json(name: str, reader: Reader, *, optional: bool = False) -> JSONObject:
     """A JSON object, parsed as Kinto parses the body of a record write.
 
-    If it is ``optional``, nothing stands for an empty one.
+    If it is ``optional``, an empty text is an empty object.
 
-    :raises InvalidForm: it is none.
+    :raises InvalidForm: it is not a JSON object.
     :raises TooLarge: it has more than :data:`MAX_FIELD_SIZE` bytes.
     """
     text = _field(name, reader)
@@ -147,7 +147,7 @@ def _field(name: str, reader: Reader) -> str:
 def json_object(name: str, text: str) -> JSONObject:
     """Parsed as Kinto parses the body of a record write: no NaN, no lone surrogates.
 
-    :raises InvalidForm: it is no JSON object, or one that Kinto could not store.
+    :raises InvalidForm: it is not a JSON object, or Kinto could not store it.
     """
     try:
         value = json.loads(text)

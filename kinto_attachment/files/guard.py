@@ -1,4 +1,4 @@
-"""Only code on the server may write the ``attachment`` of records, and has to ask for it."""
+"""Allowing code on the server, and nobody else, to write the ``attachment`` of records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ INSIDE = "kinto_attachment.inside_allowed_block"
 def allow_metadata_changes(request: Request) -> Iterator[None]:
     """Allow code on the server to write the ``attachment`` of records in this block.
 
-    Holds for the records whose changes are notified (``notify_resource_event``) inside the block.
+    This applies to records whose changes are notified (``notify_resource_event``) inside the
+    block.
     """
     before = {id(impacted) for impacted in _impacted(request)}
     nested = request.bound_data.get(INSIDE, False)
@@ -37,7 +38,7 @@ def allow_metadata_changes(request: Request) -> Iterator[None]:
     finally:
         request.bound_data[INSIDE] = nested
     allowed = request.bound_data.setdefault(ALLOWED, [])
-    # The objects themselves, not their ids: Python reuses the id of an object that is gone.
+    # The objects themselves, not their ids: Python reuses the ids of deleted objects.
     allowed += [impacted for impacted in _impacted(request) if id(impacted) not in before]
 
 
@@ -48,12 +49,12 @@ def _impacted(request: Request) -> Iterator[dict[str, Any]]:
 
 
 def is_allowed(request: Request) -> bool:
-    """Whether what this request will write is written by code on the server, which says so."""
+    """Whether code on the server, which says so, makes the writes of this request."""
     return bool(request.bound_data.get(INSIDE) or getattr(request, PLUGIN_FLAG, False))
 
 
 def is_forged(new: Any, old: Any) -> bool:
-    """Whether an attachment differs from the record's; None and ABSENT remove it, which is not."""
+    """Whether an attachment differs from the record's. None and ABSENT do not count."""
     return new is not None and new is not ABSENT and not same_json(new, old)
 
 
@@ -68,8 +69,8 @@ def refusal(request: Request, *uris: str) -> HTTPException:
 def check(event: ResourceEvent) -> None:
     """Refuse changes of ``attachment`` that are not allowed.
 
-    What clients write is refused before, where only a part of a batch fails. This finds what was
-    written in any other way.
+    Changes by clients are refused earlier, so that only a part of a batch fails. This finds
+    changes that were written in any other way.
 
     :raises HTTPBadRequest: an attachment was changed outside of allow_metadata_changes.
     """
@@ -81,7 +82,7 @@ def check(event: ResourceEvent) -> None:
 
 
 def before_and_after(impacted: Impacted) -> tuple[Any, Any]:
-    """The new attachment object of a record and the old one; None if it has or had none."""
+    """The new and the old attachment object of a record; None if it has or had none."""
     return impacted["new"].get(FIELD), (impacted.get("old") or {}).get(FIELD)
 
 

@@ -1,7 +1,8 @@
-"""Changes that other plugins made by themselves, where nothing rolls them back.
+"""Undoing changes by other plugins to held files on backends that cannot roll back.
 
-What passes Kinto's views is refused before. A plugin that writes to a memory backend has done so
-when its change is notified: then it is undone, as far as the event tells.
+Changes through Kinto's views are refused earlier. A plugin that writes to a memory backend has
+already done so when its change is notified. The change is then undone, as far as the event
+describes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from kinto_attachment.uris import RecordURI
 def refuse(event: ResourceEvent) -> None:
     """Refuse to change or delete objects whose files are held.
 
-    :raises Held: they are, and the change was undone.
+    :raises Held: a file is held, and the change was undone.
     """
     known = event.request.registry.attachment_holds
     if known.rolls_back or not known.is_known:

@@ -1,4 +1,4 @@
-"""Holding the current file of a record, and ending that."""
+"""Holding the current file of a record, and ending the hold."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from kinto_attachment.wsgi.bodies import body_of
 logger = logging.getLogger(__name__)
 
 FIELDS = {"until", "reason"}
-LATEST = 253_402_300_800_000  # The year 10,000, in ms since the epoch: dates end before it.
+LATEST = 253_402_300_800_000  # The year 10,000, in ms since the epoch. Dates have to be before it.
 REASON_LENGTH = 1000  # Characters.
 
 Change = Callable[["Hold | None"], "Hold | None"]
-"""From the hold that stands to the one that follows."""
+"""From the current hold to the next one."""
 
 
 def present(request: Request) -> Hold:
     """The hold of the record's file.
 
-    :raises FileNotFound: it is not held, or there is none.
+    :raises FileNotFound: it is not held or does not exist.
     """
     hold = _present(request, _attachment(request.context.record))
     if hold is None:
@@ -51,7 +51,7 @@ def put(request: Request) -> Hold:
 
     :raises InvalidForm: the body is not valid.
     :raises Held: the file is held until a later date.
-    :raises AttachmentChanged: the record has got another file, or none, in the meantime.
+    :raises AttachmentChanged: the record's file was replaced or removed in the meantime.
     """
     _attachment(request.context.record)
     restart_transaction(request)
@@ -81,8 +81,8 @@ def put(request: Request) -> Hold:
 def end(request: Request) -> None:
     """End an open-ended hold.
 
-    :raises FileNotFound: the file is not held, or there is none.
-    :raises Held: the date of the hold lies ahead.
+    :raises FileNotFound: the file is not held or does not exist.
+    :raises Held: the date of the hold is in the future.
     """
     _attachment(request.context.record)
     now = msec_time()
@@ -128,7 +128,7 @@ def _change(request: Request, change: Change) -> Hold | None:
 def _locked_attachment(request: Request) -> dict[str, Any]:
     """The attachment of the record, which others cannot change before the commit.
 
-    :raises AttachmentChanged: it is another one than when the request was authorized.
+    :raises AttachmentChanged: it has changed since the request was authorized.
     """
     uri, registry = str(request.context.uri), request.registry
     bulk = BulkLinks(registry.storage, registry.attachment_links)
@@ -154,7 +154,7 @@ def _present(request: Request, attachment: dict[str, Any]) -> Hold | None:
 def _link_of(request: Request, attachment: dict[str, Any]) -> Link:
     """The link of the record's current file.
 
-    :raises FileNotFound: the index has none: the file is not one of this server's.
+    :raises FileNotFound: the index has no link, because the file is not on this server.
     """
     links = request.registry.attachment_links.of_record(str(request.context.uri))
     for link in links:
@@ -171,7 +171,7 @@ def _attachment(record: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _wanted(body: dict[str, Any]) -> tuple[int | None, str | None]:
-    """The date in ms since the epoch, None for an open end; and the reason, if there is one."""
+    """The date in ms since the epoch (None: open-ended) and the reason, if any."""
     data = body.get("data")
     if not isinstance(data, dict) or "until" not in data or not data.keys() <= FIELDS:
         raise InvalidForm("data in body: should have `until`, and may have `reason`")

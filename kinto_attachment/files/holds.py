@@ -1,7 +1,7 @@
-"""Files that are held: what would delete or replace them is refused.
+"""Refusing to delete or replace files that are held.
 
-The links that a request changes are read for that anyway, and checked then. Where the process
-knows that files are held, the same is checked before Kinto writes anything.
+A request reads the links that it changes, and the holds are checked then. A process that knows
+about held files also checks them before Kinto writes anything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_lost(link: Link, *, stays: bool, keeps: bool, let_go: bool, ended: bool) 
 
 
 def refuse_loss(registry: Registry, links: Iterable[Link], now: int) -> None:
-    """:raises Held: one of the links, whose files would be lost, is held."""
+    """:raises Held: a file that would be lost is held."""
     try:
         refuse(links, now)
     except Held:
@@ -44,7 +44,7 @@ def refuse_loss(registry: Registry, links: Iterable[Link], now: int) -> None:
 
 
 def by_setting(rules: CollectionSettings, now: int) -> dict[str, Any] | None:
-    """The hold of a new file, as its link has it; ``now`` is in ms since the epoch."""
+    """The hold of a new file, in the form for its link; ``now`` is in ms since the epoch."""
     if not rules.hold:
         return None
     until = now + int(rules.hold * 1000)
@@ -57,7 +57,7 @@ def by_setting(rules: CollectionSettings, now: int) -> dict[str, Any] | None:
 def refuse_change(request: Request, uri: RecordURI, old: Any, new: Any) -> None:
     """Refuse to change the attachment of a record from ``old`` to ``new``, which may be None.
 
-    :raises Held: that would delete or replace a file that is held.
+    :raises Held: the change would delete or replace a file that is held.
     """
     stays = _location(new) is not None and _location(new) == _location(old)
     if old is not None and not stays:
@@ -100,7 +100,7 @@ def _refuse_early(
 def pending(
     request: Request, uri: RecordURI, attachment: Any, rules: CollectionSettings, now: int
 ) -> list[Link]:
-    """The link, with its hold, of a file that an earlier part of a batch has attached."""
+    """The link with the hold of a file that an earlier part of a batch has attached."""
     ledger, record = Ledger.of(request), str(uri)
     file = ledger.file_of(record, attachment) if isinstance(attachment, dict) else None
     if file is None:
@@ -113,12 +113,12 @@ def pending(
 def hold_of_new(
     ledger: Ledger, record: str, file: NewFile | SharedFile, rules: CollectionSettings, now: int
 ) -> Mapping[str, Any] | None:
-    """The hold that a file will have which this request has attached to a record."""
+    """The future hold of a file that this request has attached to a record."""
     known = ledger.holds.get((record, file.key))
     if known is not None:
         return known or None
     version = file.version if isinstance(file, SharedFile) else None
-    # A version that is restored brings its hold along.
+    # A restored version keeps its hold.
     return by_setting(rules, now) if version is None else version.hold
 
 

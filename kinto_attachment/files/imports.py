@@ -1,7 +1,7 @@
-"""A record that comes with its file from an export: checked, stored and linked like an upload.
+"""A record with its file from an export: checked, stored and linked like an upload.
 
-There is no client and no user. Kinto's storage gets the record as it was, also with its timestamp
-where that is possible, and listeners are told of it as of any other write.
+There is neither a client nor a user. Kinto's storage gets the unchanged record, with its timestamp
+if possible, and listeners are notified as of any other write.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kinto_attachment.kinto_types import KintoObject, Registry, Request
 from kinto_attachment.metadata import FIELD, Attachment, same_json
 from kinto_attachment.uris import RecordURI
 
-# What the server gives to a record, and what says nothing of its content.
+# The fields that the server sets, which are not part of a record's content.
 NOT_COMPARED = ("id", "last_modified", Record.schema_field, FIELD)
 SAME, CREATED, REPLACED = "same", "created", "replaced"
 
@@ -45,10 +45,10 @@ OpenFile = Callable[[], AbstractContextManager[Reader]]
 
 @dataclass(frozen=True)
 class Imported:
-    """A record as it is to be: its attributes, its file (without a location), its permissions.
+    """A record to import: its attributes, its file (without a location), its permissions.
 
-    ``extra`` are members of the attachment that other code has added. Permissions that are None
-    stay as they are.
+    ``extra`` are members of the attachment that other code has added. If the permissions are None,
+    they do not change.
     """
 
     uri: RecordURI
@@ -62,7 +62,7 @@ class Imported:
         return {**self.extra, **stored.to_json()}
 
     def has_file_of(self, record: KintoObject | None) -> bool:
-        """Whether a record has the same file already, or none if there is to be none."""
+        """Whether a record already has the same file, or both have none."""
         attachment = (record or {}).get(FIELD)
         if self.file is None or not isinstance(attachment, dict):
             return self.file is attachment
@@ -72,7 +72,7 @@ class Imported:
         return same_json(described, wanted)
 
     def is_same(self, record: KintoObject, permissions: Mapping[str, Any]) -> bool:
-        """Whether the record is there already, but for its timestamp."""
+        """Whether the record already exists, disregarding its timestamp."""
         if self.permissions is not None:
             wanted = {name: {*many} for name, many in self.permissions.items() if many}
             if wanted != {name: {*many} for name, many in permissions.items() if many}:
@@ -89,20 +89,20 @@ class Terms:
 
 
 class Differs(Exception):
-    """The record exists with other content, and is not to be replaced."""
+    """The record exists with other content, and must not be replaced."""
 
 
 def request_for(
     registry: Registry, wanted: Imported, old: KintoObject | None, terms: Terms
 ) -> Request:
-    """A request about the record, which is ``old`` as it was read."""
+    """A request about the record, which was read as ``old``."""
     request = request_about(registry, str(wanted.uri), terms.server)
     request.context = KnownTarget(wanted.uri, old)
     return request
 
 
 def refuse(request: Request, wanted: Imported, collection: KintoObject | None) -> None:
-    """Refuse a record by what its collection does not allow, as far as files are concerned.
+    """Refuse a record whose file its collection does not allow.
 
     :raises Locked, Held, FileNotAllowed, TooLarge, TooSmall:
     """
@@ -125,10 +125,10 @@ def bring(
     open_file: OpenFile | None,
     like: str | None = None,
 ) -> str:
-    """Store a record with its file; returns what was done: SAME, CREATED or REPLACED.
+    """Store a record with its file; returns SAME, CREATED or REPLACED.
 
-    ``old`` is the record as it was read before. ``open_file`` opens the file, if there is one, and
-    is called once at most. ``like`` is a record that has the same file, which it then shares.
+    ``old`` is the existing record, as it was read. ``open_file`` opens the file, if any, and is
+    called at most once. ``like`` is a record with the same file, which the two then share.
 
     :raises Differs: somebody has written the record in the meantime.
     :raises AttachmentError, HTTPException: refused; nothing has changed.
@@ -155,7 +155,7 @@ def bring(
 def _receive(
     request: Request, wanted: Imported, open_file: OpenFile | None, like: str | None
 ) -> dict[str, Any] | None:
-    """Store the file, or share it; returns the attachment object, if there is to be one."""
+    """Store or share the file; returns the attachment object, if any."""
     old = request.context.record
     if wanted.file is None or open_file is None:
         return None
@@ -207,7 +207,7 @@ def _write(
         if not terms.replaces:
             raise Differs()
     is_received = attachment is not None and _is_received(request, attachment)
-    # Otherwise the record had this file when it was read.
+    # Otherwise, the record already had this file when it was read.
     if attachment and not is_received and not same_json((old or {}).get(FIELD), attachment):
         raise AttachmentChanged()
     request.context = KnownTarget(uri, old)
@@ -248,7 +248,7 @@ def _collection(registry: Registry, uri: RecordURI) -> KintoObject:
 
 
 def _locked(registry: Registry, uri: RecordURI) -> KintoObject | None:
-    """The record, which nobody else changes until the commit."""
+    """The record, which nobody else can change until the commit."""
     bulk = BulkLinks(registry.storage, registry.attachment_links)
     if not bulk.locked_records([str(uri)], wait=True):
         return None
@@ -268,7 +268,7 @@ def _refuse_loss(request: Request, wanted: Imported, *, keeps: bool) -> None:
 
 
 def _begin_again(request: Request, ledger: Ledger) -> None:
-    """Forget what was read and written in a transaction that was aborted."""
+    """Forget the data that was read and written in an aborted transaction."""
     ledger.forget_changes()
     request.bound_data.clear()
     request.bound_data |= {LEDGER: ledger, EVENTS: CollectedEvents()}

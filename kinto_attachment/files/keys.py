@@ -1,6 +1,6 @@
-"""Keys of new files: random ones, or ones made from a client's filename, which are reserved.
+"""Keys of new files: random keys, and reserved keys that are made from filenames.
 
-A key names one file over all storages.
+A key is unique over all storages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def new_key(
 ) -> str:
     """The key for a new file in a storage.
 
-    With the id of an upload session, the key belongs to that, and not only to this request.
+    With the id of an upload session, the key belongs to the session instead of the request.
 
     :raises KeyTaken: thousands of files have the same name.
     """
@@ -38,7 +38,7 @@ def new_key(
         name = request.registry.attachment_site.random_name(storage, filename)
         if rules.filename_pattern.text == "{filename}":
             return _folder(request, rules, fan=name[:2]) + name
-        filename = name  # Reserved: gc knows only plain random names by themselves.
+        filename = name  # Reserved, because gc recognizes only plain random names.
     return _reserved_key(request, rules, storage, filename, session)
 
 
@@ -48,11 +48,11 @@ def _reserved_key(
     """Reserve a key made from the client's filename, with ``-1``, ``-2`` … if it is taken.
 
     The reservation lasts until the end of the request, or of the upload session. Concurrent
-    uploads of the same name get different keys: an upload cannot try again with another key, as
+    uploads of the same name get different keys: an upload cannot retry with another key, because
     its body is read only once.
     """
     request.registry.attachment_site.look_at(storage)
-    # It is committed before the file is stored, since it tells gc whose file it is.
+    # It is committed before the file is stored, since it tells gc which site the file belongs to.
     reserve = partial(_reserve, request, rules, storage, filename, session)
     if shares_transaction(request):
         key = commit_elsewhere(reserve)
@@ -80,7 +80,7 @@ def _reserve(
 
 
 def _is_taken(request: Request, storage: Storage, key: str) -> bool:
-    """Whether there is a file of this key in the storage, or one with a link in another one."""
+    """Whether the storage has a file with this key, or a link to another storage has it."""
     if storage.files.exists(key):
         return True
     links = request.registry.attachment_links
@@ -88,15 +88,15 @@ def _is_taken(request: Request, storage: Storage, key: str) -> bool:
 
 
 def _is_free(request: Request, storage: Storage, key: str) -> bool:
-    """Whether no file has a key that was claimed, nor will any have it again."""
+    """Whether no file has a claimed key, and none will get it again."""
     if storage.files.exists(key):
         return False
     links = request.registry.attachment_links
     if not _may_be_elsewhere(request):
         # A key in the outbox is not free either: its file is about to be deleted.
         return not links.outbox.entries(key)
-    # A file goes from the links to the outbox, and with the lock it cannot be linked again. So
-    # whoever looks in that order finds it.
+    # A file moves from the links to the outbox and, because of the lock, cannot be linked again.
+    # So looking in that order finds it.
     links.locks.lock(key)
     is_free = not links.of_key(key) and not links.outbox.entries(key)
     links.locks.clear(key)
@@ -104,7 +104,7 @@ def _is_free(request: Request, storage: Storage, key: str) -> bool:
 
 
 def _may_be_elsewhere(request: Request) -> bool:
-    """Whether another storage may have files, which a single storage cannot tell."""
+    """Whether another storage may have files, which one storage alone does not show."""
     links, storages = request.registry.attachment_links, request.registry.attachment_storages
     return len(storages) > 1 or not links.used_storages.are_among(storages)
 

@@ -1,4 +1,4 @@
-"""Refusals that are not the plugin's own, as Kinto's JSON errors."""
+"""Errors that the plugin did not define, as Kinto's JSON errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ERRNOS = {
 
 
 def as_json(refusal: HTTPException) -> HTTPException:
-    """An HTTP error of other code, as one of Kinto's JSON errors."""
+    """An HTTP error from other code as a JSON error of Kinto."""
     if refusal.status_code < 400 or refusal.content_type == "application/json":
         return refusal
     errno = ERRNOS.get(refusal.status_code, ERRORS.UNDEFINED)

@@ -1,4 +1,4 @@
-"""What a request has done to files, and what remains to be done after its transaction."""
+"""The record of what a request has done to files, and of the work after its transaction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Received:
-    """A stored file, and what came along with it for its record."""
+    """A stored file, and the data that was sent with it for its record."""
 
     attachment: Attachment
     data: dict[str, Any] | None = None
@@ -42,7 +42,7 @@ class NewFile:
     record: str
     attachment: dict[str, Any] | None = None
     stored: float = field(default_factory=time.monotonic)
-    created: int = field(default_factory=msec_time)  # The same by the calendar.
+    created: int = field(default_factory=msec_time)  # The same as a wall-clock time.
     storage: str = ""
     # Whether it stays stored if the request fails: it belongs to an upload in several requests.
     is_of_session: bool = False
@@ -50,10 +50,10 @@ class NewFile:
 
 @dataclass(frozen=True)
 class SharedFile:
-    """A file that was stored before, and that the request attaches to a record.
+    """An already stored file that the request attaches to a record.
 
     ``attachment`` is the attachment object for that record. ``link`` is the link that the file
-    has; None for the file of a record from before the index.
+    has; None for the file of a record that is older than the index.
     """
 
     record: str
@@ -70,7 +70,7 @@ class SharedFile:
 
 @dataclass
 class RecordChange:
-    """What the events of a request tell about one record, taken together."""
+    """The combined changes of one record from the events of a request."""
 
     request: Request | None  # None: deleted along with its collection or bucket.
     record: str
@@ -80,7 +80,7 @@ class RecordChange:
     deleted: bool = False
     # Whether it was deleted or had no attachment at some time during the request.
     let_go: bool = False
-    # What ended its life during the request; it may be there again.
+    # What ended its life during the request. The record may exist again.
     ended: Ended = ""
     times: int = 0
     # The attachments between old and new, if a batch writes the record several times.
@@ -97,21 +97,21 @@ class Ledger:
 
     new_files: dict[str, NewFile] = field(default_factory=dict)
     shared_files: list[SharedFile] = field(default_factory=list)
-    received: Received | None = None  # Set once the body of an upload is read.
-    new_id: str | None = None  # Made for a new record; the same if the request is repeated.
+    received: Received | None = None  # Set when the body of an upload has been read.
+    new_id: str | None = None  # Of a new record; the same if the request is repeated.
     reserved: list[str] = field(default_factory=list)
-    left: set[str] = field(default_factory=set)  # Keys of files that are left, or may be.
+    left: set[str] = field(default_factory=set)  # Keys of files that are, or may be, left over.
     changes: dict[str, RecordChange] = field(default_factory=dict)
     deleted_parents: list[str] = field(default_factory=list)
     deleted_versions: list[Link] = field(default_factory=list)
     # Keys of new files that get a link in this transaction.
     linking: set[str] = field(default_factory=set)
-    # The attachments that are renamed, as the request has read them, by record.
+    # The renamed attachments as the request read them, by record.
     renamed: dict[str, Any] = field(default_factory=dict)
-    # The keys of the files that records have until a command writes them, by record.
+    # The keys of the files of records before a command writes them, by record.
     expected: dict[str, str] = field(default_factory=dict)
-    # The holds of files that the request has attached, and which have no link yet, by record and
-    # key; empty for one that has ended.
+    # The holds of files that the request has attached and not yet linked, by record and key. Holds
+    # that have ended are empty.
     holds: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     # Filled by after-commit hooks, and so only with what was committed:
     linked: list[str] = field(default_factory=list)
@@ -119,13 +119,13 @@ class Ledger:
     events: list[object] = field(default_factory=list)
     # Cached: which buckets are the default bucket of some user.
     default_buckets: dict[str, bool] = field(default_factory=dict)
-    # The upload in several requests that the request is about, as far as it is known.
+    # The upload in several requests to which the request belongs, once known.
     session: Session | None = None
     # The same, once all of its bytes are there.
     attaching: Session | None = None
-    # What bucket and collection held when the request began, by their URIs.
+    # The counters of bucket and collection when the request began, by URI.
     used: dict[str, Totals] = field(default_factory=dict)
-    # Whether that was so little that the request will not exceed a quota.
+    # Whether they were so low that the request cannot exceed a quota.
     has_plenty: bool = False
     # Files that were entered in the counters before they are linked: pairs of record and key.
     entered: list[tuple[str, str]] = field(default_factory=list)
@@ -163,7 +163,7 @@ class Ledger:
         return self.new_file(attachment) or self.shared_file(record, attachment)
 
     def revived(self, record: str) -> Link | None:
-        """The version by which this request creates a deleted record again."""
+        """The version with which this request recreates a deleted record."""
         for file in self.shared_files:
             if file.record == record and file.version is not None and file.version.ended:
                 return file.version
@@ -179,7 +179,7 @@ class Ledger:
         transaction.get().addAfterCommitHook(append)
 
     def forget_changes(self) -> None:
-        """Forget what was written in a transaction that was aborted."""
+        """Forget the data that was written in an aborted transaction."""
         self.changes.clear()
         self.deleted_parents.clear()
         self.deleted_versions.clear()
@@ -220,7 +220,7 @@ class CollectedEvents(EventCollector):  # type: ignore[misc]
     def is_by_plugin(self, impacted: object) -> bool:
         """Whether another plugin had set the flag when the change was notified.
 
-        A flag that is set later says nothing about what a client wrote before.
+        A flag that is set later does not apply to earlier writes of a client.
         """
         return id(impacted) in self._by_plugins
 

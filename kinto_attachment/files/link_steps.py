@@ -17,21 +17,22 @@ from kinto_attachment.index.objects import digest_of
 from kinto_attachment.index.outbox import File
 from kinto_attachment.kinto_types import Registry
 
-# A file is linked without asking whether it still exists for so many seconds after it was stored.
-# gc may have deleted older ones: it waits longer, and for the transactions that are open then.
+# Seconds after it was stored, during which a file is linked without checking that it still exists.
+# gc waits longer than that, and then for open transactions, so it can only have deleted older
+# files.
 UNCHECKED_SECONDS = 1.0
-# The links of more files than that are dropped in bulk, if nothing else is to be done.
+# The links of more files than this are dropped in bulk, if that is the only step.
 FEW_FILES = 50
 
 NEW, COPIED, UPDATED, RETAINED, DROPPED = range(5)
 
 
 class LinkSteps:
-    """Steps that are collected first, and then written.
+    """Steps that are first collected and then written.
 
-    All requests change links in the same order of files, so that they do not deadlock. When a
-    file moves from one record to another, the new link is written before the old one is dropped,
-    so that the file is never without a link.
+    All requests change links in the same order of files, which prevents deadlocks. When a file
+    moves from one record to another, the new link is written before the old one is dropped, so the
+    file always has a link.
     """
 
     def __init__(self, registry: Registry, ledger: Ledger) -> None:
@@ -50,7 +51,7 @@ class LinkSteps:
         self._step(link.key, NEW, partial(self._add, link, file, is_new))
 
     def share(self, link: Link, known_in: Sequence[str], *, is_new: bool) -> None:
-        """Link a file that was there before: see :meth:`Links.share`."""
+        """Link a file that already existed: see :meth:`Links.share`."""
         step = partial(self._links.share, link, known_in=known_in, is_new=is_new)
         self._step(link.key, COPIED, step)
 
@@ -60,7 +61,7 @@ class LinkSteps:
         self._step(version.key, COPIED, step)
 
     def share_if_known(self, link: Link) -> None:
-        """Link a file that was there before, if the index knows it."""
+        """Link a file that already existed, if the index knows it."""
         self._step(link.key, COPIED, partial(self._share_if_known, link))
 
     def update(self, link: Link) -> None:
@@ -78,7 +79,7 @@ class LinkSteps:
         self._dropped.append(link)
 
     def remove_below(self, uri: str) -> None:
-        """Remove at once what can be removed below a bucket or collection.
+        """Remove all links below a bucket or collection that one statement can remove.
 
         See :meth:`Links.remove_below`.
         """
@@ -111,7 +112,7 @@ class LinkSteps:
         self._drop(self._dropped)
 
     def _is_replacement(self) -> bool:
-        """Whether all there is to do is to put a new file in the place of another one."""
+        """Whether the only steps replace one file by a new one."""
         if not len(self._steps) == len(self._new) == len(self._dropped) == 1:
             return False
         (link, file, is_new), old = self._new[0], self._dropped[0]
@@ -135,7 +136,7 @@ class LinkSteps:
             self._ledger.when_committed(self._ledger.garbage, entry)
 
     def discard_files(self) -> None:
-        """Have the files that have no link any more deleted after the commit, or when due."""
+        """Let files that no longer have a link be deleted after the commit, or when due."""
         discard(self._registry, self._ledger, self._orphans)
         for due, links in self._lingering.items():
             discard(self._registry, self._ledger, links, due)
@@ -153,7 +154,7 @@ class LinkSteps:
                 self._links.confirm(link)
         else:
             self._links.share(link, known_in=[link.storage], is_new=is_new)
-        # Saves queries: without this, it would be looked up whether the file is in use.
+        # This saves the queries that check whether the file is in use.
         self._ledger.when_committed(self._ledger.linked, link.key)
 
     def _share_if_known(self, link: Link) -> None:
@@ -168,7 +169,7 @@ class LinkSteps:
 
 
 def discard(registry: Registry, ledger: Ledger, files: Iterable[File], due: int = 0) -> None:
-    """Have files deleted after the commit, or at ``due`` (ms since the epoch) if that is not 0."""
+    """Let files be deleted after the commit, or at ``due`` (ms since the epoch) unless it is 0."""
     entries = registry.attachment_links.outbox.add_files(files, due)
     ledger.when_committed(ledger.garbage, *entries)
 

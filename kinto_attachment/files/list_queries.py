@@ -1,7 +1,7 @@
-"""What the query of a listing asks for, checked before it reaches Kinto's storage.
+"""The query of a listing, checked before it reaches Kinto's storage.
 
-Filters are written as in Kinto. Kinto itself takes values that its storage fails on, and
-treats texts as patterns or numbers as texts; here, each field has one type.
+Filters have Kinto's syntax. Kinto itself accepts values on which its storage fails, and treats
+texts as patterns or numbers as texts. Here, each field has one type.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from kinto_attachment.metadata import FIELD
 
 PAGE = 500
 MAX_PAGE = 1000
-# With this filter comes no record that has none, and none whose attachment is null. It is the
-# first one: Kinto's memory backend fails to compare what is not there.
+# This filter excludes records without an attachment, or with a null. It comes first, because
+# Kinto's memory backend fails to compare missing values.
 HAS_FILE = Filter(f"{FIELD}.size", True, COMPARISON.HAS)
 TEXTS = {"id": "id"} | {name: f"{FIELD}.{name}" for name in ("filename", "hash", "location")}
 TEXTS["mimetype"] = f"{FIELD}.mimetype"
@@ -38,7 +38,7 @@ COMPARED = {
 }
 TIMES = {"_since": COMPARISON.GT, "_before": COMPARISON.LT, "_to": COMPARISON.LT}
 STATES = ("current", "kept")
-# Milliseconds up to the year 5138, and bytes: Kinto's storage fails with what is much larger.
+# Milliseconds up to the year 5138, and bytes. Kinto's storage fails on much larger numbers.
 NUMBER = re.compile(r'"?(\d{1,14})"?')
 # Each one multiplies the time that Kinto's memory backend takes for a name that does not match.
 MAX_WILDCARDS = 5
@@ -47,7 +47,7 @@ LIKE_SPECIAL = re.compile(r"[\\%_]")
 
 @dataclass(frozen=True)
 class ListQuery:
-    """``filters`` are those of Kinto's storage, ``token`` is where the page starts."""
+    """``filters`` are those of Kinto's storage, ``token`` is the start of the page."""
 
     filters: tuple[Filter, ...] = (HAS_FILE,)
     kept: bool = False
@@ -58,7 +58,7 @@ class ListQuery:
     def of(cls, request: Request) -> ListQuery:
         """The query of a page.
 
-        :raises HTTPBadRequest: a parameter is unknown, or has a value that it cannot have.
+        :raises HTTPBadRequest: a parameter is unknown or has an invalid value.
         """
         limit, token, filters = min(PAGE, _most(request)), "", [HAS_FILE]
         kept = wants_kept(request)
@@ -70,7 +70,7 @@ class ListQuery:
             elif name == "state":
                 _check_state(request, value, kept=kept)
             elif name == "_urls":
-                continue  # It selects nothing.
+                continue  # This parameter selects nothing.
             elif kept:
                 refuse(request, name, "Kept files have no filters, only _limit and _token")
             else:
@@ -96,7 +96,7 @@ class ListQuery:
 
 
 def parameters(request: Request) -> Iterator[tuple[str, str]]:
-    """The parameters of the query, several times where they are there several times.
+    """The parameters of the query, including repeated ones.
 
     :raises HTTPBadRequest: the query is not UTF-8.
     """
@@ -109,7 +109,7 @@ def wants_kept(request: Request) -> bool:
 
 
 def refuse(request: Request, name: str, description: str) -> NoReturn:
-    """:raises HTTPBadRequest: as Kinto's, for a parameter of the query."""
+    """:raises HTTPBadRequest: like Kinto's, for a parameter of the query."""
     raise_invalid(request, location="querystring", name=name, description=description)
     raise AssertionError("unreachable")
 
@@ -183,7 +183,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _pattern(request: Request, name: str, text: str) -> str:
-    """A pattern in which only ``*`` has a meaning, whatever Kinto's storage makes of it."""
+    """A pattern in which only ``*`` has a meaning, in all of Kinto's storage backends."""
     parts = re.split(r"\*+", text)
     if len(parts) > MAX_WILDCARDS + 1:
         refuse(request, name, f"Should have {MAX_WILDCARDS} asterisks at most")

@@ -1,4 +1,4 @@
-"""Subscribers of Kinto's events: writes and deletions of records, collections and buckets.
+"""Subscribers to Kinto's events: writes and deletions of records, collections and buckets.
 
 Changes of ``attachment`` that are not allowed are refused here. Everything else is collected in
 the ledger, and written to the index when all other listeners of the request have run.
@@ -86,7 +86,7 @@ def on_buckets_created(event: ResourceEvent) -> None:
 
 
 def before_bucket_deleted(event: RequestEvent) -> None:
-    """Find out whether it is a default bucket as long as its permissions exist."""
+    """Check whether it is a default bucket while its permissions still exist."""
     request = event.request
     service = request.current_service
     if service is not None and service.name == "bucket-object" and request.method == "DELETE":
@@ -167,7 +167,7 @@ def _announce(event: ResourceEvent, record: str, new: Any, old: Any) -> None:
 
 
 def _write_unless_tween_does(event: ResourceEvent) -> None:
-    """Write the links of requests that plugins construct, which do not pass the tweens."""
+    """Write the links of requests that plugins construct, as these do not pass the tweens."""
     ledger = Ledger.of(event.request)
     if not ledger.written_by_tween:
         write_links(event.request.registry, ledger)

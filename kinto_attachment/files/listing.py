@@ -1,6 +1,6 @@
-"""The files of a collection: by Kinto's records, newest first, with what the index knows of them.
+"""The files of a collection: Kinto's records, newest first, with the data of the index.
 
-The order is that of an index which Kinto has, so that each page costs the same.
+Kinto has a database index for this order, so each page costs the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LINK_AND_RECORD = re.compile(r"([0-9a-f]{64}(?:-shared)?)~([\w.-]{1,255})", re.A
 
 @dataclass(frozen=True)
 class Current:
-    """A record with a file, and the link to the file; there is none from before the index."""
+    """A record with a file and its link; None if the record is older than the index."""
 
     uri: str
     record: KintoObject
@@ -40,7 +40,7 @@ class Current:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The attachment object; the index may know a newer one than the record, as was read."""
+        """The attachment object. That of the index may be newer than that of the record."""
         written: Mapping[str, Any] = self.record[FIELD]
         return self.link.attachment if self.link and self.is_outdated else written
 
@@ -62,14 +62,14 @@ def page_of(
 ) -> Page:
     """One page of a collection's current or kept files, with links to them if there is a linker.
 
-    :raises HTTPBadRequest: the token is none.
+    :raises HTTPBadRequest: the token is invalid.
     """
     listed = _kept_files if query.kept else _current_files
     return listed(request, collection, query, linker)
 
 
 def totals(registry: Registry, collection: CollectionURI, query: ListQuery) -> Totals:
-    """How many files there are on all pages, and their bytes."""
+    """The number of files on all pages, and their bytes."""
     if not query.kept:
         return totals_of(registry.storage, str(collection), query.filters)
     found, after = Totals(), None
@@ -90,9 +90,9 @@ def records_of(
 ) -> tuple[list[Current], int | None]:
     """A page of records with their files, the newest first, in the caller's transaction.
 
-    Attachments that are no objects, which careless code may have written, are left out.
+    Attachments that are not objects, which faulty code may have written, are left out.
 
-    :returns: also the timestamp ``before`` which the next page is; None if there is none.
+    :returns: also the timestamp ``before`` which the next page starts; None on the last page.
     """
     rows = registry.storage.list_all(
         resource_name="record",
@@ -100,7 +100,7 @@ def records_of(
         filters=list(filters),
         sorting=NEWEST_FIRST,
         pagination_rules=_up_to(before),
-        limit=limit + 1,  # It tells whether there is another page.
+        limit=limit + 1,  # The additional record shows whether there is another page.
     )
     shown = rows[:limit]
     more = shown[-1]["last_modified"] if len(rows) > limit else None
@@ -143,7 +143,7 @@ def _page_of_rows(
     linker: Linker | None,
     before: int | None,
 ) -> Page:
-    """The same page in one statement; most of it is written by the database."""
+    """The same page in one statement. The database writes most of the JSON."""
     rows = list_rows(
         request.registry.storage,
         str(collection),
@@ -177,7 +177,7 @@ def _urls(linker: Linker | None, link: Link | None) -> dict[str, Any]:
 
 
 def item_of(request: Request, current: Current) -> dict[str, Any]:
-    """A current file as listings show it."""
+    """A current file as an item of a listing."""
     link, metadata = current.link, current.metadata
     location = metadata.get("location")
     if location is None and link is not None:
@@ -196,7 +196,7 @@ def item_of(request: Request, current: Current) -> dict[str, Any]:
 
 
 def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What an attachment object tells of a file: no members that other code has added."""
+    """The members of an attachment object, without those that other code has added."""
     known = {name: metadata.get(name) for name in DESCRIBED}
     optional = {name: metadata.get(name) for name in ("encoding", "original")}
     return known | {name: value for name, value in optional.items() if value}

@@ -2,7 +2,7 @@
 
 An upload is linked by the key that its file was stored under, without parsing a location.
 Locations are parsed only in two cases: for metadata that was copied from one record to another
-(the index also has to know the file), and for records from before the index.
+(the index also has to know the file), and for records that are older than the index.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def outermost(request: Request) -> Request:
 
 
 def is_host(text: str) -> bool:
-    """Whether the text is ``host[:port]`` (RFC 3986 3.2) and nothing else."""
+    """Whether the whole text is ``host[:port]`` (RFC 3986 3.2)."""
     match = _HOST.fullmatch(text)
     if match is None:
         return False
@@ -54,7 +54,7 @@ def is_host(text: str) -> bool:
 def check_host(request: Request) -> None:
     """Refuse a ``Host`` header that would change the structure of a URL.
 
-    Parts of a batch have their own headers, which no web server in front has checked.
+    Parts of a batch have their own headers, which no web server has checked.
 
     :raises HTTPBadRequest: the header is not ``host[:port]``.
     """
@@ -68,7 +68,7 @@ def check_host(request: Request) -> None:
 def location_of(request: Request, storage: Storage, key: str) -> str:
     """The URL of a stored file: under its storage's ``base_url``, or at the plugin's own endpoint.
 
-    The server's address is the one of the outermost request: a part of a batch cannot change it.
+    The server's address is that of the outermost request: a part of a batch cannot change it.
     """
     if storage.base_url is None:
         return outermost(request).route_url(FILES_ROUTE, key=key)
@@ -78,11 +78,11 @@ def location_of(request: Request, storage: Storage, key: str) -> str:
 def own_files(
     settings: Settings, route_prefix: str, attachment: object
 ) -> list[tuple[StorageName, str]]:
-    """The files, by storage and key, that an attachment's location may be one of on this server.
+    """The candidates for the file of an attachment's location on this server: storages and keys.
 
-    The whole location has to match: scheme, host and port, the exact prefix, and a valid key. The
-    server's own address does not tell the storage, nor does a base URL of several. None of these
-    files has to exist.
+    The whole location has to match: scheme, host and port, the exact prefix, and a valid key.
+    Neither the server's address nor a shared base URL identifies the storage. The files need not
+    exist.
     """
     location = _location(attachment)
     server, _, _ = location.partition(f"/{route_prefix}/attachments/")
@@ -97,9 +97,9 @@ def own_files(
 def find_own_file(
     registry: Registry, attachment: Mapping[str, Any]
 ) -> tuple[StorageName, str] | None:
-    """The first of these files that exists in the attachment's size; the only one in any case.
+    """The first of these files that exists with the attachment's size; a single one unchecked.
 
-    :raises StorageError: a storage that has to be asked does not answer.
+    :raises StorageError: a storage does not answer.
     """
     files = own_files(registry.attachment_settings, registry.route_prefix, attachment)
     if len(files) == 1:
@@ -113,9 +113,9 @@ def find_own_file(
 
 
 def possible_keys(settings: Settings, route_prefix: str, attachment: object) -> set[str]:
-    """The keys that an attachment's location may stand for, on any server.
+    """The keys that an attachment's location may contain, on any server.
 
-    Use them only for look-ups in the index: a key in a location does not prove anything.
+    Use them only for look-ups in the index, because a key in a location proves nothing.
     """
     location = _location(attachment)
     anywhere, prefixed, _ = location.partition(f"/{route_prefix}/attachments/")
@@ -143,7 +143,7 @@ def _keys_under(bases: Iterable[str], location: str) -> Iterator[str]:
 
 
 def _is_own(settings: Settings, server: str) -> bool:
-    """Whether this is the server's ``scheme://host``; any host is if ``http_host`` is not set."""
+    """Whether this is the server's ``scheme://host``. Without ``http_host``, any host is."""
     scheme, _, host = server.partition("://")
     schemes = ("http", "https") if settings.http_scheme is None else (settings.http_scheme,)
     if scheme not in schemes:

@@ -1,7 +1,7 @@
 """Locks: collections whose files clients cannot change.
 
-A setting locks a collection, or its own data do: ``{"attachment": {"locked": true}}``. Code on
-the server that allows itself to change attachments (``allow_metadata_changes``) may.
+A collection is locked by a setting or by its data: ``{"attachment": {"locked": true}}``. Code on
+the server can change the files inside ``allow_metadata_changes``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from kinto_attachment.metadata import FIELD
 from kinto_attachment.settings import CollectionSettings
 from kinto_attachment.uris import RecordURI
 
-# Kinto's cache, which it reads collections into when it writes a record.
+# The cache into which Kinto reads collections when it writes a record.
 COLLECTIONS = "collections"
-# Ours, below /buckets/default, where Kinto's has empty objects.
+# The plugin's cache for /buckets/default, where Kinto's cache has empty objects.
 READ = "kinto_attachment.collections"
-# An attribute of the sub-requests by which files are changed: whether a client wants that.
+# An attribute of sub-requests that change files: whether a client makes the change.
 BY_CLIENT = "kinto_attachment_by_client"
 
 
 def refuse(rules: CollectionSettings, collection: Mapping[str, Any] | None) -> None:
-    """:raises Locked: the setting locks the collection, or its data do."""
+    """:raises Locked: a setting or its data lock the collection."""
     if rules.locked:
         raise Locked(f"The setting is {rules.setting('locked')}.")
     if is_locked_by_data(collection):
@@ -59,9 +59,9 @@ def collection_of(request: Request, uri: RecordURI) -> KintoObject | None:
 
 
 def read_ahead(request: Request, bucket: str, collection_id: str) -> None:
-    """Read a collection below ``/buckets/default`` before Kinto asks whether it exists.
+    """Read a collection below ``/buckets/default`` before Kinto checks whether it exists.
 
-    Kinto is told so, in its own way, and does not ask: this costs no statement.
+    The result is stored in Kinto's cache, so no additional statement is needed.
     """
     uri = f"{bucket}/collections/{collection_id}"
     known = request.bound_data.setdefault(COLLECTIONS, {})
@@ -70,7 +70,7 @@ def read_ahead(request: Request, bucket: str, collection_id: str) -> None:
 
 
 def forget(request: Request) -> None:
-    """Read collections again from now on: the request has changed some."""
+    """Empty the caches, because the request has changed collections."""
     request.bound_data.pop(COLLECTIONS, None)
     request.bound_data.pop(READ, None)
 
@@ -89,10 +89,10 @@ def _read(request: Request, bucket: str, collection_id: str) -> KintoObject | No
 
 
 def is_of_upload(request: Request) -> bool:
-    """Whether a request is a sub-request by which files are changed."""
+    """Whether a request is a sub-request that changes files."""
     return hasattr(request, BY_CLIENT)
 
 
 def is_by_client(request: Request) -> bool:
-    """Whether a client, and not code on the server, wants what a request will write."""
+    """Whether a client, and not code on the server, makes the writes of a request."""
     return bool(getattr(request, BY_CLIENT, not is_allowed(request)))

@@ -1,6 +1,6 @@
-"""Buckets are not deleted if Kinto would delete records of other buckets with them.
+"""Refusing to delete buckets if Kinto would also delete records of other buckets.
 
-The files of such records would be left, and ``gc`` would delete them.
+The files of those records would remain, and ``gc`` would delete them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def refuse_deletion(registry: Registry, uris: Iterable[str]) -> None:
     """Refuse to delete buckets or collections, before or after Kinto has done so.
 
-    :raises DeletesMore: there are other buckets that it would delete, or has deleted, from.
+    :raises DeletesMore: Kinto would also delete, or has deleted, records of other buckets.
     """
     for uri in uris:
         if "/collections/" in uri:
@@ -25,7 +25,8 @@ def refuse_deletion(registry: Registry, uris: Iterable[str]) -> None:
         bucket_id = uri.removeprefix("/buckets/")
         others = registry.attachment_links.look_alikes.of(bucket_id)
         if others:
-            # Clients are not told the names of buckets that they may not be allowed to see.
+            # The error does not name the other buckets, which the client may not be allowed to
+            # see.
             logger.warning(
                 "The bucket %s is not deleted: Kinto would delete the records of %s, too.",
                 bucket_id,

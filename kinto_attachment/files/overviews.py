@@ -1,4 +1,4 @@
-"""A request's record, collection and rights, read together where the database can do so.
+"""A request's record, collection and permissions, read together if the database supports it.
 
 Kinto reads the user's groups as soon as it knows the user. By then, the overview has read them.
 """
@@ -20,7 +20,7 @@ from kinto_attachment.uris import RecordURI
 PENDING = "kinto_attachment_overview"
 # The name under which Kinto caches the user's groups in bound_data, after the user's id.
 PRINCIPALS = "_principals"
-# Ours, for the permissions that Kinto's policy derives from the URI of a record.
+# The plugin's name for the permissions that Kinto's policy derives from a record's URI.
 PERMISSIONS = "kinto_attachment.permissions"
 
 Check = Callable[[Collection[str], Collection[Permission]], bool]
@@ -34,11 +34,11 @@ class Pending:
 
 
 def read_overview(request: Request, uri: RecordURI, *, is_last: bool = False) -> Overview:
-    """What a request that writes a record depends on, as it is now: see :class:`Overviews`."""
+    """The current data on which a write of a record depends: see :class:`Overviews`."""
     pending = Pending(uri, is_last)
     if request.registry.attachment_overviews.reads_rights:
         setattr(request, PENDING, pending)
-        # Unless the user is known already, or nobody, the overview is read by this.
+        # Unless the user is already known or anonymous, this reads the overview.
         _ = request.authenticated_userid
     return pending.found or _read(request, pending)
 
@@ -56,7 +56,7 @@ def on_user_found(event: RequestEvent) -> None:
 
 
 def check_by(overview: Overview, ask: Check) -> Check:
-    """Kinto's check of permissions, which asks the backend only if the overview does not tell."""
+    """Kinto's check of permissions, which asks the backend only for data outside the overview."""
     rights = overview.rights
 
     def check(principals: Collection[str], permissions: Collection[Permission]) -> bool:
@@ -79,7 +79,7 @@ def _read(request: Request, pending: Pending) -> Overview:
 
 
 def _permissions(request: Request, uri: RecordURI) -> tuple[Permission, ...]:
-    """Those that Kinto will ask for, computed once for what is read before and after a body."""
+    """The permissions that Kinto will ask for, computed once before and after a body."""
     found: dict[RecordURI, tuple[Permission, ...]]
     found = request.bound_data.setdefault(PERMISSIONS, {})
     if uri not in found:

@@ -1,4 +1,4 @@
-"""Requests that commands make for their changes: they have no client and no user."""
+"""The requests with which commands make changes: they have neither a client nor a user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinto_attachment.kinto_types import Registry, Request
 def request_about(registry: Registry, uri: str, server: str = "http://localhost") -> Request:
     """A request about a bucket, a collection or a record; ``server`` is without the API version.
 
-    Listeners get it with the events, as from any other change.
+    Listeners receive it with the events, as for any other change.
     """
     path = f"/{registry.route_prefix}{uri}"
     request = PyramidRequest.blank(path, base_url=server, method="PATCH")

@@ -1,4 +1,4 @@
-"""Buckets and collections that a command writes, and how it tells listeners of what it writes."""
+"""Writing buckets and collections from a command, and notifying listeners of its changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Permissions = Mapping[str, list[str]]
 def create_parent(
     registry: Registry, kind: str, uri: str, data: KintoObject, permissions: Permissions | None
 ) -> bool:
-    """Create a bucket or a collection; False if there is one."""
+    """Create a bucket or a collection; False if it exists."""
     request, parent = request_about(registry, uri), uri.rpartition(f"/{kind}s/")[0]
     try:
         with transaction.manager:
@@ -35,7 +35,7 @@ def create_parent(
 
 
 def replace_parent(registry: Registry, kind: str, uri: str, data: KintoObject) -> None:
-    """Write the data of a collection that exists."""
+    """Write the data of an existing collection."""
     request, parent = request_about(registry, uri), uri.rpartition(f"/{kind}s/")[0]
     with transaction.manager:
         old = registry.storage.get(kind, parent, data["id"])
@@ -47,9 +47,9 @@ def replace_parent(registry: Registry, kind: str, uri: str, data: KintoObject) -
 
 
 def dated(registry: Registry, kind: str, parent: str, data: KintoObject) -> KintoObject:
-    """The object without its timestamp, if clients that synchronize would not notice it.
+    """The object, without its timestamp if synchronizing clients would not notice the object.
 
-    They ask for what is newer than what they have.
+    They ask for objects that are newer than theirs.
     """
     latest = registry.storage.list_all(
         resource_name=kind,
@@ -67,7 +67,7 @@ def dated(registry: Registry, kind: str, parent: str, data: KintoObject) -> Kint
 def note_change(
     request: Request, kind: str, parent: str, written: KintoObject, old: KintoObject | None
 ) -> None:
-    """Note a change of an object, of which listeners are to be told."""
+    """Collect a change of an object, for the notification of listeners."""
     notify_resource_event(
         request,
         parent,
@@ -80,6 +80,6 @@ def note_change(
 
 
 def notify(request: Request, *, after_commit: bool = False) -> None:
-    """Tell listeners of the changes: in the transaction, or after its commit."""
+    """Notify listeners of the changes: in the transaction, or after its commit."""
     for event in request.get_resource_events(after_commit=after_commit):
         request.registry.notify(event)

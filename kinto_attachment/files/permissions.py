@@ -1,4 +1,4 @@
-"""What the user may do with a record or a collection, decided by Kinto's own policy."""
+"""The user's permissions on a record or a collection, from Kinto's policy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def may(request: Request, permission: str, uri: str) -> bool:
 
 
 def may_now(request: Request, permission: str, uri: str) -> bool:
-    """The same with the user's current groups: a request caches those of its beginning."""
+    """The same with the user's current groups. A request caches those from its start."""
     return may(build_request(request, {"path": uri}), permission, uri)
 
 
@@ -38,5 +38,5 @@ def may_read(request: Request, record_uri: str) -> bool:
 
 
 def may_read_now(request: Request, record_uri: str) -> bool:
-    """The same by now."""
+    """The same at this moment."""
     return may_now(request, "read", record_uri)

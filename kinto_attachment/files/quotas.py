@@ -1,9 +1,9 @@
-"""Quotas: where a file is refused because its bucket or collection would hold too much.
+"""Quotas: refusing files that would exceed the limit of their bucket or collection.
 
-Three times: before the body is read, as far as its length is known; while it is read; and exactly,
-when the index is written at the end of the transaction. The first two only spare the client and
-the server work. A memory backend rolls nothing back, and what fails at the end of a batch fails
-all of it: there, a stored file is checked once more before Kinto writes its record.
+There are three checks: before the body is read, if its length is known; while it is read; and
+exactly, when the index is written at the end of the transaction. The first two only save work for
+client and server. Memory backends cannot roll back, and an error at the end of a batch fails all
+of it. In these cases, a stored file is also checked before Kinto writes its record.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from kinto_attachment.metadata import FIELD
 from kinto_attachment.quota_settings import Quota
 
 NOTHING = Totals()
-PLENTY = 16  # Times the room that a request can take.
+PLENTY = 16  # A multiple of the space that a request can use.
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """How many bytes of a file may be stored, and the error for one more."""
+    """The number of bytes of a file that may be stored, and the error for more bytes."""
 
     bytes: int
     error: QuotaExceeded
@@ -46,9 +46,9 @@ class Allowance:
 
 
 def look(request: Request) -> None:
-    """Read the counters as long as the transaction is open in which the request has begun.
+    """Read the counters while the first transaction of the request is open.
 
-    They are not read if a moment ago there was far more room than the request can take.
+    They are not read if there was far more space a moment ago than the request can use.
     """
     usage, ledger = request.registry.attachment_usage, Ledger.of(request)
     scopes = usage.scopes_of(str(request.context.uri))
@@ -74,11 +74,11 @@ def _have_plenty(request: Request, held: dict[str, Totals]) -> bool:
 
 
 def check_file(request: Request, size: int | None, *, replaces: bool = True) -> Allowance | None:
-    """Refuse a new file of ``size`` bytes, as they are stored; None if that is not known.
+    """Refuse a new file of ``size`` stored bytes, or None if the size is not known.
 
-    If it ``replaces`` the record's file, that one's bytes are free for it.
+    If it ``replaces`` the record's file, it can use the bytes of that file.
 
-    :returns: how many bytes there is room for; None if there is no limit.
+    :returns: the number of bytes that may be stored; None if there is no limit.
     :raises QuotaExceeded:
     """
     held = _held(request)
@@ -94,7 +94,7 @@ def check_file(request: Request, size: int | None, *, replaces: bool = True) -> 
 
 
 def check_shared(request: Request, key: str, size: int) -> None:
-    """Refuse a file of another record, as far as bucket or collection do not have it yet.
+    """Refuse a file of another record if it is new to the bucket or collection.
 
     :raises QuotaExceeded:
     """
@@ -108,9 +108,9 @@ def check_shared(request: Request, key: str, size: int) -> None:
 
 @contextmanager
 def entered(request: Request, attachment: dict[str, Any]) -> Iterator[None]:
-    """Check a stored file exactly, where that has to be, before Kinto writes its record.
+    """Check a stored file exactly before Kinto writes its record, if this is necessary.
 
-    The record is written in the block. If that fails, the file takes no room.
+    The block writes the record. If it fails, the file is not counted.
 
     :raises QuotaExceeded:
     """
@@ -135,7 +135,7 @@ def entered(request: Request, attachment: dict[str, Any]) -> Iterator[None]:
 
 
 def _changes(request: Request, file: NewFile | SharedFile, size: int) -> dict[str, Totals]:
-    """What a file changes in the counters that it has to be entered in."""
+    """The changes of counters for a file that has to be counted before it is linked."""
     registry, uri = request.registry, str(request.context.uri)
     usage, ledger = registry.attachment_usage, Ledger.of(request)
     scopes = usage.scopes_of(uri)
@@ -159,16 +159,16 @@ def _changes(request: Request, file: NewFile | SharedFile, size: int) -> dict[st
 
 
 def arriving(request: Request, reader: Reader, content_length: int | None) -> Reader:
-    """The bytes of a request for an upload in several requests, as many as there is room for.
+    """The bytes of a request for an upload in several requests, limited by the quota.
 
-    :raises QuotaExceeded: the request's length shows that there is none; so does reading.
+    :raises QuotaExceeded: the request's length exceeds the quota; reading raises it, too.
     """
     allowance = check_bytes(request, content_length or 0)
     return reader if allowance is None else allowance.bound(reader)
 
 
 def check_bytes(request: Request, size: int) -> Allowance | None:
-    """The same as :func:`check_file` for bytes that are no file yet."""
+    """The same as :func:`check_file` for bytes that are not a file yet."""
     allowances = []
     for scope, used in _held(request).items():
         quota = _quota_of(request)(scope)
@@ -180,9 +180,9 @@ def check_bytes(request: Request, size: int) -> Allowance | None:
 
 
 def resize(request: Request, before: Session, after: Session) -> None:
-    """Book what counts of an upload by now, in the transaction that commits it.
+    """Count the bytes of an upload so far, in the transaction that commits them.
 
-    :raises QuotaExceeded: it has to be rolled back.
+    :raises QuotaExceeded: the transaction has to be rolled back.
     """
     difference = after.counted - before.counted
     usage = request.registry.attachment_usage
@@ -190,9 +190,9 @@ def resize(request: Request, before: Session, after: Session) -> None:
 
 
 def tightest(request: Request, bucket_id: str, collection_id: str) -> tuple[Quota, Totals] | None:
-    """The quota that leaves the fewest bytes for a collection, and what is used of it.
+    """The quota with the fewest bytes left for a collection, and its counter.
 
-    If none limits the bytes, one that limits the files; None if there is none.
+    If none limits the bytes, a quota of files; None if there is no quota.
     """
     registry = request.registry
     scopes = registry.attachment_settings.quotas.counted(bucket_id, collection_id)
@@ -209,7 +209,7 @@ def _left(quota: Quota, used: Totals) -> tuple[float, float]:
 
 
 def _held(request: Request) -> dict[str, Totals]:
-    """What the record's bucket and collection hold, as far as their quotas may be met."""
+    """The counters of the record's bucket and collection, unless far below their quotas."""
     usage, ledger = request.registry.attachment_usage, Ledger.of(request)
     scopes = usage.scopes_of(str(request.context.uri))
     if not scopes:
@@ -232,7 +232,7 @@ def _quota_of(request: Request) -> Callable[[str], Quota]:
 
 
 def _keeps(request: Request) -> bool:
-    """Whether the file that is replaced stays stored, for good or for a while."""
+    """Whether a replaced file stays stored, permanently or for a while."""
     uri = request.context.uri
     resolver = request.registry.attachment_collection_settings
     rules = resolver.of(request, uri.bucket_id, uri.collection_id)
@@ -240,25 +240,25 @@ def _keeps(request: Request) -> bool:
 
 
 def _freed(request: Request) -> Totals:
-    """What may become free when the record's file is replaced."""
+    """The files and bytes that may become free when the record's file is replaced."""
     attachment = (request.context.record or {}).get(FIELD)
     size = attachment.get("size") if isinstance(attachment, dict) else None
     return NOTHING if type(size) is not int or _keeps(request) else Totals(1, size)
 
 
 def _current(links: Iterable[Link], key: str) -> list[Link]:
-    """The links to the record's current file, unless that is the one with this key."""
+    """The links to the record's current file, unless it has this key."""
     return [link for link in links if link.state == "current" and link.key != key]
 
 
 def _records(request: Request, key: str) -> list[str]:
-    """The URIs of the records that have a file, or get it from an earlier part of a batch."""
+    """The URIs of the records that have a file, or get it in an earlier part of a batch."""
     links = request.registry.attachment_links.of_key(key)
     return [*(link.record for link in links), *_entered(request, key)]
 
 
 def _entered(request: Request, key: str) -> list[str]:
-    """The records that this transaction gives a file, as far as no link says so yet."""
+    """The records that get a file in this transaction and have no link to it yet."""
     waiting = request.registry.attachment_usage.entered()
     mine = Ledger.of(request).entered
     return [file[0] for file in mine if file[1] == key and file in waiting]

@@ -1,7 +1,7 @@
-"""The bodies by which clients write records, and what they make of the ``attachment``.
+"""The bodies with which clients write records, and their effect on the ``attachment``.
 
-Kinto computes the new record only while it writes it. Here the outcome for the attachment is known
-before, and the body can be changed so that the outcome is another one.
+Kinto computes the new record only while it writes it. Here, the resulting attachment is computed
+before, and the body can be changed to get another one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ POINTER = f"/data/{FIELD}"
 JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 
 
-# What reading a body raises that is not what Kinto takes.
+# The exceptions of reading a body that Kinto does not accept.
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 def body_of(request: Request) -> RecordBody | None:
-    """The body of a PUT, POST or PATCH; None if it has no attributes of the record.
+    """The body of a PUT, POST or PATCH; None if it contains no attributes.
 
     :raises MALFORMED: Kinto will refuse it.
     """
@@ -53,18 +53,18 @@ class RecordBody(Protocol):
         """The attachment that the record would have, or ABSENT."""
 
     def leaves_out(self) -> bool:
-        """Whether the body does not say what becomes of the attachment, and yet drops it."""
+        """Whether the body drops the attachment by not mentioning it."""
 
     def store(self, attachment: Any) -> None:
-        """Have the record end up with an attachment: the stored one, or ABSENT.
+        """Change the body so that the record has this attachment: the stored one, or ABSENT.
 
-        A patch that only names what it changes (RFC 7396 and Kinto's own) cannot drop a member
-        that is stored as ``null``.
+        Patches that only contain changes (RFC 7396 and Kinto's own) cannot drop a member that is
+        stored as ``null``.
         """
 
 
 class WholeRecord:
-    """PUT and POST: the record is what the body says."""
+    """PUT and POST: the body is the whole record."""
 
     def __init__(self, json: Any) -> None:
         self.json = json

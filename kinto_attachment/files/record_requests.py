@@ -1,4 +1,4 @@
-"""The request to Kinto that writes a record, and what Kinto responds."""
+"""The request to Kinto that writes a record, and Kinto's response."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kinto_attachment.files.uploads import rules_of
 from kinto_attachment.kinto_types import Registry, Request
 from kinto_attachment.metadata import FIELD
 
-# Headers of the upload that have no meaning, or another one, for the record's endpoint. Kinto does
-# not read all of them today (Content-Encoding, for one), but none is about the JSON that it gets.
+# Headers of the upload that mean something else, or nothing, at the record's endpoint. Kinto does
+# not read all of them today (for example Content-Encoding), but none of them applies to its JSON.
 NOT_FORWARDED = (
     "Accept",
     "Content-Disposition",
@@ -67,14 +67,14 @@ def has_precondition(request: Request) -> bool:
 
 @dataclass(frozen=True)
 class RequestKind:
-    """A class of requests that has what Kinto adds to them.
+    """A class of requests with the attributes and methods that Kinto adds to requests.
 
     Pyramid makes such a class for each request, which takes longer than the rest of a request.
     """
 
     request_class: type[PyramidRequest]
     methods: Mapping[str, Any]
-    descriptors: Mapping[str, Any] = field(default_factory=dict)  # The class has them already.
+    descriptors: Mapping[str, Any] = field(default_factory=dict)  # The class already has them.
 
     @classmethod
     def of(cls, registry: Registry) -> RequestKind:
@@ -84,7 +84,7 @@ class RequestKind:
         return cls(type(example), extensions.methods)
 
     def build(self, request: Request, method: str, uri: str, body: dict[str, Any]) -> Request:
-        """What Kinto's ``build_request`` makes, for a request below the version's prefix."""
+        """The result of Kinto's ``build_request``, for a request below the version's prefix."""
         made = self.request_class.blank(
             f"/{request.registry.route_prefix}{uri}".encode().decode("latin-1"),
             POST=json.dumps(body).encode(),
@@ -110,7 +110,7 @@ def record_request(
 ) -> Request:
     """The sub-request that writes a record: PATCH if it exists, PUT if it does not.
 
-    Kinto makes it, or a ``kind`` does, which is faster.
+    Kinto makes it, or a ``kind``, which is faster.
     """
     method = "PATCH" if exists else "PUT"
     if kind is None:
@@ -125,7 +125,7 @@ def record_request(
     if not exists and not preconditions:
         environ["HTTP_IF_NONE_MATCH"] = "*"  # PUT would replace a record.
     if body["data"][FIELD] is None and not rules_of(request).delete_on_omission:
-        # No copy of the record at a client may have a null, which would delete a later file.
+        # A client's copy of the record must not contain a null, which would delete a later file.
         subrequest.headers["Content-Type"] = MERGE_PATCH
     subrequest.bound_data = request.bound_data
     setattr(subrequest, locks.BY_CLIENT, not is_allowed(request))

@@ -1,4 +1,4 @@
-"""What Kinto will refuse of a record, before its file has come.
+"""Checking the data of a record before its file is received.
 
 Kinto checks everything again when it writes the record, with the attachment.
 """
@@ -24,14 +24,14 @@ from kinto_attachment.kinto_types import KintoObject, Request
 from kinto_attachment.metadata import FIELD
 
 SETTING = "experimental_collection_schema_validation"
-# Kinto's own fields, which no schema is about. What the attachment will be is not known yet.
+# Kinto's own fields, which schemas do not cover. The attachment is not known yet.
 IGNORED = ("last_modified", Record.schema_field, "__permissions__", FIELD)
 
 
 def check_attributes(
     request: Request, data: dict[str, Any] | None, permissions: dict[str, Any] | None
 ) -> None:
-    """Refuse attributes and permissions of the request's record, as far as it is known.
+    """Check the attributes and permissions of the request's record, as far as they are known.
 
     :raises HTTPBadRequest: as Kinto would raise it.
     """

@@ -1,4 +1,4 @@
-"""Writing records: by sub-requests to Kinto, or as they would, and nowhere else."""
+"""Writing records: with sub-requests to Kinto, or in a faster way with the same result."""
 
 from __future__ import annotations
 
@@ -70,16 +70,17 @@ def write(
 
 
 def _mark_default_bucket(request: Request, bucket_id: str) -> None:
-    """Remember a default bucket; not in a batch, which may hold locks of Kinto's objects."""
+    """Save that a bucket is a default bucket. A batch, which may hold locks, does not."""
     resolver = request.registry.attachment_collection_settings
     if resolver.is_default(request, bucket_id) and not shares_transaction(request):
         resolver.remember(bucket_id)
 
 
 def _forget_principals(request: Request) -> None:
-    """Have Kinto read the user's groups again: receiving the body may have taken hours.
+    """Make Kinto read the user's groups again, since receiving the body may have taken hours.
 
-    Not in a batch: Kinto reads them once for all parts, and the body is there already.
+    This does not apply to batches: Kinto reads the groups once for all parts, and the body has
+    already been received.
     """
     if request.method != "DELETE" and not shares_transaction(request):
         for name in [name for name in request.bound_data if str(name).endswith(PRINCIPALS)]:

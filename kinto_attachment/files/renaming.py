@@ -25,7 +25,7 @@ def rename(request: Request, attachment: dict[str, Any]) -> dict[str, Any]:
     with ``.gz``.
 
     :raises InvalidForm, FileNotAllowed: the body is invalid, or the extension is not allowed.
-    :raises AttachmentChanged: the record has got another file while the body arrived.
+    :raises AttachmentChanged: the record's file was replaced while the body arrived.
     """
     restart_transaction(request)
     changes = _changes(request)
@@ -44,7 +44,7 @@ def rename(request: Request, attachment: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_unchanged(request: Request, attachment: dict[str, Any]) -> None:
-    """The same is checked once more when the record is locked."""
+    """This is checked again when the record is locked."""
     uri = str(request.context.uri)
     record = stored_record(request.registry, uri)
     if not same_json((record or {}).get(FIELD), attachment):

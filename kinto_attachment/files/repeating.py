@@ -1,4 +1,4 @@
-"""Repeating what has met a transaction of somebody else."""
+"""Repeating work whose transaction conflicts with another one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def repeated(
     *more: type[Exception],
     begin_again: Callable[[], object] = lambda: None,
 ) -> T:
-    """Call a function that makes transactions of its own, again if they conflict with others.
+    """Call a function that makes transactions, and repeat it if they conflict with others.
 
-    ``more`` are errors that tell of a conflict, too. ``begin_again`` is called before each
+    ``more`` are additional errors that mean a conflict. ``begin_again`` is called before each
     repetition.
 
     :raises BackendError: the database does not answer, or conflicts do not end.
@@ -44,11 +44,11 @@ def repeated(
 
 
 def pause(attempt: int) -> None:
-    """Wait after an attempt that has met another transaction, longer after each."""
+    """Wait after a conflict, longer after each attempt."""
     time.sleep(random.uniform(PAUSE / 4, PAUSE * attempt))  # noqa: S311
 
 
 def is_conflict(error: BackendError) -> bool:
-    """Whether a transaction has met another one, so that it can be tried again."""
+    """Whether a transaction conflicted with another one, so that it can be repeated."""
     cause = getattr(error.original, "orig", None)
     return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in CONFLICTS

@@ -1,4 +1,4 @@
-"""An earlier file of a record, or of a deleted one, that becomes the current one again."""
+"""Making an earlier file the current one of a record, which may have been deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kinto_attachment.kinto_types import Request
 
 
 class RestoreArrival:
-    """The version that the request's path names; the body may have JSON for the record."""
+    """The version in the request's path; the body may have JSON for the record."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -35,9 +35,9 @@ class RestoreArrival:
 
 
 def changeable_version(request: Request) -> Link:
-    """The version that a request's path names, of a user who may write the record.
+    """The version in a request's path, if the user may write the record.
 
-    :raises FileNotFound: there is no such version, or a batch has deleted it.
+    :raises FileNotFound: the version does not exist, or a batch has deleted it.
     """
     context, links = request.context, request.registry.attachment_links
     of_record = versions_of_deleted if context.record is None else versions_of

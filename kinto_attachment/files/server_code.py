@@ -1,7 +1,7 @@
 """Attachments for other plugins and views: in the request's transaction, as its user.
 
-The same steps and checks follow as for an upload. What they raise fails the request, unless the
-caller catches it: the errors of this package, and Kinto's HTTP exceptions.
+The steps and checks of an upload follow. Their exceptions, which are errors of this package and
+Kinto's HTTP exceptions, fail the request unless the caller catches them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kinto_attachment.names import clean_filename
 from kinto_attachment.storage import ClosableReader
 from kinto_attachment.uris import RecordURI
 
-# Of the client's request, not of what server code does for it.
+# Headers that apply to the client's request, and not to the writes of server code.
 NOT_INHERITED = (
     "Content-Disposition",
     "Content-Encoding",
@@ -52,7 +52,7 @@ class OpenedAttachment:
         self.metadata = metadata
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes, maybe fewer before the end; everything if it is negative."""
+        """Up to ``size`` bytes, possibly fewer before the end; all bytes if it is negative."""
         if size >= 0:
             return self._reader.read(size)
         return b"".join(iter(lambda: self._reader.read(1024 * 1024), b""))
@@ -78,8 +78,8 @@ def attach(
     """Attach a file to a record, which is created if it does not exist.
 
     ``record_uri`` is without the API version. ``file`` are the bytes, or an object with
-    ``read(size)``. ``data`` are attributes of the record. The user has to have the permission to
-    write or create the record. The file is deleted again if the request fails.
+    ``read(size)``. ``data`` are attributes of the record. The user needs the permission to write
+    or create the record. The file is deleted again if the request fails.
 
     :returns: the attachment object.
     :raises AttachmentError: the collection's rules refuse the file, or a storage fails.
@@ -94,9 +94,9 @@ def attach(
 def copy_attachment(
     request: Request, source_uri: str, target_uri: str, data: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Give a record the file of another one, which the user may read.
+    """Attach the file of another record, which the user may read, to a record.
 
-    Within a storage they share the file. For the rest see :func:`attach`.
+    Within a storage, they share the file. The rest is as for :func:`attach`.
 
     :raises FileNotFound: the source has no file.
     """
@@ -106,10 +106,10 @@ def copy_attachment(
 
 
 def open_attachment(request: Request, record_uri: str) -> OpenedAttachment:
-    """The file of a record, which the user may read; also one that this request has attached.
+    """The file of a record that the user may read, including a file that this request attached.
 
     :raises pyramid.httpexceptions.HTTPForbidden: the user may not read the record.
-    :raises FileNotFound: there is no such record, or it has no file.
+    :raises FileNotFound: the record does not exist or has no file.
     """
     source = readable_source(request, RecordURI.parse(record_uri))
     metadata = source.attachment(request).to_json()
@@ -125,15 +125,15 @@ def signed_url(
     filename: str | None = None,
     version: str | None = None,
 ) -> str:
-    """A URL to the file of a record, or to a version, which needs no credentials.
+    """A URL of a record's file, or of a version, that needs no credentials.
 
-    The user has to have the permission to read it. The URL is valid for ``expires_in`` seconds,
-    or a little longer; to a file that this request has attached, from the commit on.
+    The user needs the permission to read it. The URL is valid for ``expires_in`` seconds or a
+    little longer. For a file that this request attached, it works after the commit.
     ``disposition`` is ``inline`` or ``attachment``, ``filename`` another name.
 
-    :raises ValueError: ``expires_in`` or ``disposition`` has no such value.
+    :raises ValueError: ``expires_in`` or ``disposition`` is invalid.
     :raises pyramid.httpexceptions.HTTPForbidden: the user may not read the record.
-    :raises FileNotFound: there is no such record, file or version.
+    :raises FileNotFound: the record, file or version does not exist.
     :raises LinksNotConfigured: the server has no key to sign with.
     """
     longest = int(request.registry.attachment_settings["links.max_age"])
@@ -150,7 +150,7 @@ def signed_url(
 
 
 def _linkable(request: Request, uri: RecordURI, source: Source) -> Link:
-    """The record's link to its file, or the one that it will have after the request.
+    """The record's link to its file, or its future link after the request.
 
     :raises FileNotFound: the index does not know the file.
     """
@@ -168,7 +168,7 @@ def _request_for(request: Request, record_uri: str) -> Request:
     for name in NOT_INHERITED:
         inner.headers.pop(name, None)
     inner.bound_data = request.bound_data
-    # Events may have requests that Kinto has built, which cannot do this by themselves.
+    # Requests that Kinto built, which events may have, lack this method.
     inner.invoke_subrequest = outermost(request).invoke_subrequest  # type: ignore[method-assign]
     inner.context = KnownTarget(uri, stored_record(request.registry, record_uri))
     setattr(inner, JOINS, True)

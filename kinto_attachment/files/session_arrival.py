@@ -1,4 +1,4 @@
-"""The file of an upload in several requests, once all of it has come: one more way to arrive."""
+"""Another way in which files arrive: in several requests, when all bytes have arrived."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class SessionArrival:
     def __init__(self, request: Request) -> None:
         session = Ledger.of(request).session
         assert session is not None  # noqa: S101 - the request is about one.
-        # From here on, what refuses the file ends the session.
+        # From here on, a refusal of the file ends the session.
         Ledger.of(request).attaching = session
         self._request = request
         self._session: Session = session
 
     def check(self) -> None:
-        """Check again what may have changed since the upload began."""
+        """Check everything again that may have changed since the upload began."""
         rules = rules_of(self._request)
         check_extension(self._request, rules, self._session.filename)
         check_size(self._session.size, rules.max_size, rules.min_size)
@@ -55,11 +55,11 @@ class SessionArrival:
         return Received(attachment, copied(session.data), copied(session.permissions))
 
     def _sha256(self, files: FileStorage) -> str:
-        """The hash, after the claims of the client were compared with it.
+        """The hash, after comparing it with the client's digests.
 
-        The file is read only if its hash could not be saved, or if a claim needs another one.
+        The file is only read if the hash could not be saved, or if a digest has another algorithm.
 
-        :raises DigestMismatch: the bytes are not those that the client wanted to send.
+        :raises DigestMismatch: the bytes do not match the client's digests.
         """
         session = self._session
         known = {"sha256": session.sha256} if session.sha256 else self._saved()
@@ -80,13 +80,13 @@ class SessionArrival:
 
 
 def attach_session(request: Request, kind: type[Arrival] = SessionArrival) -> tuple[Session, bool]:
-    """Attach the file of the request's upload to the record, or find that this has been done.
+    """Attach the file of the request's upload to the record, unless this has been done.
 
-    The session says so in the same transaction as the record. It is locked first, so that of two
-    requests that attach the same file the second one finds it done.
+    The transaction that writes the record also updates the session. It locks the session first, so
+    the second of two requests that attach the same file finds the session done.
 
     :returns: the session, and whether this request has attached the file.
-    :raises AttachmentError, HTTPException: the file stays stored, for a repetition.
+    :raises AttachmentError, HTTPException: the file stays stored for another attempt.
     """
     ledger = Ledger.of(request)
     session = ledger.session
@@ -114,7 +114,7 @@ def attach_session(request: Request, kind: type[Arrival] = SessionArrival) -> tu
         expires = msec_time() + int(idle * 1000)
         done = replace(locked, state="done", result=result, expires=expires, writer="")
         done = replace(done, key=key or locked.key, partial=None, counted=0)
-        # Its bytes count as those of the record's file now.
+        # Its bytes now count as those of the record's file.
         with request.registry.attachment_usage.alone():
             sessions.put(replace(done, data=None, permissions=None, hash=None))
             request.registry.attachment_usage.resized(locked.record, -locked.counted)
@@ -133,5 +133,5 @@ def read_back(files: FileStorage, key: str, algorithms: set[str]) -> dict[str, s
 
 
 def copied(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A copy that may be changed, as what a form has sent."""
+    """A copy that may be changed, like the data of a form."""
     return None if value is None else deepcopy(dict(value))

@@ -1,4 +1,4 @@
-"""How uploads in several requests begin: a file in the storage, and a session's row."""
+"""The beginning of uploads in several requests: a file in the storage and a session's row."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from kinto_attachment.index.session import ANONYMOUS, Session
 from kinto_attachment.kinto_types import Request
 from kinto_attachment.wsgi.bodies import check_size
 
-# For anonymous writers: each one lets an empty upload give way, and others may be faster.
+# For anonymous writers: each attempt ends an empty upload, and other requests may be faster.
 ATTEMPTS = 5
 MOST = "uploads.max_unfinished"
 
 
 def create(request: Request, protocol: str, step: Create, filename: str) -> Session:
-    """Begin an upload. Its request is refused for whatever a form would be refused for.
+    """Begin an upload. It is refused for the same reasons as a form.
 
     :raises AttachmentError, HTTPException: nothing was stored.
     """
@@ -54,9 +54,9 @@ def create(request: Request, protocol: str, step: Create, filename: str) -> Sess
 
 
 def admit(request: Request, step: Create, filename: str, largest: int) -> Accepted:
-    """Refuse an upload for what a form would be refused for, or as one too many.
+    """Refuse an upload for the reasons of a form, or because there are too many.
 
-    ``largest`` is how many bytes the storage takes; 0 is no limit.
+    ``largest`` is the largest size that the storage accepts; 0 is no limit.
 
     :raises AttachmentError, HTTPException:
     """
@@ -65,7 +65,7 @@ def admit(request: Request, step: Create, filename: str, largest: int) -> Accept
         check_size(length, rules.max_size, rules.min_size)
     check_claims(step.file_claims, length or 0)
     check_attributes(request, step.data, step.permissions)
-    # The record's file stays until this one is whole.
+    # The record's file stays until this one is complete.
     accepted = accept(request, filename, step.mimetype, length, replaces=False)
     if length is not None and 0 < largest < length:
         raise TooLarge(f"The storage takes at most {largest} bytes in this way.")
@@ -76,7 +76,7 @@ def admit(request: Request, step: Create, filename: str, largest: int) -> Accept
 def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> Session:
     """Begin the file in the storage, and then write the session's row.
 
-    If the process dies in between, gc removes what was stored.
+    If the process dies in between, gc removes the stored bytes.
 
     :raises TooManyUploads: nothing was stored.
     """
@@ -94,14 +94,14 @@ def begin(request: Request, protocol: str, step: Create, accepted: Accepted) -> 
 
 
 def keyed(request: Request, session: Session, accepted: Accepted) -> Session:
-    """The session with the key of the file to come, which it owns."""
+    """The session with the key of its future file, which it owns."""
     rules, storage = accepted.rules, accepted.storage
     key = new_key(request, rules, storage, accepted.filename, session=session.id)
     return replace(session, key=key)
 
 
 def save(request: Request, session: Session) -> None:
-    """Write the row of a new upload, or remove what was stored for it.
+    """Write the row of a new upload; on failure, remove its file.
 
     :raises TooManyUploads, QuotaExceeded: nothing was stored.
     """
@@ -114,7 +114,7 @@ def save(request: Request, session: Session) -> None:
 
 
 def new_session(request: Request, protocol: str, step: Create, accepted: Accepted) -> Session:
-    """A session that is not saved yet, and has no key."""
+    """A session that is not saved yet and has no key."""
     now = msec_time()
     context = request.context
     return Session(
@@ -141,10 +141,10 @@ def new_session(request: Request, protocol: str, step: Create, accepted: Accepte
 
 
 def enter(request: Request, session: Session) -> None:
-    """Write the row, unless requests at the same time have begun too many uploads.
+    """Write the row, unless concurrent requests have begun too many uploads.
 
     :raises TooManyUploads:
-    :raises QuotaExceeded: what counts of it already is too much.
+    :raises QuotaExceeded: the upload's first bytes exceed the quota.
     """
     sessions = request.registry.attachment_sessions
     for _ in range(ATTEMPTS):
@@ -156,7 +156,7 @@ def enter(request: Request, session: Session) -> None:
 
 
 def put_counted(request: Request, session: Session) -> bool:
-    """Write the row, and book what counts; False if the owner has too many uploads.
+    """Write the row and count the bytes; False if the owner has too many uploads.
 
     :raises QuotaExceeded: the transaction has to be rolled back.
     """
@@ -175,7 +175,7 @@ def put_counted(request: Request, session: Session) -> bool:
 
 @contextmanager
 def ended_by_errors(request: Request, session: Session) -> Iterator[None]:
-    """End a session whose creation fails: nobody was told where it is."""
+    """End a session whose creation fails. No client knows its URL."""
     try:
         yield
     except AttachmentError as error:
@@ -186,9 +186,9 @@ def ended_by_errors(request: Request, session: Session) -> Iterator[None]:
 
 
 def make_room(request: Request) -> None:
-    """Refuse to begin more uploads than a user may have in a collection, as far as they are known.
+    """Refuse an upload if the user is known to have too many in the collection.
 
-    Anonymous writers are one user. Among theirs, the oldest one that has brought nothing goes.
+    Anonymous writers are one user. For them, the oldest upload without bytes is ended instead.
 
     :raises TooManyUploads: the user has to finish or cancel some.
     """

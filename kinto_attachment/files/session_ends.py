@@ -1,7 +1,7 @@
-"""How uploads in several requests end without a file: cancelled, failed, or expired.
+"""Ending uploads in several requests without a file: cancelled, failed or expired.
 
-First the row says so, which puts every request out of force that may still be writing. Then what
-was stored is removed; where that fails, gc does it.
+First the row is changed, after which requests that are still writing cannot commit. Then the
+stored bytes are removed. If this fails, gc removes them.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from kinto_attachment.storage import ContinuesWrites, Partial, UploadsDirectly
 
 logger = logging.getLogger(__name__)
 
-# Statuses of answers after which the same request may succeed later. Every other 4xx is for good.
+# Statuses after which the same request may succeed later. All other 4xx are permanent.
 PASSING = (401, 408, 409, 423, 429)
 
 
 def is_for_good(status: int) -> bool:
-    """Whether an answer says that a file can never be attached, however often it is tried."""
+    """Whether a response means that a file can never be attached."""
     return 400 <= status < 500 and status not in PASSING
 
 
 def cancelled(message: str) -> dict[str, Any]:
-    """Kinto's JSON error of an upload that was ended from outside."""
+    """Kinto's JSON error for an upload that something else has ended."""
     code, errno = UploadGone.status, UploadGone.errno.value
     return {"code": code, "errno": errno, "error": "Gone", "message": message}
 
 
 def end(registry: Registry, session: Session, state: State, error: dict[str, Any] | None) -> bool:
-    """End a session in a transaction of its own; False if it has ended already."""
+    """End a session in a separate transaction; False if it has already ended."""
     sessions, outbox = registry.attachment_sessions, registry.attachment_links.outbox
     with transaction.manager, sessions.alone():
         locked = sessions.lock(session.record, session.upload)
         if locked is None or not locked.is_unfinished:
             return False
         if state == "expired" and locked.seen_at(msec_time()).state != state:
-            return False  # It went on in the meantime.
+            return False  # The upload continued in the meantime.
         was_whole = locked.state == "finishing"
         at_work = was_whole or bool(locked.writer)
-        # The lock shows that no request has linked the file, or is about to.
+        # The lock ensures that no request has linked the file or is about to.
         garbage = outbox.add([locked.key], storage=locked.storage) if was_whole else []
         ended = replace(locked, state=state, error=error, writer="", hash=None)
-        # What clients have sent is of no use any more.
+        # The data from the client is no longer needed.
         ended = replace(ended, data=None, permissions=None, preconditions={}, notes="")
         sessions.put(ended)
     if discard(registry, ended, release=not at_work):
@@ -61,7 +61,7 @@ def end(registry: Registry, session: Session, state: State, error: dict[str, Any
 
 
 def expire(registry: Registry, session: Session) -> bool:
-    """End a session that is too old, unless it goes on; False if its remains are not removed."""
+    """End a session that is too old, unless it continues; False if its bytes are not removed."""
     if end(registry, session, "expired", None):
         registry.metrics.count("attachments.uploads_expired")
     with transaction.manager:
@@ -70,7 +70,7 @@ def expire(registry: Registry, session: Session) -> bool:
 
 
 def end_failed(registry: Registry, ledger: Ledger, response: Response) -> None:
-    """End the upload whose file can never be attached, after the transaction was rolled back."""
+    """End the upload of a file that can never be attached, after the transaction's rollback."""
     session = ledger.attaching
     if session is None or not is_for_good(response.status_code):
         return
@@ -82,10 +82,10 @@ def end_failed(registry: Registry, ledger: Ledger, response: Response) -> None:
 
 
 def discard(registry: Registry, session: Session, *, release: bool) -> bool:
-    """Remove what is stored of a session that has ended; False if that failed.
+    """Remove the stored bytes of a session that has ended; False if that failed.
 
-    Without ``release``, the name stays reserved until gc has run: another request may just be
-    storing something under it, which gc would not know for ours without that.
+    Without ``release``, the name stays reserved until gc runs: another request may be storing a
+    file with it, which gc could not recognize otherwise.
     """
     if not remove_stored(registry, session, release=release):
         return False
@@ -95,7 +95,7 @@ def discard(registry: Registry, session: Session, *, release: bool) -> bool:
 
 
 def remove_stored(registry: Registry, session: Session, *, release: bool = True) -> bool:
-    """Remove what is stored of a session, whatever its row says; False if that failed."""
+    """Remove the stored bytes of a session, whatever its state; False if that failed."""
     reservations = registry.attachment_links.reservations
     try:
         storage = registry.attachment_storages[session.storage].files
@@ -111,7 +111,7 @@ def remove_stored(registry: Registry, session: Session, *, release: bool = True)
 
 
 def _forget_partial(registry: Registry, session: Session) -> None:
-    """Note that nothing is stored any more; of two who do so, one gives the bytes back."""
+    """Save that nothing is stored any more. Of two callers, only one reduces the counters."""
     sessions, usage = registry.attachment_sessions, registry.attachment_usage
     counts = session.counted and usage.scopes_of(session.record)
     locked = sessions.lock(session.record, session.upload) if counts else None

@@ -1,6 +1,6 @@
-"""Who writes to an upload: one request at a time, which has the session's token.
+"""The writer of an upload: one request at a time, which has the session's token.
 
-The next one puts it out of force; see ``index/sessions.py``.
+The next writer replaces the token; see ``index/sessions.py``.
 """
 
 from __future__ import annotations

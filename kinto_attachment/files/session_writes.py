@@ -1,7 +1,7 @@
 """The bytes that a request adds to an upload.
 
-They are committed as they become durable. No transaction is open while they arrive, and none of
-them is committed once another request has taken the upload over.
+The bytes are committed as they become durable. No transaction is open while they arrive, and none
+of them is committed after another request has taken the upload over.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from kinto_attachment.kinto_types import Request
 from kinto_attachment.storage import Partial
 from kinto_attachment.wsgi.bodies import body_of, check_size
 
-# Bytes. Digests other than SHA-256 are not saved between two requests: the last one reads the
-# file, which should take some seconds at most.
+# Bytes. Digests other than SHA-256 are not saved between requests: the last request reads the
+# file, which should take a few seconds at most.
 LARGEST_READ_BACK = 1024 * 1024 * 1024
 
 
 def start(
     request: Request, upload: str, protocol: str, step: Append, *, at_length: bool
 ) -> Session:
-    """Begin to continue an upload, and put the writer before out of force, if it still runs.
+    """Start to continue an upload. A previous writer that is still running cannot commit any more.
 
-    The session that is returned has the token of this request, unless there is nothing to write:
-    the request repeats the last one of an upload that is whole.
+    The returned session has the token of this request. It does not if there is nothing to write,
+    because the request repeats the last one of a complete upload.
     """
     sessions = request.registry.attachment_sessions
     with separate_transaction(request), sessions.alone():
@@ -61,7 +61,7 @@ def start(
         if session.is_unfinished:
             session = with_length(request, session, step)
         if session.state == "open" and at_length and session.is_whole:
-            # The process died between the last byte and what follows.
+            # The process died after the last byte and before the next step.
             session = replace(taken_over(request, session), state="finishing")
             sessions.put(session)
         if session.state != "open":
@@ -82,12 +82,12 @@ def start(
 def receive(
     request: Request, session: Session, step: Create | Append, *, at_length: bool
 ) -> Session:
-    """Append the bytes of a request to an upload, and commit what is durable from time to time.
+    """Append the bytes of a request to an upload, and regularly commit those that are durable.
 
-    ``at_length`` says whether the file is whole as soon as it has its length.
+    ``at_length`` says whether the file is complete when it has its length.
 
-    :raises TakenOver: another request has put this one out of force.
-    :raises AttachmentError: what had arrived was kept, unless the bytes have a digest.
+    :raises TakenOver: another request has taken the upload over.
+    :raises AttachmentError: the bytes that arrived were kept, unless they have a digest.
     """
     if session.state != "open":
         return session
@@ -95,7 +95,7 @@ def receive(
 
 
 class _Write:
-    """One request's write to a session, of which it has the token."""
+    """The write of a request that has the session's token."""
 
     def __init__(self, request: Request, session: Session, step: Create | Append) -> None:
         self.request = request
@@ -127,11 +127,11 @@ class _Write:
         try:
             return files.append(partial, self.arriving, self.checkpoint, length=length)
         except StorageError:
-            self.check_token()  # A cancellation removes what this request goes on with.
+            self.check_token()  # A cancellation removes the bytes that this request continues.
             raise
 
     def checkpoint(self, partial: Partial) -> None:
-        """Commit what is durable; bytes with a digest are kept together or not at all."""
+        """Commit the durable bytes. Bytes with a digest are kept together or not at all."""
         if self.step.claims:
             self.check_token()
         else:
@@ -180,7 +180,7 @@ class _Write:
 
 
 def with_length(request: Request, session: Session, step: Append) -> Session:
-    """The session with the length that a request tells, or whose content it fills."""
+    """The session with the length that a request declares or completes."""
     content, length = request.content_length, step.length
     if step.complete and content is not None:
         end = step.offset + content
@@ -198,7 +198,7 @@ def with_length(request: Request, session: Session, step: Append) -> Session:
 
 
 def check_claims(claims: ClaimedDigests, size: int) -> None:
-    """:raises TooLarge: the last request would take too long, if there are so many bytes."""
+    """:raises TooLarge: the last request would take too long for this many bytes."""
     if size > LARGEST_READ_BACK and {*claims.algorithms} - {"sha256"}:
         raise TooLarge(
             f"Repr-Digest: if more than {LARGEST_READ_BACK} bytes come in several requests, only"
@@ -207,7 +207,7 @@ def check_claims(claims: ClaimedDigests, size: int) -> None:
 
 
 def check_repetition(request: Request, session: Session, step: Append) -> None:
-    """Whether a request may be the last one of an upload that is whole, sent again.
+    """Whether a request may be a repetition of the last one of a complete upload.
 
     :raises WrongOffset, WrongLength, UploadComplete: it is not.
     """
@@ -222,9 +222,9 @@ def check_repetition(request: Request, session: Session, step: Append) -> None:
 def arriving_bytes(request: Request, session: Session, step: Create | Append) -> Arriving:
     """The bytes of a request that belong to the file.
 
-    :raises TooLarge: the request's length shows that there are too many.
+    :raises TooLarge: the request's length exceeds the limit.
     """
-    with separate_transaction(request):  # It may ask the database, whose connection is not kept.
+    with separate_transaction(request):  # The quota may need a query; no connection is kept.
         rules = rules_of(request)
     limits = [rules.max_size, continuing(request, session.storage).largest_partial]
     if session.has_other_claims:

@@ -1,4 +1,4 @@
-"""What is done to files after a request's transaction has been committed or aborted."""
+"""The work on files after a request's transaction was committed or aborted."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from kinto_attachment.uris import RecordURI
 
 logger = logging.getLogger(__name__)
 
-# How many outbox entries a process keeps in memory until they are due; gc finds the others.
+# The number of outbox entries that a process remembers until they are due; gc finds the others.
 MAX_LINGERING = 10_000
 DUE_AT_ONCE = 10  # Entries that one request looks at.
 
 
 def settle(registry: Registry, ledger: Ledger) -> None:
-    """Delete or keep files by the outcome of the transaction; gc repeats what fails here."""
-    # Files are deleted before their names are released and before subscribers are told. Nothing
-    # depends on it: a name is also taken as long as there is a file.
+    """Delete or keep files, depending on the transaction. gc repeats steps that fail here."""
+    # Files are deleted before their names are released and before subscribers are notified.
+    # Nothing depends on this order, because an existing file also blocks its name.
     for step in (
         _undo,
         _delete_garbage,
@@ -48,19 +48,19 @@ def delete_garbage(registry: Registry, entry: Garbage) -> list[str] | None:
 
     :returns: the keys of these files, without those that were linked again; None if another
         process has taken the entry.
-    :raises StorageError: the entry is still there, and maybe the files; it also waits if its
-        storage is not configured.
+    :raises StorageError: the entry remains, and possibly the files. It also remains if its storage
+        is not configured.
     """
     links = registry.attachment_links
     outbox: Outbox = links.outbox
     storages = registry.attachment_storages
-    storages[entry.storage]  # Otherwise it waits.
+    storages[entry.storage]  # Otherwise the entry waits.
     with transaction.manager:
-        # Files that linger have links, which change too.
+        # Lingering files have links, which also change.
         if not outbox.take(entry, is_alone=not entry.due):
             return None
         files: list[StoredFile] = [StoredFile(entry.storage, key) for key in entry.keys]
-        if entry.due:  # They may have been linked again, or moved to another storage.
+        if entry.due:  # The files may have been linked again, or moved to another storage.
             files = links.end_lingering(files)
         try:
             for storage, keys in keys_by_storage(files).items():
@@ -81,7 +81,7 @@ def _undo(registry: Registry, ledger: Ledger) -> None:
     ]
     if not unlinked:
         return
-    # Their names stay reserved if this fails: that is how gc knows them.
+    # If this fails, their names stay reserved, so gc recognizes them.
     keys = {file.key for file in unlinked}
     ledger.left.update(keys)
     with transaction.manager:
@@ -95,7 +95,7 @@ def _undo(registry: Registry, ledger: Ledger) -> None:
 
 
 def is_in_use(registry: Registry, ledger: Ledger, file: NewFile) -> bool:
-    """Whether a file of a request that was rolled back is linked, or a record's, after all."""
+    """Whether the file of a rolled back request has a link or a record nevertheless."""
     links = registry.attachment_links
     # If the request wrote no link, no commit of it can be under way, and no lock is needed.
     in_doubt = file.key in ledger.linking
@@ -120,7 +120,7 @@ def _delete_garbage(registry: Registry, ledger: Ledger) -> None:
 
 
 def _delete_lingering(registry: Registry, ledger: Ledger) -> None:
-    """Delete files that earlier requests of this process let linger, and that are due now."""
+    """Delete files that linger since earlier requests of this process and are due now."""
     waiting = registry.attachment_lingering
     for _ in range(DUE_AT_ONCE):
         try:

@@ -1,4 +1,4 @@
-"""What the server signs for itself: tokens in URLs, which replace credentials."""
+"""The tokens in URLs that the server signs, which replace credentials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DERIVED_FOR = b"kinto-attachment: signing key"
 
 
 class Signatures:
-    """Signs tokens with the first of its keys, and verifies them with all.
+    """Signs tokens with the first key, and verifies them with all keys.
 
     A token is valid for one purpose only.
     """
@@ -33,7 +33,7 @@ class Signatures:
         return token if isinstance(token, str) else token.decode()
 
     def read(self, purpose: str, token: str) -> dict[str, Any] | None:
-        """The claims of a token; None if it was not signed here for this purpose."""
+        """The claims of a token; None if this server did not sign it for this purpose."""
         try:
             claims = self._serializer(purpose).loads(token)
         except BadData:
@@ -52,7 +52,7 @@ class Signatures:
 
 
 def signatures(keys: Sequence[bytes], server_secret: str) -> Signatures | None:
-    """The signatures of a server: by its own keys, or by one made of Kinto's secret.
+    """The signatures of a server, with its keys or a key that is derived from Kinto's secret.
 
     None if it has neither.
     """
@@ -70,7 +70,7 @@ def signing_of(registry: Registry) -> Signatures:
 
 
 def valid_claims(registry: Registry, purpose: str, token: str) -> dict[str, Any] | None:
-    """The claims of a token that was signed here for this purpose, and has not expired.
+    """The claims of an unexpired token that this server signed for this purpose.
 
     All have ``expires``, in seconds since the epoch.
     """

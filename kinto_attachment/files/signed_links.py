@@ -22,13 +22,13 @@ from kinto_attachment.storage.storages import Storage
 PURPOSE = "read"
 # The longest validity of a URL that S3 or Google signs, in seconds.
 PRESIGNED_AGE = 7 * 24 * 3600
-# A file that lingers or is withdrawn was replaced or deleted: links to it have ended.
+# A lingering or withdrawn file was replaced or deleted, so links to it have ended.
 LINKED: tuple[State, ...] = ("current", "kept")
 
 
 @dataclass(frozen=True)
 class SignedLink:
-    """A URL, and until when it is valid, in ms since the epoch."""
+    """A URL and when it expires, in ms since the epoch."""
 
     url: str
     expires_at: int
@@ -36,7 +36,7 @@ class SignedLink:
 
 @dataclass(frozen=True)
 class LinkClaims:
-    """What a token in a URL says; ``expires`` is in seconds since the epoch."""
+    """The content of a token in a URL; ``expires`` is in seconds since the epoch."""
 
     storage: str
     key: str
@@ -50,19 +50,19 @@ class LinkClaims:
     def parse(cls, claims: Mapping[str, Any]) -> LinkClaims | None:
         try:
             return cls(**claims)
-        except TypeError:  # Of another release.
+        except TypeError:  # The token is from another release.
             return None
 
     def is_of(self, link: Link) -> bool:
-        # Whichever storage has the file by now: a key names one file over all storages.
+        # The storage may have changed. A key is unique over all storages.
         own = (self.key, self.record, self.version)
         return own == (link.key, link.record, link.version)
 
 
 class Linker:
-    """Makes links to files of one collection, all of one validity, for a request.
+    """Makes links to files of one collection with the same validity, for a request.
 
-    They are valid for at least ``expires_in`` seconds if they can be.
+    They are valid for at least ``expires_in`` seconds if possible.
     """
 
     def __init__(self, request: Request, rules: CollectionSettings, expires_in: int) -> None:
@@ -78,8 +78,8 @@ class Linker:
     ) -> SignedLink:
         """A link to the file of a record.
 
-        ``disposition`` and ``filename`` replace those of the file; types that may not be shown
-        in place are still saved.
+        ``disposition`` and ``filename`` replace those of the file; browsers still save types that
+        are not allowed inline.
 
         :raises LinksNotConfigured: the storage signs no URLs, and the server has no key.
         :raises StorageError: the storage is not configured, or cannot sign.
@@ -91,7 +91,7 @@ class Linker:
         return sign(storage, link, name, kind)
 
     def members(self, link: Link | None) -> dict[str, Any]:
-        """The members that a list has for each file: null where there can be no link to it."""
+        """The members that a list has for each file: null for files that cannot have links."""
         storages = self._registry.attachment_storages
         if link is None or not is_linked(link) or storages.get(link.storage) is None:
             return {"url": None, "url_expires_at": None}
@@ -123,9 +123,9 @@ class Linker:
 
 
 def linked_file(request: Request, key: str, token: str) -> tuple[Link, LinkClaims] | None:
-    """The link that a token is for; None if the token is invalid, expired or for another file.
+    """The link of a token; None if the token is invalid, expired or for another file.
 
-    It ends with the record's link to the file, whatever its own time.
+    A token stops working when the record loses the file, even before it expires.
     """
     found = valid_claims(request.registry, PURPOSE, token)
     claims = LinkClaims.parse(found) if found is not None else None
@@ -139,24 +139,24 @@ def linked_file(request: Request, key: str, token: str) -> tuple[Link, LinkClaim
 
 
 def rounded_expiry(now: float, expires_in: int, longest: int) -> int:
-    """When a link of the server's own expires, in seconds since the epoch.
+    """When a link that the server signs expires, in seconds since the epoch.
 
-    It is rounded up to a multiple of half the validity, so that links that are made soon after
-    each other are the same, and caches know the file.
+    It is rounded up to a multiple of half the validity, so that links that are made in quick
+    succession are the same, and caches can be used.
     """
     step = max(1, expires_in // 2)
     return min(math.ceil((now + expires_in) / step) * step, int(now) + longest)
 
 
 def is_linked(link: Link) -> bool:
-    """Whether links to a file work, as far as its row tells."""
+    """Whether links to a file work, according to its row."""
     return link.state in LINKED and not link.ended
 
 
 def _longest_presigned(storage: Storage, now: float) -> int:
-    """How long a URL that the storage signs now can be valid, in whole seconds.
+    """The longest validity of a URL that the storage signs now, in whole seconds.
 
-    :raises StorageUnavailable: its credentials are about to end, and there are no others.
+    :raises StorageUnavailable: its credentials are about to expire, and there are no others.
     """
     until = storage.files.signs_until()
     if until is None:

@@ -1,4 +1,4 @@
-"""A record's file: where it is stored, and what is known of it."""
+"""A record's file: its storage, its key and its metadata."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kinto_attachment.storage import ClosableReader
 
 @dataclass(frozen=True)
 class Source:
-    """The stored file of a record; ``link`` is None for records from before the index.
+    """The stored file of a record; ``link`` is None for records older than the index.
 
-    ``described`` is the attachment object; its location may be missing.
+    ``described`` is the attachment object, whose location may be missing.
     """
 
     storage: str
@@ -42,7 +42,7 @@ def current_link(registry: Registry, record_uri: str) -> Link | None:
 
 
 def current_source(registry: Registry, record_uri: str, metadata: Any) -> Source:
-    """The current file of a record, by the attachment object in the record.
+    """The current file of a record, from its attachment object.
 
     :raises FileNotFound: the record has no attachment, or one on another server.
     """
@@ -59,7 +59,7 @@ def current_source(registry: Registry, record_uri: str, metadata: Any) -> Source
 
 
 def open_source(registry: Registry, source: Source) -> ClosableReader:
-    """The bytes of a file, also if it was moved to another storage since the index was read.
+    """The bytes of a file, even if it was moved to another storage since the index was read.
 
     :raises FileNotFound:
     """
@@ -75,7 +75,7 @@ def open_source(registry: Registry, source: Source) -> ClosableReader:
 
 
 def is_outdated(registry: Registry, missing: FileMissing) -> bool:
-    """Whether the index no longer says that the file is in the storage that lacks it."""
+    """Whether, in the index, the file is no longer in the storage that lacks it."""
     links = registry.attachment_links.of_key(missing.key)
     return all(link.storage != missing.storage for link in links)
 
@@ -83,7 +83,7 @@ def is_outdated(registry: Registry, missing: FileMissing) -> bool:
 def file_before_index(
     registry: Registry, metadata: Mapping[str, Any]
 ) -> tuple[StorageName, str] | None:
-    """Storage and key of the file of a record from before the index; None if it has none here.
+    """The storage and key of the file of a record that is older than the index, or None.
 
     :raises StorageError: a storage that has to be asked does not answer.
     """
@@ -94,6 +94,6 @@ def file_before_index(
 
 
 def _is_known_otherwise(registry: Registry, key: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether the index knows the file, and not as the one that the metadata describe."""
+    """Whether the index knows the file with other metadata."""
     links = registry.attachment_links.of_key(key)
     return bool(links) and not any(link.describes(metadata) for link in links)

@@ -1,4 +1,4 @@
-"""Records as they are in Kinto's storage, while a request changes them."""
+"""Reading and deleting records in Kinto's storage while a request changes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kinto_attachment.uris import RecordURI
 
 
 def stored_record(registry: Registry, uri: str) -> KintoObject | None:
-    """A record in the caller's transaction; None if there is none."""
+    """A record in the caller's transaction; None if it does not exist."""
     parsed = RecordURI.parse(uri)
     try:
         return registry.storage.get("record", parsed.collection, parsed.record_id)
@@ -22,7 +22,7 @@ def stored_record(registry: Registry, uri: str) -> KintoObject | None:
 
 
 def committed_record(registry: Registry, uri: str) -> KintoObject | None:
-    """The committed record, which this transaction is overwriting; None if there is none."""
+    """The committed record, which this transaction is overwriting; None if it does not exist."""
 
     def read() -> KintoObject | None:
         with transaction.manager:
@@ -34,9 +34,9 @@ def committed_record(registry: Registry, uri: str) -> KintoObject | None:
 
 
 def delete_records_below(registry: Registry, uri: str) -> None:
-    """Delete all records: Kinto deletes only as many as one query returns, and sees no new ones.
+    """Delete all records. Kinto deletes only those of one query, and no new ones.
 
-    The others would reappear, without their files, in a new bucket or collection of that name.
+    The others would reappear, without their files, in a new bucket or collection with that id.
     """
     links = registry.attachment_links
     if "/collections/" in uri:

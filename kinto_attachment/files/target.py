@@ -15,7 +15,7 @@ from kinto_attachment.uris import RecordURI
 
 @runtime_checkable
 class Target(Protocol):
-    """What the context of a request tells about its record."""
+    """The properties of a request's record, which its context provides."""
 
     # Read-only, so that they may be attributes or properties.
     @property
@@ -23,12 +23,12 @@ class Target(Protocol):
 
     @property
     def implicit_parents(self) -> bool:
-        """Whether bucket and collection are created with the record, as in default buckets."""
+        """Whether the record is created with its bucket and collection, as in default buckets."""
         ...
 
     @property
     def preconditions(self) -> Mapping[str, str]:
-        """``If-Match`` and ``If-None-Match``, as far as the client has sent them."""
+        """``If-Match`` and ``If-None-Match``, if the client has sent them."""
         ...
 
     @property
@@ -37,14 +37,14 @@ class Target(Protocol):
         ...
 
     def existing_record(self) -> dict[str, Any]:
-        """:raises HTTPNotFound: there is no such record."""
+        """:raises HTTPNotFound: the record does not exist."""
         ...
 
 
 class SessionTarget(Target, Protocol):
-    """The record that an upload in several requests is for."""
+    """The record of an upload in several requests."""
 
-    session: Session | None  # Set by whoever has found it.
+    session: Session | None  # Set by the code that has found it.
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class KnownTarget:
     uri: RecordURI
     record: dict[str, Any] | None
     implicit_parents: bool = False
-    # Those of the client's request are about another record.
+    # The preconditions of the client's request apply to another record.
     preconditions: Mapping[str, str] = field(default_factory=dict)
 
     def existing_record(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Files follow the transaction: new files are deleted if it fails, old files after its commit.
+"""Tying files to the transaction: new files are deleted if it fails, old files if it commits.
 
-Two tweens do so, with Kinto's transaction between them. The inner one writes the links when the
+Two tweens do this, with Kinto's transaction between them. The inner one writes the links when the
 request has done everything else, and repeats uploads that conflict with another transaction. The
 outer one deletes files when the outcome of the transaction is known: committed, aborted, or failed
 at the commit.
@@ -35,7 +35,8 @@ EVENTS = "resource_events"
 # when the transaction starts again.
 CREATED = ("buckets", "collections")
 
-# Times that the counters of a batch are written: nothing but other plugins exceeds a quota again.
+# How often the counters of a batch are written. After the first time, only other plugins can
+# exceed a quota.
 BOOKINGS = 3
 # An attribute of requests that code on the server makes within another request.
 JOINS = "kinto_attachment_joins_transaction"
@@ -71,8 +72,8 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
                     return response
                 _begin_again(request, ledger, hooks)
             except Held:
-                # A batch as a whole would be refused. Now that this process knows of holds, only
-                # the part is refused that is about the file.
+                # The whole batch would be refused. Now that this process knows about holds, a
+                # repetition only refuses the part with the file.
                 if knew_of_holds or not in_batch(request) or not _rolls_back(registry):
                     raise
                 _begin_again(request, ledger, hooks)
@@ -90,8 +91,8 @@ def linking_tween(handler: Handler, registry: Registry) -> Handler:
 def _book(request: Request, ledger: Ledger, *, last: bool) -> bool:
     """Write the counters of quotas; False if a batch has to be repeated for that.
 
-    Others have taken the room of a part since it was checked, and now it sees that. Otherwise the
-    batch as a whole would be refused.
+    Others have used the space of a part since it was checked. A repetition refuses only that part;
+    otherwise, the whole batch would be refused.
     """
     registry = request.registry
     quota_of = partial(registry.attachment_collection_settings.quota, ledger)
@@ -123,10 +124,10 @@ def settling_tween(handler: Handler, registry: Registry) -> Handler:
 
 
 def restart_transaction(request: Request) -> None:
-    """Release the database connection before the body is received, by a new transaction.
+    """Release the database connection before the body is received, by starting a new transaction.
 
-    Not in a batch, which may have written something. After-commit hooks of the request, such as
-    Kinto's for ``AfterResourceChanged``, move to the new transaction.
+    Does nothing in a batch, which may have written something. After-commit hooks of the request,
+    such as Kinto's for ``AfterResourceChanged``, move to the new transaction.
     """
     if not shares_transaction(request):
         hooks = list(transaction.get().getAfterCommitHooks())
@@ -137,9 +138,9 @@ def restart_transaction(request: Request) -> None:
 
 @contextmanager
 def separate_transaction(request: Request) -> Iterator[None]:
-    """Run the block in a short transaction, before the one of the request.
+    """Run the block in a short transaction, before that of the request.
 
-    If the request shares its transaction with others, the block runs in that one.
+    If the request shares its transaction with others, the block runs in that transaction.
     """
     if shares_transaction(request):
         yield
@@ -170,7 +171,7 @@ def in_batch(request: Request) -> bool:
 
 
 def before_part_of_batch(event: RequestEvent) -> None:
-    """Forget changes that are rolled back in the middle of a batch.
+    """Forget changes that were rolled back in the middle of a batch.
 
     If a part gets a 409, Kinto aborts the transaction, and continues with the next part in
     another one. It would still notify listeners, including ours, of the changes that were rolled
@@ -179,12 +180,12 @@ def before_part_of_batch(event: RequestEvent) -> None:
     request = event.request
     if not in_batch(request) or isinstance(request.registry.storage, MemoryBasedStorage):
         return  # Memory backends do not roll back.
-    # Several times in a transaction of several parts, which does no harm.
+    # This runs several times in a transaction with several parts, which is harmless.
     transaction.get().addAfterAbortHook(forget, (request.bound_data,))
 
 
 def forget(bound_data: dict[str, Any]) -> None:
-    """Drop what Kinto has cached about an aborted transaction."""
+    """Drop the data of an aborted transaction from Kinto's caches."""
     bound_data[EVENTS] = CollectedEvents()
     for name in (*CREATED, READ):
         bound_data.pop(name, None)
@@ -201,7 +202,7 @@ def _begin(hooks: list[Any]) -> None:
 
 
 def _can_be_repeated(request: Request, ledger: Ledger, error: BackendError) -> bool:
-    """Whether the error is a conflict, and the request's body is not needed again.
+    """Whether the error is a conflict and the request's body is no longer needed.
 
     The file of an upload is already stored, and its form fields are in the ledger.
     """
@@ -213,7 +214,7 @@ def _can_be_repeated(request: Request, ledger: Ledger, error: BackendError) -> b
 
 
 def _begin_again(request: Request, ledger: Ledger, hooks: list[Any]) -> None:
-    """Reset the request to its beginning, without anything that was read or cached before."""
+    """Reset the request to its beginning, and drop everything that was read or cached."""
     transaction.abort()
     _begin(hooks)  # Kinto adds its own hooks again.
     ledger.forget_changes()

@@ -1,6 +1,6 @@
-"""Uploads in several requests, as they are found by the requests of their owners.
+"""Finding uploads in several requests for the requests of their owners.
 
-Each change of a session is a short transaction of its own, and none is open while bytes arrive.
+Each change of a session has its own short transaction. None is open while bytes arrive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kinto_attachment.kinto_types import Request
 
 
 def inspect(request: Request, upload: str, protocol: str, *, fence: bool) -> Session:
-    """An upload as it is now; a request that may still be writing to it is put out of force."""
+    """The current upload. A request that is still writing to it cannot commit any more."""
     sessions = request.registry.attachment_sessions
     uri = str(request.context.uri)
     session = found(request, sessions.get(uri, upload), protocol)
@@ -34,7 +34,7 @@ def inspect(request: Request, upload: str, protocol: str, *, fence: bool) -> Ses
 
 
 def look_at(request: Request, upload: str) -> Session:
-    """An upload as it is now, also if it has ended, for its owner."""
+    """The current upload for its owner, even if it has ended."""
     uri = str(request.context.uri)
     return owned(request, request.registry.attachment_sessions.get(uri, upload))
 
@@ -44,9 +44,9 @@ def unfinished_in(request: Request, collection: str) -> list[Session]:
 
 
 def cancel(request: Request, upload: str) -> Session:
-    """End an upload, and remove what is stored of it. A file that is attached stays so.
+    """End an upload, and remove its stored bytes. An attached file stays attached.
 
-    Besides its owner, whoever may write the collection may do this.
+    Its owner, and users who may write the collection, may do this.
     """
     registry, uri = request.registry, request.context.uri
     sessions = registry.attachment_sessions
@@ -67,7 +67,7 @@ def cancel(request: Request, upload: str) -> Session:
 def found(request: Request, session: Session | None, protocol: str) -> Session:
     """The session, for its owner, as long as it has not ended without a file.
 
-    :raises UploadNotFound: there is none, or it is somebody else's.
+    :raises UploadNotFound: it does not exist, or belongs to another user.
     :raises OtherProtocol, UploadGone:
     """
     session = owned(request, session)

@@ -38,30 +38,30 @@ class IncomingFile:
     declared_type: str | None
     reader: Reader
     claims: ClaimedDigests
-    size: int | None = None  # As far as it is known before the file is read.
+    size: int | None = None  # If it is known before the file is read.
     encoding: str = ""  # The Content-Encoding, which the stored bytes keep.
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A file that may be stored: where to, under which name, as which media type."""
+    """A file that may be stored: its key, its name and its media type."""
 
     rules: CollectionSettings
     storage: Storage
     filename: str
     mimetype: str
-    allowance: quotas.Allowance | None = None  # What the quota leaves.
+    allowance: quotas.Allowance | None = None  # The space left by the quota.
 
     def bound(self, reader: Reader) -> Reader:
-        """The bytes to store, which end with an error where the quota does."""
+        """The bytes to store; reading beyond the quota raises an error."""
         return reader if self.allowance is None else self.allowance.bound(reader)
 
 
 def store(request: Request, incoming: IncomingFile) -> Attachment:
-    """Check, hash, count and store a file while it arrives.
+    """Check, hash, measure and store a file while it arrives.
 
-    The file is entered in the request's ledger: it is deleted again unless a record is linked to
-    it when the request has ended.
+    The file is entered in the request's ledger. It is deleted unless a record is linked to it at
+    the end of the request.
 
     :raises InvalidForm, FileNotAllowed, TooLarge, TooSmall, DigestMismatch, StorageError: the
         file does not stay stored.
@@ -71,7 +71,7 @@ def store(request: Request, incoming: IncomingFile) -> Attachment:
 
 
 def store_accepted(request: Request, accepted: Accepted, incoming: IncomingFile) -> Attachment:
-    """The same for a file that was decided on before."""
+    """The same for a file that was approved before."""
     rules, storage = accepted.rules, accepted.storage
     filename, mimetype = accepted.filename, accepted.mimetype
     limited = LimitedReader(incoming.reader, rules.max_size, rules.min_size)
@@ -103,11 +103,11 @@ def accept(
     *,
     replaces: bool = True,
 ) -> Accepted:
-    """Decide on a file before any of it is stored; ``size`` is in bytes, if it is known.
+    """Approve a file before any of it is stored; ``size`` is in bytes, if known.
 
-    It ``replaces`` the record's file unless it is stored long before it is attached.
+    Files that are stored long before they are attached do not ``replace`` the record's file.
 
-    :raises FileNotAllowed, QuotaExceeded, HTTPException: the file is refused, maybe by another
+    :raises FileNotAllowed, QuotaExceeded, HTTPException: the file is refused, possibly by another
         plugin.
     """
     rules = rules_of(request)
@@ -115,7 +115,7 @@ def accept(
     storage = request.registry.attachment_storages[rules.storage]
     check_extension(request, rules, filename)
     mimetype = names.mimetype(filename, declared_type, rules.mimetypes)
-    # How much will be left of it after compression is not known.
+    # The size after compression is not known.
     stored_size = None if rules.gzipped else size
     allowance = quotas.check_file(request, stored_size, replaces=replaces)
     announce(request, filename, mimetype, size)
@@ -123,7 +123,7 @@ def accept(
 
 
 def describe(request: Request, file: NewFile, attachment: Attachment) -> None:
-    """Enter a stored file, and what the record is to say of it, in the request's ledger."""
+    """Enter a stored file, with the metadata for its record, in the request's ledger."""
     file.attachment = attachment.to_json()
     Ledger.of(request).new_files[file.key] = file
 
@@ -134,9 +134,9 @@ def count_bytes(request: Request, storage: Storage, size: int) -> None:
 
 
 def store_again(request: Request, source: Attachment, reader: Reader) -> Attachment:
-    """Store a file of another storage for the request's record, in the form that it has there.
+    """Copy a file from another storage for the request's record, in the same form.
 
-    :raises StorageError: the file does not stay stored; also if it is not what it should be.
+    :raises StorageError: the copy failed or does not match, and is removed.
     """
     rules = rules_of(request)
     storage = request.registry.attachment_storages[rules.storage]
@@ -151,11 +151,11 @@ def store_again(request: Request, source: Attachment, reader: Reader) -> Attachm
 
 
 def check_extension(request: Request, rules: CollectionSettings, filename: str) -> None:
-    """Refuse files by their extension; ``b.txt.gz`` is also allowed where ``b.txt`` is.
+    """Check the extension of a file; ``b.txt.gz`` is also allowed if ``b.txt`` is.
 
     :raises FileNotAllowed: neither is allowed.
     """
-    # The rules are those for new files, wherever a file that is renamed may be.
+    # The rules for new files also apply to renamed files, whatever their storage.
     allowed = request.registry.attachment_storages[rules.storage].files.filename_allowed
     inner = names.inner_name(filename)
     if allowed(filename, rules.extensions):
@@ -166,7 +166,7 @@ def check_extension(request: Request, rules: CollectionSettings, filename: str) 
 
 
 def check_stored(request: Request, sent: Attachment | Original) -> None:
-    """Refuse a file that was stored before, or elsewhere, by the rules for the request's record.
+    """Apply the rules for the request's record to a file that was stored before or elsewhere.
 
     :raises FileNotAllowed, TooLarge, TooSmall: as for a file that a client sends.
     """
@@ -198,11 +198,11 @@ def rules_of(request: Request) -> CollectionSettings:
 
 
 def announce(request: Request, filename: str, mimetype: str, size: int | None) -> None:
-    """Tell other plugins of a file before any of it is stored.
+    """Notify other plugins of a file before any of it is stored.
 
-    What they read or write is a transaction of its own: the body may take hours to arrive.
+    Their reads and writes have a separate transaction, because the body may take hours to arrive.
 
-    :raises HTTPException: one of them refuses the file.
+    :raises HTTPException: a plugin refuses the file.
     """
     event = AttachmentReceiving(request, str(request.context.uri), filename, mimetype, size)
     if not has_subscribers(request.registry, event):
@@ -249,7 +249,7 @@ def _write(
     try:
         storage.files.write(key, reader, mimetype, **headers)
     except StorageError:
-        # It may be stored all the same. By its reserved name, gc knows whose file it is.
+        # The file may be stored nevertheless. The reserved name tells gc which site it belongs to.
         Ledger.of(request).left.add(key)
         raise
     uri = str(request.context.uri)

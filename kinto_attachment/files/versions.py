@@ -1,4 +1,4 @@
-"""The versions of a record's attachment: its current file, and those that it kept."""
+"""The versions of a record's attachment: its current file and earlier ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kinto_attachment.uris import RecordURI
 
 
 def versions_of(links: Links, record_uri: str) -> list[Link]:
-    """The versions of a record that exists, newest first."""
+    """The versions of an existing record, newest first."""
     living = [link for link in links.of_record(record_uri) if not link.ended]
     life = current_life(living)
     return _by_age(
@@ -24,14 +24,14 @@ def versions_of(links: Links, record_uri: str) -> list[Link]:
 
 
 def versions_of_deleted(links: Links, record_uri: str) -> list[Link]:
-    """What records of this URI kept, which were deleted in the present life of the collection."""
+    """The versions of deleted records with this URI, in the current life of the collection."""
     return _by_age([link for link in links.of_record(record_uri) if link.ended == "record"])
 
 
 def readable_versions(request: Request, uri: RecordURI, *, exists: bool) -> list[Link]:
-    """The versions that the user may read, who may read the record if it ``exists``.
+    """The versions that the user may read. The user may read the record, if it ``exists``.
 
-    Those of a deleted record are for the users who may write the collection.
+    Only users who may write the collection can read those of a deleted record.
     """
     links = request.registry.attachment_links
     if not exists:

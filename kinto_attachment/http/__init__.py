@@ -1,4 +1,4 @@
-"""Protocols as functions over bytes and strings, and readers that wrap readers.
+"""Protocols as functions of bytes and strings, and readers that wrap other readers.
 
-Nothing here uses Kinto, or does input and output of its own.
+This layer may use ``names`` and the layers below it. It does not use Kinto and does no I/O.
 """

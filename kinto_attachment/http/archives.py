@@ -1,7 +1,7 @@
 """ZIP archives that are made while they are sent: stored, not compressed, of any size (ZIP64).
 
-The bytes of no file are kept. What the end of an archive lists, about a kilobyte for each entry,
-stays in memory until then.
+The bytes of files are not kept. The directory at the end needs about a kilobyte of memory for each
+entry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from zipstream import ZipStream
 
 
 class WrongSize(Exception):
-    """A file has another size than was announced; the archive ends without its directory."""
+    """A file does not have the announced size; the archive ends without its directory."""
 
 
 class Archive:
@@ -24,13 +24,13 @@ class Archive:
     def entry(self, name: str, chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
         """The bytes of an entry.
 
-        :raises WrongSize: there are more or fewer bytes than ``size``.
+        :raises WrongSize: the file does not have ``size`` bytes.
         """
         self._zip.add(_exactly(size, chunks, name), name, size=size)
         yield from self._zip.all_files()
 
     def end(self) -> Iterator[bytes]:
-        """The directory, without which nobody takes the archive for a whole one."""
+        """The directory, without which an archive is recognizably incomplete."""
         yield from self._zip.footer()
 
 

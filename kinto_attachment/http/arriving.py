@@ -10,10 +10,11 @@ from kinto_attachment.http.streams import BaseReader, ClaimedDigests, Reader
 
 
 class Arriving(BaseReader):
-    """Hashes the bytes, continuing ``saved``, and takes a body that breaks off for one that ends.
+    """Hashes the bytes, continuing ``saved``, and treats a body that breaks off as one that ends.
 
-    So what has arrived is kept. ``error`` tells afterwards why the body broke off. ``left`` is how
-    many bytes the file may still have. ``saved`` of None is a hash that cannot be continued.
+    So the bytes that arrived are kept. Afterwards, ``error`` is the reason why the body broke off.
+    ``left`` is the largest number of bytes to come. If ``saved`` is None, the hash cannot be
+    continued.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Arriving(BaseReader):
         self.error: AttachmentError | None = None
 
     def saved(self) -> str | None:
-        """The state of the hash of all bytes of the file until here."""
+        """The state of the hash of all bytes of the file so far."""
         return None if self._saved is None else self._saved.save()
 
     def check(self, claims: ClaimedDigests) -> None:
@@ -41,7 +42,7 @@ class Arriving(BaseReader):
                 raise claim.mismatch(self.size)
 
     def _read(self, size: int) -> bytes:
-        """:raises TooLarge, QuotaExceeded: there are too many bytes; none of them is kept."""
+        """:raises TooLarge, QuotaExceeded: there are too many bytes; none of these is kept."""
         if self.error is not None:
             return b""
         try:

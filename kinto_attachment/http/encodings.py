@@ -7,14 +7,14 @@ from collections.abc import Collection
 from kinto_attachment.errors import InvalidBody, UnsupportedType
 from kinto_attachment.http.streams import BaseReader, Reader
 
-# The identification and the only method there is (RFC 1952 2.3.1).
+# The identification and the only defined method (RFC 1952 2.3.1).
 GZIP_START = b"\x1f\x8b\x08"
 
 
 def encoding_of(header: str, supported: Collection[str]) -> str:
     """The encoding of a body, from the value of ``Content-Encoding``; empty if it has none.
 
-    :raises UnsupportedType: it is not among the supported ones, or there are several.
+    :raises UnsupportedType: it is not supported, or there are several.
     """
     coding = header.strip().lower()
     coding = {"x-gzip": "gzip", "identity": ""}.get(coding, coding)
@@ -25,9 +25,9 @@ def encoding_of(header: str, supported: Collection[str]) -> str:
 
 
 class GzipChecker(BaseReader):
-    """Passes a gzip file on as it is; raises InvalidBody if it does not start like one.
+    """Passes a gzip file on unchanged; raises InvalidBody if it does not start like one.
 
-    The rest is not checked: a small body can decompress to any amount of data.
+    The rest is not checked, because a small body can decompress to any amount of data.
     """
 
     def __init__(self, reader: Reader) -> None:

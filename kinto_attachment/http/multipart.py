@@ -31,7 +31,7 @@ def parts(
     The body is read to its end, unless there is an error.
 
     :raises UnsupportedType: not a multipart/form-data body.
-    :raises InvalidBody: not a well-formed one.
+    :raises InvalidBody: the body is malformed.
     :raises TooLarge: a header exceeds its limit.
     """
     events = _events(body, boundary_of(content_type), chunk_size)
@@ -39,7 +39,7 @@ def parts(
         reader = _PartReader(events)
         yield part, reader
         while reader.read(chunk_size):
-            pass  # The next part comes after what was not read.
+            pass  # The next part follows the unread bytes.
 
 
 def boundary_of(content_type: str) -> str:
@@ -59,8 +59,8 @@ def boundary_of(content_type: str) -> str:
 def _events(body: Reader, boundary: str, chunk_size: int) -> Iterator[Any]:
     """The segments, each followed by its chunks of bytes and by None, to the end of the body."""
     padding = 0
-    # Not strict: it would refuse a line break after the last boundary that arrives in a chunk of
-    # its own.
+    # Not strict, because that would refuse a line break after the last boundary in a separate
+    # chunk.
     parser = PushMultipartParser(
         boundary, max_header_size=MAX_HEADER_SIZE, max_header_count=MAX_HEADERS
     )
@@ -80,7 +80,7 @@ def _events(body: Reader, boundary: str, chunk_size: int) -> Iterator[Any]:
 
 
 class _PartReader(BaseReader):
-    """The bytes of one part, in the chunks that the parser gives."""
+    """The bytes of one part, in the chunks of the parser."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
@@ -91,7 +91,7 @@ class _PartReader(BaseReader):
         if self._chunk is not None and self._position == len(self._chunk):
             try:
                 self._chunk, self._position = next(self._events), 0
-            except StopIteration as error:  # It has failed before, and the caller reads on.
+            except StopIteration as error:  # The body failed before; the caller still reads.
                 raise InvalidBody("Request body cannot be read to its end.") from error
         if self._chunk is None:
             return b""

@@ -47,25 +47,25 @@ TYPES = (
 
 
 class ResumableUploads:
-    """The protocol of the draft."""
+    """The draft's protocol."""
 
     name = f"ietf/{INTEROP_VERSION}"
     ends_at_length = False
 
     def recognizes(self, head: Head) -> bool:
-        """Headers that are not what the draft defines are ignored, as it requires.
+        """Malformed headers are ignored, as the draft requires.
 
-        But where a client says that it speaks the draft, the request is not taken for another:
-        its content might be a part of a file.
+        But a request that says it uses the draft is never treated as another one, since its
+        content might be a part of a file.
         """
         if head.media_type == MEDIA_TYPE:
             return True
         complete = boolean(head.get(COMPLETE))
-        if head.of_upload:  # Nothing marks a HEAD, but tus does its own.
+        if head.of_upload:  # A HEAD has no mark of the draft, but those of tus have one.
             return complete is not None or INTEROP in head or head.method == "HEAD"
         if complete and (head.method == "POST" or _is_of_another_version(head)):
-            # An ordinary request that need not be resumed: it is a form, or of a client that
-            # offers this to every server, as those of Apple's systems do.
+            # An ordinary request that need not be resumed: a form, or from a client that offers
+            # this to every server, as Apple's systems do.
             return False
         return complete is not None or (INTEROP in head and COMPLETE in head)
 
@@ -175,12 +175,12 @@ def _append(head: Head) -> Append:
 
 
 def _content_length(head: Head) -> int | None:
-    """The length of the content, which may be none; None if it is not told."""
+    """The length of the content, which may be 0; None if it is not declared."""
     return head.content_length if head.has_content else 0
 
 
 def _length(head: Head, end: int | None) -> int | None:
-    """The length that ``Upload-Length`` tells, or the end of the content that completes a file."""
+    """The length in ``Upload-Length``, or the end of the content that completes a file."""
     told = _size(head, LENGTH)
     if told is not None and end is not None and told != end:
         raise WrongLength(f"{LENGTH} is {told}, but the content ends at {end}.")
@@ -193,7 +193,7 @@ def _size(head: Head, name: str) -> int | None:
 
 
 def _is_of_another_version(head: Head) -> bool:
-    """Clients that do not tell a version may speak the draft: only a 104 needs it."""
+    """Clients may use the draft without declaring a version, which only a 104 requires."""
     return integer(head.get(INTEROP)) not in (None, INTEROP_VERSION)
 
 
@@ -207,7 +207,7 @@ def _headers() -> dict[str, str]:
 
 
 def _state(progress: Progress) -> dict[str, str]:
-    # Clients take an error with ?1 for one that is about the whole file and for good.
+    # Clients treat an error with ?1 as a permanent one for the whole file.
     whole = progress.length is not None and progress.offset == progress.length
     complete = progress.state == "done" or (progress.state == "failed" and whole)
     return {OFFSET: str(progress.offset), COMPLETE: "?1" if complete else "?0"}

@@ -1,7 +1,7 @@
-"""SHA-256 over several requests: a hash whose state can be saved, which hashlib's cannot.
+"""SHA-256 over several requests: a hash whose state can be saved, unlike that of hashlib.
 
-What is saved is what FIPS 180-4 6.2 defines between two blocks. It depends neither on the machine
-nor on the library, so that any server continues what another one has begun.
+The saved state is that between two blocks in FIPS 180-4 6.2. It depends neither on the machine nor
+on the library, so any server can continue the hash of another one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FORMAT = "sha256-1:"  # The kind of the hash and the version of the format.
 BLOCK = 64
 CHECK = 8  # Bytes of the checksum at the end of a saved state.
 
-# The eight words of the intermediate hash value, and how many bytes have been hashed. The bytes
-# after the last whole block follow.
+# The eight words of the intermediate hash value, and the number of hashed bytes. The bytes after
+# the last complete block follow.
 _HEAD = struct.Struct(">8IQ")
 # FIPS 180-4 5.3.3.
 _START = (
@@ -33,7 +33,7 @@ _START = (
 
 
 class SavedHash(Protocol):
-    """A SHA-256 that can be continued by another process."""
+    """A SHA-256 that another process can continue."""
 
     def update(self, data: bytes) -> None: ...
 
@@ -45,10 +45,10 @@ class SavedHash(Protocol):
 
 
 def sha256(saved: str = "") -> SavedHash | None:
-    """A new hash, or the one that was saved.
+    """A new hash, or the saved one.
 
-    None if no library of this machine can do it, or if ``saved`` is damaged or of another version
-    of this program: then the bytes have to be read again.
+    None if no library on this machine supports it, or if ``saved`` is damaged or from another
+    version of this program. Then the bytes have to be read again.
     """
     state = _State.parse(saved) if saved else _State()
     continued = libcrypto() or resumablesha256()
@@ -57,7 +57,7 @@ def sha256(saved: str = "") -> SavedHash | None:
 
 @dataclass(frozen=True)
 class _State:
-    """The state of a SHA-256: ``tail`` are the bytes after the last whole block."""
+    """The state of a SHA-256: ``tail`` are the bytes after the last complete block."""
 
     words: tuple[int, ...] = _START
     size: int = 0
@@ -65,7 +65,7 @@ class _State:
 
     @classmethod
     def parse(cls, saved: str) -> _State | None:
-        """The state in a text of :meth:`__str__`; None if it is none, or damaged."""
+        """The state in a text from :meth:`__str__`; None if it is invalid or damaged."""
         if not saved.startswith(FORMAT):
             return None
         try:
@@ -135,8 +135,8 @@ class LibcryptoHash:
 class ResumableHash:
     """The hash of the library ``resumablesha256``, which holds the GIL."""
 
-    # Its pickled state: the block, how much of it is filled, the number of bits before it, and
-    # the words, all as C has them in memory.
+    # Its pickled state: the block, the number of bytes in it, the number of bits before it, and
+    # the words, with the memory layout of C.
     _LAYOUT = struct.Struct(f"@{BLOCK}sIQ8I")
 
     def __init__(self, library: Any, state: _State) -> None:
@@ -158,7 +158,7 @@ class ResumableHash:
 
 @cache
 def libcrypto() -> Continued | None:
-    """SHA-256 by the libcrypto of this machine; None if there is none that can be used."""
+    """SHA-256 by the libcrypto of this machine; None if there is no usable one."""
     for library in _libcryptos():
         try:
             library.SHA256_Init.argtypes = (ctypes.c_void_p,)
@@ -174,7 +174,7 @@ def libcrypto() -> Continued | None:
 
 @cache
 def resumablesha256() -> Continued | None:
-    """SHA-256 by the library of that name; None if it is not installed."""
+    """SHA-256 by the library ``resumablesha256``; None if it is not installed."""
     try:
         library = importlib.import_module("resumablesha256")
     except ImportError:
@@ -188,10 +188,10 @@ def _bound(kind: Callable[[Any, _State], SavedHash], library: Any) -> Continued:
 
 
 def _libcryptos() -> Iterator[ctypes.CDLL]:
-    # Symbols are looked up in the libraries that a library is linked with, too. Only then by
-    # name, and only by names with a version: macOS ends processes that load libcrypto.dylib.
+    # Symbols are also looked up in the libraries that a library is linked with. Names come last,
+    # and only names with a version, because macOS ends processes that load libcrypto.dylib.
     names: list[str | None] = [None, "libcrypto.so.3", "libcrypto.so.1.1"]
-    # Python may be without OpenSSL, or have one built in.
+    # Python may lack OpenSSL, or have it built in.
     with suppress(ImportError, AttributeError):
         names.insert(0, importlib.import_module("_hashlib").__file__)
     for name in names:
@@ -202,7 +202,7 @@ def _libcryptos() -> Iterator[ctypes.CDLL]:
 
 
 def _works(continued: Continued) -> bool:
-    """Whether the library's state is laid out as is expected here."""
+    """Whether the library's state has the expected layout."""
     try:
         begun = continued(_State())
         begun.update(bytes(BLOCK + 1))

@@ -1,4 +1,4 @@
-"""Readers that wrap readers: each passes the bytes on, and does one thing with them."""
+"""Readers that wrap other readers: each passes the bytes on and does one thing with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from kinto_attachment.errors import DigestMismatch, InvalidBody, TooLarge, TooSmall, WrongChecksum
 
-# gunicorn receives this much at once; of each smaller read, it copies the rest.
+# gunicorn receives this much at once, and copies the rest after each smaller read.
 CHUNK_SIZE = 1024 * 1024
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
@@ -24,7 +24,7 @@ DIGEST_ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
 # The headers that claim digests, as WebOb spells them.
 DIGEST_HEADERS = ("Content-Digest", "Repr-Digest", "Content-Md5")
 
-# Of tus, which has a status of its own for a mismatch.
+# From tus, which has another status for a mismatch.
 CHECKSUM_HEADER = "Upload-Checksum"
 
 _KEY = r"[a-z*][a-z0-9_.*-]*"
@@ -36,7 +36,7 @@ class Reader(Protocol):
     """A source of bytes that is read once, from the start to the end."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes, maybe fewer; ``b""`` only at the end."""
+        """At most ``size`` bytes, possibly fewer; ``b""`` only at the end."""
         ...
 
 
@@ -182,7 +182,7 @@ class Claim:
         return cls(header, algorithm, digest)
 
     def mismatch(self, size: int) -> DigestMismatch:
-        """The error that ``size`` bytes were received, and that they have another digest."""
+        """The error for ``size`` bytes that have another digest."""
         kind = WrongChecksum if self.header == CHECKSUM_HEADER else DigestMismatch
         return kind(
             f"{self.header} does not match the {self.algorithm} digest"

@@ -1,6 +1,6 @@
-"""Structured fields (RFC 9651), as far as the headers of requests here need them: items.
+"""Structured fields (RFC 9651) of request headers: only items.
 
-The algorithms are strict: whatever is not exactly an item is none.
+The algorithms are strict and accept only well-formed items.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ LARGEST_INTEGER = 999_999_999_999_999  # RFC 9651 3.3.1.
 
 
 def boolean(field: str | None) -> bool | None:
-    """The Boolean that a field is; None if it is none. Parameters are ignored."""
+    """The Boolean in a field; None if it is not one. Parameters are ignored."""
     return {"?0": False, "?1": True}.get(_bare_item(field))
 
 
 def integer(field: str | None) -> int | None:
-    """The Integer that a field is; None if it is none. Parameters are ignored."""
+    """The Integer in a field; None if it is not one. Parameters are ignored."""
     bare = _bare_item(field)
     return int(bare) if _INTEGER.fullmatch(bare) else None
 
 
 def dictionary(members: Mapping[str, int]) -> str:
-    """A Dictionary of Integers; larger ones than a field can have become the largest."""
+    """A Dictionary of Integers. Numbers that are too large for a field become the largest one."""
     pairs = ((key, min(value, LARGEST_INTEGER)) for key, value in members.items())
     return ", ".join(f"{key}={value}" for key, value in pairs)
 

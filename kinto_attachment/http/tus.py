@@ -1,6 +1,6 @@
 """tus 1.0.0 (https://tus.io/protocols/resumable-upload), the core and most extensions.
 
-Concatenation is left out: it uploads the parts of a file as uploads of their own.
+Concatenation is left out, because it uploads each part of a file as a separate upload.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Tus:
     def read(self, head: Head) -> Step:
         method = method_of(head)
         version = head.get("Tus-Resumable")
-        # An upload can be cancelled by clients that know no protocol.
+        # Clients that know no protocol can also cancel an upload.
         if version != VERSION and not (version is None and method == "DELETE"):
             raise UnsupportedVersion(f"Tus-Resumable should be {VERSION}.")
         if not head.of_upload:
@@ -114,9 +114,9 @@ class Tus:
         progress: Progress | None,
         limits: Limits,
     ) -> Answer:
-        # Without Upload-Offset: clients take the one of any answer for what has arrived.
+        # Without Upload-Offset, which clients trust in any response.
         headers = _headers()
-        if isinstance(error, UploadComplete):  # The text has one answer for every wrong offset.
+        if isinstance(error, UploadComplete):  # tus has one status for every wrong offset.
             body = {**body, "code": WrongOffset.status, "errno": WrongOffset.errno.value}
             body["error"] = "Conflict"
         if progress is not None:
@@ -142,7 +142,7 @@ class Tus:
 
     def _creation(self, head: Head) -> Create:
         if "Upload-Concat" in head:
-            # As uploads of their own, the parts would replace one another.
+            # As separate uploads, the parts would replace each other.
             raise InvalidBody("Upload-Concat: the server does not concatenate uploads.")
         length = _length(head)
         deferred = head.get("Upload-Defer-Length")
@@ -180,10 +180,10 @@ class Tus:
 
 
 def method_of(head: Head) -> str:
-    """The method that a request means: some clients cannot send all of them.
+    """The intended method of a request, since some clients cannot send all methods.
 
-    The text lets the header replace any method. Here it replaces POST alone, the one that such
-    clients send: what caches, proxies and browsers take for a safe request has to be one.
+    tus lets the header replace any method. Here, it only replaces POST, which such clients send,
+    because requests that look safe to caches, proxies and browsers have to be safe.
     """
     override = head.get(OVERRIDE)
     return override.upper() if override and head.method == "POST" else head.method
@@ -255,7 +255,7 @@ def _offset(value: str) -> int:
 
 
 def _claims(head: Head) -> ClaimedDigests:
-    """What the headers claim of the request's content."""
+    """The digests of the request's content that the headers claim."""
     others = head.claims("Content-Digest", "Content-MD5").claims
     value = head.get(CHECKSUM_HEADER)
     if value is None:

@@ -1,7 +1,8 @@
-"""What the protocols for uploads in several requests have in common.
+"""The common parts of the protocols for uploads in several requests.
 
-A protocol is a state machine without I/O. It reads the head of a request as a step, and it writes
-the answer from what has become of the upload. What happens between the two knows no protocol.
+A protocol is a state machine without I/O. It turns the head of a request into a step, and the
+state of the upload after that step into a response. The code between the two does not know the
+protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from kinto_attachment.http.streams import ClaimedDigests
 
 NO_CLAIMS = ClaimedDigests()
 
-LARGEST = (1 << 63) - 1  # What databases and file systems have room for.
+LARGEST = (1 << 63) - 1  # The limit of databases and file systems.
 
 State = Literal["open", "finishing", "done", "failed", "expired"]
 
@@ -49,16 +50,16 @@ class Head:
 
     @property
     def content_length(self) -> int | None:
-        """The length of the content; None if it is not told.
+        """The length of the content; None if it is not declared.
 
-        :raises InvalidBody, TooLarge: it is told wrongly.
+        :raises InvalidBody, TooLarge: the header is invalid.
         """
         value = self.get("Content-Length") or ""
         return size(value) if "Transfer-Encoding" not in self and value else None
 
     @property
     def has_content(self) -> bool:
-        """Whether content may follow: it still may be empty if its length is not told."""
+        """Whether content may follow. Content of undeclared length may be empty."""
         return bool(self.content_length) or "Transfer-Encoding" in self
 
     def claims(self, *names: str) -> ClaimedDigests:
@@ -75,7 +76,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Create:
-    """A new upload. The content of the request, if it has any, is the beginning of the file.
+    """A new upload. The content of the request, if any, is the beginning of the file.
 
     ``length`` is the size of the file in bytes, or None if it is not known yet. ``complete`` says
     that the file ends with this request's content.
@@ -88,7 +89,7 @@ class Create:
     permissions: dict[str, Any] | None = None
     has_content: bool = False
     complete: bool = False
-    # What the protocol wants back in Progress.
+    # Data that the protocol gets back in Progress.
     notes: str = ""
     # The digests of this request's content, and those of the whole file.
     claims: ClaimedDigests = NO_CLAIMS
@@ -108,12 +109,12 @@ class Append:
 
 @dataclass(frozen=True)
 class Inspect:
-    """A question for the offset."""
+    """A request for the offset."""
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """The end of an upload that nobody wants any more."""
+    """The cancellation of an upload."""
 
 
 Step = Create | Append | Inspect | Cancel
@@ -121,7 +122,7 @@ Step = Create | Append | Inspect | Cancel
 
 @dataclass(frozen=True)
 class Attached:
-    """What the upload of a form would have answered for the file."""
+    """The response that the upload of the file as a form would have had."""
 
     status: int
     etag: str
@@ -132,10 +133,10 @@ class Attached:
 
 @dataclass(frozen=True)
 class Progress:
-    """What has become of an upload after a step.
+    """The state of an upload after a step.
 
-    ``offset`` is what is durable, in bytes; ``expires`` is in ms since the epoch. ``attached`` is
-    there as soon as the file is a record's; ``error`` is what ended the upload for good.
+    ``offset`` is the number of durable bytes, ``expires`` is in ms since the epoch. ``attached``
+    is set when the file is attached to a record, ``error`` when the upload has failed for good.
     """
 
     url: str  # The upload, with or without the host.
@@ -150,7 +151,7 @@ class Progress:
 
     @property
     def attached_headers(self) -> dict[str, str]:
-        """What tells clients, even if they lost the answer to the last byte, what is attached."""
+        """The headers that name the attached file, for clients that lost the final response."""
         if self.attached is None:
             return {}
         return {
@@ -163,9 +164,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes, in bytes; 0 is no limit.
+    """The limits of a server in bytes; 0 is no limit.
 
-    ``max_age`` is how many seconds are left to an upload, counted from the answer.
+    ``max_age`` is the remaining time of an upload in seconds, from the response on.
     """
 
     max_size: int = 0
@@ -184,21 +185,21 @@ class Answer:
 
 
 class UploadProtocol(Protocol):
-    """One of the protocols. Its methods neither read nor write anything but their arguments."""
+    """A protocol. Its methods only read and write their arguments."""
 
     # As in the capability and in ``GET C/attachments/rules``, such as ``tus/1.0.0``.
     name: str
-    # Whether a file is whole as soon as it has its length, without another word of the client.
+    # Whether a file is complete when it has its length, without another sign from the client.
     ends_at_length: bool
 
     def recognizes(self, head: Head) -> bool:
-        """Whether the request speaks this protocol, of whichever version."""
+        """Whether the request uses this protocol, in any version."""
         ...
 
     def read(self, head: Head) -> Step:
-        """The step that a request is.
+        """The step that a request asks for.
 
-        :raises AttachmentError: the head is malformed, or of another version.
+        :raises AttachmentError: the head is malformed or has another version.
         """
         ...
 
@@ -214,11 +215,11 @@ class UploadProtocol(Protocol):
         progress: Progress | None,
         limits: Limits,
     ) -> Answer:
-        """The response to a step that was not, or not wholly, taken.
+        """The response to a step that failed, completely or in part.
 
-        ``error`` is an :class:`AttachmentError`, or one of other code. ``body`` is Kinto's JSON
-        error, which has the status, too. ``progress`` is None if there is no upload, or none that
-        the client may know of.
+        ``error`` is an :class:`AttachmentError`, or an error of other code. ``body`` is Kinto's
+        JSON error, which includes the status. ``progress`` is None if no upload exists that the
+        client may know.
         """
         ...
 
@@ -230,7 +231,7 @@ class UploadProtocol(Protocol):
 def size(digits: str, what: str = "Content-Length") -> int:
     """A number of bytes.
 
-    :raises InvalidBody: it is none.
+    :raises InvalidBody: it is not a number.
     :raises TooLarge: no file is that large.
     """
     if not re.fullmatch("[0-9]+", digits):

@@ -1,4 +1,4 @@
-"""The index in the database: which file belongs to which record, and what is to be deleted.
+"""The index in the database: which file belongs to which record, and which files to delete.
 
-This room may use the storages and what is below them.
+This layer may use ``storage`` and the layers below it.
 """

@@ -1,6 +1,6 @@
-"""Links of many records, read and written in a few statements, for commands.
+"""Reading and writing the links of many records in a few statements, for commands.
 
-What holds for a request holds here: a file that is linked late is locked first, and records are
+The rules for requests also apply here: a file that is linked late is locked first, and records are
 locked before links.
 """
 
@@ -24,7 +24,7 @@ LINKS = """
     SELECT id, data FROM objects
      WHERE resource_name = 'attachment' AND parent_id = ANY(:parents) AND NOT deleted
 """
-# Waits for nobody, so that a request which writes several of the records meets no deadlock.
+# It does not wait, which would deadlock with a request that writes several of the records.
 RECORDS = """
     SELECT parent_id, id, data, as_epoch(last_modified) AS last_modified FROM objects
      WHERE resource_name = 'record' AND NOT deleted
@@ -77,10 +77,10 @@ class BulkLinks:
     def locked_records(
         self, records: Iterable[str], *, wait: bool = False, to_write: bool = False
     ) -> dict[str, KintoObject]:
-        """The records that are there, locked against changes until the commit.
+        """The existing records, locked against changes until the commit.
 
-        Those that another transaction is writing are left out, unless this may ``wait`` for it.
-        Of two transactions that lock a record ``to_write`` it, one waits for the other.
+        Records that another transaction is writing are left out, unless ``wait`` is true. With
+        ``to_write``, transactions that lock the same record wait for each other.
         """
         uris = [RecordURI.parse(record) for record in records]
         if self._one_by_one:
@@ -104,7 +104,7 @@ class BulkLinks:
         }
 
     def add(self, links: Sequence[Link]) -> list[Link]:
-        """Link files that have no link and are not about to be deleted; returns what was written.
+        """Link files that have no link and are not about to be deleted; returns the new links.
 
         The caller knows that the files exist, and has locked their records.
         """
@@ -116,7 +116,7 @@ class BulkLinks:
         free: dict[str, Link] = {}
         for link in links:
             if link.key not in taken:
-                free.setdefault(link.key, link)  # Others share it afterwards.
+                free.setdefault(link.key, link)  # Other records share it afterwards.
         for storage in {link.storage for link in free.values()} - {""}:
             self._links.used_storages.note(storage)
         rows = [(link.id, link.parent, link.dump()) for link in free.values()]
@@ -144,7 +144,7 @@ class BulkLinks:
         self._execute(UNLOCK, id=LOCK, parents=[lock_parent(key) for key in keys])
 
     def _waiting(self, links: Sequence[Link]) -> list[str]:
-        """The keys that are in the outbox along with any of the links' keys."""
+        """The keys in the outbox entries that contain a key of the links."""
         keys = [link.key for link in links]
         return [row.key for row in self._execute(WAITING, keys=keys)]
 

@@ -1,7 +1,7 @@
 """Bundles: the stored archives of collections, each found by its link.
 
 The link of a bundle has the URI of a record that cannot exist, in its collection. So it ends with
-the collection, and whoever goes through the links finds it with the others.
+the collection, and code that iterates over links finds it with the others.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Bundles:
         self._links = links
 
     def all_of(self, collection: CollectionURI) -> list[Link]:
-        """The bundles of a collection: one, or none; the newest first."""
+        """The bundles of a collection, newest first: normally at most one."""
         found = [link for link in self._links.of_record(record_of(collection)) if is_bundle(link)]
         return sorted(found, key=lambda link: link.as_of, reverse=True)
 
     def fresh(self, collection: CollectionURI) -> Link | None:
-        """The bundle of what the collection is now."""
+        """The bundle of the collection's current state."""
         found = self.all_of(collection)
         if found and found[0].as_of == self.timestamp(collection):
             return found[0]
@@ -48,7 +48,7 @@ class Bundles:
         return found
 
     def wants_one(self, collection: CollectionURI) -> bool:
-        """Whether the collection exists, and asks for a bundle."""
+        """Whether the collection exists and asks for a bundle."""
         try:
             found = self._backend.get("collection", collection.bucket, collection.collection_id)
         except ObjectNotFoundError:
@@ -58,13 +58,14 @@ class Bundles:
     def put(
         self, link: Link, linger: Mapping[str, int], known: Iterable[Link] = ()
     ) -> list[Garbage]:
-        """Put a bundle, whose file was just stored, in the place of the collection's present one.
+        """Replace the collection's bundle by one whose file was just stored.
 
-        That has to be older, or among the ``known`` ones, which are to be replaced. Replaced files
-        are entered in the outbox: for those of a storage in ``linger`` until the time there (ms
-        since the epoch).
+        The old bundle has to be older or in ``known``, the list of those to replace. Replaced
+        files are entered in the outbox; those in a storage in ``linger`` stay until the time there
+        (ms since the epoch).
 
-        :raises AttachmentGone: the collection is gone, wants none, or has another one or changed.
+        :raises AttachmentGone: the collection was deleted or changed, does not ask for a bundle,
+            or has another one.
         """
         collection = collection_of(link)
         self._lock(collection)
@@ -84,7 +85,7 @@ class Bundles:
         return self._drop(self.all_of(collection), linger)
 
     def spoil(self, collection: CollectionURI) -> None:
-        """Have the bundle be made again, though the timestamp of the collection is the same."""
+        """Mark the bundle as outdated, although the timestamp of the collection is the same."""
         for link in self.all_of(collection):
             self._links.update(replace(link, as_of=0))
 
@@ -97,7 +98,7 @@ class Bundles:
         ]
 
     def _lock(self, collection: CollectionURI) -> None:
-        """Have other transactions that change the bundle of the collection wait."""
+        """Make other transactions wait that change the bundle of the collection."""
         self._links.locks.lock(record_of(collection))
         self._links.locks.clear(record_of(collection))
 

@@ -1,10 +1,10 @@
-"""Collections that are deleted while a request writes a record in them.
+"""Preventing files in collections that are deleted while a request writes a record.
 
 Kinto does not lock a collection while it writes a record. A record that is written while its
-collection is deleted outlives it, and belongs to whoever creates a collection of that name. With
-files, this does not happen: a record gets a file only as long as its collection exists. On
-PostgreSQL, this costs no query of its own, so the statement is not Kinto's. Backends that other
-packages provide are asked first, and written to afterwards, without a lock in between.
+collection is deleted outlives it, and belongs to the next collection with that id. For records
+with files, this is prevented: a record gets a file only while its collection exists. On
+PostgreSQL, the check is part of the statement that writes the link. Backends of other packages are
+first queried and then written to, without a lock in between.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INSERT = """
     ON CONFLICT (id, parent_id, resource_name) DO UPDATE
        SET data = EXCLUDED.data, last_modified = EXCLUDED.last_modified, deleted = FALSE
 """
-# As foreign keys do. It does not conflict with other changes of the collection.
+# Like foreign keys. It does not conflict with other changes of the collection.
 SHARED_LOCK = "FOR KEY SHARE OF collection"
 EXCLUSIVE_LOCK = """
     SELECT 1 FROM objects
@@ -60,7 +60,7 @@ class Collections:
         self._backend = backend
 
     def put_link(self, link: Link, *, is_new: bool) -> bool:
-        """Write the link of a record; False if the record's collection is gone.
+        """Write the link of a record; False if the record's collection was deleted.
 
         A record that ``is_new`` is invisible to a request that deletes the collection. The lock
         makes that request wait for the commit.
@@ -82,14 +82,14 @@ class Collections:
     def wait_for_new_records(self, uri: str) -> None:
         """Wait for the requests that write new records with files in a deleted collection.
 
-        What they wrote can be seen then. A request that comes later finds no collection.
+        Afterwards, their writes are visible. Later requests do not find the collection.
         """
         bucket, _, collection_id = uri.rpartition("/collections/")
         if isinstance(self._backend, PostgreSQLStorage):
             self._execute(EXCLUSIVE_LOCK, collection_id=collection_id, bucket=bucket)
 
     def wait_for_all(self) -> None:
-        """Wait for whoever writes to the database, and have others wait for the commit."""
+        """Wait for all writers of the database, and make others wait for the commit."""
         if isinstance(self._backend, PostgreSQLStorage):
             self._execute(ALL_OBJECTS)
 
@@ -98,7 +98,7 @@ class Collections:
         return self._get("collection", bucket, collection_id) is not None
 
     def with_record(self, uri: RecordURI) -> tuple[KintoObject | None, KintoObject | None]:
-        """A record and its collection, as Kinto's storage returns them; None for what is gone."""
+        """A record and its collection, as Kinto's storage returns them; None for deleted ones."""
         backend = self._backend
         if getattr(type(backend), "get", None) is not PostgreSQLStorage.get:
             return self._record(uri), self._get("collection", uri.bucket, uri.collection_id)
@@ -124,7 +124,7 @@ class Collections:
         return found.get("record"), found.get("collection")
 
     def record_or_parent(self, uri: RecordURI) -> tuple[KintoObject | None, KintoObject | None]:
-        """A record, or its collection if there is no such record."""
+        """A record, or its collection if the record does not exist."""
         record = self._record(uri)
         if record is not None:
             return record, None

@@ -1,4 +1,4 @@
-"""Which database this is, so that a copy of it can be told from it."""
+"""The identity of a database, which differs from that of a copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Database:
         self._backend = backend
 
     def identity(self) -> str:
-        """What no two databases have in common, as far as the database tells."""
+        """The identity of the database, as far as the database reports it."""
         if isinstance(self._backend, MemoryBasedStorage):
             return "memory"
         if not hasattr(self._backend, "client"):

@@ -1,4 +1,4 @@
-"""Work that is committed before the transaction of the request, which goes on."""
+"""Committing work while the transaction of the request continues."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def commit_elsewhere(function: Callable[[], T]) -> T:
-    """Call a function in a transaction of its own, and commit it.
+    """Call a function in a separate transaction, and commit it.
 
-    In another thread, since Kinto has one transaction and one connection per thread.
+    This uses another thread, because Kinto has one transaction and connection per thread.
     """
 
     def run() -> T:

@@ -1,7 +1,7 @@
 """Holds: links whose file must not be deleted or replaced for a time.
 
-A hold is in the row of the link, so that whoever changes links has read it anyway. It can have a
-date, be open-ended, or both. It ends by itself when its date has passed and it is not open-ended.
+A hold is in the row of the link, so code that changes links has already read it. It can have a
+date, be open-ended, or both. It ends when its date has passed, unless it is open-ended.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from kinto_attachment.index.link import Link
 
 @dataclass(frozen=True)
 class Hold:
-    """What holds a file: ``until`` a date (ms since the epoch; 0: none), open-ended, or both.
+    """The hold of a file: ``until`` a date (ms since the epoch; 0: none), open-ended, or both.
 
-    ``since`` is when the hold began (ms), ``by`` who set it last, if it was a user.
+    ``since`` is when the hold began (ms), ``by`` the user who set it last, if any.
     """
 
     until: int = 0
@@ -49,7 +49,7 @@ class Hold:
 
 
 def standing(link: Link, now: int) -> Hold | None:
-    """The hold of a link, unless it has none that stands now (ms since the epoch)."""
+    """The hold of a link that is valid at ``now`` (ms since the epoch), or None."""
     if link.hold is None:
         return None
     hold = Hold.load(link.hold)
@@ -57,7 +57,7 @@ def standing(link: Link, now: int) -> Hold | None:
 
 
 def refuse(links: Iterable[Link], now: int) -> None:
-    """:raises Held: one of the links has a hold that stands."""
+    """:raises Held: one of the links has a valid hold."""
     for link in links:
         hold = standing(link, now)
         if hold is not None:
@@ -65,7 +65,7 @@ def refuse(links: Iterable[Link], now: int) -> None:
 
 
 def by_hold(links: Iterable[Link], now: int) -> list[tuple[list[Link], list[Filter]]]:
-    """Links that are not held, each with the filters by which their rows are not held either.
+    """Links that are not held, each with filters that require the same of its row.
 
     Somebody may have held the file since the link was read.
     """
@@ -80,11 +80,11 @@ def by_hold(links: Iterable[Link], now: int) -> list[tuple[list[Link], list[Filt
 
 
 class HoldsInUse:
-    """Whether this process knows that files are held.
+    """Whether this process knows that holds are used.
 
-    What it does not know is found when links are changed, and then rolled back. If it knows, it
-    asks before anything is written. So nothing is asked where nothing was ever held. A memory
-    backend, which rolls nothing back, belongs to one process, which knows all.
+    If it does not know, holds are found when links are changed, and the changes are rolled back.
+    If it knows, it checks before anything is written. So sites without holds need no queries.
+    Memory backends cannot roll back, but belong to one process, which knows all holds.
     """
 
     def __init__(self, backend: object, *, by_settings: bool) -> None:

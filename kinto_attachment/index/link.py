@@ -11,7 +11,7 @@ from kinto_attachment.metadata import DESCRIBED, same_json
 
 State = Literal["current", "kept", "lingering", "withdrawn", "bundle"]
 ENDING: tuple[State, ...] = ("lingering", "withdrawn")
-# The states of files that are no versions.
+# The states of files that are not versions.
 NO_VERSIONS: tuple[State, ...] = (*ENDING, "bundle")
 # What ended a life: the deletion of the record, or of its collection or bucket.
 Ended = Literal["", "record", "collection"]
@@ -22,18 +22,18 @@ class Link:
     """A record and one of its files: its current one, or an earlier one.
 
     An earlier one is kept for good (``kept``), or ``until`` a time (ms since the epoch). Until
-    then, either users who may read the record may read the file (``lingering``), or nobody may
+    then, the file is readable for users who may read the record (``lingering``), or for nobody
     (``withdrawn``). In any of these states, the file can be linked again. The archive of a
     collection is a ``bundle``, of no record: see ``bundles.py``. ``as_of`` is the timestamp of the
-    collection's records that it was made of.
+    collection's records in it.
 
     ``encoding`` is the ``Content-Encoding`` of the stored bytes, empty if they have none.
     ``created`` is when the file was stored, ``attached`` when it became the record's current file,
-    ``retired`` when it stopped being that one (ms since the epoch; 0: not known, in rows of
-    earlier releases, and ``retired`` of a current file). ``life`` is the id of the life
-    of the record that the link belongs to, ``ended`` what ended that life. ``storage`` is the name
-    of the file's storage (empty: the default one), ``hold`` what holds the file: see ``holds.py``.
-    A ``readonly`` file belongs to others: it is never deleted, whatever becomes of its records.
+    ``retired`` when it was replaced (ms since the epoch; 0: not known, in rows of earlier
+    releases, and ``retired`` of a current file). ``life`` is the id of the life of the record that
+    the link belongs to, ``ended`` what ended that life. ``storage`` is the name of the file's
+    storage (empty: the default one), ``hold`` what holds the file: see ``holds.py``. A
+    ``readonly`` file belongs to others and is never deleted.
     """
 
     record: str
@@ -55,7 +55,7 @@ class Link:
     hold: Mapping[str, Any] | None = None
     readonly: bool = False
     as_of: int = 0
-    shared: bool = False  # Not in the row: its id tells.
+    shared: bool = False  # Not in the row: the row's id shows it.
 
     @property
     def parent(self) -> str:
@@ -97,14 +97,14 @@ class Link:
 
     @property
     def is_current(self) -> bool:
-        """Whether it is the file that the record has in its present life."""
+        """Whether it is the record's file in its current life."""
         return self.state == "current" and not self.ended
 
     @property
     def attachment(self) -> dict[str, Any]:
         """The attachment object, without its location.
 
-        That follows from the key, the storage and the configuration.
+        The location follows from the key, the storage and the configuration.
         """
         described = {name: getattr(self, name) for name in DESCRIBED}
         optional = {"original": self.original, "encoding": self.encoding}
@@ -112,8 +112,8 @@ class Link:
 
     @property
     def age(self) -> tuple[int, int, str]:
-        """What sorts the files of a record by when each became the current one."""
-        # In rows of earlier releases, it is not known: the current one is the newest.
+        """The sort key of a record's files: when each became the current one."""
+        # Rows of earlier releases do not have the time: the current file is the newest.
         attached = self.attached or int(self.state == "current")
         return attached, self.created, self.version
 
@@ -133,13 +133,13 @@ class Link:
 
 
 def original_of(attachment: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What an attachment object tells about the file before it was compressed, if it was."""
+    """The description of the file before compression in an attachment object, if any."""
     original = attachment.get("original")
     return original if isinstance(original, Mapping) else None
 
 
 STORED = [field.name for field in fields(Link) if field.name != "shared"]
-# Fields that a row has only if they are not the default; ``state`` was in the first rows already.
+# Fields that a row omits if they have their default. The first rows already had ``state``.
 OPTIONAL = {
     field.name: field.default
     for field in fields(Link)

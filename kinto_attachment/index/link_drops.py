@@ -1,7 +1,7 @@
-"""Links that are dropped, and what becomes of their files.
+"""Dropping links, and finding the files to delete.
 
-The caller has the files deleted that have no link any more. Those that belong to others stay, with
-a link of a life that has ended.
+The caller deletes the files that no longer have a link. Files that belong to others stay, with a
+link of a life that has ended.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class LinkDrops(LinkRows):
     """Drops links, in the caller's transaction."""
 
     def drop(self, links: list[Link]) -> list[Link]:
-        """Remove links; returns those of files that have no link any more."""
+        """Remove links; returns those of files that no longer have a link."""
         return self._without_readonly(self._drop(links))
 
     def remove_below(self, uri: str) -> list[Garbage]:
         """Remove links below a deleted bucket or collection: see :class:`Removals`.
 
-        Only where there are no quotas: nobody counts what is removed.
+        Only without quotas, because removed files are not counted.
 
-        :returns: the entries of the outbox with the files that have no link any more.
+        :returns: the entries of the outbox with the files that no longer have a link.
         """
         entries = self.removals.remove_below(uri)
         if entries:
@@ -42,10 +42,10 @@ class LinkDrops(LinkRows):
         return entries
 
     def drop_dangling(self, links: list[Link]) -> list[Link]:
-        """Remove links whose record does not point at the file, and bundles, like :meth:`drop`.
+        """Like :meth:`drop`, for bundles and links whose record does not have the file.
 
-        Only current ones are removed: a record may have kept its file since the links were read.
-        Those that are held stay.
+        Only current links are removed, as a record may have kept its file since the links were
+        read. Held files stay.
         """
         bundles = [link for link in links if link.state == "bundle"]
         others = [link for link in links if link.state != "bundle"]
@@ -56,14 +56,14 @@ class LinkDrops(LinkRows):
     def drop_kept(self, links: list[Link]) -> list[Link]:
         """Remove links to earlier files of records that are not locked, like :meth:`drop`.
 
-        Restored ones stay, and those that are held.
+        Restored and held files stay.
         """
         return self._without_readonly(self._drop(links, "kept"))
 
     def drop_version(self, link: Link) -> list[Link]:
         """Remove the link to one earlier file, like :meth:`drop_kept`.
 
-        :raises VersionInUse: it has become the current one in the meantime.
+        :raises VersionInUse: it has become the current file in the meantime.
         :raises Held: it is held.
         """
         orphans = self.drop_kept([link])
@@ -75,9 +75,9 @@ class LinkDrops(LinkRows):
         return orphans
 
     def end_lingering(self, files: Iterable[StoredFile]) -> list[StoredFile]:
-        """Drop the expired links of files; returns the files that have no link any more.
+        """Drop the expired links of files; returns the files that no longer have a link.
 
-        Their links know in which storage they are by now.
+        Their links show which storage they are in now.
         """
         orphans, now = [], msec_time()
         for file in sorted(files, key=lambda each: digest_of(each.key)):
@@ -97,13 +97,13 @@ class LinkDrops(LinkRows):
     def move_orphans_to_outbox(
         self, keys: Iterable[str], storage: str = "", *, abandoned: Container[str] = ()
     ) -> tuple[list[Garbage], set[str]]:
-        """Put files that seem to have no link in the outbox, if they have none under a lock.
+        """Enter files that seem to have no link in the outbox, after checking it under a lock.
 
-        A link may say that the file is in another storage: then it is not known what this one is.
-        Keys that are reserved are left out: they may be those of newer files by now. The
-        reservations of ``abandoned`` keys are those of the files themselves, and end.
+        If a link says that the file is in another storage, this file is unknown. Reserved keys are
+        left out, because newer files may have them. The reservations of ``abandoned`` keys belong
+        to these files, and end.
 
-        :returns: the entries of the outbox, and the keys that are in them.
+        :returns: the entries of the outbox, and the keys in them.
         """
         orphans = set()
         for key in sorted(keys, key=digest_of):
@@ -117,9 +117,9 @@ class LinkDrops(LinkRows):
         return self.outbox.add(sorted(orphans), storage=storage), orphans
 
     def put_back(self, links: Iterable[Link]) -> None:
-        """Give readonly files that have no link any more one of a life that has ended.
+        """Give readonly files that no longer have a link a link of a life that has ended.
 
-        So nobody can read or restore them, and gc does not take them for files that are left.
+        So nobody can read or restore them, and gc does not treat them as orphans.
         """
         for link in links:
             with self.usage.alone():
@@ -129,8 +129,8 @@ class LinkDrops(LinkRows):
     def _drop(self, links: list[Link], state: State | None = None) -> list[Link]:
         """Remove links.
 
-        If there is a ``state``, their records are not locked: only links that are in this state
-        by now, and not held, are removed.
+        With a ``state``, their records are not locked, and only links that are now in this state
+        and not held are removed.
         """
         orphans = []
         links = sorted(links, key=attrgetter("id"))
@@ -141,7 +141,7 @@ class LinkDrops(LinkRows):
                 for link in dropped:
                     self.usage.removed(link)
             orphans += dropped
-            # It is no longer a sole link: another transaction has shared it since it was read.
+            # It is no longer a sole link, because another transaction has shared the file.
             links = links + [replace(link, shared=True) for link in batch if link.id not in gone]
         for link in links:
             dropped_last = self._drop_shared(link, state) if link.shared else None
@@ -150,7 +150,7 @@ class LinkDrops(LinkRows):
         return orphans
 
     def _delete_free(self, links: list[Link], state: State) -> set[str]:
-        """Delete sole links that are in a state, in their storage, and not held, by now."""
+        """Delete sole links that are still in a state and in their storage, and not held."""
         in_state = Filter("state", state, COMPARISON.EQ)
         gone = set()
         for storage in {link.storage for link in links}:
@@ -161,7 +161,7 @@ class LinkDrops(LinkRows):
         return gone
 
     def _without_readonly(self, orphans: list[Link]) -> list[Link]:
-        """The files that may be deleted, of those that have lost their last link."""
+        """Those of the files without links that may be deleted."""
         self.put_back(link for link in orphans if link.readonly)
         return [link for link in orphans if not link.readonly]
 
@@ -170,7 +170,7 @@ class LinkDrops(LinkRows):
         return self._rows.delete(link.parent, link.version)
 
     def _drop_shared(self, link: Link, state: State | None) -> Link | None:
-        """Drop one of several links, if it is in this state; returns it if it was the last one."""
+        """Drop a shared link, if it is in this state; returns it if it was the last one."""
         self.locks.lock(link.key)
         with self.usage.alone():
             present = link if state is None else self._free(link, state)
@@ -186,7 +186,7 @@ class LinkDrops(LinkRows):
         return present if is_dropped else None
 
     def _free(self, link: Link, state: State) -> Link | None:
-        """The record's link to the file, if it is in a state, and not held, by now."""
+        """The record's current link to the file, if it is in a state and not held."""
         now = msec_time()
         for other in self.of_key(link.key):
             is_own = other.record == link.record and other.state == state

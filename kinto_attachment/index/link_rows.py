@@ -1,4 +1,4 @@
-"""The rows of links, each of which is written or deleted by itself."""
+"""Writing and deleting single rows of links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kinto_attachment.storage.storages import Storages
 
 
 class LinkRows(LinkQueries):
-    """The links, and what the index has beside them, in the caller's transaction."""
+    """The links and the other parts of the index, in the caller's transaction."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Files that were stored before, and get one more link."""
+"""Adding another link to a file that was stored before."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class LinkShares(LinkRows):
     ) -> None:
         """Link a file that existed before, such as one whose metadata was copied to a record.
 
-        The index has to know a file with this key and content, unless the caller knows that it
-        is in one of the storages ``known_in``: the existence of a file proves nothing. For
+        The index has to know a file with this key and content, unless the caller knows that it is
+        in one of the storages ``known_in``. The existence of a file alone proves nothing. For
         ``is_new`` see :meth:`add`.
 
-        :raises AttachmentGone: there is no such file, or it has lost its last link.
+        :raises AttachmentGone: the file does not exist, or has lost its last link.
         """
         self.locks.lock(link.key)
         try:
@@ -33,7 +33,7 @@ class LinkShares(LinkRows):
             raise
 
     def confirm(self, link: Link) -> None:
-        """Check that the file of a link which was written late still exists.
+        """Check that the file still exists if its link was written late.
 
         :raises AttachmentGone: it was deleted before the link was written.
         """
@@ -67,7 +67,7 @@ class LinkShares(LinkRows):
         raise AttachmentGone()
 
     def _make_shared(self, link: Link) -> Link | None:
-        """Give a link the id of a shared one; None if it was dropped in the meantime."""
+        """Give a link the id of a shared link; None if it was dropped in the meantime."""
         if not link.shared:
             if not self._rows.delete(link.parent, link.id):
                 return None
@@ -76,7 +76,7 @@ class LinkShares(LinkRows):
         return link
 
     def _stat(self, link: Link, storage: str) -> FileStat | None:
-        """What a storage has of a file; None unless it is there and has the right size."""
+        """The metadata of a file in a storage; None unless it exists with the right size."""
         try:
             stat = self.storages[storage].files.stat(link.key)
         except FileNotFound:
@@ -86,8 +86,7 @@ class LinkShares(LinkRows):
     def _take_out_of_outbox(self, key: str, known_in: Sequence[str]) -> Sequence[str]:
         """Take a file without links out of the outbox.
 
-        :returns: the storages that may have it; none if the file is being deleted, or nothing is
-            known about it.
+        :returns: the storages that may have it; none if the file is being deleted or is unknown.
         """
         entries = self.outbox.entries(key)
         for entry in entries:
@@ -101,9 +100,9 @@ class LinkShares(LinkRows):
 
 
 def _one_more(link: Link, others: list[Link]) -> Link:
-    """A link to a file that has other links; what they know of the file holds for it too.
+    """A link to a file that has other links, with their data about the file.
 
-    A hold belongs to a record: only that record's earlier link to the file can have it.
+    A hold belongs to a record, so only that record's earlier link to the file provides it.
     """
     created, storage = others[0].created or link.created, others[0].storage
     own = [other.hold for other in others if other.record == link.record and other.hold]

@@ -1,18 +1,18 @@
 """The index: which stored file belongs to which record.
 
-It is kept in Kinto's own storage backend, and changed in the same transaction as the record. A
+The index is in Kinto's storage backend, and changes in the same transaction as the record. A
 **link** is an object for each pair of a record and a file (see ``link.py``), under
-``attachments:{record URI}``. Its id is derived from the object key alone. So *record -> files* is
+``attachments:{record URI}``. Its id is derived only from the object key. So *record -> files* is
 one look-up by parent, *file -> records* one by id (PostgreSQL's primary key starts with the id),
-and *all below a bucket or collection* one by prefix. Since each record is a parent of its own, two
+and *all below a bucket or collection* one by prefix. Since each record is another parent, two
 uploads never conflict on the unique index on (parent, timestamp). The prefix protects links from
 Kinto's cascades, which delete all objects under a bucket's URI.
 
-Nearly every file has one link. Such a link is *sole*: a transaction that deletes it knows, without
-another query, that the file is garbage. A second link makes both *shared* (with another id). From
+Nearly every file has one link, which is then *sole*. A transaction that deletes it knows without
+another query that the file is garbage. A second link makes both *shared* (with another id). From
 then on, a transaction that adds or drops a link of the file has to lock it first. To drop a sole
 link and to share it both start with deleting its row, so two transactions that do so at the same
-time conflict on that row: one of them waits, and then sees what the other one did.
+time conflict on that row. One of them waits, and then sees the changes of the other one.
 
 Transactions change the links of several files in the order of their ids, to avoid deadlocks.
 """
@@ -33,9 +33,9 @@ class Links(LinkDrops, LinkShares):
     """The index in a Kinto storage backend; all methods run in the caller's transaction."""
 
     def confirm_unlinked(self, record: str, key: str) -> bool:
-        """Make sure that a file which was stored for a record has no link, and will get none.
+        """Make sure that a file that was stored for a record has no link and will not get one.
 
-        :returns: False if the file has a link after all.
+        :returns: False if the file has a link.
 
         If the connection broke at the commit, the database may still be committing. Writing
         the same row waits for the end of that transaction.
@@ -47,9 +47,9 @@ class Links(LinkDrops, LinkShares):
         return not self.of_key(key)
 
     def add(self, link: Link, *, is_new: bool | None = None) -> None:
-        """Link a file that this request has stored, so that no other request knows it yet.
+        """Link a file that this request has stored, which no other request knows yet.
 
-        Unless ``is_new`` is None, the record's collection has to exist; it tells whether this
+        Unless ``is_new`` is None, the record's collection has to exist; it says whether this
         request has created the record.
 
         :raises AttachmentGone: the collection was deleted in the meantime.
@@ -59,9 +59,9 @@ class Links(LinkDrops, LinkShares):
             self.usage.added(link)
 
     def replace(self, link: Link, old: Link) -> Garbage | None:
-        """The same in place of a sole link of the record, whose file is entered in the outbox.
+        """The same, replacing a sole link of the record, whose file is entered in the outbox.
 
-        :returns: the entry; None if the link is a shared one by now, which stays.
+        :returns: the entry; None if the link has become a shared one, which stays.
         :raises AttachmentGone: the collection was deleted in the meantime.
         """
         if link.storage:
@@ -77,14 +77,14 @@ class Links(LinkDrops, LinkShares):
         return entry if replaced.removed else None
 
     def update(self, link: Link) -> None:
-        """Overwrite the link of a record that this transaction has written, and so locked.
+        """Overwrite the link of a record that this transaction has written and thereby locked.
 
-        It may have become a shared one since it was read.
+        It may have become a shared link since it was read.
         """
         self.retain(link, link.state, link.until)
 
     def revise(self, key: str, revised: Callable[[Link], Link]) -> int:
-        """Change links of a file whose records are not locked; returns how many have changed.
+        """Change links of a file whose records are not locked; returns the number of changes.
 
         ``revised`` may raise an AttachmentError: then nothing has changed.
         """
@@ -103,10 +103,10 @@ class Links(LinkDrops, LinkShares):
         return count
 
     def move(self, key: str, source: str, target: str, *, readonly: bool) -> list[Link]:
-        """Have the links of a locked file say that it is in another storage.
+        """Change the storage in the links of a locked file.
 
-        Whether the copy in ``target`` is ``readonly`` is known there. Returns the links that have
-        changed, as they were: none if the file is not in ``source`` any more.
+        ``readonly`` applies to the copy in ``target``. Returns the old state of the changed links:
+        none if the file is no longer in ``source``.
         """
         moved = []
         for link in self.of_key(key):
@@ -126,7 +126,7 @@ class Links(LinkDrops, LinkShares):
         self.locks.clear(link.key)
 
     def restore(self, version: Link, attached: int, *, is_new: bool) -> None:
-        """Make an earlier file of a record its current one again, since ``attached`` (ms).
+        """Make an earlier file of a record its current one again, from ``attached`` (ms) on.
 
         ``version`` is the record's link as it was read. For ``is_new`` see :meth:`add`.
 
@@ -143,10 +143,10 @@ class Links(LinkDrops, LinkShares):
         self.locks.clear(version.key)
 
     def _may_be_put_back(self, link: Link) -> bool:
-        """Whether a link that became a shared one may be written again, under a lock.
+        """Whether a link that became shared may be written again, under a lock.
 
-        There are no links if gc has deleted the file in the meantime. An earlier file may have
-        been deleted by somebody who did not lock the record.
+        If gc has deleted the file in the meantime, it has no links. A request that did not lock
+        the record may have deleted an earlier file.
         """
         others = self.of_key(link.key)
         own = [other for other in others if other.record == link.record]
@@ -155,9 +155,9 @@ class Links(LinkDrops, LinkShares):
         return bool(own or (others and link.state != "kept"))
 
     def _still_kept(self, version: Link) -> Link:
-        """The present link of an earlier file, which nobody can drop any more.
+        """The current link of an earlier file, which nobody can drop any more.
 
-        :raises AttachmentGone: there is none in that life.
+        :raises AttachmentGone: the life has no such link.
         """
         for link in self.of_key(version.key):
             same_life = (link.life, link.ended) == (version.life, version.ended)

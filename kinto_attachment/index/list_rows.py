@@ -1,8 +1,8 @@
 """A page of a collection's current files in one statement of PostgreSQL, which writes their JSON.
 
-To read the rows of a page, to make objects of them, and JSON of these, takes three times as long.
-PostgreSQL writes an item if the link and the record agree, and the record tells where the file
-is. What an item is in every other case is decided in one place: ``files/listing.py``.
+Reading the rows of a page, and converting them to objects and to JSON, takes three times as long.
+PostgreSQL writes an item if the link and the record agree, and the record has the location of the
+file. ``files/listing.py`` makes all other items.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.metadata import DESCRIBED, FIELD
 
-# Sizes are compared as JSON's texts: PostgreSQL takes 4 for 4.0.
+# Sizes are compared as JSON texts, because to PostgreSQL, 4 equals 4.0.
 AGREES = """
     attachment->>'hash' = link.data->>'hash'
     AND CAST(attachment->'size' AS TEXT) = CAST(link.data->'size' AS TEXT)
 """
 KNOWN = ", ".join(f"'{name}', attachment->'{name}'" for name in (*DESCRIBED, "location"))
-# Kinto's storage fills in the conditions and the order. ``OFFSET 0`` has each item made once.
+# Kinto's storage fills in the conditions and the order. ``OFFSET 0`` makes PostgreSQL compute each
+# item once.
 ROWS = f"""
     SELECT id, last_modified, item,
            CASE WHEN item IS NULL THEN attachment END AS attachment,
@@ -67,7 +68,7 @@ NEWEST_FIRST = [Sort("last_modified", -1)]
 
 
 class ListRow(NamedTuple):
-    """A record of the list: its ``item`` as JSON, or else what the item is to be made of."""
+    """A record of the list: its ``item`` as JSON, or else the data for the item."""
 
     id: str
     last_modified: int

@@ -2,7 +2,7 @@
 
 Kinto deletes what is below a bucket by a pattern, in which an ``_`` of the bucket's id matches any
 character on PostgreSQL. So it also deletes the records and permissions of buckets whose ids differ
-in these characters. Nobody is told of it: there are no events about these records.
+in these characters. Kinto sends no events about these records.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LookAlikes:
         self._has_patterns = isinstance(backend, PostgreSQLStorage)
 
     def of(self, bucket_id: str) -> list[str]:
-        """The ids of other buckets whose contents Kinto would take for those of a bucket."""
+        """The ids of other buckets whose contents Kinto would delete with those of a bucket."""
         if not self._has_patterns or "_" not in bucket_id:
             return []
         with self._backend.client.connect() as session:

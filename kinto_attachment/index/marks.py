@@ -12,7 +12,7 @@ from kinto_attachment.index.objects import Objects
 from kinto_attachment.kinto_types import StorageBackend
 
 PARENT = "attachments-mark"
-# They stay as long as a gc may need to write its own into a storage, with many of them at once.
+# Marks are kept for the longest time that a gc may need to write its mark, with many at once.
 KEPT = 100
 KEPT_MS = 24 * 60 * 60 * 1000
 
@@ -35,5 +35,5 @@ class Marks:
         return self.rows.get(PARENT, mark) is not None
 
     def latest(self) -> list[dict[str, Any]]:
-        """As many as the backend returns at once, the latest first."""
+        """As many marks as the backend returns at once, newest first."""
         return self.rows.list(PARENT, sorting=[Sort("at", -1)])

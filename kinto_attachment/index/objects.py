@@ -1,4 +1,4 @@
-"""The plugin's own objects in Kinto's storage backend."""
+"""The plugin's objects in Kinto's storage backend."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from kinto_attachment.kinto_types import StorageBackend
 
 # Milliseconds since the epoch: up to the year 2004.
 TIMESTAMPS = 2**40
-BATCH = 1000  # Ids in a query, and keys in an entry of the outbox: S3 deletes as many in a call.
+# Ids in a query, and keys in an entry of the outbox. S3 deletes this many in a call.
+BATCH = 1000
 
-# In one order, so that two transactions that write the same rows do not deadlock.
+# Sorted, so that two transactions that write the same rows do not deadlock.
 PUT_ALL = """
     INSERT INTO objects (id, parent_id, resource_name, data, last_modified, deleted)
     SELECT id, :parent, :resource_name, CAST(data AS JSONB), from_epoch(stamp), FALSE
@@ -103,7 +104,7 @@ class Objects:
         return found
 
     def delete(self, parent_id: str, object_id: str) -> bool:
-        """Delete an object; False if there was none. Of two transactions, only one deletes it."""
+        """Delete an object; False if it did not exist. Only one of two transactions succeeds."""
         try:
             self._backend.delete(
                 resource_name=self._resource_name,
@@ -148,8 +149,8 @@ class Objects:
     def _matching(self, filters: Iterable[Filter]) -> Iterator[Filter]:
         """Filters that all have to match, in any order.
 
-        In Kinto's memory backends, HAS overrides the filters before it. A comparison with what
-        they take for a missing value does not.
+        In Kinto's memory backends, HAS overrides the filters before it. A comparison with their
+        substitute for a missing value does not.
         """
         return map(_compared, filters) if self._in_memory else iter(filters)
 
@@ -164,7 +165,7 @@ def _compared(wanted: Filter) -> Filter:
 def below(backend: Any, parent_id: str, resource_name: str) -> list[dict[str, Any]]:
     """The objects of one parent in Kinto's memory backend, under its own lock.
 
-    Kinto compares the parent with every parent that there is, even if there is no ``*`` in it.
+    Kinto compares the parent with all existing parents, even without a ``*``.
     """
     found = backend._store.get(parent_id, {}).get(resource_name, {})
     return [{**obj} for obj in found.values()]

@@ -1,8 +1,8 @@
-"""The rows of the kinto-attachment that people run before this plugin, in releases up to 9.
+"""The rows of the kinto-attachment on PyPI, up to release 9.
 
-It has one for each file that a record got and has not let go of, with the object key as
-``location``. It deletes what the rows of a record, a collection or a bucket name. Its release 9
-gave the rows another resource name, which ``kinto migrate`` gave to those that were there.
+That plugin has a row for each file that a record has, with the object key as ``location``. It
+deletes the files in the rows of a record, a collection or a bucket. Its release 9 has another
+resource name, to which ``kinto migrate`` changed the existing rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kinto_attachment.uris import RecordURI
 
 PARENT = "__attachments__"
 UNTIL_8, SINCE_9 = "", "attachments"  # Resource names of rows.
-# Present once release 9 has renamed all rows: it does not look at others, and never does so again.
+# This exists after release 9 has renamed all rows, which it does only once; it ignores other rows.
 RENAMED = "SELECT count(*) FROM metadata WHERE name = 'kinto_attachment_schema_version'"
 
 
@@ -61,7 +61,7 @@ class OldRows:
             rules = [[Filter("last_modified", rows[-1]["last_modified"], COMPARISON.GT)]]
 
     def resource_name(self) -> str:
-        """The resource name under which the other release looks for its rows."""
+        """The resource name that the other release uses for its rows."""
         if self._is_renamed() or self._backend.list_all(SINCE_9, PARENT, limit=1):
             return SINCE_9
         return UNTIL_8
@@ -96,7 +96,7 @@ class OldRows:
 
 
 def _load(row: Mapping[str, Any], resource_name: str) -> OldRow | None:
-    """None for a row that names no file of a record."""
+    """None for a row without the file of a record."""
     record, key = row.get("record_uri"), row.get("location")
     if not isinstance(record, str) or not isinstance(key, str):
         return None

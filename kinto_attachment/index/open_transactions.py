@@ -13,16 +13,16 @@ PAUSE = 0.2  # Seconds between two queries.
 
 
 class OpenTransactions:
-    """The transactions that may have written something that others cannot see yet.
+    """The transactions that may have written data that others cannot see yet.
 
-    On PostgreSQL these are the ones that have a transaction id (its documentation, "System
-    Information Functions": ``pg_snapshot``). A memory backend has no transactions. Those of other
-    backends are not known, and so they never end for certain.
+    On PostgreSQL, these have a transaction id (its documentation, "System Information Functions":
+    ``pg_snapshot``). Memory backends have no transactions. Those of other backends are unknown, so
+    they may never end.
     """
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        # The id of our own transaction: those with a higher id began later.
+        # The id of this transaction: those with a higher id began later.
         self._newest = self._ask("pg_current_xact_id()") if self._has_ids else 0
 
     @property
@@ -35,7 +35,7 @@ class OpenTransactions:
         return self._ask("pg_snapshot_xmin(pg_current_snapshot())") > self._newest
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all of them have ended; False if some may be open after ``seconds``."""
+        """Wait until all have ended; False if some may still be open after ``seconds``."""
         deadline = time.monotonic() + (seconds if self._has_ids else 0)
         while not self.have_ended():
             if time.monotonic() >= deadline:

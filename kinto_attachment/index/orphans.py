@@ -1,7 +1,7 @@
-"""Notes of gc: which files had no record when it looked, and since when.
+"""The notes of gc: the files without a record, and since when.
 
-A row has the files of one storage whose keys' hashes begin with the same two digits, as the first
-eight bytes of these hashes. A million orphans are 256 rows of 64 KB.
+A row contains the files of one storage whose keys have hashes with the same two first digits, as
+the first eight bytes of these hashes. A million orphans are 256 rows of 64 KB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class OrphanNotes:
         self._rows = Objects(backend, "attachment-orphans")
 
     def read(self, storage: str, prefixes: Iterable[str]) -> dict[Digest, int]:
-        """Since when the files of a storage are orphans, by their hashes."""
+        """The times since when the files of a storage are orphans, by their hashes."""
         found: dict[Digest, int] = {}
         parent = f"attachments-orphans:{storage}"
         if not self._rows.count(parent):
@@ -46,7 +46,7 @@ class OrphanNotes:
         return found
 
     def write(self, storage: str, prefix: str, orphans: Mapping[Digest, int]) -> None:
-        """Replace the row of a prefix; without orphans there is none."""
+        """Replace the row of a prefix, or delete it if there are no orphans."""
         parent = f"attachments-orphans:{storage}"
         if not orphans:
             self._rows.delete(parent, prefix)

@@ -14,7 +14,7 @@ from kinto_attachment.index.objects import Objects, batches
 from kinto_attachment.index.queries import in_storage_filter
 from kinto_attachment.kinto_types import StorageBackend
 
-PARENT = "attachments-garbage:"  # Of an entry, followed by its id.
+PARENT = "attachments-garbage:"  # The parent of an entry, followed by the entry's id.
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Garbage:
 
 
 class File(Protocol):
-    """What is in one of the storages: a link's file, or a new one."""
+    """A file in one of the storages: that of a link, or a new one."""
 
     @property
     def key(self) -> str: ...
@@ -73,7 +73,7 @@ class File(Protocol):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of which nothing else is known."""
+    """A file without other data."""
 
     storage: str
     key: str
@@ -94,14 +94,14 @@ class Outbox:
         self._rows = Objects(backend, "attachment-garbage")
 
     def add(self, keys: Iterable[str], due: int = 0, storage: str = "") -> list[Garbage]:
-        """Enter files of a storage that have no link, or only lingering links until ``due``."""
+        """Enter files of a storage that have no link, or only links that linger until ``due``."""
         entries = [Garbage.of(batch, due, storage) for batch in batches(keys)]
         for entry in entries:
             self.put(entry)
         return entries
 
     def add_files(self, files: Iterable[File], due: int = 0) -> list[Garbage]:
-        """The same for files of any storages."""
+        """The same for files of all storages."""
         return [
             entry
             for storage, keys in keys_by_storage(files).items()
@@ -117,10 +117,10 @@ class Outbox:
         return [Garbage.load(row) for row in rows]
 
     def take(self, entry: Garbage, *, is_alone: bool = False) -> bool:
-        """Remove an entry; False if another transaction has. Until the commit, it stays locked.
+        """Remove an entry; False if another transaction has. It stays locked until the commit.
 
-        ``is_alone`` says that the transaction changes nothing else. A crash of the database may
-        undo its commit then.
+        ``is_alone`` says that the transaction changes nothing else. Then a crash of the database
+        may undo its commit.
         """
         return self._rows.delete(entry.parent, entry.id)
 

@@ -1,7 +1,7 @@
-"""What a write of a record depends on: the record, its collection, and the user's rights.
+"""The data on which a write of a record depends: record, collection and permissions.
 
-Kinto's backends are asked for each of them. If records and permissions are in the same PostgreSQL
-database, one statement reads them all: see ``postgresql_overviews.py``.
+Normally, Kinto's backends are queried for each of them. If records and permissions are in the same
+PostgreSQL database, one statement reads them all: see ``postgresql_overviews.py``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ EVERYBODY = ("system.Everyone", "system.Authenticated")
 
 @dataclass(frozen=True)
 class Rights:
-    """Which of the permissions that were asked for the user and the user's groups have.
+    """The permissions of the user and the user's groups, out of those that were queried.
 
-    ``granted`` are the URI, the permission, and the principal that has it.
+    ``granted`` has the URI, the permission, and the principal that has it.
     """
 
     user: str | None
@@ -47,10 +47,10 @@ class Rights:
 
 @dataclass(frozen=True)
 class Overview:
-    """A record and its collection, None if they do not exist; rights as far as they were read.
+    """A record and its collection, None if they do not exist; permissions if they were read.
 
-    ``has_timestamp`` is false if Kinto has yet to store the timestamp of the collection's records,
-    which it does when it is first asked for it.
+    ``has_timestamp`` is false if Kinto has not yet stored the timestamp of the collection's
+    records, which it does on the first read.
     """
 
     record: KintoObject | None
@@ -62,7 +62,7 @@ class Overview:
 class Overviews(Protocol):
     """Reads overviews, in the caller's transaction.
 
-    ``is_last`` says that this transaction will do nothing else. If it has not begun, it need not.
+    ``is_last`` says that this transaction will do nothing else, so it need not begin.
     """
 
     reads_rights: bool
@@ -78,9 +78,9 @@ class Overviews(Protocol):
 
 
 class SeparateOverviews:
-    """Overviews of any Kinto backend, without the rights.
+    """Overviews of any Kinto backend, without permissions.
 
-    Backends that are not ``in_memory`` do not say whether there is a timestamp.
+    Backends that are not ``in_memory`` do not show whether a timestamp exists.
     """
 
     reads_rights = False

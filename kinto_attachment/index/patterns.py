@@ -1,8 +1,8 @@
-"""Patterns of parent ids and object ids, with which Kinto's backends find all that is below a URI.
+"""Patterns of parent ids and object ids, with which Kinto's backends find objects below a URI.
 
-Kinto's PostgreSQL backends make a pattern of LIKE of them. There, ``_`` matches any character, and
-ids of buckets and collections may have one: what is below ``/buckets/a_b`` would be taken for what
-is below ``/buckets/axb``, and the other way round.
+Kinto's PostgreSQL backends turn them into patterns for LIKE, in which ``_`` matches any character.
+Ids of buckets and collections may contain it, so objects below ``/buckets/a_b`` would be confused
+with those below ``/buckets/axb``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 
 
 def starting_with(backend: object, start: str) -> str:
-    """The pattern for a backend of Kinto that matches all ids which start with a text."""
+    """The pattern for a backend of Kinto that matches all ids that start with a text."""
     if isinstance(backend, PostgreSQLStorage | PostgreSQLPermission):
         start = literally(start)
     return f"{start}*"
 
 
 def literally(text: str) -> str:
-    """The text as a pattern of LIKE that matches nothing else."""
+    """The text as a pattern for LIKE that matches only this text."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,6 +1,6 @@
-"""The outbox in Kinto's PostgreSQL tables: whoever deletes files need not wait for the disk.
+"""The outbox in Kinto's PostgreSQL tables, whose removals do not wait for the disk.
 
-Tested with the versions of Kinto in ``tested_versions.py``, and used with no other.
+Only used with the versions of Kinto in ``tested_versions.py``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from kinto_attachment.index.outbox import Garbage, Outbox
 from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 
-# If the server crashes before the commit is on the disk, the entry is there again, and gc deletes
-# the files once more. No other file has got their names by then: the commit that reserves a name
-# is written to the disk after this one.
+# If the server crashes before the commit is on the disk, the entry reappears, and gc deletes the
+# files once more. No other file can have their names by then, because the commit that reserves a
+# name is written to the disk after this one.
 TAKE = """
 DELETE FROM objects
  WHERE id = :id AND parent_id = :parent AND resource_name = 'attachment-garbage' AND NOT deleted
@@ -41,7 +41,7 @@ class PostgreSQLOutbox(Outbox):
 
 
 def outbox(backend: Any, *, fast: bool = True) -> Outbox:
-    """The outbox whose entries are taken in the fastest way that this backend of Kinto allows."""
+    """The outbox with the fastest removals that this backend of Kinto supports."""
     if fast and is_tested() and type(backend) is PostgreSQLStorage:
         return PostgreSQLOutbox(backend)
     return Outbox(backend)

@@ -1,6 +1,6 @@
-"""A record, its collection and a user's rights, in one statement on Kinto's tables.
+"""A record, its collection and a user's permissions, in one statement on Kinto's tables.
 
-Tested with the versions of Kinto in ``tested_versions.py``, and used with no other.
+Only used with the versions of Kinto in ``tested_versions.py``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.kinto_types import KintoObject
 from kinto_attachment.uris import RecordURI
 
-# Groups that were granted to system.Authenticated are those of every user, as in Kinto. Subqueries
-# that PostgreSQL plans one by one take half the time of a join. Neither URIs nor the names of
+# As in Kinto, groups of system.Authenticated are groups of every user. Subqueries, which
+# PostgreSQL plans one by one, take half the time of a join. Neither URIs nor the names of
 # permissions have spaces.
 OVERVIEW = """
 SELECT (SELECT jsonb_build_array(data, as_epoch(last_modified)) FROM objects
@@ -53,7 +53,7 @@ SELECT (SELECT jsonb_build_array(data, as_epoch(last_modified)) FROM objects
 
 
 class PostgreSQLOverviews:
-    """Overviews with the rights, of records and permissions in one database."""
+    """Overviews with permissions, for records and permissions in one database."""
 
     reads_rights = True
 
@@ -80,7 +80,7 @@ class PostgreSQLOverviews:
             collection_id=uri.collection_id,
             bucket_uri=uri.bucket,
         )
-        # Among them are other pairs of the same URIs and names.
+        # The result also contains other pairs of the same URIs and names.
         granted = (split(entry) for entry in row.granted)
         rights = Rights(
             user,
@@ -107,7 +107,7 @@ class PostgreSQLOverviews:
 def overviews(
     storage: Any, permission: Any, collections: Collections, *, fast: bool = True
 ) -> Overviews:
-    """The fastest way to read overviews that these backends of Kinto allow."""
+    """The fastest way to read overviews that these backends of Kinto support."""
     if (
         fast
         and is_tested()
@@ -123,7 +123,7 @@ def overviews(
 def without_transaction(engine: Any) -> Iterator[Any]:
     """A connection that executes statements without the round trips for BEGIN and ROLLBACK.
 
-    SQLAlchemy's isolation level AUTOCOMMIT takes a round trip of its own to be left.
+    Leaving SQLAlchemy's isolation level AUTOCOMMIT would take a round trip.
     """
     with engine.connect() as connection:
         driver = connection.connection.dbapi_connection

@@ -1,7 +1,7 @@
 """The removal of all links below a bucket or a collection in one statement on Kinto's tables.
 
-The statement enters their files in the outbox, too. It is tested with the versions of Kinto in
-``tested_versions.py``, and used with no other.
+The statement also enters their files in the outbox. It is only used with the versions of Kinto in
+``tested_versions.py``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kinto_attachment.index.removals import REMOVED, SPECIAL, Removals, Separate
 from kinto_attachment.index.sql import sql
 from kinto_attachment.index.tested_versions import is_tested
 
-# If another transaction has changed a row, PostgreSQL waits for its end, and looks at it again.
-# The database makes the entries of the outbox, too. Reading the keys of all files and writing them
-# again would take as long as the deletion of the links.
+# If another transaction has changed a row, PostgreSQL waits for its end and checks the row again.
+# The database also makes the entries of the outbox, because reading and writing the keys of all
+# files would take as long as the deletion of the links.
 REMOVE = """
 WITH removed AS (
     DELETE FROM objects
@@ -69,7 +69,7 @@ class PostgreSQLRemovals:
 
 
 def removals(backend: Any, outbox: Outbox, page_size: int, *, fast: bool = True) -> Removals:
-    """The fastest way to remove many links that this backend of Kinto allows."""
+    """The fastest way to remove many links that this backend of Kinto supports."""
     if fast and is_tested() and type(backend) is PostgreSQLStorage:
         return PostgreSQLRemovals(backend.client)
     return SeparateRemovals(backend, outbox, page_size)

@@ -1,7 +1,7 @@
-"""A new link, the old one gone, and its file in the outbox, in one statement on Kinto's tables.
+"""Writing a link, removing the old one and entering its file in the outbox, in one statement.
 
-Tested with the versions of Kinto in ``tested_versions.py``, and used with no other. No order of
-these changes is needed: nobody else knows the new link or the entry.
+Only used with the versions of Kinto in ``tested_versions.py``. The order of the changes does not
+matter, because nobody else knows the new link or the entry.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class PostgreSQLReplacements:
 def replacements(
     backend: Any, collections: Collections, outbox: Outbox, *, fast: bool = True
 ) -> Replacements:
-    """The fastest way to replace links that this backend of Kinto allows."""
+    """The fastest way to replace links that this backend of Kinto supports."""
     if fast and is_tested() and type(backend) is PostgreSQLStorage:
         return PostgreSQLReplacements(backend.client)
     return SeparateReplacements(backend, collections, outbox)

@@ -1,4 +1,4 @@
-"""Queries of the index: which files a record has, and which records have a file."""
+"""Queries of the index: the files of a record, and the records of a file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kinto_attachment.kinto_types import KintoObject, StorageBackend
 DIGEST_LENGTH = 64
 DIGITS = "0123456789abcdef"
 PARTS = len(DIGITS)
-FEW_RECORDS = 50  # Up to that many are looked up one by one.
+FEW_RECORDS = 50  # Up to this many are looked up one by one.
 ANY = "attachments:*"
 
 
 def in_storage_filter(storage: str) -> Filter:
-    """What rows about files of a storage match; those of the default one do not name it."""
+    """The filter for rows about files of a storage. Rows of the default storage do not name it."""
     if storage:
         return Filter("storage", storage, COMPARISON.EQ)
     return Filter("storage", False, COMPARISON.HAS)
 
 
 class LinkQueries:
-    """What :class:`Links` can be asked, in the caller's transaction."""
+    """The queries of :class:`Links`, in the caller's transaction."""
 
     def __init__(self, backend: StorageBackend, page_size: int) -> None:
         self.page_size = page_size  # Kinto's ``storage_max_fetch_size``.
@@ -67,7 +67,7 @@ class LinkQueries:
     def is_of_earlier_life(self, link: Link) -> bool:
         """Whether a file was kept before the record was deleted and created again.
 
-        Links of earlier releases do not tell by themselves, but in comparison with others.
+        For links of earlier releases, this is found by comparison with other links.
         """
         if link.ended or link.life or link.state != "kept":
             return bool(link.ended)
@@ -80,7 +80,7 @@ class LinkQueries:
         return [link for link in map(Link.load, rows) if link.key == key]
 
     def exist(self) -> bool:
-        """Whether there are links, of any record and in any state."""
+        """Whether there are any links."""
         return bool(self._rows.list(ANY, limit=1))
 
     def are_in(self, storage: str) -> bool:
@@ -93,11 +93,11 @@ class LinkQueries:
         return [Link.load(row) for row in rows]
 
     def count(self) -> int:
-        """How many links there are, of any record and in any state."""
+        """The number of all links."""
         return self._rows.count(ANY)
 
     def of_keys(self, keys: Iterable[str]) -> dict[str, list[Link]]:
-        """The links of several files; of one that thousands of records share, not all of them."""
+        """The links of several files, but not all of a file that thousands of records share."""
         found: dict[str, list[Link]] = defaultdict(list)
         for batch in batches(digest_of(key) for key in keys):
             both = {*batch, *(f"{digest}-shared" for digest in batch)}
@@ -106,20 +106,20 @@ class LinkQueries:
         return found
 
     def under(self, prefix: str = "", within: str = "") -> Iterator[list[Link]]:
-        """All links of records whose URI starts with ``prefix``, a page at a time.
+        """All links of records whose URI starts with ``prefix``, page by page.
 
         Kinto's storage returns a limited number of objects. A full page is queried again in
-        sixteen parts, by the next hexadecimal digit of the ids; so links may be dropped during
-        the iteration. ``within`` are the first digits of the ids, to get a part of the links.
+        sixteen parts, by the next hexadecimal digit of the ids. So links may be dropped during the
+        iteration. ``within`` are the first digits of the ids, to get a part of the links.
         """
         yield from self._under(prefix, within, len(within))
 
     def _under(self, prefix: str, within: str, digits: int) -> Generator[list[Link], None, int]:
-        """Query the parts whose ids begin with ``within``, by ``digits`` digits or more.
+        """Query the parts whose ids begin with ``within``, divided by ``digits`` digits or more.
 
         The ids are hashes: if a part is too large for a page, its neighbours are too.
 
-        :returns: by how many digits the part that follows should be queried.
+        :returns: the number of digits with which to query the next part.
         """
         if len(within) >= digits:
             rows = self._rows.list_below(
@@ -139,8 +139,7 @@ class LinkQueries:
                 return digits
             del rows
         for digit in DIGITS:
-            # No more than one level down: the other parts of one with a file of many records are
-            # small.
+            # Only one level down: a part with a file of many records has small neighbours.
             digits = min(digits, len(within) + 2)
             digits = yield from self._under(prefix, within + digit, digits)
         return digits
@@ -174,7 +173,7 @@ class LinkQueries:
         return [Link.load(row) for row in rows]
 
     def held_below(self, prefix: str, now: int) -> list[Link]:
-        """Links with a hold that stands, of records whose URI starts with ``prefix``."""
+        """Links with a valid hold, of records whose URI starts with ``prefix``."""
         has = Filter("hold", True, COMPARISON.HAS)
         rows = []
         for stands in (

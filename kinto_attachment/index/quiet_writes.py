@@ -1,8 +1,8 @@
-"""Changes of records that nobody notices who synchronizes them: without a new timestamp.
+"""Changing records without new timestamps, so that synchronizing clients do not notice.
 
-Kinto's trigger gives the newest record of a collection a new ``last_modified`` when its data are
-written, and so the collection a new ETag. The trigger ignores statements that set
-``last_modified`` alone, so the former one is set again, in the same transaction.
+When its data are written, Kinto's trigger gives the newest record of a collection a new
+``last_modified``, which changes the collection's ETag. The trigger ignores statements that only
+set ``last_modified``, so the old one is set again in the same transaction.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from kinto.core.storage.postgresql import Storage as PostgreSQLStorage
 from kinto_attachment.index.sql import sql
 from kinto_attachment.uris import RecordURI
 
-# The primary key begins with the id. By the index on parents, all records of a collection would be
-# read for each one. That is why the ids are there twice.
-# With the microseconds that rows may have which were not written by Kinto.
+# The ids occur twice because the primary key begins with the id. With the index on parents, all
+# records of a collection would be read for each one. The timestamps have microseconds, which rows
+# may have that Kinto did not write.
 TIMESTAMPS = """
     SELECT parent_id, id, CAST(last_modified AS TEXT) AS stamp FROM objects
      WHERE resource_name = 'record' AND NOT deleted

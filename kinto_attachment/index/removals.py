@@ -1,7 +1,7 @@
-"""Removing the links below a bucket or a collection that was deleted, where nothing else is to do.
+"""Removing the links below a deleted bucket or collection, if that is the only change.
 
 Any backend of Kinto reads the links, deletes them by their ids, and enters their files in the
-outbox. PostgreSQL does all of it in one statement: see ``postgresql_removals.py``.
+outbox. PostgreSQL needs one statement: see ``postgresql_removals.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kinto_attachment.index.queries import ANY, LinkQueries
 from kinto_attachment.kinto_types import StorageBackend
 
 REMOVED: tuple[State, ...] = ("current", "kept")
-# Rows with one of these fields are changed, refused or left alone, one by one.
+# Rows with one of these fields are changed, refused or kept, one by one.
 SPECIAL = ("hold", "readonly", "ended")
 
 
@@ -28,7 +28,7 @@ class Removals(Protocol):
     def remove_below(self, uri: str) -> list[Garbage]:
         """Delete sole links of current and kept files, and enter these files in the outbox.
 
-        Links stay that are shared, held, of readonly files, or of lives that have ended.
+        Links that are shared, held, of readonly files, or of lives that have ended, stay.
         """
         ...
 
@@ -50,7 +50,7 @@ class SeparateRemovals:
         return self._outbox.add_files(files)
 
     def _delete(self, ids: set[str]) -> set[str]:
-        """Delete rows that are still the same; returns the ids of these."""
+        """Delete unchanged rows; returns their ids."""
         conditions = [
             Filter("id", ids, COMPARISON.IN),
             Filter("state", list(REMOVED), COMPARISON.IN),

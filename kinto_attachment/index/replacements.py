@@ -1,6 +1,6 @@
-"""Replacing the file of a record: a new link, the old one gone, its file in the outbox.
+"""Replacing the file of a record: a new link, no old link, and its file in the outbox.
 
-Each is a write of its own in Kinto's storage. PostgreSQL does all of them in one statement: see
+Kinto's storage needs three writes. PostgreSQL needs one statement: see
 ``postgresql_replacements.py``.
 """
 
@@ -30,8 +30,8 @@ class Replacements(Protocol):
     def replace_link(self, link: Link, old: Link, entry: Garbage) -> Replaced:
         """Write the link of a record and delete a sole link of it, whose file is in ``entry``.
 
-        Nothing is added if the record's collection is gone. If the old link is not a sole one any
-        more, it stays, and the entry is not written.
+        Nothing is added if the record's collection was deleted. If the old link is no longer sole,
+        it stays, and the entry is not written.
         """
         ...
 

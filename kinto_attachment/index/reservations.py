@@ -22,7 +22,7 @@ class Reservations:
         self._rows = Objects(backend, "attachment-name")
 
     def claim(self, key: str, session: str = "") -> bool:
-        """Reserve a key, maybe for an upload session; False if another request has."""
+        """Reserve a key, possibly for an upload session; False if another request has."""
         row: dict[str, Any] = {"key": key, "since": msec_time()}
         if session:
             row["session"] = session
@@ -32,7 +32,7 @@ class Reservations:
         self._rows.delete(_parent(key), CLAIM)
 
     def renew(self, key: str) -> None:
-        """Have the time since when a key is reserved begin again, if it is reserved."""
+        """Restart the time since when a key is reserved, if it is reserved."""
         row = self._rows.get(_parent(key), CLAIM)
         if row is not None:
             self._rows.put(_parent(key), CLAIM, {**row, "since": msec_time()})
@@ -43,8 +43,8 @@ class Reservations:
     def before(self, timestamp: int, since: int = 0) -> dict[str, str]:
         """Keys reserved before a time (ms since the epoch), long enough ago to be abandoned.
 
-        With the id of the upload session that has reserved the key, or an empty text. What was
-        reserved before ``since`` is left out.
+        Each comes with the id of its upload session, or an empty text. Reservations before
+        ``since`` are left out.
         """
         rows = self._rows.list("attachments-name:*")
         return {

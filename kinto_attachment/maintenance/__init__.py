@@ -2,5 +2,5 @@
 
 Commands share shards (``shards.py``) and reports (``reports.py``).
 
-This room may use the files, the index and the storages, but no endpoint.
+This layer may use ``files`` and the layers below it, but no endpoint.
 """

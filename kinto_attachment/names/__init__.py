@@ -1,6 +1,6 @@
 """Names: filenames, object keys, media types, and how they are written in headers and URLs.
 
-Everything here works on strings alone, and may be used by all layers above.
+All functions work on strings alone. This layer may use ``errors`` and ``metadata``.
 """
 
 from .dispositions import content_disposition, disposition_filename, disposition_type

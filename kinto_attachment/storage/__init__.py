@@ -1,10 +1,10 @@
 """The interface of storage backends: five core methods, and optional capabilities.
 
-The core methods mean the same on every backend; ``testing.StorageContract`` tests that meaning.
+The core methods behave the same on every backend, as ``testing.StorageContract`` defines.
 Everything else that a backend may support is a capability: a small protocol, which callers check
-for with ``isinstance``. Each capability has a contract of its own.
+for with ``isinstance``. Each capability has its own contract.
 
-This layer may use the settings and what is below them, but not Kinto's database.
+This layer may use ``settings`` and the layers below it, but not Kinto's database.
 """
 
 from __future__ import annotations

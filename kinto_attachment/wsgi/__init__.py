@@ -1,4 +1,4 @@
 """The client's connection: reading a request's body, its time limits, and closing.
 
-This room may use the protocols (``http``), names and errors.
+This layer may use ``http`` and the layers below it.
 """

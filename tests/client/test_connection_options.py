@@ -239,7 +239,7 @@ def test_create_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         root, _ = client.session.request("get", "/")
         assert root["user"]["id"] == "account:carol"
         assert create([*options, "carol:other"]) == 2
-        assert "There is an account carol already" in capsys.readouterr().err
+        assert "The account carol already exists" in capsys.readouterr().err
     assert create([*options, "Bearer token"]) == 2
     assert "user:password" in capsys.readouterr().err
 

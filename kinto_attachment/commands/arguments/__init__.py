@@ -1,4 +1,4 @@
-"""What commands can be told: one file per command, and the options of all. It needs no server."""
+"""The options of the commands, one file per command. Nothing here imports a server."""
 
 from __future__ import annotations
 

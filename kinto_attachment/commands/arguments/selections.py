@@ -1,4 +1,4 @@
-"""Options that several commands have: what they work on, and how fast."""
+"""Options that several commands share: which files they process, and how fast."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from kinto_attachment.commands.arguments.values import rate, shard
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
-    """The buckets and collections to work on."""
+    """The buckets and collections to process."""
     parser.add_argument("--bucket", metavar="ID", help="only those of one bucket")
     parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """The files to work on."""
+    """The files to process."""
     add_place(parser)
     parser.add_argument(
         "--storage", metavar="NAME", help="only those in one of several storages (or `default`)"

@@ -1,4 +1,4 @@
-"""Options that several commands have: what they write."""
+"""Options that several commands share: what they write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoints as ``/v1/__api__`` describes them (OpenAPI 2.0), a function for each operation."""
+"""The OpenAPI 2.0 description at ``/v1/__api__``: one function for each operation."""
 
 from kinto_attachment.endpoints.openapi.description import describe_files
 from kinto_attachment.endpoints.openapi.downloads import (

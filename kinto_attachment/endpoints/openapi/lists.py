@@ -24,7 +24,7 @@ from kinto_attachment.endpoints.openapi.parts import (
 
 
 class ListedSchema(FileSchema):
-    """What is not known of a file is null, which OpenAPI 2.0 cannot say."""
+    """Unknown values of a file are null, which OpenAPI 2.0 cannot express."""
 
     record = colander.SchemaNode(colander.String(), description="URI of the record")
     id = colander.SchemaNode(colander.String(), description="Id of the record")

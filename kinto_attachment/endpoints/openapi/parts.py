@@ -1,4 +1,4 @@
-"""What the descriptions of the endpoints have in common."""
+"""The common parts of the descriptions of endpoints."""
 
 from __future__ import annotations
 
