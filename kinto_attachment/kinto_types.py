@@ -1,7 +1,7 @@
-"""What the plugin uses of Kinto and Pyramid, as protocols.
+"""The parts of Kinto and Pyramid that the plugin uses, as protocols.
 
-Kinto and Pyramid are not typed, or their types inherit from untyped classes: any attribute of them
-passes a type checker. Attributes are listed here when the plugin first uses them.
+Kinto and Pyramid are not typed, or their types inherit from untyped classes: a type checker
+accepts any attribute. List an attribute here before using it in the plugin.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KintoObject = dict[str, Any]
 """A record, a collection, a bucket, or an object of the plugin's own index."""
 
 Impacted = dict[str, KintoObject]
-"""An object that an event is about: ``new`` unless it was deleted, ``old`` unless created."""
+"""An object in an event: ``new`` unless it was deleted, ``old`` unless it was created."""
 
 
 class StorageBackend(Protocol):
@@ -99,7 +99,7 @@ class PermissionBackend(Protocol):
 
 
 class Metrics(Protocol):
-    """Kinto's metrics, or what stands for them where none are set up."""
+    """Kinto's metrics, or the substitute if none are configured."""
 
     def count(
         self, key: str, count: int = 1, unique: list[tuple[str, str]] | None = None
@@ -117,7 +117,7 @@ class IdGenerator(Protocol):
 
 
 class Registry(Protocol):
-    """The application's registry: Kinto's attributes, and the plugin's own.
+    """The application's registry: Kinto's attributes and the plugin's.
 
     The plugin's are set once, by ``includeme``.
     """
@@ -195,7 +195,7 @@ class Named(Protocol):
 
 
 class Errors(Protocol):
-    """The errors of a request, which Cornice makes a response of."""
+    """The errors of a request, which Cornice turns into a response."""
 
     def add(self, location: str, name: str, description: str, **details: object) -> None: ...
 
@@ -203,7 +203,7 @@ class Errors(Protocol):
 
 
 class Request(Protocol):
-    """A request to Kinto, or one of the sub-requests that it is made of.
+    """A request to Kinto, or one of its sub-requests.
 
     ``bound_data`` is shared by a request and its sub-requests. ``parent`` and
     ``implicit_parents`` exist on sub-requests only: read them with ``getattr``.
@@ -232,7 +232,7 @@ class Request(Protocol):
     authn_type: str | None
     selected_userid: str | None
     default_bucket_id: str
-    response: Response  # What a view changes that returns only data.
+    response: Response  # Changed by views that only return data.
     parent: Request | None
     implicit_parents: bool
 
@@ -265,7 +265,7 @@ class Response(Protocol):
 
 
 Handler = Callable[[Request], Response]
-"""What a tween wraps, and what it returns."""
+"""The type of the handler that a tween wraps, and of a tween."""
 
 
 class RequestEvent(Protocol):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 FIELD = "attachment"
-# What every attachment object, and its ``original``, tells of a file.
+# The fields of every attachment object, and of its ``original``.
 DESCRIBED = ("filename", "hash", "mimetype", "size")
 
 
 class Absent:
-    """What stands for the attachment of a record that has no such member."""
+    """The attachment of a record without this member."""
 
 
 ABSENT = Absent()
@@ -32,8 +32,8 @@ class Original:
 class Attachment:
     """A record's attachment: ``hash`` (SHA-256 in hex) and ``size`` are of the stored bytes.
 
-    ``encoding`` is the ``Content-Encoding`` that the bytes are stored in, if they have one. Name
-    and media type are then those of the file without it.
+    ``encoding`` is the ``Content-Encoding`` of the stored bytes, if any. Name and media type are
+    then those of the decoded file.
     """
 
     filename: str
@@ -46,7 +46,7 @@ class Attachment:
 
     @classmethod
     def at(cls, location: str, described: Mapping[str, Any]) -> Attachment:
-        """The attachment of a stored file, by its location and what else is known of it."""
+        """The attachment of a stored file, from its location and the other fields."""
         original = described.get("original")
         return cls(
             **{name: described.get(name, "") for name in DESCRIBED},

@@ -49,7 +49,7 @@ INLINE_TYPES = "image/avif image/gif image/jpeg image/png image/webp audio/* vid
 
 @dataclass(frozen=True, eq=False)  # Compared by identity: each row exists once.
 class Option:
-    """One row of the settings table; ``default`` is as in an ini file."""
+    """A row of the settings table; ``default`` has the form of an ini file."""
 
     name: str
     parse: Callable[[object], Any]
@@ -60,7 +60,7 @@ class Option:
     is_secret: bool = False  # No message shows its value.
 
 
-# What each of several storages has of its own.
+# The options that each of several storages has.
 STORAGE_OPTIONS = (
     Option("base_path", text, None, "store in this folder (local)"),
     Option("file_mode", file_mode, None, "mode of stored files (local); unset: by the umask"),

@@ -1,4 +1,4 @@
-"""Parsers of the options' values; each raises ValueError, with what the value should be."""
+"""Parsers of the options' values. Each raises ValueError with a description of valid values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kinto_attachment.errors import InvalidKey
 from kinto_attachment.names import Pattern, check_key
 from kinto_attachment.quantities import text
 
-DEFAULT_STORAGE = "default"  # In settings, the name of the storage that has no other.
+DEFAULT_STORAGE = "default"  # The name of the unnamed storage in settings.
 
 
 def boolean(value: object) -> bool:
@@ -66,8 +66,8 @@ def base_urls(value: object) -> tuple[str, ...]:
 
 def extensions(value: object) -> frozenset[str]:
     """pyramid_storage's groups and names, joined by ``+``; the empty set allows any."""
-    # Not parsed by pyramid_storage: it ignores empty parts, so that ``+`` would allow any file,
-    # and takes a group with a space before it for an extension.
+    # pyramid_storage does not parse this: it ignores empty parts, so that ``+`` would allow any
+    # file, and treats a group with a leading space as an extension.
     parts = [part.split() for part in text(value).lower().split("+")]
     if not all(parts):
         raise ValueError("should name extensions or groups, or be `any`")
@@ -165,13 +165,13 @@ def dotted_name(value: object) -> str:
 
 
 def storage(value: object) -> str:
-    """The name of a storage as the index has it: empty for the default one."""
+    """The name of a storage in the index: empty for the default one."""
     name = text(value)
     return "" if name == DEFAULT_STORAGE else storage_name(name)
 
 
 def storage_name(name: str) -> str:
-    # Neither dots nor underscores: names of settings and of environment variables have them.
+    # Names of settings and of environment variables contain dots and underscores.
     if not re.fullmatch(r"[a-z][a-z0-9]{0,31}", name):
         raise ValueError("should be the name of a storage: lower-case letters and digits")
     return name
@@ -188,7 +188,7 @@ def s3_class(value: object) -> str:
 
 
 encryption = one_of("AES256", "aws:kms")
-# The objects of all of them can be read at once.
+# Objects of these classes can be read without a restore.
 google_class = one_of("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 
 

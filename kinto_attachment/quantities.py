@@ -1,4 +1,4 @@
-"""Parsers of what can be counted; each raises ValueError, with what the value should be."""
+"""Parsers of numbers, sizes and times. Each raises ValueError, which describes valid values."""
 
 from __future__ import annotations
 

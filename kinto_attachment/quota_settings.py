@@ -1,4 +1,4 @@
-"""Quotas: how much a bucket or a collection may hold."""
+"""The settings of quotas of buckets and collections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCOPE = re.compile(r"/buckets/([^/]+)(?:/collections/([^/]+))?")
 class Quota:
     """The limits of a bucket or a collection, its ``scope`` (a URI); 0: no limit.
 
-    ``settings`` are the full names of the settings that the limits have their values from.
+    ``settings`` are the full names of the settings that provide the limits.
     """
 
     scope: str
@@ -32,14 +32,14 @@ class Quota:
 
     @property
     def tag(self) -> str:
-        """What tells one pair of limits from another."""
+        """The identity of a pair of limits."""
         return f"{self.bytes}/{self.files}"
 
 
 class Quotas:
     """The quotas of all buckets and collections, from the settings.
 
-    A quota for a collection does not lift that of its bucket: both hold.
+    A quota for a collection does not replace that of its bucket: both apply.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Quotas:
         return self._quota(scope, bucket_id, collection_id, is_default=is_default)
 
     def counted(self, bucket_id: str, collection_id: str) -> tuple[str, ...]:
-        """The bucket and the collection, as far as they may have a quota.
+        """The bucket and the collection, if they may have a quota.
 
-        Whether a bucket is a default bucket is not asked: its id may be one.
+        Any bucket whose id has the right form is treated as a default bucket.
         """
         if not self._is_any:
             return ()
@@ -82,7 +82,7 @@ class Quotas:
         )
 
     def collections(self) -> list[tuple[str, str]]:
-        """The ids of buckets and collections of which a collection has a quota of its own."""
+        """The ids of buckets and collections with a quota for the collection."""
         return [(each[0], each[1]) for each in self._own if len(each) == 2]
 
     def _quota(

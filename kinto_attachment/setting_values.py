@@ -1,4 +1,4 @@
-"""One setting: its full name, and where its value comes from."""
+"""One setting: its full name, and the source of its value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kinto_attachment.quantities import text
 
 PREFIX = "attachment."  # Kinto strips its own ``kinto.`` from the names of settings.
 
-# Settings of other releases.
+# Settings from other releases.
 GONE = {
     "use_content_encoding": "delete this line. Files are stored and sent as they came; `gzipped` "
     "has the server compress them.",
@@ -33,7 +33,7 @@ def full_name(name: str) -> str:
 def value_of(option: Option, given: Mapping[str, Any], prefix: str = "") -> Any:
     """The option's value from the settings, the environment or its default.
 
-    ``prefix`` is what the names of the settings have in front of those in ``given``.
+    ``prefix`` is the common prefix of the settings in ``given``.
 
     :raises ConfigurationError: it is set to different values under two names, or is invalid.
     """
@@ -65,7 +65,7 @@ def parsed_value(option: Option, name: str, value: object) -> Any:
 
 
 def _without_comment(option: Option, name: str, value: object) -> str:
-    """What to write, if the value is wrong only because of a comment after it."""
+    """A hint, if the value is invalid only because of a comment after it."""
     before = re.split(r"\s[;#]", text(value), maxsplit=1)[0].strip()
     if before == text(value):
         return ""

@@ -59,11 +59,11 @@ class CollectionSettings:
     hold: float
     direct: bool
     inline_types: frozenset[str]
-    # Where options come from that are set for a bucket or a collection: full names, by option.
+    # The full names of settings for a bucket or a collection, by option.
     overrides: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def setting(self, option: str) -> str:
-        """The full name of the setting that an option has its value from."""
+        """The full name of the setting that provides an option's value."""
         return self.overrides.get(option, full_name(option))
 
 
@@ -100,7 +100,7 @@ class Settings:
     ) -> CollectionSettings:
         """The settings for a collection: the most specific one takes precedence.
 
-        ``alias`` is another name of the bucket; settings for its id take precedence.
+        ``alias`` is another name of the bucket. Settings for its id take precedence.
         """
         if not self.overrides:
             return self._of_server
@@ -111,7 +111,7 @@ class Settings:
 
     @cached_property
     def _of_server(self) -> CollectionSettings:
-        """The settings of all collections that have none of their own."""
+        """The settings of all collections without special settings."""
         return self._merged(())
 
     def _merged(self, resources: Iterable[tuple[str, ...]]) -> CollectionSettings:
@@ -123,7 +123,7 @@ class Settings:
         overrides: dict[str, str] = {}
         for resource in resources:
             given = self.overrides[resource]
-            # Quotas add up instead: that of the bucket holds beside that of the collection.
+            # Quotas accumulate: that of the bucket applies in addition to that of the collection.
             own = {name: value for name, value in given.items() if name not in QUOTAS}
             rules |= own
             overrides |= {name: resource_name(resource, name) for name in own}
@@ -183,7 +183,7 @@ def _resource_option(name: str) -> tuple[tuple[str, ...], Option]:
 
 
 def _check_choices(settings: Settings) -> None:
-    """Check that the storages exist which get new files."""
+    """Check that the storages for new files exist."""
     chosen = {"storage": settings["storage"]} | {
         f"{RESOURCES}{'.'.join(resource)}.storage": options["storage"]
         for resource, options in settings.overrides.items()
@@ -198,7 +198,7 @@ def _check_choices(settings: Settings) -> None:
 
 
 def _check_patterns(settings: Settings) -> None:
-    """Check that random names are part of the names that are made of them."""
+    """Check that patterns with random names contain the random name."""
     for resource in [(), *settings.overrides]:
         bucket_id, collection_id = (*resource, "", "")[:2]
         rules = settings.for_collection(bucket_id, collection_id)

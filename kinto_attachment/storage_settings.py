@@ -24,7 +24,7 @@ BACKEND = "backend."  # The prefix of the options of a third-party storage.
 class StorageSettings:
     """The options of one storage, by name.
 
-    ``name`` is as the index has it: empty for the default storage.
+    ``name`` is the name in the index: empty for the default storage.
     """
 
     name: str
@@ -46,7 +46,7 @@ class StorageSettings:
     def backend_options(self, known: Iterable[str]) -> dict[str, str]:
         """The options of the class that ``backend`` names, as texts.
 
-        ``known`` are the names for which the environment is asked, too.
+        ``known`` are the names that are also looked up in the environment.
         """
         names = {**dict.fromkeys(known, ""), **self.own_options}
         found = {
@@ -91,7 +91,7 @@ def storage_option(name: str) -> tuple[str, str]:
 
 
 def storages_of_environment() -> list[str]:
-    """The names of storages that environment variables have settings of."""
+    """The names of storages with settings in environment variables."""
     prefix = _in_environment(full_name(STORAGES))
     options = {_in_environment(name) for name, o in BY_NAME.items() if o in STORAGE_OPTIONS}
     own = _in_environment(BACKEND)

@@ -1,4 +1,4 @@
-"""Texts of others, such as names and messages of servers, on a terminal or in a log."""
+"""Making texts of others, such as filenames and servers' messages, safe for terminals and logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def printable(text: str) -> str:
 
 
 def accept_any_character() -> None:
-    """Have characters replaced that the encoding of stdout or stderr does not have."""
+    """Replace characters that the encoding of stdout or stderr lacks."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

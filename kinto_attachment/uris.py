@@ -19,7 +19,7 @@ class CollectionURI:
 
     @property
     def records(self) -> str:
-        """What the URIs of its records start with."""
+        """The prefix of the URIs of its records."""
         return f"{self}/records/"
 
     def __str__(self) -> str:
@@ -39,7 +39,8 @@ class RecordURI:
         """:raises ValueError: the text is not the URI of a record."""
         match text.split("/"):
             case ["", "buckets", bucket_id, "collections", collection_id, "records", record_id]:
-                # In the id of a parent, it means any for Kinto's backends, in other buckets too.
+                # Kinto's backends treat it as a wildcard in the id of a parent, even for other
+                # buckets.
                 if "*" not in text:
                     return cls(bucket_id, collection_id, record_id)
         raise ValueError(f"Not the URI of a record: {text!r}")

@@ -1,4 +1,4 @@
-"""An upload session: a file whose bytes come in several requests, and what they have brought."""
+"""An upload session: a file whose bytes come in several requests, and their state."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from kinto_attachment.uris import RecordURI
 
-# How a session ends: attached, or with an error. What ends by its age becomes ``expired``.
+# The final states: attached, or failed. A session that is too old becomes ``expired``.
 State = Literal["open", "finishing", "done", "failed", "expired"]
 UNFINISHED: tuple[State, ...] = ("open", "finishing")
 ANONYMOUS = "system.Everyone"
-# Who gets the bytes of a direct upload, and the name of its protocol.
+# The receiver of the bytes of a direct upload, and the name of its protocol.
 STORAGE, KINTO = "storage", "kinto"
 DIRECT = "direct"
 
@@ -28,17 +28,16 @@ def partial_id(upload: str) -> str:
 
 @dataclass(frozen=True)
 class Session:
-    """A row: what the creation of an upload said, and how far the upload has come.
+    """A row: the data from the creation of an upload, and its progress.
 
     ``upload`` is the random id in its URL. ``partial`` is the storage's
-    :class:`~kinto_attachment.storage.Partial` as JSON, None once nothing of it is stored any more;
+    :class:`~kinto_attachment.storage.Partial` as JSON, None after it was removed;
     ``hash`` is the saved state of the SHA-256 of the same bytes, None if it cannot be continued.
 
-    ``writer`` is the token of the request that may be writing; whoever takes it out of force keeps
-    that request from committing anything. ``last`` is the offset at which the last one began.
-    ``counted`` are the bytes that count for quotas, until the file is the record's: the durable
-    ones, or all that the storage will take from clients.
-    Times are in ms since the epoch.
+    ``writer`` is the token of the request that may be writing. Replacing it prevents that request
+    from committing. ``last`` is the offset at which the last one began. ``counted`` are the bytes
+    that count for quotas until the file is attached: the durable ones, or all that the storage
+    will accept from clients. Times are in ms since the epoch.
     """
 
     upload: str
@@ -60,13 +59,13 @@ class Session:
     preconditions: Mapping[str, str] = field(default_factory=dict)
     # Digests of the whole file that the client claims: header, algorithm, digest in hex.
     claims: tuple[tuple[str, str, str], ...] = ()
-    notes: str = ""  # What the protocol wants back.
+    notes: str = ""  # Data that the protocol gets back.
     # Whether the bucket and the collection are created with the record (see files/target.py).
     implicit_parents: bool = False
     writer: str = ""
     last: int = 0
     state: State = "open"
-    # Of a direct upload: who gets its bytes, and for how many seconds its URLs are valid.
+    # For a direct upload: the receiver of its bytes, and the validity of its URLs in seconds.
     via: str = ""
     urls_age: int = 0
     # How much of a whole file that came directly was read again, and until when a request does so.
@@ -87,7 +86,7 @@ class Session:
 
     @property
     def size(self) -> int:
-        """How many bytes are durable."""
+        """The number of durable bytes."""
         if self.state == "done":
             return int((self.result or {})["attachment"]["size"])
         return int(self.partial["size"]) if self.partial else 0
@@ -98,16 +97,16 @@ class Session:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the file's bytes are durable, as far as its length is known."""
+        """Whether all bytes of the file, whose length has to be known, are durable."""
         return self.length is not None and self.size == self.length
 
     @property
     def has_other_claims(self) -> bool:
-        """Whether a digest is claimed for which the file has to be read at the end."""
+        """Whether the client claims a digest that requires reading the file at the end."""
         return any(algorithm != "sha256" for _, algorithm, _ in self.claims)
 
     def seen_at(self, now: int) -> Session:
-        """The session as it is at a time: one that is too old has expired."""
+        """The session at a time: it has expired if it is too old."""
         is_over = self.is_unfinished and self.expires <= now
         return replace(self, state="expired") if is_over else self
 

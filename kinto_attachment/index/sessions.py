@@ -1,14 +1,14 @@
-"""Upload sessions in the database, each of which is written by its own requests only.
+"""Upload sessions in the database. Only its own requests write a session.
 
-A request that writes bytes draws a token, and commits what has become durable only as long as the
-session still has that token. So no lock is held between two requests or while bytes arrive, and a
-request that hangs cannot overwrite what a later one has committed.
+A request that writes bytes draws a token, and can commit durable bytes only while the session has
+that token. So no lock is held between two requests or while bytes arrive, and a request that hangs
+cannot overwrite the work of a later one.
 
-The timestamps of rows mean nothing, but are in an index. So that ended sessions, of which there
-may be many, do not have to be read to find the others, theirs are the lower half.
+The timestamps of rows have no meaning, but are in a database index. Ended sessions, which may be
+many, have the lower half of the timestamps, so they are not read to find the others.
 
 On PostgreSQL, each change is one statement, or two if the row has to be read first. Backends of
-other packages are asked and written to under the lock of a row, which Kinto has no other way for.
+other packages are read and written under the lock of another row, because Kinto has no other way.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LIVING = """
 COUNT = f"SELECT count(*) AS count FROM ({LIVING}) AS living"  # noqa: S608 - no input in it.
 # Not a row, which would be written for each upload.
 LOCK_OWNER = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 22))"
-# The least timestamp of sessions that may go on.
+# The lowest timestamp of sessions that may continue.
 LEAST = TIMESTAMPS // 2
 
 TOTALS = """
@@ -98,7 +98,7 @@ class Sessions:
         return self._found(row, record)
 
     def lock(self, record: str, upload: str) -> Session | None:
-        """The session, which nobody else changes before this transaction ends."""
+        """The session, which nobody else can change before this transaction ends."""
         parent, object_id = _parent(record), partial_id(upload)
         if self._has_sql:
             rows = self._execute(SELECT, id=object_id, parent_id=parent)
@@ -132,7 +132,7 @@ class Sessions:
         )
 
     def is_writer(self, session: Session) -> bool:
-        """Whether the session still has the token that it has here."""
+        """Whether the session in the database still has the same token."""
         found = self.get(session.record, session.upload)
         return found is not None and found.writer == session.writer
 
@@ -140,13 +140,13 @@ class Sessions:
         self._rows.delete(session.parent, session.id)
 
     def unfinished_of(self, collection: str, owner: str, now: int) -> list[Session]:
-        """The sessions of a user in a collection that may go on; ``now`` is in ms."""
+        """The sessions of a user in a collection that may continue; ``now`` is in ms."""
         return self._living(collection, now, owner)
 
     def put_within(self, most: int, session: Session, now: int) -> bool:
-        """Write a new session, unless its owner has so many in its collection that may go on.
+        """Write a new session, unless its owner has this many in the collection that may continue.
 
-        Until the end of the transaction, other new ones of the owner wait there.
+        Other new sessions of the owner in the collection wait for the end of the transaction.
         """
         collection, owner = RecordURI.parse(session.record).collection, session.owner
         if self._has_sql:
@@ -163,12 +163,12 @@ class Sessions:
         return found < most
 
     def unfinished_in(self, collection: str, now: int) -> list[Session]:
-        """The sessions of all users in a collection that may go on, the newest first."""
+        """The sessions of all users in a collection that may continue, newest first."""
         found = self._living(collection, now)
         return sorted(found, key=attrgetter("created", "id"), reverse=True)
 
     def unfinished_totals(self, now: int) -> tuple[int, int]:
-        """How many sessions may go on, and how many bytes they have brought."""
+        """The number of sessions that may continue, and their bytes."""
         if self._has_sql:
             (row,) = self._execute(TOTALS, states=list(UNFINISHED), least=LEAST, now=now)
             return int(row.count), int(row.bytes)
@@ -176,15 +176,15 @@ class Sessions:
         return len(found), sum(session.size for session in found)
 
     def owned_keys(self, keys: Collection[str]) -> set[str]:
-        """The keys among ``keys`` that belong to a session which nobody has ended yet."""
+        """Those of ``keys`` that belong to a session that has not ended."""
         return self._known("key", keys)
 
     def owned_partials(self, ids: Collection[str]) -> set[str]:
-        """The ids of Partials among ``ids`` whose session nobody has ended yet."""
+        """Those of ``ids``, of Partials, whose session has not ended."""
         return self._known("id", ids)
 
     def pages(self) -> Iterator[list[Session]]:
-        """All sessions, a page at a time; they may be deleted during the iteration."""
+        """All sessions, page by page; they may be deleted during the iteration."""
         last = ""
         while rows := self._rows.list(
             ANY,

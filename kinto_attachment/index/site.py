@@ -3,14 +3,14 @@
 The database has a random id, and each storage an object with the same id (see
 :class:`~kinto_attachment.storage.KeepsSite`). Commands that delete files refuse unless they match.
 
-The row of the id also tells which database it was written in, so that a copy of the database is
-known for one. A clone of the disk cannot be told so. Therefore each gc commits a random *mark* to
-the database and then writes it into the object: a database that does not know the object's mark
-is not the one that used the storage last. It cannot tell which of the two is the clone, so it
-*disputes* the storage with a mark that no database knows, and gc works with neither of them until
-one claims the storage.
+The row of the id also identifies the database in which it was written, which detects copies of the
+database, but not a clone of the disk. Therefore, each gc commits a random *mark* to the database
+and then writes it into the object. A database that does not know the object's mark is not the one
+that used the storage last. It does not know which of the two is the clone. So it *disputes* the
+storage with a mark that no database knows, and gc refuses to run with both until one claims the
+storage.
 
-The names of new files are sealed with the id: only names of this site can be those of garbage.
+The names of new files are sealed with the id, so only files of this site can be garbage.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from kinto_attachment.storage.storages import Storage, Storages
 logger = logging.getLogger(__name__)
 
 PARENT, SITE = "attachments-site", "site"
-FILES_TRIED = 20  # Of a storage without an object, to see whether it is the one that was used.
-ATTEMPTS = 3  # To look at a storage, each by an upload, when the storage fails.
+FILES_TRIED = 20  # Files of a storage without an object, to check whether the site has used it.
+ATTEMPTS = 3  # Attempts to look at a failing storage, one per upload.
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The row of a site: its id, which database it was written in, and when (ms)."""
+    """The row of a site: its id, the database in which it was written, and when (ms)."""
 
     id: str
     database: str
@@ -63,7 +63,7 @@ class Identity:
 
 
 class Site:
-    """What a process knows of its site; its methods open transactions of their own."""
+    """The site of a process. Its methods open separate transactions."""
 
     def __init__(self, backend: Any, storages: Storages, links: LinkQueries) -> None:
         self.storages = storages
@@ -79,7 +79,7 @@ class Site:
     # For requests.
 
     def random_name(self, storage: Storage, filename: str) -> str:
-        """A name for a new file in a storage: random, and known as this site's."""
+        """A random name for a new file in a storage, which is recognizable as this site's."""
         self.look_at(storage)
         return names.random_name(filename, self._owner)
 
@@ -118,7 +118,7 @@ class Site:
         return identity.id
 
     def check_not_of_others(self) -> None:
-        """Make sure that the storages belong to nobody yet, or to this database.
+        """Make sure that each storage belongs to nobody or to this database.
 
         :raises NotThisSite: one belongs to another database, or this one is a copy of another.
         :raises StorageError: a storage does not answer.
@@ -137,14 +137,14 @@ class Site:
                 self._check_object(storage, identity)
 
     def is_free(self, storage: Storage) -> bool:
-        """Whether a storage has no files, and belongs to nobody."""
+        """Whether a storage has no files and belongs to nobody."""
         files = storage.files
         return isinstance(files, ListsFiles) and read(storage) is None and is_empty(files)
 
     def may_be_anothers(self, storage: Storage) -> bool:
-        """Whether a storage has files, and is not known to belong to this database.
+        """Whether a storage has files and is not known to belong to this database.
 
-        Where a storage cannot tell, it is enough that the database was used for uploads.
+        If a storage does not know, it is enough that the database was used for uploads.
         """
         with transaction.manager:
             identity = self._identity()
@@ -158,22 +158,23 @@ class Site:
         return isinstance(files, ListsFiles) and not is_empty(files)
 
     def since(self) -> int:
-        """When the site got its id (ms since the epoch): what is older may be another site's."""
+        """When the site got its id (ms since the epoch). Older files may be another site's."""
         with transaction.manager:
             identity = self._identity()
         return 0 if identity is None else identity.since
 
     def mark(self, storages: Iterable[Storage]) -> None:
-        """Leave the site's id and a new mark in storages, and the mark in the database first."""
+        """Write a new mark to the database, and then the site's id and the mark to storages."""
         storages, written = list(storages), None
-        # Somebody may claim the storages meanwhile: the id of whoever was last has to be in both.
+        # Another database may claim the storages in the meantime. Both need the id of the last
+        # one.
         while (found := self._marked(written)) is not None:
             written, mark = found
             for storage in storages:
                 write(storage, written.id, mark)
 
     def dispute(self, storage: Storage) -> None:
-        """Have no copy of the database go on with a storage that another one has used."""
+        """Prevent copies of the database from using a storage that another one has used."""
         found = read(storage)
         with transaction.manager:
             identity = self._identity()
@@ -181,12 +182,12 @@ class Site:
             write(storage, identity.id, secrets.token_hex(16))
 
     def claim(self) -> str:
-        """Have all storages belong to this database from now on; returns the site's id.
+        """Make all storages belong to this database; returns the site's id.
 
-        Unless they did so already, the site gets a new id. So no file that was there before can
-        be taken for garbage of this site, nor one that another database stores from now on.
+        Unless they already did, the site gets a new id. So neither existing files nor future files
+        of another database can be treated as garbage of this site.
 
-        :raises NotThisSite: a storage has no place for the id, or the database is in memory.
+        :raises NotThisSite: a storage cannot store the id, or the database is in memory.
         """
         if self.is_in_memory:
             raise NotThisSite(MEMORY)
@@ -219,12 +220,12 @@ class Site:
             objects.put(parent, row["id"], row)
 
     def _look_at(self, storage: Storage) -> bool:
-        """False if the storage failed; then the next upload tries again."""
+        """False if the storage failed. Then the next upload tries again."""
         identity = None
         while identity is None:
             identity, database = commit_elsewhere(self._establish)
         if identity.database != database:
-            # Names that nobody takes for garbage: neither this database nor the original.
+            # Names that neither this database nor the original treats as garbage.
             self._owner = secrets.token_hex(16)
             logger.error("Attachments: %s", COPY)
             return True
@@ -274,16 +275,17 @@ class Site:
             raise DisputedSite(UNKNOWN_MARK.format(title=storage.title))
 
     def _has_files(self, name: str) -> bool:
-        """Whether a storage has the files that the index knows, by a few of them.
+        """Whether a storage has the files that the index knows, judging by a few of them.
 
-        Otherwise another folder is set: the files of this site in there seem to have no record.
+        If not, the settings name another folder, in which files of this site would look like
+        orphans.
         """
         with transaction.manager:
             links = self._links.some_in(name, FILES_TRIED)
         return all(self.storages[name].files.exists(link.key) for link in links)
 
     def _is_own(self, found: dict[str, Any], identity: Identity | None) -> bool:
-        """Whether an object has the site's id, and a mark that the database knows."""
+        """Whether an object has the site's id and a mark that the database knows."""
         mark = str(found.get("mark", ""))
         if identity is None or found.get("site") != identity.id:
             return False

@@ -1,4 +1,4 @@
-"""The object in a storage that tells which site the storage belongs to."""
+"""The object in a storage that identifies the site to which the storage belongs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMENT = "Tells kinto-attachment which database these files belong to. Do not c
 
 
 def read(storage: Storage) -> dict[str, Any] | None:
-    """What the object of a storage says; nothing known if it says nothing that we wrote."""
+    """The content of a storage's object; empty if the plugin did not write it."""
     files = storage.files
     if not isinstance(files, KeepsSite):
         raise NotThisSite(CANNOT.format(title=storage.title, kind=type(files).__name__))
@@ -30,7 +30,7 @@ def read(storage: Storage) -> dict[str, Any] | None:
 
 
 def write(storage: Storage, site: str, mark: str, *, replace: bool = True) -> bool:
-    """Write the object; False if there was one that stays, which is so unless ``replace``."""
+    """Write the object; False if one existed, which only ``replace`` overwrites."""
     assert isinstance(storage.files, KeepsSite)  # noqa: S101 - read has checked it.
     content = json.dumps({"site": site, "mark": mark, "comment": COMMENT}).encode()
     return storage.files.write_site(content, replace=replace)

@@ -1,8 +1,8 @@
-"""Spare copies: files in another storage than the one that the index names, while they are moved.
+"""Spare copies: files in another storage than that in the index, while they are moved.
 
-The row of a copy is committed before the first byte of it is written. The row of the one that is
-left behind is written in the transaction that changes the links. So whoever dies leaves nothing
-unknown. A row goes together with its copy, or when the links say that the copy is the file.
+The row of a copy is committed before its first byte is written. The row of the copy that is left
+behind is written in the transaction that changes the links. So a process that dies leaves no
+unknown copies. A row is deleted with its copy, or when the links say that the copy is the file.
 
 The rows of a file are changed under the lock of the file.
 """
@@ -25,12 +25,12 @@ OPTIONAL = ("storage", "due", "writer", "readonly")
 
 @dataclass(frozen=True)
 class Spare:
-    """A copy of a file in a storage, which is told by its name in the index.
+    """A copy of a file in a storage, which is given by its name in the index.
 
     ``since`` is when the row was last written, ``due`` when the copy may be deleted at the
     earliest (ms since the epoch; 0: at once). ``writer`` is the token of the run that is writing
-    the copy; without one, the copy is the one that a move has left behind. A ``readonly`` copy
-    belongs to others, and is never deleted.
+    the copy; without one, a move has left the copy behind. A ``readonly`` copy belongs to others
+    and is never deleted.
     """
 
     key: str
@@ -41,7 +41,7 @@ class Spare:
     readonly: bool = False
 
     def dump(self) -> dict[str, Any]:
-        """The row: without what is not set."""
+        """The row, without values that are not set."""
         row = {name: getattr(self, name) for name in OPTIONAL}
         known = {name: value for name, value in row.items() if value}
         return {"key": self.key, "since": self.since, **known}

@@ -1,4 +1,4 @@
-"""Statements on Kinto's tables, as SQLAlchemy takes them."""
+"""Statements on Kinto's tables, for SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @lru_cache(maxsize=256)
 def sql(statement: str) -> Any:
-    """Parsed once in a process: to parse a statement takes as long as to execute it."""
+    """Parsed once per process, because parsing a statement takes as long as executing it."""
     # Only PostgreSQL needs SQLAlchemy.
     from sqlalchemy import text
 

@@ -9,7 +9,7 @@ TESTED = ("26.5.0",)
 
 
 def is_tested() -> bool:
-    """Whether the installed version is one of them; others get the ways that every version has."""
+    """Whether the installed version is one of them."""
     return installed() in TESTED
 
 

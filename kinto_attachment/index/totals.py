@@ -1,4 +1,4 @@
-"""How many records with a file there are, and how many bytes: one statement on PostgreSQL."""
+"""The number of records with a file, and their bytes: one statement on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinto_attachment.index.tested_versions import is_tested
 from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.metadata import FIELD
 
-# Kinto's storage fills in the conditions. A size that is no number is one of other code.
+# Kinto's storage fills in the conditions. Other code may have written a size that is not a number.
 SUM = f"""
     SELECT COUNT(*) AS files,
            COALESCE(SUM(CASE WHEN jsonb_typeof(data->'{FIELD}'->'size') = 'number'
@@ -44,7 +44,7 @@ class Totals:
 
 
 def totals_of(storage: StorageBackend, collection: str, filters: Iterable[Filter]) -> Totals:
-    """The totals of the records of a collection that filters select."""
+    """The totals of those records of a collection that filters select."""
     if is_tested() and isinstance(storage, PostgreSQLStorage):
         backend: Any = storage
         (row,) = backend._get_rows(SUM, "record", collection, filters=list(filters))

@@ -1,12 +1,12 @@
-"""What buckets and collections hold: a counter for each that may have a quota.
+"""The usage of buckets and collections: a counter for each that may have a quota.
 
-A counter changes in the transaction that changes a link or an upload session, and nobody sums up
-all links to know it. On PostgreSQL (``usage_slots.py``), the changes are collected, and written at
-the end of the transaction, after all that it locks otherwise. Other backends
-(``usage_rows.py``) write each at once.
+A counter changes in the transaction that changes a link or an upload session, so links are never
+summed up to read it. On PostgreSQL (``usage_slots.py``), the changes are collected, and written at
+the end of the transaction, after everything else that it locks. Other backends (``usage_rows.py``)
+write each change at once.
 
-Where settings have no quota, nothing is counted and no statement is executed. Then a counter from
-before would be wrong when the quota comes back: so the first transaction of each process that
+Without a quota in the settings, nothing is counted and no statement is executed. An old counter
+would be wrong if the quota were set again. Therefore, the first transaction of each process that
 changes a link deletes the counters that its settings do not need.
 """
 
@@ -49,12 +49,12 @@ class Usage:
         self._rows = CounterRows(backend, self._sums)
         self._counters = self._slots if self._has_sql else self._rows
         self._is_tidy = False
-        # What this process has read and added: when (s), and what.
+        # The counters that this process has read and added to, and when (s).
         self._recent: dict[str, tuple[float, Totals]] = {}
         self.is_exact = self._has_sql or isinstance(backend, MemoryBasedStorage)
 
     def scopes_of(self, record: str) -> tuple[str, ...]:
-        """The bucket and the collection of a record, as far as they may have a quota."""
+        """The bucket and the collection of a record, if they may have a quota."""
         if not self._quotas:
             return ()
         uri = RecordURI.parse(record)
@@ -67,7 +67,7 @@ class Usage:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """What changes a link or a session, and then its counters, runs in.
+        """The context in which links or sessions, and then their counters, change.
 
         With SQL this does nothing: the counters are written when the transaction ends.
         """
@@ -90,17 +90,17 @@ class Usage:
         self._change(link, NOTHING - Totals(1, int(link.size or 0)), others)
 
     def changed_uncounted(self) -> None:
-        """Links were written or deleted that no counter is about, since there are no quotas."""
+        """Links without counters, because there are no quotas, were written or deleted."""
         self._note((), NOTHING)
 
     def resized(self, record: str, difference: int) -> None:
-        """What is durable of an upload has become more, or less if it is negative."""
+        """The durable bytes of an upload have increased, or decreased if it is negative."""
         self._note(self.scopes_of(record), Totals(0, difference))
 
     def book(self, quota_of: QuotaOf | None = None) -> None:
         """Write the changes of the transaction to the counters.
 
-        With ``quota_of``, quotas are kept; what commands do is never refused.
+        With ``quota_of``, quotas are enforced; changes by commands are never refused.
 
         :raises QuotaExceeded: the transaction has to be rolled back.
         """
@@ -116,7 +116,7 @@ class Usage:
         self._tidy()
 
     def resize(self, record: str, difference: int, quota_of: QuotaOf) -> None:
-        """Book the durable bytes of an upload at once.
+        """Count the durable bytes of an upload at once.
 
         :raises QuotaExceeded: the transaction has to be rolled back.
         """
@@ -129,9 +129,9 @@ class Usage:
     # What is there.
 
     def read(self, scopes: Iterable[str]) -> dict[str, Totals]:
-        """What buckets and collections hold; where there is no counter, it is created.
+        """The usage of buckets and collections. Missing counters are created.
 
-        This locks the counter: only in a transaction that has written nothing.
+        This locks the counter, so call it only in a transaction that has written nothing.
         """
         scopes = [*scopes]
         found = self._counters.read(scopes) if scopes else {}
@@ -160,21 +160,21 @@ class Usage:
         return found
 
     def recent(self, scopes: Iterable[str]) -> dict[str, Totals] | None:
-        """What this process knows from a moment ago; None if it is too old, or not all of it."""
+        """What this process read a moment ago; None if it is incomplete or too old."""
         known = {scope: self._recent.get(scope) for scope in scopes}
         since = time.monotonic() - RECENT
         recent = {scope: each[1] for scope, each in known.items() if each and each[0] > since}
         return recent if len(recent) == len(known) else None
 
     def _remember(self, changes: Mapping[str, Totals]) -> None:
-        """Add what this process takes itself to what it has read."""
+        """Add the changes of this process to the values that it has read."""
         for scope, change in changes.items():
             known = self._recent.get(scope)
             if known is not None:
                 self._recent[scope] = known[0], known[1] + change
 
     def recount(self, scope: str) -> tuple[Totals | None, Totals]:
-        """Correct a counter; returns what it said, if there was one, and what is right."""
+        """Correct a counter; returns its old value, if any, and the right one."""
         return self._counters.recount(scope)
 
     def scopes(self) -> list[str]:
@@ -188,8 +188,8 @@ class Usage:
     ) -> None:
         """Refuse a file before Kinto writes its record, by what it changes.
 
-        ``file`` are the URI of the record and the key. What other files of the transaction take,
-        or, on a memory backend, those of other requests, is not left for this one.
+        ``file`` is the URI of the record and the key. The space for other files of the transaction
+        (on a memory backend, also of other requests) is already used.
 
         :raises QuotaExceeded:
         """
@@ -206,7 +206,7 @@ class Usage:
         mine.entered.append((file, changes))
 
     def leave(self, file: tuple[str, str]) -> None:
-        """Give back what was set aside for a file, if it was not attached."""
+        """Release the space that was reserved for a file, if it was not attached."""
         if not self._has_sql:
             self._rows.leave(file)
             return
@@ -215,7 +215,7 @@ class Usage:
             mine.entered = [each for each in mine.entered if each[0] != file]
 
     def entered(self) -> set[tuple[str, str]]:
-        """The files that are entered now, as above."""
+        """The files that are currently entered."""
         if not self._has_sql:
             return self._rows.entered()
         mine = self._collected()
@@ -223,7 +223,7 @@ class Usage:
 
     @property
     def enters_all(self) -> bool:
-        """Whether all files have to be entered: the backend does not roll back."""
+        """Whether all files have to be entered because the backend does not roll back."""
         return not self._has_sql
 
     def _change(self, link: Link, change: Totals, others: Iterable[Link]) -> None:
@@ -246,7 +246,7 @@ class Usage:
             mine.changes[scope] = mine.changes.get(scope, NOTHING) + change
 
     def _collected(self, *, begin: bool = False) -> _Collected | None:
-        """What the current transaction has changed; written at its end at the latest."""
+        """The changes of the current transaction, which are written at its end at the latest."""
         current = transaction.get()
         try:
             found: _Collected = current.data(self)
@@ -273,9 +273,9 @@ class Usage:
 
 
 class _Collected:
-    """What one transaction has changed, by bucket and collection.
+    """The changes of one transaction, by bucket and collection.
 
-    ``entered`` are the files that it is about to attach, which no link tells of yet.
+    ``entered`` are the files that it is about to attach, which do not have a link yet.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a quota leaves room for more files, and what is told where it does not."""
+"""Whether a quota has space for more files, and the error if it has not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kinto_attachment.quota_settings import Quota, parts_of
 
 
 def check(quota: Quota, used: Totals, more: Totals) -> None:
-    """Refuse what exceeds a quota; less is never refused, even where the quota is exceeded.
+    """Refuse an increase that exceeds a quota; a decrease is never refused.
 
     ``used`` is without ``more``.
 
@@ -21,7 +21,7 @@ def check(quota: Quota, used: Totals, more: Totals) -> None:
 
 
 def exceeded(quota: Quota, used: Totals, *, of_files: bool = False) -> QuotaExceeded:
-    """The error that tells a client which limit it has met, and how much is left."""
+    """The error with the limit that a client has reached, and the space left."""
     limit, in_use = (quota.files, used.files) if of_files else (quota.bytes, used.bytes)
     left, unit = max(limit - in_use, 0), "files" if of_files else "bytes"
     kind = "bucket" if parts_of(quota.scope)[1] is None else "collection"

@@ -1,7 +1,7 @@
 """Counters on backends without SQL: a row for each, changed along with the link or session.
 
-A memory backend rolls nothing back, so a counter is never behind the rows that it counts. What is
-about to be attached is entered before Kinto writes the record, as long as the process lives.
+Memory backends cannot roll back, so a counter is never behind the rows that it counts. A file that
+is about to be attached is entered, in the process's memory, before Kinto writes the record.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class CounterRows:
         return {scope: _load(row) for scope, row in rows.items() if row is not None}
 
     def add(self, changes: Mapping[str, Totals], quotas: Mapping[str, Quota]) -> None:
-        """Add what has changed to counters; see :class:`Slots`."""
+        """Add changes to counters; see :class:`Slots`."""
         with self.alone:
             used = {scope: self._locked(scope, changes[scope]) for scope in sorted(changes)}
             for scope in sorted(changes.keys() & quotas.keys()):
                 held = used[scope] + self._entered_in(scope)
                 check(quotas[scope], held, changes[scope])
-            # Nothing is added to any of them before all have room: a memory backend does not
+            # Nothing is added before all counters have space, because a memory backend does not
             # roll back.
             for scope, change in changes.items():
                 self._put(scope, used[scope] + change)
@@ -77,7 +77,7 @@ class CounterRows:
     def enter(
         self, file: tuple[str, str], changes: Mapping[str, Totals], quotas: Mapping[str, Quota]
     ) -> None:
-        """Set room aside for a file that is about to be attached.
+        """Reserve space for a file that is about to be attached.
 
         :raises QuotaExceeded:
         """
@@ -85,7 +85,7 @@ class CounterRows:
             for scope, change in changes.items():
                 used = self._locked(scope, Totals()) + self._entered_in(scope)
                 check(quotas[scope], used, change)
-            # The file that is replaced is still there.
+            # The replaced file still exists.
             self._entered[file] = {
                 scope: Totals(max(change.files, 0), max(change.bytes, 0))
                 for scope, change in changes.items()
@@ -103,7 +103,7 @@ class CounterRows:
         return sum((each.get(scope, Totals()) for each in self._entered.values()), Totals())
 
     def _locked(self, scope: str, change: Totals) -> Totals:
-        """What was there before a change that is written already."""
+        """The usage before a change that has already been written."""
         self._locks.lock(PREFIX + scope)
         known = self.read([scope]).get(scope)
         self._locks.clear(PREFIX + scope)

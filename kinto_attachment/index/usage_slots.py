@@ -1,17 +1,17 @@
-"""Counters on PostgreSQL: exact, and without a row that all writers wait for.
+"""Counters on PostgreSQL: exact, without a row for which all writers wait.
 
-The counter of a bucket or a collection is several rows, its *slots*, and the sum of them is what
-it holds. A transaction adds what it has changed to one slot that nobody else has locked, so it
-waits for nobody. What the quota leaves is divided among the slots: each knows how much room it
-may give away, and the rooms add up to what is left. So no total has to be read to keep the quota.
+The counter of a bucket or a collection consists of several rows, its *slots*, whose sum is its
+value. A transaction adds its changes to one slot that nobody else has locked, so it does not wait.
+The space left by the quota is divided among the slots: each has the amount that it may give away.
+So the quota is enforced without reading the total.
 
-Where no slot that is free has enough room, all of them are locked, one after the other, and what
-is left is divided again, among more slots if there were few. This decides to the last byte.
-A counter begins with one slot, and has more only where writers met.
+If no free slot has enough space, all slots are locked, one after the other, and the remaining
+space is divided again, among more slots if there were few. This is exact to the byte. A counter
+begins with one slot, and gets more only when writers meet.
 
-Slots are locked by the last statements of a transaction, those of several buckets and collections
-in the order of their URIs, and either one of the slots of each or all of them. So those who wait
-for slots do not wait for each other.
+The last statements of a transaction lock slots, in the order of the URIs of buckets and
+collections, and either one slot or all slots of each. So transactions that wait for slots never
+wait for each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEAD = "-"
 # after theirs: two transactions may create that row at the same moment, and with equal timestamps
 # PostgreSQL may report the conflict of timestamps, which ON CONFLICT does not handle.
 LATEST = 2**40
-NO_SHARES = ""  # Of slots that may not give anything away.
+NO_SHARES = ""  # The space of slots that may not give anything away.
 LARGEST = 2**62
 
 READ = """
@@ -47,8 +47,8 @@ READ = """
      WHERE parent_id = ANY(:parents) AND resource_name = 'attachment-usage' AND NOT deleted
      GROUP BY parent_id
 """
-# A slot is only looked for where those of the counters before have been found: nobody is to wait
-# for all slots of a counter who has locked one of a later counter.
+# A slot is only searched for if those of all previous counters were found, because a transaction
+# that waits for all slots of a counter must not have locked a slot of a later one.
 SLOT = """
     slot_{n} AS MATERIALIZED (
         SELECT id, parent_id,
@@ -78,7 +78,7 @@ ADD = """
        AND resource_name = 'attachment-usage'
     RETURNING objects.parent_id
 """
-AT_ONCE = 2  # A bucket and a collection: counters that one statement adds to.
+AT_ONCE = 2  # The counters that one statement adds to: a bucket and a collection.
 LOCK = """
     INSERT INTO objects (id, parent_id, resource_name, data, last_modified, deleted)
     VALUES ('-', :parent, 'attachment-usage', '{}', from_epoch(:latest), FALSE)
@@ -116,7 +116,7 @@ class Slots:
         self._sums = sums
 
     def read(self, scopes: Iterable[str]) -> dict[str, Totals]:
-        """What buckets and collections hold; those without a counter are left out."""
+        """The usage of buckets and collections; those without a counter are left out."""
         rows = self._execute(READ, parents=[PREFIX + scope for scope in scopes])
         return {
             row.parent_id.removeprefix(PREFIX): Totals(int(row.files), int(row.bytes))
@@ -124,10 +124,10 @@ class Slots:
         }
 
     def add(self, changes: Mapping[str, Totals], quotas: Mapping[str, Quota]) -> None:
-        """Add to counters what the transaction has changed.
+        """Add the changes of the transaction to counters.
 
-        Where there is no counter, the sum of what is there becomes one. Where there is a counter
-        without a quota in ``quotas``, nothing is refused.
+        A missing counter is created from the sum of the rows. Nothing is refused for a counter
+        without a quota in ``quotas``.
 
         :raises QuotaExceeded: the transaction has to be rolled back.
         """
@@ -139,11 +139,11 @@ class Slots:
             rest = rest[added or 1 :]
 
     def ensure(self, scope: str) -> Totals:
-        """What a bucket or a collection holds, also if it had no counter."""
+        """The usage of a bucket or a collection, which may have no counter."""
         return self._divide(scope, Totals(), None)
 
     def recount(self, scope: str) -> tuple[Totals | None, Totals]:
-        """Sum up what is there again; returns what the counter said, and what it says now."""
+        """Sum up the rows again; returns the old and the new value of the counter."""
         slots = self._lock(scope)
         before = sum(slots, Totals()) if slots else None
         found = self._sums.of(scope)
@@ -161,15 +161,15 @@ class Slots:
         self._execute(DELETE, parent=PREFIX + scope)
 
     def _add(self, changes: Mapping[str, Totals], quotas: Mapping[str, Quota]) -> int:
-        """Add to one slot of each counter, as far as there is one with room that nobody has.
+        """Add to one slot of each counter that has an unlocked slot with enough space.
 
-        :returns: to how many counters, the first ones.
+        :returns: the number of counters, from the first on, to which it was added.
         """
         slots, parameters = [], dict[str, Any]()
         for n, (scope, change) in enumerate(changes.items()):
             takes = change.files > 0 or change.bytes > 0
             if takes and scope not in quotas:
-                break  # The slots would give room away that is not there any more.
+                break  # The slots would give away space that no longer exists.
             limits = quotas.get(scope) or Quota(scope)
             values = {
                 "parent": PREFIX + scope,
@@ -190,12 +190,12 @@ class Slots:
         return len(self._execute(statement, **parameters))
 
     def _divide(self, scope: str, change: Totals, quota: Quota | None) -> Totals:
-        """Add to all slots together, and divide what is left among them.
+        """Add to all slots together, and divide the remaining space among them.
 
-        :raises QuotaExceeded: less is left.
+        :raises QuotaExceeded: there is not enough space.
         """
         slots = self._lock(scope)
-        # The sum has the transaction's own changes already.
+        # The sum already includes the changes of this transaction.
         used = sum(slots, Totals()) if slots else self._sums.of(scope) - change
         if quota is not None:
             check(quota, used, change)
@@ -221,11 +221,11 @@ class Slots:
 
 
 def _divided(total: Totals, quota: Quota | None, count: int) -> list[dict[str, Any]]:
-    """The slots of a counter. The first one has all that is there, and all share what is left."""
+    """The slots of a counter. The first one has the whole usage; all share the remaining space."""
     quota = quota or Quota("")
     left_files = min(quota.files, LARGEST) - total.files if quota.files else 0
     left_bytes = min(quota.bytes, LARGEST) - total.bytes if quota.bytes else 0
-    # What is deleted in one slot while there is too much in all is not to be given away by it.
+    # A slot must not give away the space of deleted files while the quota is exceeded.
     tag = quota.tag if quota.scope and min(left_files, left_bytes) >= 0 else NO_SHARES
     return [
         {

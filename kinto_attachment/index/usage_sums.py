@@ -1,7 +1,7 @@
-"""What a bucket or a collection holds, summed up from links and upload sessions.
+"""The usage of a bucket or a collection, summed up from links and upload sessions.
 
-A file that several records of a bucket or a collection have counts once in it. Of an upload in
-several requests, the durable bytes count.
+A file of several records counts once in a bucket or a collection. Of an upload in several
+requests, the durable bytes count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kinto_attachment.index.queries import LinkQueries
 from kinto_attachment.index.sessions import Sessions
 from kinto_attachment.index.totals import Totals
 
-# The id of a link begins with the 64 digits that tell its file.
+# The id of a link begins with the 64 digits that identify its file.
 SUM = """
     SELECT COALESCE(SUM(files), 0) AS files, COALESCE(SUM(bytes), 0) AS bytes FROM (
         SELECT 1 AS files,

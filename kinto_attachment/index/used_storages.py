@@ -1,4 +1,4 @@
-"""The storages that have files, so that one which is no longer configured is noticed."""
+"""The storages that have files, to notice when one is no longer configured."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PARENT = "attachments-storages"
 
 
 class UsedStorages:
-    """A row for each storage with a name that a file was ever linked in, until gc forgets it.
+    """A row for each named storage in which a file was ever linked, until gc deletes the row.
 
-    A process remembers what it has read, so that requests do not ask the database each time.
+    A process caches the rows, so that requests do not query the database each time.
     """
 
     def __init__(self, backend: StorageBackend) -> None:
@@ -28,12 +28,12 @@ class UsedStorages:
         return self._read
 
     def are_among(self, configured: Container[str]) -> bool:
-        """Whether all of them are configured, as far as this process knows."""
+        """Whether all are configured, as far as this process knows."""
         names = self.names() if self._read is None else self._read
         return all(name in configured for name in names)
 
     def note(self, name: str) -> None:
-        """Have a row for a storage when the transaction is committed."""
+        """Write a row for a storage in the current transaction."""
         if name in self._noted:
             return
         if name not in self.names():
@@ -46,7 +46,7 @@ class UsedStorages:
         transaction.get().addAfterCommitHook(remember)
 
     def put_back(self, names: Iterable[str]) -> None:
-        """Write the rows again, which a flush has deleted; processes still rely on them."""
+        """Write the rows again after a flush, because processes still rely on them."""
         for name in names:
             self._rows.create(PARENT, name, {})
 

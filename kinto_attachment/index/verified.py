@@ -1,7 +1,7 @@
-"""Notes of verify: which files were whole, and when.
+"""The notes of verify: which files were intact, and when.
 
-A row has the files of one storage whose keys' hashes begin with the same three digits, as the
-first eight bytes of these hashes. A million files are 4,096 rows of 4 KB.
+A row contains the files of one storage whose keys have hashes with the same three first digits, as
+the first eight bytes of these hashes. A million files are 4,096 rows of 4 KB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class VerifiedFiles:
         self._rows = Objects(backend, "attachment-verified")
 
     def read(self, storage: str, digests: Iterable[Digest]) -> dict[Digest, int]:
-        """When the files of a storage with the same prefixes as these were last whole."""
+        """When the files of a storage with the prefixes of these keys were last intact."""
         found: dict[Digest, int] = {}
         for batch in batches({digest[:PREFIX] for digest in digests}):
             for row in self._rows.list(_parent(storage), Filter("id", batch, COMPARISON.IN)):
@@ -37,7 +37,7 @@ class VerifiedFiles:
         return found
 
     def write(self, storage: str, verified: Mapping[str, Mapping[Digest, int]]) -> None:
-        """Replace the rows of some prefixes; without files there is none."""
+        """Replace the rows of some prefixes, or delete them if they have no files."""
         for prefix in sorted(prefix for prefix, found in verified.items() if not found):
             self._rows.delete(_parent(storage), prefix)
         rows = {prefix: _row(found) for prefix, found in sorted(verified.items()) if found}

@@ -1,8 +1,8 @@
-"""adopt: takes over a site of the kinto-attachment that people run, or of an earlier release.
+"""adopt: takes over a site of the kinto-attachment on PyPI, or of an earlier release.
 
-First the rows of the other plugin are followed, which tell the file of each record. Then come the
-records that have no such row: copies of other records, and everything that this plugin wrote.
-Afterwards, the files that no record names are listed. They are left alone for good.
+First, the rows of the other plugin are read, which have the file of each record. Then come the
+records without such a row: copies of other records, and records that this plugin wrote. Finally,
+the files that no record has are listed. They are never deleted.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ UNKNOWN = "its location is under no known address (--old-base-url): {}"
 
 @dataclass
 class AdoptReport(Report):
-    """What adopt took over, and what it could not."""
+    """The records and files that adopt took over, and those that it could not."""
 
     records: int = 0
     linked: int = 0  # Records that got a link to their file.
-    kept: int = 0  # Files that a record had before, which are its kept versions now.
+    kept: int = 0  # Earlier files of records, which are now kept versions.
     completed: int = 0  # Links of an earlier release of this plugin.
     unplaced: list[str] = field(default_factory=list)  # URIs of records, each with the reason.
-    unnamed: list[str] = field(default_factory=list)  # Files that no record names.
+    unnamed: list[str] = field(default_factory=list)  # Files that no record has.
 
     for_information: ClassVar[tuple[str, ...]] = ("unnamed",)
 
     def count(self, placed: Placed, reason: str = "") -> None:
-        """Count a record; ``reason`` is a better one than its own."""
+        """Count a record; ``reason`` replaces its own reason."""
         self.linked += placed.is_new
         if placed.reason:
             self.unplaced.append(f"{placed.record}: {reason or placed.reason}")
@@ -81,7 +81,7 @@ def adopt(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> AdoptReport:
-    """Link every record that has an attachment to its file, wherever its location says that is.
+    """Link every record that has an attachment to the file at its location.
 
     ``old_base_urls`` are former addresses of the files. With ``verify``, the content of each file
     is compared with the record.
@@ -110,10 +110,11 @@ class _Adoption:
         self.progress = progress
         self.report = AdoptReport()
         self.started = datetime.now(timezone.utc)
-        self.reasons: dict[str, str] = {}  # Why rows were of no use, by the URIs of records.
-        # Records that need no second look: their file was verified, or a dry run would link it.
+        # Why rows were not used, by the URIs of records.
+        self.reasons: dict[str, str] = {}
+        # Records that need no second check: their file was verified, or a dry run would link it.
         self.done = Digests()
-        # What a dry run would have linked.
+        # The files that a dry run would have linked.
         self.dry_keys: set[str] = set()
 
     def run(self) -> AdoptReport:
@@ -132,26 +133,26 @@ class _Adoption:
         return self.report
 
     def check_not_empty(self) -> None:
-        """:raises CommandError: there are rows of files, and no file: this is another folder."""
+        """:raises CommandError: there are rows but no files, so this is another folder."""
         if any(map(may_have_files, self.registry.attachment_storages)):
             return
         if any(pages_of(self.registry)):
             places = [each.files.place or each.name for each in self.registry.attachment_storages]
             raise CommandError(
-                "The database knows files of the other release, and there is no file in "
+                "The database knows files of the other release, but there are no files in "
                 f"{', '.join(places)}: do the settings name the right folder or bucket?"
             )
 
     def claim(self) -> None:
-        """Have the storages belong to this database.
+        """Make the storages belong to this database.
 
-        The site has a new id then, unless it had one already: the names of files that were there
-        before are not sealed with it, so gc leaves them alone unless they have been linked.
+        The site then has a new id, unless it already had one. The names of existing files are not
+        sealed with it, so gc leaves them alone unless they have been linked.
         """
         self.registry.attachment_site.claim()
 
     def follow_rows(self) -> None:
-        """Take over what the other plugin's rows name."""
+        """Take over the files in the other plugin's rows."""
         count = 0
         for rows in pages_of(self.registry):
             with transaction.manager:
@@ -172,7 +173,8 @@ class _Adoption:
         page = {uri: record for uri, record in written.items() if record and uri in rows}
         with Placer(self.registry, locate, verify=self.verify, dry_run=self.dry_run) as placer:
             for placed in placer.place(page):
-                # What has no file is tried by its location, and reported, with all records.
+                # Records without a file are tried by location, and reported, along with all
+                # records.
                 self.report.linked += placed.is_new
                 if placed.reason:
                     self.reasons[placed.record] = placed.reason
@@ -183,9 +185,9 @@ class _Adoption:
                     self.dry_keys.add(placed.key)
 
     def keep(self, row: OldRow, record: KintoObject | None) -> None:
-        """Keep the file of a row whose record has another one, or none, or is gone.
+        """Keep the file of a row whose record has another one or none, or was deleted.
 
-        Its name and type are not known any more.
+        Its name and type are unknown.
         """
         for storage in self.registry.attachment_storages:
             try:
@@ -228,7 +230,7 @@ class _Adoption:
             try:
                 self.links.share(link, known_in=[link.storage])
             except AttachmentGone:
-                return  # It is a file of another record by now.
+                return  # It is now a file of another record.
             self.links.locks.clear(link.key)
             self.report.kept += 1
 
@@ -247,14 +249,14 @@ class _Adoption:
                 self.progress("records checked", self.report.records, total)
 
     def reason(self, placed: Placed, record: KintoObject) -> str:
-        """What to tell about a record that has no file under its location."""
+        """The result for a record without a file at its location."""
         if placed.reason != FOREIGN:
             return ""
         location = record[FIELD].get("location")
         return self.reasons.get(placed.record, UNKNOWN.format(location))
 
     def list_unnamed(self, storage: Storage) -> None:
-        """List files that have no link, but for those that may be of requests under way."""
+        """List files without a link, except those that may belong to running requests."""
         if not isinstance(storage.files, ListsFiles):
             return
         listing = (
@@ -270,13 +272,13 @@ class _Adoption:
 
 
 def may_have_files(storage: Storage) -> bool:
-    """Whether there is a file in a storage, as far as the storage can tell."""
+    """Whether a storage has a file, as far as it can be listed."""
     files = storage.files
     return not isinstance(files, ListsFiles) or any(True for _ in files.list())
 
 
 def _is_of(row: OldRow, record: KintoObject | None) -> bool:
-    """Whether a row is that of the record's current attachment."""
+    """Whether a row is about the record's current attachment."""
     if record is None or not is_described(record.get(FIELD)):
         return False
     return names_key(record, row.key)

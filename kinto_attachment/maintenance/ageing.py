@@ -1,6 +1,6 @@
-"""Files that have become too old by ``kept_max_age`` and ``max_age``; a part of gc.
+"""Deleting files older than ``kept_max_age`` and ``max_age``, as a part of gc.
 
-Those that are held stay.
+Held files stay.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ class Ageing:
         return bool(link.retired and link.retired + rules.kept_max_age * 1000 <= self._now)
 
     def _is_outdated(self, link: Link, rules: CollectionSettings) -> bool:
-        """Whether a current file is too old; one whose age is not known is not."""
+        """Whether a current file is too old; False if its age is unknown."""
         since = link.attached or link.created
         if link.state != "current" or not rules.max_age or not since:
             return False
         return bool(since + rules.max_age * 1000 <= self._now)
 
     def _date(self, links: list[Link]) -> None:
-        """Note now as the time when files were retired that earlier releases have kept."""
+        """Save the current time as the end of use of files that earlier releases kept."""
         for link in links if not self._dry_run else ():
             with transaction.manager:
                 self._links.revise(link.key, self._dated)
@@ -101,7 +101,7 @@ class Ageing:
             storages = {link.storage: self._storages[link.storage] for link in batch}
             self._registry.attachment_site.check(storages.values())
             with transaction.manager:
-                # Versions that were restored since stay.
+                # Versions that have been restored since then stay.
                 entries = self._links.outbox.add_files(self._links.drop_kept(batch))
             sizes = {link.key: link.size for link in batch}
             for entry in entries:
@@ -113,10 +113,10 @@ class Ageing:
         try:
             return detach(self._registry, link)
         except (AttachmentGone, Held):
-            return False  # It was replaced since, or is held.
+            return False  # The file was replaced in the meantime, or is held.
 
 
 def _may_expire(link: Link, rules: CollectionSettings) -> bool:
-    # A readonly file that nobody has any more has a kept link for good.
+    # A readonly file without a record keeps its link permanently.
     is_parked = link.readonly and link.ended
     return link.state == "kept" and bool(rules.kept_max_age) and not is_parked

@@ -43,17 +43,17 @@ def open_application(ini: str) -> Registry:
 
 
 def check_files_are_known(registry: Registry) -> None:
-    """Refuse a database that knows no file, while a storage that may not be its own has some.
+    """Refuse a database without files if a storage that may belong to another one has some.
 
-    It is for commands that would find nothing to do in such a database, and end without an error.
+    It is for commands that would find no work in such a database and end without an error.
 
-    :raises CommandError: a storage has files, and the database, which is not known to be the one
-        of the storage, has neither links nor records with attachments.
+    :raises CommandError: a storage has files, and the database, which is not known to belong to
+        the storage, has neither links nor records with attachments.
     """
     site = registry.attachment_site
     if not _knows_files(registry):
         for storage in registry.attachment_storages:
-            # One that does not answer is reported by those commands that need it.
+            # Commands that need a storage report it if it does not answer.
             with suppress(StorageError):
                 if site.may_be_anothers(storage):
                     message = MEMORY_IS_EMPTY if site.is_in_memory else UNKNOWN_FILES
@@ -84,7 +84,7 @@ def chosen_storage(
 def chosen_title(
     registry: Registry, title: str | None, *, option: str = "--storage"
 ) -> str | None:
-    """The same for a command that asks no storage: one that does not answer is no obstacle.
+    """The same for a command that does not access storages, which need not answer.
 
     :raises CommandError: there is none of this title.
     """
@@ -105,13 +105,13 @@ def _check(storages: Iterable[Storage]) -> None:
             failed = CommandError(f"The storage {storage.title!r}: {error.reason}")
             failed.__cause__ = error
         else:
-            return  # What the others lack is reported, and the work goes on.
+            return  # Missing files of the others are reported, and the command continues.
     if failed is not None:
         raise failed
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The reason of an error in one line."""
     if isinstance(error, CommandError):
         return str(error)
     if isinstance(error, AttachmentError) and not isinstance(error, StorageError):
@@ -139,17 +139,17 @@ def _bootstrap(ini: str) -> Registry:
             warnings.simplefilter("ignore")  # Of servers: that HTTPS is not enabled, and the like.
             # With ``command``, Kinto skips checks that only a server needs.
             found = bootstrap(ini, options={"command": "kinto-attachment"})
-    # Kinto, Pyramid and the plugins raise any kind of error for a setting that they do not like.
+    # Kinto, Pyramid and plugins raise all kinds of errors for invalid settings.
     except Exception as error:
         raise CommandError(f"{path}: {first_line(error)}") from error
-    found["closer"]()  # Ends the request that Pyramid has made, which a command does not need.
+    found["closer"]()  # End the request that Pyramid has made, which a command does not need.
     registry: Registry = found["registry"]
     return registry
 
 
 def _check_database(registry: Registry, ini: str) -> None:
     storage = registry.storage
-    # Only backends with tables have versions of them.
+    # Only backends with tables have schema versions.
     installed = getattr(storage, "get_installed_version", None)
     try:
         with transaction.manager:

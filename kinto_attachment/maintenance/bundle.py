@@ -1,8 +1,8 @@
-"""bundle: stores the archives of the collections that ask for one, and are not as they were.
+"""bundle: stores the archives of collections that ask for one and have changed.
 
-An archive is made of what is committed when it begins, and is put in place only if the collection
-is still the same when it is stored. A process that dies leaves a file without a link, which gc
-deletes.
+An archive contains the data that is committed when it begins. It replaces the old one only if the
+collection has not changed when it is stored. A process that dies leaves a file without a link,
+which gc deletes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from kinto_attachment.uris import CollectionURI
 logger = logging.getLogger(__name__)
 
 COLLECTIONS_AT_ONCE = 200
-MAX_FILES = 100_000  # Each takes a kilobyte of memory, until the archive ends.
+MAX_FILES = 100_000  # Each file needs a kilobyte of memory until the archive ends.
 ATTEMPTS = 3  # The collection may change while its archive is made.
 MAX_WAIT = 60.0  # Seconds.
 MIMETYPE = "application/zip"
@@ -57,14 +57,14 @@ class BundleReport(Report):
     """``collections`` are those that ask for a bundle."""
 
     collections: int = 0
-    fresh: int = 0  # Whose bundle is of what they are now.
+    fresh: int = 0  # Collections whose bundle is up to date.
     made: int = 0
-    bytes: int = 0  # Of the bundles that were made.
-    removed: int = 0  # Bundles that nobody asks for any more.
+    bytes: int = 0  # Bytes of the bundles that were made.
+    removed: int = 0  # Bundles of collections that no longer ask for one.
     # URIs of collections.
-    changing: list[str] = field(default_factory=list)  # While their bundle was made, again.
+    changing: list[str] = field(default_factory=list)  # Changed while their bundle was made.
     too_large: list[str] = field(default_factory=list)
-    invalid: list[str] = field(default_factory=list)  # Their data are not what they should be.
+    invalid: list[str] = field(default_factory=list)  # `attachment.bundle` is not a boolean.
     failed: list[str] = field(default_factory=list)  # A file is missing or damaged.
     errors: list[str] = field(default_factory=list)  # A storage or the database has failed.
 
@@ -78,7 +78,7 @@ def bundle(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> BundleReport:
-    """Make, replace and remove the bundles of the collections that are selected.
+    """Make, replace and remove the bundles of the selected collections.
 
     :raises NotThisSite: a storage belongs to another database; nothing was done.
     """
@@ -181,7 +181,7 @@ class _Bundling:
                     return
                 continue
             except BackendError:
-                with contextlib.suppress(BackendError):  # Else it is left to gc.
+                with contextlib.suppress(BackendError):  # Otherwise, gc deletes it.
                     self.discard(link)
                 raise
             self.report.made += 1
@@ -191,14 +191,14 @@ class _Bundling:
         self.report.changing.append(str(uri))
 
     def is_made_by_others(self, uri: CollectionURI) -> bool:
-        """Whether another run was faster, or nobody wants the bundle any more."""
+        """Whether another run was faster, or the bundle is no longer needed."""
         with transaction.manager:
             is_done = not self.bundles.wants_one(uri) or self.bundles.fresh(uri) is not None
         self.report.fresh += is_done
         return is_done
 
     def settled_timestamp(self, uri: CollectionURI) -> int | None:
-        """The timestamp of a collection, if nothing with an earlier one can be committed later."""
+        """The timestamp of a collection, unless an earlier one may still be committed."""
         with transaction.manager:
             before = self.bundles.timestamp(uri)
         have_ended = OpenTransactions(self.registry.storage).wait(MAX_WAIT)
@@ -208,7 +208,7 @@ class _Bundling:
             return before if self.bundles.timestamp(uri) == before else None
 
     def stored(self, uri: CollectionURI, timestamp: int) -> Link:
-        """Store the archive; returns its link, which is not written yet."""
+        """Store the archive; returns its link, which has not been written yet."""
         storage, filename = self.storage_of(uri), f"{uri.collection_id}.zip"
         key = self.registry.attachment_site.random_name(storage, "bundle.zip")
         filters = ListQuery().filters
@@ -253,7 +253,7 @@ class _Bundling:
             self.delete(garbage)
 
     def lingering(self) -> dict[str, int]:
-        """Until when replaced bundles stay, for the URLs that their storages have just signed."""
+        """Until when replaced bundles stay for URLs that their storages have just signed."""
         return {
             storage.name: msec_time() + storage.signed_url_ttl * 1000
             for storage in self.registry.attachment_storages

@@ -1,4 +1,4 @@
-"""What a gc is told, and what it reports."""
+"""The options and the report of gc."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class GcReport(Report):
-    """What gc found, by kind: object keys, or URIs of records where it says so."""
+    """The findings of gc by kind: object keys, or URIs of records where a comment says so."""
 
     finished: list[str] = field(default_factory=list)  # In the outbox, waiting to be deleted.
-    spare: list[str] = field(default_factory=list)  # Copies that moves have left.
-    orphaned: list[str] = field(default_factory=list)  # Without a record, but not for long.
+    spare: list[str] = field(default_factory=list)  # Copies that moves have left behind.
+    orphaned: list[str] = field(default_factory=list)  # Without a record for a short time.
     unlinked: list[str] = field(default_factory=list)  # Stored, but without a record.
-    unfinished: list[str] = field(default_factory=list)  # Left by writes of dead processes.
+    unfinished: list[str] = field(default_factory=list)  # Left behind by writes of dead processes.
     uploads: list[str] = field(default_factory=list)  # Sessions that have expired, or ended.
     dangling: list[str] = field(default_factory=list)  # URIs of records, deleted or changed.
     expired: list[str] = field(default_factory=list)  # Kept for longer than kept_max_age.
     detached: list[str] = field(default_factory=list)  # URIs of records: files beyond max_age.
-    missing: list[str] = field(default_factory=list)  # URIs of records whose file is not there.
+    missing: list[str] = field(default_factory=list)  # URIs of records whose file is missing.
     errors: list[str] = field(default_factory=list)
     scanned: int = 0
     freed: int = 0  # Bytes.
@@ -38,7 +38,7 @@ class GcReport(Report):
 
 @dataclass(frozen=True)
 class Options:
-    """What a gc was told."""
+    """The options of a gc."""
 
     grace: timedelta
     orphan_age: timedelta

@@ -1,4 +1,4 @@
-"""What a command prints: its report on stdout, progress and log on stderr."""
+"""The output of commands: the report on stdout, progress and log on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinto_attachment.maintenance.reports import Report
 from kinto_attachment.terminal import printable
 
 SHOWN = 20  # Findings of one kind that are printed; `--json` prints all of them.
-EVERY = 10_000  # Items between two lines of progress, where the line cannot be rewritten.
+EVERY = 10_000  # Items between two lines of progress, if lines cannot be rewritten.
 
 
 def show(report: Report, *, as_json: bool) -> None:
@@ -28,14 +28,14 @@ def show(report: Report, *, as_json: bool) -> None:
             continue
         print(f"{name}: {len(value) if isinstance(value, list) else value}")
         for item in value[:SHOWN] if isinstance(value, list) else ():
-            # A finding that is more than a plain object says itself how people read it.
+            # A finding of another class has its own text for people.
             print(f"  {printable(_members(item) if type(item) is dict else str(item))}")
         if isinstance(value, list) and len(value) > SHOWN:
             print(f"  … and {len(value) - SHOWN} more")
 
 
 def _line(name: str, value: dict[str, Any]) -> str:
-    """An object under its name; of one with objects in it, a line for each of them."""
+    """An object with its name; for an object of objects, a line for each of them."""
     if any(isinstance(member, dict) for member in value.values()):
         lines = (f"  {printable(key)}: {_members(member)}" for key, member in value.items())
         return "\n".join([f"{name}:", *lines])
@@ -47,7 +47,7 @@ def _members(value: dict[str, Any]) -> str:
 
 
 class Meter:
-    """Shows progress on stderr: on a terminal in one line that changes, else in many lines."""
+    """Shows progress on stderr: on a terminal in one changing line, otherwise in many lines."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.stream = sys.stderr
@@ -73,15 +73,14 @@ class Meter:
 
 @contextlib.contextmanager
 def logging_to_stderr(*, quiet: bool, debug: bool) -> Iterator[None]:
-    """The plugin's log on stderr, a line for each message; with ``debug`` everybody's, in full.
+    """Log the plugin's messages to stderr, one line each; with ``debug``, all messages in full.
 
-    Without ``debug`` there are no tracebacks: the last line that a command prints says why it
-    failed.
+    Without ``debug``, there are no tracebacks. The last line of a command says why it failed.
     """
     root, ours = logging.getLogger(), logging.getLogger("kinto_attachment")
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines() if not debug else logging.Formatter(logging.BASIC_FORMAT))
-    # If there is no handler at all, Python writes warnings to stderr.
+    # Without any handler, Python writes warnings to stderr.
     silence = logging.NullHandler()
     levels = root.level, ours.level
     root.addHandler(handler if debug else silence)

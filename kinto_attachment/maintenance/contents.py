@@ -1,4 +1,4 @@
-"""Comparing a stored file with what the index says of it."""
+"""Comparing a stored file with its data in the index."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kinto_attachment.storage import CHUNK_SIZE, FileStorage, KnowsHashes
 
 
 def is_vouched_for(files: FileStorage, link: Link) -> bool:
-    """Whether the storage itself tells that the file has this hash."""
+    """Whether the storage itself confirms that the file has this hash."""
     return isinstance(files, KnowsHashes) and bool(files.has_hash(link.key, link.hash))
 
 
 def problem_of(files: FileStorage, link: Link, rate: Rate) -> str:
-    """Read a file; what is wrong with it, or nothing.
+    """Read a file; returns its problem, or an empty text.
 
     :raises FileNotFound:
     :raises StorageUnavailable:
     """
     digest, size = hashlib.sha256(), 0
     with closing(files.open(link.key)) as reader:
-        # One byte more than there should be shows a file that is too long.
+        # One byte more than expected, which detects a file that is too long.
         while size <= link.size and (chunk := reader.read(min(CHUNK_SIZE, link.size - size + 1))):
             digest.update(chunk)
             size += len(chunk)
@@ -41,5 +41,5 @@ def problem_of(files: FileStorage, link: Link, rate: Rate) -> str:
 def _size(files: FileStorage, key: str, at_least: int) -> int:
     try:
         return files.stat(key).size
-    except FileNotFound:  # It was deleted in the meantime.
+    except FileNotFound:  # The file was deleted in the meantime.
         return at_least

@@ -1,4 +1,4 @@
-"""The counters of quotas: what they say, and counting again."""
+"""Reading and correcting the counters of quotas."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kinto_attachment.quota_settings import parts_of
 
 
 def recount(registry: Registry, progress: Callable[[int], None]) -> int:
-    """Count what is in each bucket and collection with a quota; returns how many were wrong.
+    """Recount each bucket and collection with a quota; returns how many counters were wrong.
 
-    Requests that change files there wait, each for one of the sums at most.
+    Requests that change files there wait for at most one of the counts.
     """
     usage, wrong = registry.attachment_usage, 0
     for number, scope in enumerate(_scopes(registry), start=1):
@@ -32,7 +32,7 @@ def recount(registry: Registry, progress: Callable[[int], None]) -> int:
 def quotas(
     registry: Registry, bucket: str | None = None, collection: str | None = None
 ) -> list[dict[str, Any]]:
-    """Each counter with its quota, those of one bucket or collection only if it is given."""
+    """Each counter with its quota, or only those of one bucket or collection."""
     found, usage = [], registry.attachment_usage
     with transaction.manager:
         counted = usage.known(usage.scopes())

@@ -1,6 +1,6 @@
-"""Dangling links: those whose record is gone or has another attachment.
+"""Dangling links: links whose record was deleted or has another attachment.
 
-Methods run in the caller's transaction, where they do not say otherwise.
+Methods run in the caller's transaction unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kinto_attachment.uris import RecordURI
 
 
 class DanglingLinks:
-    """Those to files in some storages, which are told by their names in the index."""
+    """Dangling links to files in some storages, given by their names in the index."""
 
     def __init__(self, registry: Registry, storages: Collection[str]) -> None:
         self.registry = registry
@@ -49,7 +49,7 @@ class DanglingLinks:
         return not self.links.collections.exists(RecordURI.parse(link.record).collection)
 
     def relink(self, dangling: list[Link]) -> None:
-        """Link the files to the records that point at them, each in a transaction of its own.
+        """Link the files to the records that have them, each in a separate transaction.
 
         Their links may name other records.
         """

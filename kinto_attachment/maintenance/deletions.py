@@ -1,4 +1,4 @@
-"""Deletions of gc: each file is a line in the log, with the reason."""
+"""The deletions of gc. Each file has a line in the log with the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPARE = "a copy of a file that was moved to another storage"
 
 
 class Deletions:
-    """Deletes files in some storages; a dry run only says that it would."""
+    """Deletes files in some storages; a dry run only logs them."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Deletions:
         return True
 
     def remains(self, storage: str, remains: Unfinished) -> bool:
-        """Delete what an unfinished write has left; False if that failed, which is reported."""
+        """Delete the remains of an unfinished write; False if that failed, which is reported."""
         files = self.storages[storage].files
         if self.dry_run or not isinstance(files, ListsUnfinished):
             return True
@@ -70,7 +70,7 @@ class Deletions:
         return True
 
     def spares(self, storage: str, keys: Iterable[str]) -> None:
-        """Note the deletion of copies."""
+        """Report the deletion of copies."""
         for key in keys:
             self._log(storage, key, SPARE)
 

@@ -1,4 +1,4 @@
-"""Many texts in little memory, to ask later whether one was among them."""
+"""A set of many texts in little memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kinto_attachment.index.objects import digest_of
 
 
 class Digests:
-    """The first 8 bytes of each text's hash; a wrong yes comes once in a very long time."""
+    """The first 8 bytes of each text's hash, with very few false positives."""
 
     def __init__(self) -> None:
         self._digests = array("Q")
@@ -20,7 +20,7 @@ class Digests:
         self._is_sorted = False
 
     def __contains__(self, text: str) -> bool:
-        """Ask when all are added: this sorts them."""
+        """Call this after all texts were added, because it sorts them."""
         if not self._is_sorted:
             self._digests = array("Q", sorted(self._digests))
             self._is_sorted = True

@@ -1,4 +1,4 @@
-"""What speaks against deleting files that have no record: gc then deletes known garbage only."""
+"""Reasons against deleting files without a record. gc then only deletes known garbage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.placing import records_without_link
 
-# More than so many deletions, if they are more than a tenth of all files, look like a mistake.
+# More deletions than this look like a mistake if they are more than a tenth of all files.
 MANY = 20
 SHARE = 10
 
@@ -29,7 +29,7 @@ TOO_MANY = (
 def about_records(registry: Registry, dangling: Collection[str], *, really: bool) -> Iterator[str]:
     """Doubts because of records whose files the index does not know.
 
-    ``dangling`` are keys whose links name other records, which a dry run does not mend.
+    ``dangling`` are keys whose links name other records, which a dry run does not correct.
     """
     foreign: list[str] = []
     unlinked: list[str] = []

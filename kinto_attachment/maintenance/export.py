@@ -1,9 +1,10 @@
-"""export: a collection, or all of them, with records and files, to a folder or a ZIP.
+"""export: writes one or all collections with records and files to a folder or a ZIP.
 
-The records are read by their timestamps, and with them the tombstones, so that what is written
-meanwhile comes at the end and counts. A file is copied before its record is noted. Where it is
-gone, the record has been written or deleted since it was read, and comes again; if it does not,
-the file is missing. So the export shows the collection as it was when its last page was read.
+Records and tombstones are read in the order of their timestamps. So records that are written
+during the export come again at the end, and the last state counts. A file is copied before its
+record is saved. If the file no longer exists, the record was written or deleted after it was read,
+and comes again; otherwise, the file is missing. So the export shows the collection at the time
+when its last page was read.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from kinto_attachment.metadata import FIELD
 from kinto_attachment.storage import CHUNK_SIZE
 from kinto_attachment.uris import CollectionURI
 
-AT_ONCE = 200  # Records that are read in one transaction.
-THREADS = 4  # That copy files.
+AT_ONCE = 200  # Records read in one transaction.
+THREADS = 4  # Threads that copy files.
 SHA256 = re.compile("[0-9a-f]{64}")
 FOREIGN = "its file is not one of this server"
 NOT_THERE = "its file does not exist"
@@ -50,7 +51,7 @@ OTHER = "its file has other content: {} bytes with the SHA-256 {}"
 
 @dataclass
 class ExportReport(Report):
-    """``files`` and ``bytes`` count a file once that several records of a collection have."""
+    """``files`` and ``bytes`` count a file of several records of a collection once."""
 
     collections: int = 0
     records: int = 0
@@ -78,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file is, and where it goes."""
+    """The source and the target of a file."""
 
     storage: str
     key: str
@@ -89,7 +90,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a record cannot be exported as it was read."""
+    """A record cannot be exported as it was read."""
 
     kind: str  # A list of the report.
     reason: str
@@ -103,10 +104,10 @@ def export(
     permissions: bool = False,
     progress: Progress = no_progress,
 ) -> ExportReport:
-    """Export the collections that are selected, with their permissions if that is wanted.
+    """Export the selected collections, with permissions if requested.
 
-    :raises CommandError: there is no such collection, or something at the target.
-    :raises OSError: the target cannot be written; what is there is not complete.
+    :raises CommandError: the collection does not exist, or the target is not empty.
+    :raises OSError: the target cannot be written and is incomplete.
     :raises StorageError: a storage does not answer.
     """
     collections = [uri for uri in records.collections(registry) if selection.has_collection(uri)]
@@ -165,7 +166,7 @@ class _Exporter:
         return described is not None
 
     def _page(self, uri: CollectionURI, after: int) -> list[Row]:
-        """The records that were written or deleted next."""
+        """The next records, by the time of their last change."""
         with transaction.manager:
             found = self._registry.storage.list_all(
                 resource_name="record",
@@ -194,10 +195,10 @@ class _Exporter:
         ]
 
     def _copy(self, page: list[Row], uri: CollectionURI, folder: str) -> bool:
-        """Copy the files of records, and note the records; False if some have none any more."""
+        """Copy the files of records and save the records; False if some files no longer exist."""
         is_whole = True
         for rows in batches(page, 2 * THREADS):
-            # Only threads wait for storages: the database is not asked in them.
+            # Threads only access storages and not the database.
             places = [self._place_of(row, folder) for row in rows]
             for row, place, fetched in zip(
                 rows, places, self._threads.map(self._fetch, places), strict=True
@@ -214,7 +215,7 @@ class _Exporter:
         return is_whole
 
     def _place_of(self, row: Row, folder: str) -> Place | Problem | None:
-        """Where the file of a record is and goes; None if there is nothing to copy."""
+        """The source and target of a record's file; None if there is nothing to copy."""
         attachment = row.attachment
         if attachment is None or row.is_deleted:
             return None
@@ -226,7 +227,7 @@ class _Exporter:
             return None
         link = row.link
         if link is not None and not link.describes(attachment):
-            return Problem("damaged", CHANGED)  # Written since, unless other code did that.
+            return Problem("damaged", CHANGED)  # Unless a client has just written it.
         if link is None:
             with transaction.manager:
                 found = file_before_index(self._registry, attachment)
@@ -234,7 +235,7 @@ class _Exporter:
         return Place(link.storage, link.key, path, digest, size)
 
     def _fetch(self, place: Place | Problem | None) -> IO[bytes] | Problem | None:
-        """Copy a file from its storage to a draft; None if it is in the export already."""
+        """Copy a file from its storage to a draft; None if the export already has it."""
         if not isinstance(place, Place):
             return place
         if self._target.has(place.path, place.hash, place.size):
@@ -271,7 +272,7 @@ class _Exporter:
         data = {**row.record}
         digest = None
         if row.attachment is not None:
-            # The target's configuration tells where a file is.
+            # The target's configuration determines the location.
             data[FIELD] = {k: v for k, v in row.attachment.items() if k != "location"}
             digest = row.attachment["hash"]
         line: dict[str, Any] = {"data": data}
@@ -285,7 +286,7 @@ class _Exporter:
         self._state.put_problem(row.record["id"], exported.dump(found))
 
     def _described(self, uri: CollectionURI) -> dict[str, Any] | None:
-        """The collection and its bucket as they are now; None if they are gone."""
+        """The current collection and its bucket; None if they were deleted."""
         storage = self._registry.storage
         with transaction.manager:
             try:
@@ -315,7 +316,7 @@ class _Exporter:
         }
 
     def _finish(self, described: dict[str, Any], folder: str) -> None:
-        """Write what names the records, and then what names the collection."""
+        """Write the file with the records, and then the file that completes the collection."""
         totals, report = self._state.totals(), self.report
         self._target.write(f"{folder}{exported.RECORDS}", self._state.lines())
         described |= asdict(totals)

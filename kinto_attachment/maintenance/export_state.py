@@ -1,7 +1,7 @@
-"""What an export knows of the records it has read: in a file beside them, so not in memory.
+"""The records that an export has read, in a temporary database instead of memory.
 
-A collection is read by its timestamps, from the oldest record on. A record that is written
-meanwhile comes once more, further back, and the last time counts.
+A collection is read in the order of timestamps, oldest record first. A record that is written
+during the export comes again later, and the last state counts.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Totals:
 
 
 class ExportState:
-    """The records and files of one collection after another, in a database of SQLite.
+    """The records and files of one collection at a time, in a SQLite database.
 
-    :raises CommandError: another process uses it.
+    :raises CommandError: another process is using it.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,7 +52,7 @@ class ExportState:
             raise CommandError(f"{path}: another export is being written here") from error
         except sqlite3.DatabaseError as error:
             self.close()
-            raise CommandError(f"{path}: this is not what an export has left") from error
+            raise CommandError(f"{path}: this file is not from an export") from error
 
     def close(self) -> None:
         self._database.close()
@@ -63,15 +63,15 @@ class ExportState:
             self._database.execute(statement)
 
     def put(self, record_id: str, line: bytes, digest: str | None = None) -> None:
-        """A record as it is now, and the hash of its file."""
+        """Save the current state of a record, and the hash of its file."""
         self._replace(record_id, line, digest, None)
 
     def put_problem(self, record_id: str, problem: bytes) -> None:
-        """A record that cannot be exported as it is now."""
+        """Save a record that currently cannot be exported."""
         self._replace(record_id, None, None, problem)
 
     def drop(self, record_id: str) -> None:
-        """A record that was deleted."""
+        """Save that a record was deleted."""
         self._database.execute("DELETE FROM records WHERE id = ?", (record_id,))
 
     def has_file(self, digest: str) -> bool:
@@ -82,7 +82,7 @@ class ExportState:
         self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?)", (digest, size))
 
     def lines(self) -> Iterator[bytes]:
-        """The records, the one that was written last at the end."""
+        """The records, sorted by their last change."""
         query = "SELECT line FROM records WHERE line NOT NULL ORDER BY position"
         return (row[0] for row in self._database.execute(query))
 
@@ -91,7 +91,7 @@ class ExportState:
         return (row[0] for row in self._database.execute(query))
 
     def files(self, *, unused: bool) -> list[str]:
-        """The hashes of all files, or of those that no record has any more."""
+        """The hashes of all files, or of those that no longer have a record."""
         query = UNUSED if unused else "SELECT hash FROM files"
         return [row[0] for row in self._database.execute(query)]
 

@@ -1,8 +1,8 @@
-"""Where an export is written to: a folder or a ZIP, which are complete at the end only.
+"""The target of an export: a folder or a ZIP, which is complete only at the end.
 
-A folder that is being written has a hidden file. A run that was ended can be repeated with it, and
-files that are there already are not read from the storage again. A ZIP has another name until its
-end.
+While a folder is written, it contains a hidden file. It lets a later run continue an interrupted
+one, without reading finished files from the storage again. A ZIP has another name until it is
+complete.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REGULAR_FILE = 0o100600 << 16
 
 
 class Target(Protocol):
-    """Paths are those of the layout; what is written to one is there as a whole or not at all."""
+    """Paths are those of the layout. Each file exists completely or not at all."""
 
     state: ExportState
 
@@ -52,13 +52,13 @@ class Target(Protocol):
         ...
 
     def place(self, path: str, draft: IO[bytes]) -> None:
-        """Have a file that was written to a draft."""
+        """Place a file that was written to a draft."""
         ...
 
     def write(self, path: str, chunks: Iterable[bytes]) -> None: ...
 
     def remove(self, path: str) -> None:
-        """Remove a file that nobody needs, if that is possible."""
+        """Remove an unneeded file, if possible."""
         ...
 
     def finish(self) -> None:
@@ -72,7 +72,7 @@ class Target(Protocol):
 def opened(path: str) -> Iterator[Target]:
     """The target at a path, which is a ZIP if it ends like one.
 
-    :raises CommandError: something is there already.
+    :raises CommandError: the path already exists.
     :raises OSError: it cannot be written.
     """
     target: Target = ZipTarget(Path(path)) if is_zip(path) else FolderTarget(Path(path))
@@ -83,14 +83,14 @@ def opened(path: str) -> Iterator[Target]:
 
 
 class FolderTarget:
-    """A folder, which is created, or empty, or left by a run that was ended."""
+    """A folder: a new or empty one, or that of an interrupted run."""
 
     def __init__(self, folder: Path) -> None:
-        # Only the operator reads what only some users may read.
+        # Only the operator may read it, since not all users may read the records.
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         if not folder.is_dir():
-            raise CommandError(f"{folder}: this exists and is no folder")
+            raise CommandError(f"{folder}: this is not a folder")
         self._folder = folder
         if os.listdir(folder) and not self._incomplete.is_file():
             raise CommandError(f"{folder}: this folder is not empty")
@@ -150,7 +150,7 @@ class FolderTarget:
         self.state.close()
 
     def _clean(self) -> None:
-        """Remove what an earlier run has written, but for the files."""
+        """Remove everything that an earlier run has written, except the files."""
         for folder, _, names in os.walk(self._folder):
             for name in names:
                 if name in (SITE, COLLECTION, RECORDS) or name.startswith(DRAFT):
@@ -158,11 +158,11 @@ class FolderTarget:
 
 
 class ZipTarget:
-    """A ZIP; what it has is not compressed, since most files are already."""
+    """A ZIP without compression, since most files are already compressed."""
 
     def __init__(self, path: Path) -> None:
         if path.exists() or path.is_symlink():
-            raise CommandError(f"{path}: this exists already")
+            raise CommandError(f"{path}: this file already exists")
         self._path = path
         self._part = path.with_name(path.name + PART)
         self._state_path = path.with_name(path.name + INCOMPLETE)
@@ -212,7 +212,7 @@ class ZipTarget:
     def close(self) -> None:
         if self._zip.fp is None:  # It is finished.
             return
-        self._zip.fp = None  # A directory would make it look complete.
+        self._zip.fp = None  # A directory would make the ZIP look complete.
         self.state.close()
         for path in (self._part, self._state_path):
             path.unlink(missing_ok=True)

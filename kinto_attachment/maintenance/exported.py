@@ -2,8 +2,8 @@
 
 ``collection.json`` has a collection and its bucket, ``records.jsonl`` a line of JSON for each
 record, and ``files/{sha256}`` the bytes of each file. An export of several collections has a
-folder ``{bucket}/{collection}/`` with these for each, and ``export.json``, which names them. The
-file that names the others is written last: without it, an export is not complete.
+folder ``{bucket}/{collection}/`` with these files for each, and ``export.json``, which lists them.
+The file that lists the others is written last. An export without it is incomplete.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from kinto_attachment.uris import CollectionURI
 
 FORMAT = "kinto-attachment-export/1"
 SITE, COLLECTION, RECORDS, FILES = "export.json", "collection.json", "records.jsonl", "files"
-# A ZIP takes a kilobyte of memory for each file, when it is written and when it is read.
+# Writing and reading a ZIP takes a kilobyte of memory for each file.
 MAX_FILES_IN_ZIP = 100_000
 
 
 def is_zip(path: str) -> bool:
-    """Whether an export is a ZIP, by its name."""
+    """Whether an export is a ZIP, judging by its name."""
     return path.lower().endswith(".zip")
 
 
 def folder_of(collection: CollectionURI) -> str:
-    """Where a collection is in an export of several: ids can have dots with some generators."""
+    """The folder of a collection in an export of several. Some generators make ids with dots."""
     return f"{_segment(collection.bucket_id)}/{_segment(collection.collection_id)}/"
 
 

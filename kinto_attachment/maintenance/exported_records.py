@@ -1,6 +1,7 @@
-"""What an export says of a collection and its records, checked without the target.
+"""Parsing the collections and records of an export, without checking the target.
 
-Anybody may have written it. What is not as this server writes it is refused, with the line.
+Anybody may have written the export. Everything that this server would not write is refused, with
+the line.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Permissions = dict[str, list[str]]
 
 
 class Invalid(ValueError):
-    """What is not as it should be; the message says so in one line, without its content."""
+    """The export is invalid; the message is one line without its content."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ExportedObject:
 
 @dataclass(frozen=True)
 class ExportedRecord(ExportedObject):
-    """A record; of its file, ``location`` is empty. ``extra`` are members of other code."""
+    """A record. The ``location`` of its file is empty; ``extra`` are members of other code."""
 
     file: Attachment | None
     extra: Mapping[str, Any]
@@ -76,14 +77,14 @@ class ExportedCollection:
 
 
 class Parser:
-    """Parses an export; ids have to be such as the target makes."""
+    """Parses an export, whose ids have to be valid at the target."""
 
     def __init__(self, registry: Registry) -> None:
         self._ids = registry.id_generators
         self._latest = msec_time() + DAY
 
     def site(self, content: bytes) -> list[CollectionURI]:
-        """The collections that ``export.json`` names.
+        """The collections in ``export.json``.
 
         :raises Invalid:
         """
@@ -102,7 +103,7 @@ class Parser:
         return found
 
     def collection(self, content: bytes) -> ExportedCollection:
-        """What ``collection.json`` has.
+        """The content of ``collection.json``.
 
         :raises Invalid:
         """
@@ -162,7 +163,7 @@ class Parser:
 
 
 def loads(content: bytes) -> Any:
-    """JSON by RFC 8259, without anything that a database or another parser takes differently.
+    """JSON (RFC 8259) without anything that a database or another parser treats differently.
 
     :raises Invalid:
     """

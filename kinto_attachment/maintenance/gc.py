@@ -2,9 +2,9 @@
 
 Safe while the server is under load, and with several gc at once: each step is a short transaction.
 
-Nothing is deleted unless database and storages belong together (see ``index/site.py``). What a
-transaction let go of is known garbage. Other files without a record are noted first, and deleted
-by a later run, if the plugin gave them their names.
+Nothing is deleted unless database and storages belong together (see ``index/site.py``). Files that
+a transaction unlinked are known garbage. Other files without a record are first noted, and deleted
+by a later run if the plugin gave them their names.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def gc(
     ``storage`` is the name of the only storage to look at, as the index has it.
 
     Files and unfinished writes younger than ``grace`` are kept: their request may still be
-    running. Files that turned out to have no record less than ``orphan_age`` ago are noted. Files
-    to which the plugin did not give their names are left alone. ``really`` deletes even very many
-    files, and also while there are records whose attachments are elsewhere.
+    running. Files that were first found without a record less than ``orphan_age`` ago are noted.
+    Files with names that are not from the plugin are left alone. ``really`` deletes even very many
+    files, also if there are records whose attachments are elsewhere.
 
     :raises NotThisSite: database and storages do not belong together; nothing was done.
     """
@@ -109,7 +109,7 @@ class _Collector:
         self.own = OwnNames(registry, self.owner, self.shard, self.before)
         self.known = KnownGarbage(self.deletions, self.own, self.shard, progress)
         self.orphans = {name: self.orphans_of(name) for name in self.storages}
-        # What is due to be deleted.
+        # The files to delete now.
         self.dangling_links: list[Link] = []
         self.dangling_keys: set[str] = set()
         self.links_are_checked = False
@@ -122,7 +122,8 @@ class _Collector:
         self.missing = Missing(registry, self.shard, self.listings, self.dangling, self.report)
 
     def is_ours(self, storage: Storage) -> bool:
-        """Whether a storage belongs to the database; False if it is free, or does not answer.
+        """Whether a storage belongs to the database; False if it belongs to nobody or does not
+        answer.
 
         :raises NotThisSite: it belongs to another one.
         """
@@ -200,7 +201,7 @@ class _Collector:
             self.orphans[storage].save()
 
     def check_links(self) -> None:
-        """Find links whose record is gone or has another attachment."""
+        """Find links whose record was deleted or has another attachment."""
         dangling: list[Link] = []
         for page in self.shard.pages(self.links):
             self.missing.count_elsewhere(page)
@@ -220,7 +221,7 @@ class _Collector:
         self.links_are_checked = True
 
     def find_unlinked(self, storage: str) -> None:
-        """Find files of a storage that no link names, not even as one of another storage."""
+        """Find files of a storage without a link, even to another storage."""
         for batch in batches(self.listed(storage)):
             old = [
                 file for file in batch if file.modified < self.before and self.own.has_file(file)
@@ -234,7 +235,7 @@ class _Collector:
             ]
 
     def remove_orphans(self) -> None:
-        """Delete what has had no record for long enough, unless that may be a mistake."""
+        """Delete files that have had no record for long enough, unless this may be a mistake."""
         if not self.is_plausible():
             return
         for batch in batches(self.dangling_links):
@@ -250,7 +251,7 @@ class _Collector:
         return files + len({link.key for link in self.dangling_links})
 
     def is_plausible(self) -> bool:
-        """Whether nothing speaks against deleting files without records; else it is reported."""
+        """Whether files without records may be deleted. Doubts are reported."""
         due, total, really = self.count_due(), self.report.scanned, self.options.really
         if due and self.shard != WHOLE:
             due += sum(orphans.count_due_elsewhere() for orphans in self.orphans.values())
@@ -272,7 +273,7 @@ class _Collector:
             return
         self.site.check({link.storage: self.storages[link.storage] for link in links}.values())
         with transaction.manager:
-            # A record may have got its file back since.
+            # A record may have got its file back in the meantime.
             still = self.dangling.among(links)
             entries = self.links.outbox.add_files(self.links.drop_dangling(still))
         for entry in entries:
@@ -280,11 +281,11 @@ class _Collector:
                 self.orphans[entry.storage].forget(entry.keys)
 
     def links_are_written(self) -> bool:
-        """Wait for requests that may be linking a file which seemed to have no link.
+        """Wait for requests that may be linking a file that seemed to have no link.
 
         A request that links a file within link_steps.UNCHECKED_SECONDS after it stored it does not
-        ask whether the file still exists. It is in a transaction by then. So wait for longer than
-        that, and then for the transactions that are open.
+        check whether the file still exists. By then, its transaction has begun. So this waits
+        longer than that, and then for the end of the open transactions.
 
         :returns: False if they have not ended in time.
         """
@@ -298,7 +299,7 @@ class _Collector:
         return False
 
     def remove(self, storage: str, files: list[FileStat]) -> None:
-        """Delete files that seem to have no link, after checking that with a lock."""
+        """Delete files that seem to have no link, after checking this under a lock."""
         unlinked = {file.key for file in files}
         entries: list[Garbage] = []
         if not self.dry_run:
@@ -330,7 +331,7 @@ class _Collector:
 
 
 def _name_of(step: Callable[[], None]) -> str:
-    """The name of a step, and that of the storage that it is about unless it is the default."""
+    """The name of a step, with that of its storage unless it is the default one."""
     if not isinstance(step, partial):
         return step.__name__
     storage = getattr(step.args[0], "name", step.args[0])

@@ -21,7 +21,7 @@ CONTENT = b"kinto_attachment"
 
 
 class Failure(dict[str, object]):
-    """A result that says what fails, where Kinto expects False."""
+    """A result that names the failure, where Kinto expects False."""
 
     def __bool__(self) -> bool:
         return False
@@ -56,14 +56,14 @@ def check(storage: Storage, *, readonly: bool) -> Callable[[Request], bool]:
 
 
 def observe_uploads(registry: Registry) -> None:
-    """Tell the metrics how many uploads in several requests are unfinished, and their bytes."""
+    """Report the number and the bytes of unfinished uploads to the metrics."""
     count, size = registry.attachment_sessions.unfinished_totals(msec_time())
     registry.metrics.observe("attachments.unfinished_uploads", count)
     registry.metrics.observe("attachments.unfinished_bytes", size)
 
 
 def check_storages(registry: Registry) -> Callable[[Request], bool | Failure]:
-    """The heartbeat function that finds storages which have files, but no settings any more."""
+    """The heartbeat function that finds storages with files that are no longer configured."""
 
     def heartbeat(request: Request) -> bool | Failure:
         with transaction.manager:

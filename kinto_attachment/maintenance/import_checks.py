@@ -1,4 +1,4 @@
-"""Whether the target takes the records of an export: asked for all before any is written."""
+"""Checking that the target accepts all records of an export, before any is written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXAMPLE = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True)
 class Parents:
-    """A collection and its bucket, as they are or will be; ``exists`` is about the collection."""
+    """A collection and its bucket, present or future; ``exists`` applies to the collection."""
 
     bucket: KintoObject
     collection: KintoObject
@@ -42,7 +42,7 @@ class Parents:
 
 
 def parents_of(registry: Registry, exported: ExportedCollection) -> Parents:
-    """What the target has, or gets."""
+    """A record at the target, present or future."""
     uri = exported.uri
     with transaction.manager:
         bucket = _stored(registry, "bucket", "", uri.bucket_id)
@@ -55,7 +55,7 @@ def parents_of(registry: Registry, exported: ExportedCollection) -> Parents:
 
 
 def imported(uri: CollectionURI, record: ExportedRecord, *, permissions: bool) -> Imported:
-    """What is to be written for a record of the export."""
+    """The write for a record of the export."""
     data = dict(record.data)
     if record.file is not None:
         del data[FIELD]
@@ -67,7 +67,7 @@ def imported(uri: CollectionURI, record: ExportedRecord, *, permissions: bool) -
 def stored_records(
     registry: Registry, page: Mapping[str, Imported], *, permissions: bool
 ) -> dict[str, tuple[KintoObject | None, Mapping[str, Any]]]:
-    """The records as they are now, with their permissions if these are imported."""
+    """The current records, with their permissions if these are imported."""
     with transaction.manager:
         found = records.by_uri(registry, page)
         of_all: list[Mapping[str, Any]] = [{} for _ in page]
@@ -77,13 +77,13 @@ def stored_records(
 
 
 class Checks:
-    """Refuses records as the server would refuse uploads, and counts what quotas count."""
+    """Refuses records for the same reasons as uploads, and counts them for quotas."""
 
     def __init__(self, registry: Registry, terms: Terms, seen: Seen) -> None:
         self._registry = registry
         self._terms = terms
         self._seen = seen
-        # Of buckets and collections that have a quota: what they would hold.
+        # The future usage of buckets and collections with a quota.
         self._held: dict[str, Totals] = {}
         self._ledger = Ledger()
 
@@ -105,7 +105,7 @@ class Checks:
         return None
 
     def _check_quota(self, wanted: Imported, old: KintoObject | None, request: Request) -> None:
-        """:raises QuotaExceeded: this record, after all before it, takes too much."""
+        """:raises QuotaExceeded: with the previous ones, this record exceeds the quota."""
         if wanted.has_file_of(old):
             return
         usage, uri = self._registry.attachment_usage, wanted.uri
@@ -113,7 +113,7 @@ class Checks:
         rules = rules_of(request)
         replaced = (old or {}).get(FIELD)
         for scope in usage.scopes_of(str(uri)):
-            # Once: without a counter, all links are summed up.
+            # Only once, because all links are summed up if there is no counter.
             if scope not in self._held:
                 self._held[scope] = usage.peek([scope])[scope]
             held, more = self._held[scope], Totals()
@@ -125,11 +125,11 @@ class Checks:
             self._held[scope] = held + more
 
     def _is_first(self, scope: str, file: Attachment) -> bool:
-        """Whether no record before it brings this file to the bucket or the collection."""
+        """Whether this is the first record with its file in the bucket or the collection."""
         return self._seen.add(f"counted {scope}", identity(file))
 
     def _check_schema(self, wanted: Imported, request: Request, parents: Parents) -> None:
-        """:raises HTTPBadRequest: by the schema of the collection or the bucket."""
+        """:raises HTTPBadRequest: the schema of the collection or the bucket does not allow it."""
         record = {**wanted.data}
         if wanted.file is not None:
             storage = self._registry.attachment_storages[rules_of(request).storage]
@@ -139,12 +139,12 @@ class Checks:
 
 
 def identity(file: Attachment) -> str:
-    """What two records have in common that can share a file."""
+    """The values that two records have to share to share a file."""
     return repr(sorted(file.to_json().items(), key=lambda member: member[0]))
 
 
 def finding_of(wanted: Imported, error: AttachmentError | HTTPException) -> RecordFinding:
-    """A refusal as a client would get it."""
+    """A refusal in the form for clients."""
     errno: int | None
     if isinstance(error, AttachmentError):
         code, errno, details = error.status, error.errno.value, error.details

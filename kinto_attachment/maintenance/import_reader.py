@@ -35,7 +35,7 @@ AT_ONCE = 200
 
 @dataclass(frozen=True)
 class Head:
-    """A collection of the export, and the folder that it is in."""
+    """A collection of the export, and its folder."""
 
     collection: ExportedCollection
     folder: str
@@ -43,7 +43,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of ``records.jsonl``: its record, or what is wrong with it."""
+    """A line of ``records.jsonl``: its record, or its problem."""
 
     place: str
     record: ExportedRecord | None
@@ -57,9 +57,9 @@ class ExportReader:
         self._parser = Parser(registry)
 
     def heads(self, selection: Selection) -> list[Head]:
-        """The collections of the export that are selected.
+        """The selected collections of the export.
 
-        :raises CommandError: it is not complete, or not as an export should be.
+        :raises CommandError: the export is incomplete or invalid.
         """
         site = self._content(exported.SITE)
         if site is None:
@@ -79,7 +79,7 @@ class ExportReader:
         return [head for head in heads if selection.has_collection(head.collection.uri)]
 
     def pages(self, head: Head) -> Iterator[list[Line]]:
-        """The lines of a collection's records, not too many nor too long ones at once."""
+        """The lines of a collection's records, in batches of limited number and size."""
         page, size = list[Line](), 0
         for line in self._lines(head):
             page.append(line)
@@ -98,7 +98,7 @@ class ExportReader:
         return self._source.open(exported.file_path(head.folder, file.hash))
 
     def problem_of(self, head: Head, file: Attachment) -> str:
-        """Read a file; what is wrong with it, or nothing."""
+        """Read a file; returns its problem, or an empty text."""
         try:
             with self.open(head, file) as reader:
                 problem = _problem(reader, file)
@@ -118,7 +118,7 @@ class ExportReader:
             return Head(self._parser.collection(content), folder)
 
     def _content(self, path: str) -> bytes | None:
-        """A file with one JSON value; None if there is none."""
+        """The JSON value of a file; None if it does not exist."""
         try:
             with self._source.open(path) as file:
                 content = file.read(MAX_LINE + 1)
@@ -158,7 +158,7 @@ class ExportReader:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Tell which file is not as it should be."""
+    """Add the path of the invalid file to an error."""
     try:
         yield
     except Invalid as error:
@@ -177,7 +177,7 @@ def _problem(reader: Reader, file: Attachment | Original) -> str:
 
 
 def _problem_of_original(reader: ExportFile, original: Original) -> str:
-    """What is wrong with a file that the server has compressed: unpacked as far as needed."""
+    """The problem of a file that the server compressed, decompressing as much as needed."""
     try:
         with gzip.GzipFile(fileobj=reader.raw) as unpacked:
             problem = _problem(unpacked, original)

@@ -1,4 +1,4 @@
-"""Where an import is read from: a folder or a ZIP, which somebody else may have prepared.
+"""The source of an import: a folder or a ZIP, which somebody else may have prepared.
 
 Only the paths of the layout are opened, component by component, and only if they are regular files
 and folders. Nothing is unpacked, and no path from the export is used.
@@ -26,13 +26,13 @@ NAMES = re.compile(
 )
 FOLDERS = re.compile(r"[\w%-]+/(?:[\w%-]+/)?(?:files/)?", re.ASCII)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Deflate reaches 1,032 to 1. Texts of many records that are alike reach 100 to 1.
+# Deflate reaches 1,032 to 1. Many similar records reach 100 to 1.
 MOST_COMPRESSED, SMALL = 200, 1024 * 1024
 ENCRYPTED = 0x1
-# What ``zipfile`` raises for headers that are not as they should be.
+# The exceptions of ``zipfile`` for invalid headers.
 DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error)
 
-# What a ZIP ends with (APPNOTE.TXT 4.3.14 to 4.3.16).
+# The end of a ZIP (APPNOTE.TXT 4.3.14 to 4.3.16).
 END = struct.Struct("<4s4H2LH")
 END_SIGNATURE = b"PK\x05\x06"
 END64_LOCATOR_SIZE = 20
@@ -42,16 +42,16 @@ MAX_DIRECTORY = MAX_FILES_IN_ZIP * 256
 
 
 class NotInExport(Exception):
-    """There is no such file, or none that can be trusted; the message says why, in one line."""
+    """The file does not exist or cannot be trusted; the message says why in one line."""
 
 
 class NotThere(NotInExport):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class Source(Protocol):
     def open(self, path: str) -> ExportFile:
-        """A file, by a path of the layout.
+        """Open the file at a path of the layout.
 
         :raises NotInExport:
         """
@@ -64,7 +64,7 @@ class Source(Protocol):
 def opened(path: str) -> Iterator[Source]:
     """The export at a path, which is a ZIP if it ends like one.
 
-    :raises CommandError: it is none, or one that cannot be trusted.
+    :raises CommandError: it is not an export, or cannot be trusted.
     :raises OSError: it cannot be read.
     """
     source: Source = ZipSource(path) if is_zip(path) else FolderSource(path)
@@ -75,7 +75,7 @@ def opened(path: str) -> Iterator[Source]:
 
 
 class FolderSource:
-    """A folder; its own path is the operator's, and may have links."""
+    """A folder. Its own path is from the operator, and may contain symbolic links."""
 
     def __init__(self, path: str) -> None:
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -88,7 +88,7 @@ class FolderSource:
                 inner = _open(folder, parent, os.O_DIRECTORY)
                 os.close(parent)
                 parent = inner
-            # A pipe would be waited for, and a device may do something when it is opened.
+            # Opening a pipe would block, and opening a device may have effects.
             _check_regular(os.stat(name, dir_fd=parent, follow_symlinks=False))
             descriptor = _open(name, parent, os.O_NONBLOCK)
         except FileNotFoundError as error:
@@ -100,7 +100,7 @@ class FolderSource:
         finally:
             os.close(parent)
         file = os.fdopen(descriptor, "rb")
-        try:  # It may have been exchanged.
+        try:  # The file may have been exchanged.
             _check_regular(os.fstat(descriptor))
         except NotInExport as error:
             file.close()
@@ -112,7 +112,7 @@ class FolderSource:
 
 
 class ZipSource:
-    """A ZIP; what its directory says is checked as a whole before anything is read."""
+    """A ZIP, whose whole directory is checked before anything is read."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - It is closed in `close`.
@@ -151,7 +151,7 @@ class ExportFile:
 
     @property
     def raw(self) -> IO[bytes]:
-        """For code that wants more than these methods."""
+        """For code that needs more than these methods."""
         return self._file
 
     def readline(self, size: int) -> bytes:
@@ -181,7 +181,7 @@ def _open(name: str, parent: int, more: int) -> int:
 
 
 def _check_regular(status: os.stat_result) -> None:
-    """:raises NotInExport: it is something else than a file, or has other names, too."""
+    """:raises NotInExport: it is not a regular file, or has other names."""
     if stat.S_ISLNK(status.st_mode):
         raise NotInExport("it is a symbolic link")
     if not stat.S_ISREG(status.st_mode):
@@ -197,9 +197,9 @@ def _reason(error: OSError) -> str:
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """Look at the end of a ZIP, which says how much Python would read into memory.
+    """Check the end of a ZIP, which determines how much Python reads into memory.
 
-    :raises NotInExport: it is too much, or this is not the end of a ZIP without a comment.
+    :raises NotInExport: this is too much, or it is not the end of a ZIP without a comment.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - END.size - END64_LOCATOR_SIZE - END64.size, 0))
@@ -215,9 +215,9 @@ def _check_directory(file: IO[bytes]) -> None:
 
 
 def _checked(entries: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
-    """The files of a ZIP by their paths; ``size`` is that of all of them together.
+    """The files of a ZIP by path; ``size`` is their total.
 
-    :raises NotInExport: there is something in it that no export has.
+    :raises NotInExport: it has contents that no export has.
     """
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:

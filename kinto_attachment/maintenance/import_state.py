@@ -1,4 +1,4 @@
-"""What an import has seen of an export: in a temporary file, so not in memory."""
+"""The names that an import has seen, in a temporary file instead of memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Seen:
         self._database.close()
 
     def add(self, kind: str, name: str, value: str = "") -> bool:
-        """Remember a name; False if it is known, whose value stays."""
+        """Save a name; False if it is known, in which case its value stays."""
         query = "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)"
         return self._database.execute(query, (kind, name, value)).rowcount > 0
 

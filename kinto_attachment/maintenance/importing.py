@@ -1,8 +1,8 @@
 """import: brings the collections of an export, with records and files, to this site.
 
-Everything is checked first: the export, which anybody may have written, and what the target
-allows. If anything is refused, nothing is written. Then each record is written with its file in a
-transaction of its own. A run that was ended is repeated: what is there already is left out.
+Everything is checked first: the export, which anybody may have written, and the rules of the
+target. If anything is refused, nothing is written. Then each record is written with its file in a
+separate transaction. A repetition of an interrupted run skips the records that exist.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ from kinto_attachment.maintenance.server_address import server_address
 from kinto_attachment.metadata import FIELD, same_json
 
 MOST_FINDINGS = 1000
-ATTEMPTS = 3  # Records that somebody else writes at the same time.
+ATTEMPTS = 3  # Attempts for records that others write at the same time.
 BELOW = "--server should be the address by which Kinto itself is reached, not one below a path"
 NO_PERMISSIONS = "The export has no permissions."
 
 
 @dataclass
 class ImportReport(Report):
-    """What was done, or would be done if nothing is to be written."""
+    """The result of an import, or of a dry run."""
 
     for_information: ClassVar[tuple[str, ...]] = ("left",)
 
-    collections: int = 0  # That were created.
+    collections: int = 0  # Created collections.
     created: int = 0
     replaced: int = 0
-    same: int = 0  # Records that were there already.
+    same: int = 0  # Records that already existed.
     files: int = 0
     bytes: int = 0
-    left: list[str] = field(default_factory=list)  # Collections that have other data.
-    refused: list[RecordFinding] = field(default_factory=list)  # By the target.
+    left: list[str] = field(default_factory=list)  # Collections with other data.
+    refused: list[RecordFinding] = field(default_factory=list)  # Refused by the target.
     invalid: list[str] = field(default_factory=list)  # In the export.
 
 
@@ -74,12 +74,12 @@ def import_(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> ImportReport:
-    """Import the collections of an export that are selected.
+    """Import the selected collections of an export.
 
-    ``replace`` replaces records that exist with other content. ``server`` is the URL by which
+    ``replace`` replaces existing records with other content. ``server`` is the URL with which
     clients reach this server.
 
-    :raises CommandError: this is no export, or the server does not know its address.
+    :raises CommandError: this is not an export, or the server does not know its address.
     :raises StorageError: a storage does not answer; the import can be repeated.
     """
     with opened(path) as source, Seen() as seen:
@@ -108,14 +108,14 @@ def import_(
 def _address(registry: Registry, server: str | None, heads: list[Head]) -> str:
     """The server's URL without the API version.
 
-    :raises CommandError: it is none, or it is needed and not known.
+    :raises CommandError: it is invalid, or it is needed and not known.
     """
     resolver, ledger = registry.attachment_collection_settings, Ledger()
     rules = [resolver.without_user(head.collection.uri, ledger) for head in heads]
     storages = registry.attachment_storages
     found = server_address(registry, server, [storages[each.storage] for each in rules])
     if found is None:
-        return "http://localhost"  # No location has it.
+        return "http://localhost"  # No location contains it.
     if urlsplit(found).path:
         raise CommandError(BELOW)
     return found
@@ -142,7 +142,7 @@ class _Importer:
         self._done = 0
 
     def check(self, head: Head) -> None:
-        """Report what is wrong with a collection, or what would be done."""
+        """Report the problems of a collection, or the pending changes."""
         exported, report = head.collection, self.report
         parents = parents_of(self._registry, exported)
         if not parents.exists:
@@ -175,7 +175,7 @@ class _Importer:
         return True
 
     def _wanted(self, head: Head, page: list[Line]) -> dict[str, Imported]:
-        """The records of a page by their URIs; what is wrong with the others is reported."""
+        """The valid records of a page by URI; problems of the others are reported."""
         found = {}
         for line in page:
             problem = line.problem
@@ -189,9 +189,9 @@ class _Importer:
         return found
 
     def _again(self, head: Head, page: list[Line]) -> dict[str, Imported]:
-        """The records of a page by their URIs, after everything was checked.
+        """The records of a page by URI, after everything was checked.
 
-        :raises CommandError: the export has changed since.
+        :raises CommandError: the export has changed since then.
         """
         found = {}
         for line in page:
@@ -225,7 +225,7 @@ class _Importer:
         self._add(CREATED if old is None else REPLACED, wanted, old)
 
     def _problem_of_file(self, head: Head, wanted: Imported) -> str:
-        """What is wrong with the file of a record; each is read once."""
+        """The problem of a record's file, if any. Each file is read once."""
         assert wanted.file is not None  # noqa: S101
         known = f"{head.folder} {wanted.file.size} {wanted.file.hash} {wanted.file.original}"
         problem = self._seen.value("verified", known)
@@ -235,7 +235,7 @@ class _Importer:
         return problem
 
     def _create(self, exported: ExportedCollection) -> None:
-        """Create the bucket and the collection, which is locked at the end if it is to be."""
+        """Create the bucket and the collection. A lock in the export is set at the end."""
         uri, registry = exported.uri, self._registry
         bucket, collection = exported.bucket, exported.collection
         granted = bucket.permissions if self._permissions else None
@@ -273,7 +273,7 @@ class _Importer:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return imports.bring(self._registry, wanted, old, self._terms, open_file, like)
-            except AttachmentGone:  # The file to be shared, or the record as it was read.
+            except AttachmentGone:  # The file to share, or the record as it was read.
                 if attempt == ATTEMPTS:
                     raise
                 like = None
@@ -287,7 +287,7 @@ class _Importer:
         if wanted.file is None:
             return
         self._seen.add("brought", identity(wanted.file), str(wanted.uri))
-        # A record that is created may have had this file when it was read, and deleted since.
+        # A record to create may have had this file when it was read, and was deleted since.
         if outcome == CREATED or (outcome == REPLACED and not wanted.has_file_of(old)):
             self.report.files += 1
             self.report.bytes += wanted.file.size
@@ -306,7 +306,7 @@ def _plain(collection: KintoObject) -> KintoObject:
 
 
 def _unlocked(collection: KintoObject) -> KintoObject:
-    """The data of a collection without the lock, which would refuse its own files."""
+    """The data of a collection without its lock, which would refuse the import."""
     if not locks.is_locked_by_data(collection):
         return collection
     own = {name: value for name, value in collection[FIELD].items() if name != "locked"}
@@ -315,7 +315,7 @@ def _unlocked(collection: KintoObject) -> KintoObject:
 
 
 def _is_to_be_locked(exported: ExportedCollection, parents: Parents) -> bool:
-    """Whether the collection is locked in the export, and otherwise the same here."""
+    """Whether the collection differs from that in the export only by the missing lock."""
     data = exported.collection.data
     if not locks.is_locked_by_data(data) or not parents.exists:
         return False

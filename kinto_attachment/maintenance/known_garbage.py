@@ -1,4 +1,4 @@
-"""What nobody needs, whatever the records say: gc removes it without looking at them."""
+"""Garbage that gc can remove without checking records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KnownGarbage:
         self.remains = Remains(self.registry, own, shard)
 
     def empty_outbox(self, storage: str) -> None:
-        """Delete the files of a storage that committed transactions left to be deleted."""
+        """Delete the files of a storage that committed transactions have entered in the outbox."""
         outbox = self.registry.attachment_links.outbox
         done: set[str] = set()
         while True:
@@ -48,7 +48,7 @@ class KnownGarbage:
                     self.progress("deletions finished", len(self.report.finished))
 
     def remove_spares(self, storage: str) -> None:
-        """Delete the copies of files that were moved, if no move that goes on needs them."""
+        """Delete the copies of moved files, unless a running move needs them."""
         spares = self.registry.attachment_links.spares
         copies = SpareCopies(self.registry, self.own.owner, abandoned=self.own.abandoned)
         before, now = int(self.own.before.timestamp() * 1000), msec_time()
@@ -65,21 +65,21 @@ class KnownGarbage:
             self.report.spare += deleted
 
     def remove_old_sessions(self) -> None:
-        """Remove what is stored of uploads in several requests that have ended.
+        """Remove the stored bytes of uploads in several requests that have ended.
 
-        Until then, it belongs to them, whatever its age.
+        Before, the bytes belong to the upload, whatever their age.
         """
         storages, dry_run = self.deletions.storages, self.deletions.dry_run
         old = OldSessions(self.registry, storages, self.shard, dry_run=dry_run)
         for session, is_removed in old.remove():
             if is_removed:
-                # One whose bytes have not come by the server's own URL has no key.
+                # An upload that received no bytes at the server's URL has no key.
                 self.report.uploads.append(session.key or session.record)
             else:
                 self.report.errors.append(f"not removed: what an upload has left: {session.key}")
 
     def remove_unfinished(self, storage: Storage) -> None:
-        """Remove what writes have left that did not end."""
+        """Remove the remains of unfinished writes."""
         files = storage.files
         if not isinstance(files, ListsUnfinished):
             return

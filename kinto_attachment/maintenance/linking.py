@@ -1,8 +1,8 @@
-"""Linking records to their stored files, page by page, beside a running server.
+"""Linking records to their stored files, page by page, while the server is running.
 
-A page is read, its files are looked for in the storages, and its links are written in one
-transaction, which locks the records: a record that was changed in between is left to the request
-that did so, whose links are newer.
+For each page, the files are searched in the storages, and the links are written in one
+transaction, which locks the records. Records that changed in between are skipped, because the
+request that changed them has written newer links.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kinto_attachment.kinto_types import KintoObject, Registry
 from kinto_attachment.metadata import FIELD, same_json
 from kinto_attachment.storage import CHUNK_SIZE, FileStat
 
-THREADS = 16  # That ask a storage: an object store takes milliseconds for each answer.
+THREADS = 16  # Threads that query a storage. An object store takes milliseconds for each response.
 
 FOREIGN = "its location is under no address of this server"
 MISSING = "its file does not exist"
@@ -37,9 +37,9 @@ NO_HASH = "its attachment has no size or hash"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that a record's attachment may be, and whether somebody vouches that it is.
+    """A candidate for the file of a record's attachment, and whether it is trusted.
 
-    Of the others, the content is compared: anybody may have written the location.
+    Otherwise, the content is compared, because anybody may have written the location.
     """
 
     storage: str
@@ -50,20 +50,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Placed:
-    """What has become of one record: its file, or the reason why there is none."""
+    """The result for a record: its file, or the reason why there is none."""
 
     record: str
     key: str = ""
     reason: str = ""
-    is_new: bool = False  # The link was written now.
+    is_new: bool = False  # Whether the link was written by this call.
 
 
 Locate = Callable[[str, KintoObject], Sequence[Candidate]]
-"""The files that a record's attachment may be, by its URI and the record."""
+"""The candidates for the file of a record, from its URI and the record."""
 
 
 def by_location(registry: Registry) -> Locate:
-    """Trust the locations that this server, as it is configured, gives to files."""
+    """Trust locations that this server generates with its current configuration."""
     settings, prefix = registry.attachment_settings, registry.route_prefix
 
     def locate(uri: str, record: KintoObject) -> list[Candidate]:
@@ -128,7 +128,7 @@ class Placer:
     def _checked(
         self, linked: Mapping[str, Link], page: Mapping[str, KintoObject]
     ) -> Iterator[Placed]:
-        """What to tell about records that have their link already."""
+        """The result for records that already have their link."""
         for uri, link in linked.items():
             reason = ""
             if self._verify and link.storage in self._registry.attachment_storages:
@@ -140,7 +140,7 @@ class Placer:
     def _known_contents(
         self, todo: Mapping[str, Sequence[Candidate]], page: Mapping[str, KintoObject]
     ) -> set[tuple[str, str]]:
-        """Pairs of key and hash that the index vouches for, among those that need it."""
+        """The pairs of key and hash that the index confirms, among those that need it."""
         keys = {each.key for many in todo.values() for each in many if not each.is_trusted}
         with transaction.manager:
             linked = self._links.of_keys(keys)
@@ -152,7 +152,7 @@ class Placer:
         todo: Mapping[str, Sequence[Candidate]],
         known: set[Any],
     ) -> Iterator[tuple[Candidate, FileStat] | str]:
-        """What :meth:`_search` finds for each record, in their order."""
+        """The results of :meth:`_search` for the records, in their order."""
 
         def search(uris: list[str]) -> list[tuple[Candidate, FileStat] | str]:
             return [self._search(page[uri][FIELD], todo[uri], known) for uri in uris]
@@ -164,7 +164,7 @@ class Placer:
     def _search(
         self, attachment: Mapping[str, Any], candidates: Sequence[Candidate], known: set[Any]
     ) -> tuple[Candidate, FileStat] | str:
-        """The first candidate that is the attachment's file, or why none is."""
+        """The first candidate that is the attachment's file, or the reason why none is."""
         reason = FOREIGN
         for candidate in candidates:
             files = self._registry.attachment_storages[candidate.storage].files
@@ -210,10 +210,10 @@ class Placer:
         *,
         wait: bool = False,
     ) -> list[Link]:
-        """The links, with their lives, of records that are as they were when they were read.
+        """The links, with their lives, of records that have not changed since they were read.
 
-        These records stay locked until the commit. Those that have got their link are left out,
-        and, unless this may ``wait``, those that another transaction is writing.
+        These records stay locked until the commit. Records that have got their link are left out,
+        and so are, unless ``wait`` is true, those that another transaction is writing.
         """
         locked = self._bulk.locked_records(found, wait=wait)
         same = [uri for uri in locked if same_json(locked[uri].get(FIELD), page[uri][FIELD])]
@@ -225,7 +225,7 @@ class Placer:
         ]
 
     def _retire(self, link: Link, record: KintoObject) -> None:
-        """Keep the former file of a record that was changed past this plugin, if it is there."""
+        """Keep the former file, if it exists, of a record that was changed without this plugin."""
         try:
             self._registry.attachment_storages[link.storage].files.stat(link.key)
             is_there = True
@@ -236,14 +236,14 @@ class Placer:
                 return
             present = self._links.of_record(link.record)
             if (link.key, link.storage) not in {(each.key, each.storage) for each in present}:
-                return  # It was moved to another storage in the meantime.
+                return  # The file was moved to another storage in the meantime.
             if is_there or link.hold is not None:
                 self._links.retain(link, "kept")
             else:
                 self._links.drop([link])
 
     def _share(self, link: Link, page: Mapping[str, KintoObject]) -> Placed | None:
-        """Link one record, in a transaction of its own; None if it has changed."""
+        """Link one record in a separate transaction; None if the record has changed."""
         with transaction.manager:
             living = self._living({link.record: link}, page, wait=True)
             if not living:
@@ -257,7 +257,7 @@ class Placer:
 
 
 def is_of(link: Link, record: KintoObject) -> bool:
-    """Whether a link is that of a record's attachment."""
+    """Whether a link is about a record's attachment."""
     return link.is_current and link.describes(record[FIELD])
 
 

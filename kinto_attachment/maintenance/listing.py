@@ -1,4 +1,4 @@
-"""What a storage lists: its files one by one, and afterwards which keys there were."""
+"""Listing a storage: its files one by one, and afterwards which keys were listed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kinto_attachment.storage import FileStat, ListsFiles
 class Listing:
     """The files of a storage in one shard.
 
-    Of each key, the first 8 bytes of its hash stay in memory.
+    For each key, the first 8 bytes of its hash stay in memory.
     """
 
     def __init__(self, files: ListsFiles, shard: Shard) -> None:
@@ -29,5 +29,5 @@ class Listing:
         self.is_complete = True
 
     def __contains__(self, key: str) -> bool:
-        """Whether there was such a key."""
+        """Whether the key was listed."""
         return key in self._digests

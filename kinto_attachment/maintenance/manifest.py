@@ -63,7 +63,7 @@ class Entry:
             raise ValueError("is nested too deeply") from error
         if not isinstance(row, dict):
             raise ValueError("should be a JSON object")
-        # A misspelt `readonly` would have the object deleted one day.
+        # With a misspelt `readonly`, the object would be deleted one day.
         if unknown := sorted(row.keys() - FIELDS.keys()):
             raise ValueError(f"has unknown fields: {', '.join(unknown)}")
         for name, kind in FIELDS.items():
@@ -109,7 +109,7 @@ def _filename(text: str) -> str:
 
 @dataclass
 class ManifestReport(Report):
-    """How many objects are files of records now, and those that could not be."""
+    """The number of objects that became files of records, and those that did not."""
 
     objects: int = 0
     linked: int = 0
@@ -129,7 +129,7 @@ def register(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> ManifestReport:
-    """Link the records of a manifest to their objects; a record without attachment gets one.
+    """Link the records of a manifest to their objects; records without an attachment get one.
 
     :raises NotThisSite: a storage belongs to another database; nothing was done.
     """
@@ -172,7 +172,7 @@ class _Registration:
                 self.report.unplaced.append(f"line {number}: there is no such storage")
 
     def by_record(self, page: Iterable[Entry]) -> dict[str, Entry]:
-        """Of several lines for a record, the first one counts, however far apart they are."""
+        """If several lines have the same record, the first one counts."""
         found: dict[str, Entry] = {}
         for entry in page:
             if found.setdefault(entry.record, entry) != entry:
@@ -204,7 +204,7 @@ class _Registration:
                     self.make_readonly(placed.key)
 
     def described(self, entry: Entry, record: KintoObject | None) -> KintoObject | str:
-        """The record with its attachment, which is written if there is none, or why not."""
+        """The record with its attachment, written if it was missing, or the reason against it."""
         if record is None:
             return NO_RECORD
         attachment = record.get(FIELD)
@@ -256,7 +256,7 @@ class _Registration:
         return names.public_url(f"{server}/{self.registry.route_prefix}/attachments/", entry.key)
 
     def make_readonly(self, key: str) -> None:
-        """For links that were there before."""
+        """For links that already existed."""
         with transaction.manager:
             links = self.registry.attachment_links
             if not all(link.readonly for link in links.of_key(key)):

@@ -1,4 +1,4 @@
-"""Files that are missing: those of a link, and all of a storage that is not configured."""
+"""Missing files: those of links, and all files of a storage that is not configured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Missing:
-    """Reports what is missing. ``listings`` are those of storages, by their names."""
+    """Reports missing files. ``listings`` are those of storages, by name."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Missing:
         self.listings = listings
         self.dangling = dangling
         self.report = report
-        # How many links there are in storages that are not configured.
+        # The number of links to storages that are not configured.
         self.elsewhere: Counter[str] = Counter()
 
     def count_elsewhere(self, links: Iterable[Link]) -> None:
@@ -43,7 +43,7 @@ class Missing:
         self.elsewhere.update(link.storage for link in links if link.storage not in storages)
 
     def report_files(self) -> None:
-        """Report links whose file is not there, in storages that were listed to the end."""
+        """Report links whose file is missing in storages that were listed completely."""
         complete = {name: each for name, each in self.listings.items() if each.is_complete}
         for page in self.shard.pages(self.links) if complete else ():
             for link in page:
@@ -51,10 +51,10 @@ class Missing:
                     self._report(link)
 
     def report_storages(self, *, dry_run: bool) -> None:
-        """Report storages that have files but no settings, whose files are left as they are.
+        """Report storages that have files but no settings. Their files are left alone.
 
-        The index notes which storages have files: what is missing there is added, and a storage
-        that is not configured is forgotten when none of its files is left.
+        The index lists the storages with files. Missing ones are added, and a storage that is not
+        configured is removed when it has no files any more.
         """
         used, storages = self.links.used_storages, self.registry.attachment_storages
         with transaction.manager:
@@ -74,11 +74,12 @@ class Missing:
 
     def _report(self, link: Link) -> None:
         with transaction.manager:
-            # It may have been dropped, or moved to another storage, in the meantime.
+            # The link may have been dropped, or the file moved to another storage, in the
+            # meantime.
             is_there = (link.record, link.storage) in {
                 (other.record, other.storage) for other in self.links.of_key(link.key)
             }
-            # A record that is gone misses no file.
+            # A deleted record has no missing file.
             is_missed = is_there and not self.dangling.among([link])
         if is_missed:
             self.report.missing.append(link.record)

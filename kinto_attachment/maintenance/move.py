@@ -1,8 +1,8 @@
 """move: brings files to another storage, while the server is under load.
 
-Files are moved by several threads, each by itself (see ``transfer.py``). The copies that are left
-in the sources are deleted when nobody needs them any more (see ``spare_copies.py``): by the same
-run, by a later one, or by gc.
+Several threads move files, one at a time each (see ``transfer.py``). The copies that are left in
+the sources are deleted when they are no longer needed (see ``spare_copies.py``), by the same run,
+a later run, or gc.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from kinto_attachment.maintenance.verify import Finding
 from kinto_attachment.storage.storages import Storage
 
 THREADS = 8
-AHEAD = 4 * THREADS  # Files that wait for a thread.
+AHEAD = 4 * THREADS  # Files waiting for a thread.
 # A request that has read where a file is opens it within that time, and so does a web server that
 # was told the path. Those that do so later look again, but a web server does not.
 KEPT_FOR = timedelta(minutes=1)
-LONGEST_WAIT = timedelta(minutes=10)  # Copies that may be deleted later are left to gc.
+LONGEST_WAIT = timedelta(minutes=10)  # Later deletions are left to gc.
 SETTLED_AT_ONCE = 1000
 EVERY = 5.0  # Seconds.
-MOST_FAILURES = 20  # In a row: a storage does not answer any more.
+MOST_FAILURES = 20  # Consecutive failures that mean that a storage no longer answers.
 NOT_THERE = "it does not exist"
 STUCK = "A transaction of the database does not end: copies that are not needed stay for now."
 
@@ -57,7 +57,7 @@ class MoveReport(Report):
     deleted: int = 0
     later: int = 0
     pointed_at: int = 0
-    readonly: int = 0  # Copies in the sources that belong to others, and stay.
+    readonly: int = 0  # Readonly copies in the sources, which stay.
     damaged: list[Finding] = field(default_factory=list)
     missing: list[Finding] = field(default_factory=list)
     failed: list[Finding] = field(default_factory=list)
@@ -78,13 +78,13 @@ def move(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> MoveReport:
-    """Move the files that are selected to a storage, which is told by its name in the index.
+    """Move the selected files to a storage, given by its name in the index.
 
-    A file of several records is moved as a whole if one of them is selected. ``rate`` is in bytes
-    a second. ``keep`` is how long the copies in the sources stay at least; by default, as long as
-    requests and signed URLs may need them.
+    A file of several records is moved for all of them if one is selected. ``rate`` is in bytes per
+    second. ``keep`` is the minimum time for which the copies in the sources stay; by default, as
+    long as requests and signed URLs may need them.
 
-    :raises CommandError: the target does not take any more files.
+    :raises CommandError: the target accepts no more files.
     :raises NotThisSite: database and storages do not belong together; nothing was done.
     """
     if dry_run:
@@ -118,7 +118,7 @@ def _to_move(
 
 
 class _Mover:
-    """Has threads move files, reports what they did, and settles the copies."""
+    """Moves files in threads, reports the results, and settles the copies."""
 
     def __init__(
         self,
@@ -164,13 +164,13 @@ class _Mover:
             self._start(link)
         self._finish()
         busy, self._busy = self._busy, deque()
-        # Another run has moved them by now, or was killed.
+        # Another run has moved them in the meantime, or was killed.
         for link in busy:
             self._start(link, take_over=True)
         self._finish()
 
     def delete_copies(self) -> None:
-        """Delete the copies in the sources that are not needed, and wait for those needed yet."""
+        """Delete the unneeded copies in the sources, and wait for the others."""
         latest = self._delete_due()
         if latest and latest <= msec_time() + _ms(LONGEST_WAIT):
             self._wait_until(latest)
@@ -183,7 +183,7 @@ class _Mover:
         return str(site.check([self._target, *sources]))
 
     def _is_source(self, storage: Storage) -> bool:
-        """Whether files of a storage are moved; not if there are none."""
+        """Whether files of a storage are moved; False if it has none."""
         if storage is self._target or self._selection.storage not in (None, storage.name):
             return False
         with transaction.manager:
@@ -222,7 +222,7 @@ class _Mover:
             raise failure
 
     def _add(self, moved: Moved) -> CommandError | None:
-        """Report what has become of a file; returns why no other one should be tried."""
+        """Report the result for a file; returns the reason to stop, if any."""
         link, report = moved.link, self.report
         if moved.spare is not None:
             self._unsettled.append(moved.spare)
@@ -244,7 +244,7 @@ class _Mover:
         with transaction.manager:
             links = self._links.of_key(link.key)
         records = sorted({each.record for each in links if each.storage == link.storage})
-        if records:  # Otherwise it was deleted in the meantime.
+        if records:  # Otherwise, the file was deleted in the meantime.
             findings = {
                 "damaged": self.report.damaged,
                 "missing": self.report.missing,
@@ -260,10 +260,10 @@ class _Mover:
             )
 
     def _settle(self) -> None:
-        """Have the copies in the target become the files, or be deleted where moving failed."""
+        """Turn the copies in the target into the files, or delete them if moving failed."""
         spares, self._unsettled = self._unsettled, []
         self._settled_at = time.monotonic()
-        # A row that was written twice is as it was written last.
+        # If a row was written twice, the last write counts.
         self._settle_in(self._target, [*{spare.key: spare for spare in spares}.values()])
 
     def _delete_due(self) -> int:
@@ -280,13 +280,13 @@ class _Mover:
                 report.later += len(waiting)
                 latest = max([latest, *(spare.due for spare in waiting)])
                 report.deleted += self._settle_in(storage, due)
-                # What a run that was killed has finished.
+                # The copies that a killed run has finished.
                 others = [spare for spare in page if spare.writer and spare not in due]
                 self._settle_in(storage, others, deletes=False)
         return latest
 
     def _settle_in(self, storage: Storage, spares: list[Spare], *, deletes: bool = True) -> int:
-        """Returns how many copies were deleted."""
+        """Returns the number of deleted copies."""
         try:
             settled = self._copies.settle(spares, deletes=deletes)
         except StorageError as error:
@@ -309,8 +309,8 @@ class _Mover:
 
 
 def _is_due(spare: Spare, now: int) -> bool:
-    """Whether nobody works with a copy any more, and it may be deleted."""
-    if spare.writer:  # Of a run that was killed, or of one that goes on.
+    """Whether no run is working with a copy, so it may be deleted."""
+    if spare.writer:  # From a killed or a running run.
         return spare.since <= now - LEASE
     return spare.due <= now and not spare.readonly
 

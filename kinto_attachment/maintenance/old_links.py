@@ -1,4 +1,4 @@
-"""Links that earlier releases wrote: reindex adds what they lack."""
+"""Completing links of earlier releases, as a part of reindex."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from kinto_attachment.maintenance.shards import WHOLE
 from kinto_attachment.metadata import FIELD
 from kinto_attachment.uris import RecordURI
 
-LINKS_AT_ONCE = 100  # In a transaction, which locks their files.
+LINKS_AT_ONCE = 100  # Links per transaction, which locks their files.
 
 
 def complete(registry: Registry, progress: Callable[[int], None]) -> int:
-    """Complete the links that lack something; returns how many were written.
+    """Complete links with missing fields; returns the number of written links.
 
     The time of a file is that of the storage, and ``original`` is taken from the record. A file
-    that was kept for a record which is gone belongs to a life that has ended. The links of a
-    record that is there stay in the life without an id: a request that is replacing its file
-    has already read that.
+    that was kept for a deleted record belongs to a life that has ended. The links of an existing
+    record stay in the life without an id, because a running request may already have read it.
     """
     return _Completion(registry).run(progress)
 
@@ -63,9 +62,9 @@ class _Completion:
             return sum(self.links.revise(key, completed) for key in stored)
 
     def stored_at(self, link: Link) -> int:
-        """When a file was stored (ms since the epoch); 0 if that is not known.
+        """When a file was stored (ms since the epoch); 0 if unknown.
 
-        :raises StorageError: the storage is configured, and does not answer.
+        :raises StorageError: the storage is configured but does not answer.
         """
         try:
             stat = self.registry.attachment_storages[link.storage].files.stat(link.key)
@@ -97,5 +96,5 @@ def _lacks_times(link: Link) -> bool:
 
 
 def _lacks_life(link: Link) -> bool:
-    """Whether the link does not tell whether the record's life has ended."""
+    """Whether the link does not show if the record's life has ended."""
     return link.state == "kept" and not link.life

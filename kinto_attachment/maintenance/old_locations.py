@@ -1,7 +1,7 @@
-"""Locations that earlier configurations and other releases gave to files.
+"""Locations of files from earlier configurations and other releases.
 
-Whoever could write a record of the plugin before this one could also write its ``attachment``.
-So these are candidates only.
+With the previous plugin, users who could write a record could also write its ``attachment``. So
+these are only candidates.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def names_key(record: KintoObject, key: str) -> bool:
 
 
 def _forms(base_url: str) -> Iterator[str]:
-    """A base URL as it may have been joined to a key."""
+    """A base URL in the forms in which it may have been joined to a key."""
     if base_url.endswith("/"):
         yield base_url
     else:
@@ -57,11 +57,11 @@ def _forms(base_url: str) -> Iterator[str]:
 
 
 def _keys(location: str, bases: Iterable[str]) -> Iterator[str]:
-    """The keys that a location stands for, below one of the base URLs or relative."""
+    """The keys that a location may contain: below one of the base URLs, or relative."""
     below = [location[len(base) :] for base in bases if location.startswith(base)]
     if "://" not in location:
         below.append(location.lstrip("/"))
     for path in below:
-        for key in (unquote(path), path):  # It has quoted keys in some storages only.
+        for key in (unquote(path), path):  # It quotes keys only in some storages.
             with suppress(InvalidKey):
                 yield names.check_key(key)

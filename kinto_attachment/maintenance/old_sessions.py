@@ -1,4 +1,4 @@
-"""Upload sessions that are over: what is stored for them is removed, and later their rows."""
+"""Removing the stored bytes and, later, the rows of upload sessions that have ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class OldSessions:
-    """The sessions of some storages, as far as they need to be cleared away."""
+    """The sessions of some storages that need cleaning up."""
 
     def __init__(
         self, registry: Registry, storages: Container[str], shard: Shard, *, dry_run: bool
@@ -31,9 +31,9 @@ class OldSessions:
         self._dry_run = dry_run
 
     def remove(self) -> Iterator[tuple[Session, bool]]:
-        """End what has expired, remove what is left of others, and forget what is long over.
+        """End expired sessions, remove the bytes of ended ones, and delete the rows of old ones.
 
-        :returns: the sessions of which something was stored, and whether that is removed.
+        :returns: the sessions that had stored bytes, and whether these were removed.
         """
         now = msec_time()
         for session in self._all():
@@ -58,11 +58,11 @@ class OldSessions:
                     yield session
 
     def _discard(self, session: Session) -> bool:
-        # The row does not tell whether another request was at work when the session ended.
+        # The row does not show whether another request was writing when the session ended.
         return session_ends.discard(self._registry, session, release=False)
 
     def _expire(self, session: Session) -> bool | None:
-        """Whether its remains are removed; None if it goes on."""
+        """Whether its stored bytes were removed; None if it continues."""
         try:
             if goes_on(self._registry, session, save=not self._dry_run):
                 return None

@@ -1,4 +1,4 @@
-"""The orphans that a gc sees: noted when they are new, due when they have been so for long."""
+"""The orphans that gc finds: new ones are noted, old ones are due to be deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Orphans:
         self._seen: dict[Digest, int] = {}
 
     def note(self, key: str) -> str | None:
-        """Note an orphan; returns since when it is one, or None if it is due to be deleted."""
+        """Note an orphan; returns when it was first found, or None if it is due."""
         digest = short_digest(key)
         since = self._seen.setdefault(digest, self._before.get(digest, self._now))
         return None if self._is_due(since) else f"{key} (since {_iso(since)})"
@@ -39,7 +39,7 @@ class Orphans:
         return since + self._age <= self._now
 
     def count_due_elsewhere(self) -> int:
-        """How many orphans of the other shards are due, by the notes of earlier runs."""
+        """The number of due orphans in other shards, from the notes of earlier runs."""
         count = 0
         for batch in batches(set(WHOLE.prefixes) - self._prefixes, ROWS_AT_ONCE):
             with transaction.manager:
@@ -53,7 +53,7 @@ class Orphans:
             self._seen.pop(short_digest(key), None)
 
     def save(self) -> None:
-        """Replace the notes of the run before by what this one has seen."""
+        """Replace the notes of the previous run by those of this one."""
         before, seen = _by_prefix(self._before), _by_prefix(self._seen)
         for prefix in sorted({*before, *seen}):
             if before.get(prefix) != seen.get(prefix):

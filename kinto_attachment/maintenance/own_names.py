@@ -1,4 +1,4 @@
-"""Which names of files the plugin gave: only such files can be garbage."""
+"""Recognizing the plugin's filenames, since only files with these can be garbage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinto_attachment.storage import FileStat, Unfinished
 
 
 class OwnNames:
-    """Random names of the site, and those that were reserved by requests that died."""
+    """The random names of the site, and the reserved names of requests that died."""
 
     def __init__(self, registry: Registry, owner: str, shard: Shard, before: datetime) -> None:
         """Reservations from ``before`` are those of requests that died."""
@@ -27,9 +27,9 @@ class OwnNames:
         self.abandoned: set[str] = set()  # Reserved names of requests that died; see settling.
 
     def read_reservations(self) -> None:
-        """Find the keys that were reserved by requests that died.
+        """Find the reserved keys of requests that died.
 
-        Those from before the site got its id may be the names of another database's files.
+        Keys from before the site got its id may belong to files of another database.
         """
         since = self.registry.attachment_site.since()
         with transaction.manager:
@@ -42,7 +42,7 @@ class OwnNames:
         }
 
     def release_reservations(self) -> None:
-        """Release the keys of requests that died, unless there is a file without a record."""
+        """Release the keys of requests that died, unless their file exists without a record."""
         storages = [storage.files for storage in self.registry.attachment_storages]
         for key in self.abandoned:
             is_there = any(files.exists(key) for files in storages)
@@ -51,7 +51,7 @@ class OwnNames:
                     self.links.reservations.release(key)
 
     def has(self, key: str) -> bool:
-        """Whether the plugin gave a file its name, and no request is under way that did."""
+        """Whether the plugin gave a file its name, in a request that is no longer running."""
         name = key.rpartition("/")[2]
         return names.is_name_of(self.owner, name) or key in self.abandoned
 
@@ -59,7 +59,7 @@ class OwnNames:
         return self.has(file.key) or _is_of_heartbeat(file)
 
     def has_remains(self, remains: Unfinished) -> bool:
-        """Whether it is what an upload of this plugin has left; others may use the same bucket."""
+        """Whether an upload of this plugin has left it; other programs may use the same bucket."""
         return remains.is_private or self.has(remains.key)
 
 

@@ -1,4 +1,4 @@
-"""Records whose files the index does not know: as long as there are any, nothing is garbage."""
+"""Finding records whose files the index does not know; while they exist, nothing is garbage."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def records_without_link(
 ) -> Iterator[tuple[str, bool]]:
     """The URIs of records with an attachment but without a link, and whether they are *foreign*.
 
-    A foreign one has a location that is not one of this server. Of the others, those are left out
-    whose file is not there, since nothing can be lost, or has a ``dangling`` link.
+    A foreign one has a location on another server. Other records are left out if their file does
+    not exist, since nothing can be lost, or has a ``dangling`` link.
     """
     for collection in records.collections(registry):
         for page in records.with_attachment(registry, collection):
@@ -43,7 +43,7 @@ def _of_page(
     with transaction.manager:
         linked = links.linked_records({key for each in keys.values() for key in each})
         others = [uri for uri in attachments if uri not in linked]
-        # By the record, since its location may be from an earlier `base_url`.
+        # By record, since its location may be from an earlier `base_url`.
         unlinked = [uri for uri in others if not _has_link(registry, uri)]
     for uri in unlinked:
         files = own_files(settings, prefix, attachments[uri])

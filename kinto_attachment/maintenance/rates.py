@@ -1,4 +1,4 @@
-"""A bound on the bytes that the threads of a command read in a second, all together."""
+"""A limit on the bytes that all threads of a command read per second."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 
 
 class Stopped(Exception):
-    """The command ends: a thread shall not go on."""
+    """The command is ending, so the thread must stop."""
 
 
 class Rate:
-    """Has the callers of :meth:`take` wait, or end; without ``per_second`` they do not wait."""
+    """Makes callers of :meth:`take` wait or stop; without ``per_second``, they never wait."""
 
     def __init__(self, per_second: int = 0) -> None:
         self._per_second = per_second
@@ -24,9 +24,9 @@ class Rate:
         return bool(self._per_second)
 
     def take(self, size: int) -> None:
-        """Wait until there is room for these bytes.
+        """Wait until the rate allows these bytes.
 
-        :raises Stopped: the command ends.
+        :raises Stopped: the command is ending.
         """
         if self._stopped.wait(self._delay(size)):
             raise Stopped()

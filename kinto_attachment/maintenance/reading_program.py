@@ -1,12 +1,11 @@
-"""A program that reads files, and tells which of them are whole.
+"""A program that reads files and reports which of them are intact.
 
-It runs as a process of its own (see ``small_files.py``). Each line of its input is a batch in
-JSON: a folder, and the path below it, the size and the SHA-256 of each file. It answers with a
-line that has ``1`` for each file that is whole, and ``0`` for each other one, whatever the reason.
-It ends with its input, and so with the process that started it, however that one ends.
+It runs as a separate process (see ``small_files.py``). Each line of its input is a batch in JSON:
+a folder, and for each file its path, size and SHA-256. The response is a line with ``1`` for each
+intact file, and ``0`` for every other file. The program ends with its input, and so with the
+process that started it, even if that is killed.
 
-It imports only what it needs of Python's standard library, so that it starts in a few
-milliseconds.
+It imports only a few modules of the standard library, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 def serve(batches: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each batch, until there are no more."""
+    """Respond to each batch until the input ends."""
     for line in batches:
         folder, files = json.loads(line)
         answers.write(_answer(folder, files).encode() + b"\n")
@@ -67,5 +66,5 @@ def _read(folder: int, path: str, size: int) -> bytes:
 if __name__ == "__main__":
     try:
         serve(sys.stdin.buffer, sys.stdout.buffer)
-    except BrokenPipeError:  # Nobody waits for the answer any more.
+    except BrokenPipeError:  # Nobody is waiting for the response any more.
         os._exit(1)

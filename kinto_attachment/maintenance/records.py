@@ -42,7 +42,7 @@ def with_attachment(
 ) -> Iterator[list[dict[str, Any]]]:
     """The records of a collection that have an attachment, each page in its own transaction.
 
-    ``more`` are further filters.
+    ``more`` are additional filters.
     """
     records = _all(registry, "record", str(collection), filters=[*HAS_ATTACHMENT, *more])
     while True:
@@ -54,14 +54,14 @@ def with_attachment(
 
 
 def pages_with_attachment(registry: Registry) -> Iterator[dict[str, KintoObject]]:
-    """The same records of all collections, by their URIs."""
+    """The same records of all collections, by URI."""
     for collection in collections(registry):
         for page in with_attachment(registry, collection):
             yield {f"{collection.records}{record['id']}": record for record in page}
 
 
 def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | None]:
-    """The records with these URIs, in the caller's transaction; None for those that are gone."""
+    """The records with these URIs, in the caller's transaction; None for deleted ones."""
     found: dict[str, KintoObject | None] = dict.fromkeys(uris)
     by_collection = defaultdict(set)
     for uri in found:
@@ -79,7 +79,7 @@ def by_uri(registry: Registry, uris: Iterable[str]) -> dict[str, KintoObject | N
 
 
 def count_with_attachment(registry: Registry) -> int:
-    """How many records of all collections have an attachment."""
+    """The number of records with an attachment in all collections."""
     with transaction.manager:
         count: int = registry.storage.count_all(
             resource_name="record", parent_id="/buckets/*", filters=[*HAS_ATTACHMENT]

@@ -15,15 +15,15 @@ from kinto_attachment.maintenance.reports import Progress, Report, no_progress
 
 @dataclass
 class ReindexReport(Report):
-    """How many links reindex wrote, and the URIs of records that it could not match."""
+    """The numbers of links that reindex wrote, and the URIs of records without a match."""
 
     records: int = 0
     linked: int = 0
     completed: int = 0
     recounted: int = 0  # Counters of quotas that were wrong.
-    foreign: list[str] = field(default_factory=list)  # Their location is not one of this server.
+    foreign: list[str] = field(default_factory=list)  # Their location is on another server.
     missing: list[str] = field(default_factory=list)  # Their file does not exist.
-    claimed: int = 0  # Storages that belong to this database from now on.
+    claimed: int = 0  # Storages that now belong to this database.
 
     def count(self, placed: Placed) -> None:
         if placed.reason:

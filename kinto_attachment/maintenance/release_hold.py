@@ -1,4 +1,4 @@
-"""release-hold: ends the holds of a record's files, which nobody else can do before their date."""
+"""release-hold: ends the holds of a record's files before their date, which clients cannot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Released(dict[str, Any]):
-    """A file and the hold that it had: an object in JSON, and a line for people."""
+    """A file and its former hold: an object in JSON, and a line for people."""
 
     def __str__(self) -> str:
         return f"{self['version']} {self['filename']} ({self['state']}): {self['reason']}"
@@ -48,8 +48,8 @@ def release_hold(
 ) -> ReleaseReport:
     """End the holds of all files of a record, or of one ``version``, and log who and why.
 
-    :raises CommandError: this is not the URI of a record, there is no such record or version, or
-        no reason.
+    :raises CommandError: the URI is not that of a record, the record or version does not exist, or
+        there is no reason.
     """
     try:
         uri = str(RecordURI.parse(record.rstrip("/")))
@@ -65,7 +65,7 @@ def release_hold(
             for link in registry.attachment_links.of_record(uri)
             if version in (None, link.version)
         ]
-        # A record without files is all right, and so are the files of a record that was deleted.
+        # A record without files is valid, and so are the files of a deleted record.
         if not links and (version is not None or stored_record(registry, uri) is None):
             missing = "record" if version is None else f"version {version} of the record"
             raise CommandError(f"There is no {missing} {uri}")
@@ -81,7 +81,7 @@ def release_hold(
 
 
 def _release(registry: Registry, link: Link, *, dry_run: bool) -> Hold | None:
-    """End the hold of one file; returns the hold that it had."""
+    """End the hold of one file; returns the hold."""
     found: list[Hold | None] = []
 
     def released(each: Link) -> Link:

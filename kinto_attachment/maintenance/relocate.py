@@ -1,8 +1,8 @@
-"""relocate: writes the locations into the records that files have by the present configuration.
+"""relocate: writes the locations that follow from the current configuration into the records.
 
-A page of records is read with its links. Those that need another location are locked, judged once
-more by what the index says then, and written, some of them in each transaction. Records that
-another request is writing are left for last, one by one.
+Each page of records is read with its links. The records that need another location are locked,
+checked once more against the index, and written, several in each transaction. Records that another
+request is writing come last, one by one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # each, one statement writes many.
 AT_ONCE = 50
 QUIETLY_AT_ONCE = 200
-# Milliseconds by which the clocks of database and command may differ.
+# Milliseconds by which the clocks of the database and the command may differ.
 MARGIN = 300_000
 MAX_WAIT = 60.0  # Seconds.
 NOT_POSTGRESQL = "--quiet-writes needs records in PostgreSQL"
@@ -57,15 +57,15 @@ OTHER_FILE = "its attachment is not its file: another hash or size"
 
 
 class State(Enum):
-    """What is known of a record."""
+    """The states of a record."""
 
     RIGHT = auto()
     WRONG = auto()  # Its file has another location.
-    PROBLEM = auto()  # It cannot be told.
+    PROBLEM = auto()  # Its location cannot be determined.
     ELSEWHERE = auto()  # Its file is in a storage that is not configured.
     LEFT_OUT = auto()  # Its file is in another storage than the selected one.
-    REFUSED = auto()  # Another plugin did not let it be written.
-    GONE = auto()  # It was deleted, or its attachment was.
+    REFUSED = auto()  # Another plugin refused the write.
+    GONE = auto()  # The record or its attachment was deleted.
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Judged:
 
 @dataclass
 class RelocateReport(Report):
-    """``records`` are those with an attachment that were looked at."""
+    """``records`` is the number of checked records with an attachment."""
 
     records: int = 0
     right: int = 0
@@ -112,11 +112,12 @@ def relocate(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> RelocateReport:
-    """Write the present locations of their files into the records that are selected.
+    """Write the current locations of their files into the selected records.
 
     ``server`` is the server's URL. ``quietly`` changes no timestamps, and notifies nobody.
 
-    :raises CommandError: the server's address is not known, or it cannot be done quietly.
+    :raises CommandError: the server's address is not known, or the database does not support
+        ``quietly``.
     :raises NotThisSite: a storage belongs to another database; nothing was done.
     """
     return _Relocation(registry, selection, server, quietly, dry_run).run(progress)
@@ -142,7 +143,7 @@ class _Relocation:
         self.dry_run = dry_run
         self.bulk = BulkLinks(registry.storage, registry.attachment_links)
         self.report = RelocateReport()
-        # Records that were counted: on the first look, and those that only the second one found.
+        # Records that were counted: in the first pass, and those that only the second one found.
         self.noted, self.new = Digests(), set[str]()
         self.is_second_look = False
 
@@ -151,8 +152,8 @@ class _Relocation:
             self.registry.attachment_site.check_not_of_others()
         total = records.count_with_attachment(self.registry)
         started = msec_time()
-        # Requests may write records as they have read them before, with the former location. So
-        # what was written since is looked at once more when these requests have ended.
+        # Requests may write records that they have read before, with the former location. So
+        # records that were written since are checked again when these requests have ended.
         steps = (
             Filter("last_modified", started, COMPARISON.LT),
             Filter("last_modified", started - MARGIN, COMPARISON.MIN),
@@ -207,7 +208,7 @@ class _Relocation:
         try:
             done = self.repeated(uris, wait=False)
         except (HTTPException, AttachmentError):
-            done = {}  # Of one record, which has to be found.
+            done = {}  # Statements for one record, which has to be found.
         for uri in uris:
             self.note(uri, done.get(uri) or self.alone(uri))
 
@@ -220,11 +221,11 @@ class _Relocation:
             return Judged(State.REFUSED, first_line(error))
 
     def repeated(self, uris: Sequence[str], *, wait: bool) -> dict[str, Judged]:
-        """Write records, again if they meet other transactions."""
+        """Write records, repeating this after conflicts with other transactions."""
         return repeated(partial(self.write, uris, wait=wait), AttachmentGone)
 
     def write(self, uris: Sequence[str], *, wait: bool) -> dict[str, Judged]:
-        """Write records in one transaction, in which they are locked; returns what they were."""
+        """Lock and write records in one transaction; returns their states."""
         if self.quietly or self.dry_run:
             with transaction.manager:
                 found, judged = self.locked(uris, wait=wait)

@@ -1,4 +1,4 @@
-"""What writes have left in a storage that did not end: their processes died, or gave them up."""
+"""The remains of unfinished writes in a storage, whose processes died or gave up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kinto_attachment.storage import ListsUnfinished, Unfinished
 
 
 class Remains:
-    """Those that are old enough, ours, and of no use to an upload in several requests."""
+    """Those that are old enough, from this plugin, and not needed by an upload."""
 
     def __init__(self, registry: Registry, own: OwnNames, shard: Shard) -> None:
         self._links = registry.attachment_links
@@ -34,7 +34,7 @@ class Remains:
             yield from abandoned
 
     def _ours(self, remains: list[Unfinished]) -> list[Unfinished]:
-        """Those that an upload of this plugin has left; others may use the same bucket."""
+        """Those that an upload of this plugin has left; other programs may use the same bucket."""
         unsure = {each.key for each in remains if not self._own.has_remains(each)}
         # A file that is linked has the key from the plugin, reserved or not. An upload that was
         # attached may have left what it had sent, but not kept.
@@ -42,7 +42,7 @@ class Remains:
         return [each for each in remains if each.key not in foreign or each.is_private]
 
     def _without_session(self, remains: list[Unfinished]) -> list[Unfinished]:
-        """Those that belong to no upload in several requests that still goes on."""
+        """Those that do not belong to an unfinished upload in several requests."""
         partials = self._sessions.owned_partials({each.partial_id for each in remains})
         keys = self._sessions.owned_keys({each.key for each in remains})
         return [

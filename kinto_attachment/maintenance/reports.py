@@ -1,4 +1,4 @@
-"""What a command tells about its work: its progress, and a report at the end."""
+"""The progress of a command, and its report at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Progress(Protocol):
     """Called during the work."""
 
     def __call__(self, step: str, count: int, total: int | None = None, /) -> None:
-        """The name of a step, how many items it has processed, and of about how many."""
+        """The name of a step, the number of processed items, and the approximate total."""
         ...
 
 
@@ -19,7 +19,7 @@ def no_progress(step: str, count: int, total: int | None = None) -> None:
 
 
 class RecordFinding(dict[str, Any]):
-    """A record and the reason why it was left out: an object in JSON, and a line for people."""
+    """A skipped record and the reason: an object in JSON, and a line for people."""
 
     def __str__(self) -> str:
         return f"{self['record']}: {self['reason']}"
@@ -29,7 +29,7 @@ class RecordFinding(dict[str, Any]):
 class Report:
     """Base of the commands' reports: lists are findings, by kind; numbers are statistics.
 
-    Lists that are ``for_information`` are no findings.
+    Lists that are ``for_information`` are not findings.
     """
 
     for_information: ClassVar[tuple[str, ...]] = ()

@@ -1,6 +1,6 @@
-"""Back to the kinto-attachment from before, or away from it for good: its rows.
+"""Writing or deleting the rows of the kinto-attachment on PyPI, for ``adopt``.
 
-It deletes what its rows name, so they name only files that belong to one record.
+That plugin deletes the files in its rows, so rows contain only files of a single record.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ ROWS_AT_ONCE = 500
 
 @dataclass
 class BackReport(Report):
-    """What was written for the other release, and what it cannot serve or delete."""
+    """The rows written for the other release, and the files that it cannot serve or delete."""
 
-    rows: int = 0  # That are there now.
+    rows: int = 0  # Rows that exist now.
     written: int = 0
     deleted: int = 0
-    # URIs of records. Their location is one of this plugin's server, which the other has not, or
-    # their file is in another storage than the default one.
+    # URIs of records. The other plugin cannot serve their location, or their file is not in the
+    # default storage.
     unreachable: list[str] = field(default_factory=list)
-    # Their file is that of other records too, or readonly: the other release must not delete it.
+    # Their file is shared or readonly, so the other release must not delete it.
     without_row: list[str] = field(default_factory=list)
 
     for_information: ClassVar[tuple[str, ...]] = ("without_row",)
@@ -45,7 +45,7 @@ class BackReport(Report):
 
 @dataclass
 class ForgetReport(Report):
-    """How many rows were deleted, and those that are still needed: adopt places them."""
+    """The number of deleted rows, and the rows that are needed until adopt links their files."""
 
     deleted: int = 0
     needed: list[str] = field(default_factory=list)
@@ -54,9 +54,9 @@ class ForgetReport(Report):
 def back(
     registry: Registry, *, dry_run: bool = False, progress: Progress = no_progress
 ) -> BackReport:
-    """Write the other release's rows as it would have them, had it stored the files itself.
+    """Write the rows that the other release would have if it had stored the files.
 
-    The server must not be running: what it changes afterwards is missing in the rows.
+    The server must not be running, because later changes are missing in the rows.
     """
     report = BackReport()
     known = Digests()  # Of record and key.
@@ -85,7 +85,7 @@ def back(
 def forget(
     registry: Registry, *, dry_run: bool = False, progress: Progress = no_progress
 ) -> ForgetReport:
-    """Delete the other release's rows, but for those of files that nothing else names."""
+    """Delete the other release's rows, except those of files without a link."""
     report = ForgetReport()
     for rows in pages_of(registry):
         with transaction.manager:
@@ -103,7 +103,7 @@ def forget(
 
 
 def pages_of(registry: Registry) -> Iterator[list[OldRow]]:
-    """The other release's rows, each page read in a transaction of its own."""
+    """The other release's rows; each page has a separate transaction."""
     pages = _rows(registry).pages(ROWS_AT_ONCE)
     while True:
         with transaction.manager:
@@ -118,7 +118,7 @@ def _rows(registry: Registry) -> OldRows:
 
 
 def _sorted(registry: Registry, rows: list[OldRow]) -> tuple[list[OldRow], list[OldRow]]:
-    """The rows that may stay, and those that would have the other release delete a wrong file."""
+    """The correct rows, and those with which the other release would delete a wrong file."""
     linked = registry.attachment_links.of_keys(row.key for row in rows)
     written = records.by_uri(registry, {row.record for row in rows})
     right: list[OldRow] = []
@@ -130,7 +130,7 @@ def _sorted(registry: Registry, rows: list[OldRow]) -> tuple[list[OldRow], list[
         if links:
             is_current = links[0].record == row.record and links[0].describes(record.get(FIELD))
             stays = _is_owned(links) and is_current
-        else:  # Of a file that adopt has not placed.
+        else:  # A row of a file that adopt has not linked.
             stays = is_described(record.get(FIELD)) and names_key(record, row.key)
         stays = stays and (row.record, row.key) not in seen
         seen.add((row.record, row.key))
@@ -139,7 +139,7 @@ def _sorted(registry: Registry, rows: list[OldRow]) -> tuple[list[OldRow], list[
 
 
 def _is_owned(links: list[Link]) -> bool:
-    """Whether the other release may have a row of a file: it will delete it with the record."""
+    """Whether the other release may have a row of a file, which it deletes with the record."""
     first = links[0]
     is_sole = len(links) == 1 and first.state == "current"
     return is_sole and not first.readonly and not first.storage
@@ -148,12 +148,12 @@ def _is_owned(links: list[Link]) -> bool:
 def _missing_rows(
     registry: Registry, links: list[Link], known: Digests, report: BackReport
 ) -> Iterator[Link]:
-    """The links, current ones, of files that need a row and have none."""
+    """The current links of files that need a row and have none."""
     written = records.by_uri(registry, {link.record for link in links})
     of_files = registry.attachment_links.of_keys(link.key for link in links)
     for link in links:
         attachment = (written[link.record] or {}).get(FIELD) or {}
-        if not link.describes(attachment):  # It was changed past this plugin.
+        if not link.describes(attachment):  # It was changed without this plugin.
             continue
         if not _is_served(registry, link, attachment.get("location")):
             report.unreachable.append(link.record)

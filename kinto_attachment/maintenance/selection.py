@@ -1,4 +1,4 @@
-"""The links that a command works on: of a bucket, a collection, a storage, a shard."""
+"""The links that a command processes: of a bucket, a collection, a storage, a shard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kinto_attachment.uris import CollectionURI, RecordURI
 
 @dataclass(frozen=True)
 class Selection:
-    """All links, or fewer; ``storage`` is the name in the index, empty for the default one."""
+    """A selection of links. ``storage`` is the name in the index, empty for the default one."""
 
     bucket: str | None = None
     collection: str | None = None
@@ -21,18 +21,18 @@ class Selection:
     shard: Shard = WHOLE
 
     def pages(self, links: Links) -> Iterator[list[Link]]:
-        """The links, each page read in a transaction of its own."""
+        """The links; each page has a separate transaction."""
         for page in self.shard.pages(links, self._parents):
             yield page if self.is_whole else [link for link in page if self._has(link)]
 
     def has_collection(self, uri: CollectionURI) -> bool:
-        """Whether the records of a collection are among those that are selected."""
+        """Whether the records of a collection are selected."""
         is_in_bucket = self.bucket in (None, uri.bucket_id)
         return is_in_bucket and self.collection in (None, uri.collection_id)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out, within the shard."""
+        """Whether all links of the shard are selected."""
         return self.bucket is None and self.collection is None and self.storage is None
 
     @property
@@ -52,7 +52,7 @@ EVERYTHING = Selection()
 
 
 class Seen:
-    """Tells the first link of each file from the others; it remembers files of several records."""
+    """Recognizes the first link of each file; it remembers files of several records."""
 
     def __init__(self) -> None:
         self._shared: set[bytes] = set()

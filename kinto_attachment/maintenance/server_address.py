@@ -1,4 +1,4 @@
-"""The address of the server in the ``location`` of files: a command has no request that tells."""
+"""The server's address in the ``location`` of files, which a command gets from settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def request_at_server(
 ) -> Request:
     """A request to the server, for ``location_of`` files in these storages.
 
-    ``server`` is the server's URL, with or without the API's version.
+    ``server`` is the server's URL, with or without the API version.
 
     :raises CommandError: it is none, or the address is needed and not known.
     """
@@ -42,7 +42,7 @@ def request_at_server(
 def server_address(
     registry: Registry, server: str | None, storages: Iterable[Storage]
 ) -> str | None:
-    """The server's URL without the API's version; None if it is neither known nor needed.
+    """The server's URL without the API version; None if it is neither known nor needed.
 
     :raises CommandError: it is none, or the address is needed and not known.
     """

@@ -1,4 +1,4 @@
-"""Shards: parts of the work of a command that runs several times side by side."""
+"""Shards: parts of the work of a command that runs several times in parallel."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Shard:
         return int(digest_of(key)[:2], 16) % self.count == self.index - 1
 
     def pages(self, links: Links, parents: str = "") -> Iterator[list[Link]]:
-        """All links of files in this shard, each page read in a transaction of its own.
+        """All links of files in this shard; each page has a separate transaction.
 
-        ``parents`` is what the URIs of their records start with.
+        ``parents`` is the prefix of the URIs of their records.
         """
         return self._pages(lambda prefix: links.under(parents, prefix))
 

@@ -1,7 +1,7 @@
-"""Reading small files of local folders in processes of their own, side by side.
+"""Reading small files of local folders in several processes.
 
-A small file is read in less time than a thread needs to get Python's lock back. So each thread
-has a process read many of them at once (see ``reading_program.py``).
+Reading a small file takes less time than a thread needs to get Python's lock back. So each thread
+lets a process read many of them at once (see ``reading_program.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kinto_attachment.storage.storages import Storages
 logger = logging.getLogger(__name__)
 
 SMALL = 1024 * 1024  # Bytes; the process has as many in memory.
-FEWEST = 32  # Fewer files are read before a process has started.
+FEWEST = 32  # Fewer files are read faster than a process starts.
 SECONDS_TO_END = 5.0
 FAILED = "A process that reads files has failed (%s): the rest takes longer."
 
@@ -34,11 +34,11 @@ File = tuple[str, int, str]  # Key, size and SHA-256.
 
 
 class ReadingFailed(Exception):
-    """A process could not be started, or has ended; the message says why."""
+    """A process could not be started or has ended; the message says why."""
 
 
 class SmallFiles:
-    """Tells which files are whole; threads share it."""
+    """Finds out which files are intact; threads share it."""
 
     def __init__(self, storages: Storages) -> None:
         self._folders = {each.name: folder_of(each.files) for each in storages}
@@ -46,9 +46,9 @@ class SmallFiles:
         self._has_failed = False
 
     def whole(self, links: Iterable[Link]) -> set[Place]:
-        """The storages and keys of files that were read, and are whole.
+        """The storages and keys of files that were read and are intact.
 
-        Nothing is said about the others: whoever needs to know more has to read them.
+        Other files may be damaged or unreadable, so the caller has to read them.
         """
         found: set[Place] = set()
         for storage, some in self._by_storage(links).items():
@@ -60,7 +60,7 @@ class SmallFiles:
         return found
 
     def close(self) -> None:
-        """End the processes, once no thread needs them any more."""
+        """End the processes when no thread needs them any more."""
         while self._free:
             self._free.pop().close()
 
@@ -107,12 +107,12 @@ class ReadingProcess:
         self._answers = cast("IO[bytes]", self._process.stdout)
 
     def ask(self, folder: str, files: Sequence[File]) -> list[bool]:
-        """Which of the files below a folder are whole.
+        """For each of the files below a folder, whether it is intact.
 
         :raises ReadingFailed: the process has ended.
         """
         answer = ""
-        with suppress(OSError):  # There is nobody at the other end.
+        with suppress(OSError):  # The process no longer reads its input.
             self._batches.write(json.dumps((folder, files)).encode() + b"\n")
             self._batches.flush()
             answer = self._answers.readline().decode().rstrip("\n")
@@ -122,7 +122,7 @@ class ReadingProcess:
         return [each == "1" for each in answer]
 
     def close(self) -> None:
-        """End the process, which has nothing to do any more."""
+        """End the idle process."""
         for pipe in (self._batches, self._answers):
             with suppress(OSError):
                 pipe.close()
@@ -134,6 +134,6 @@ class ReadingProcess:
 
 
 def folder_of(files: FileStorage) -> str:
-    """Where a storage has its files under their keys, byte by byte; empty if it does not."""
-    # A class derived from it may keep its files in another way.
+    """The folder in which a storage has plain files named by their keys; otherwise empty."""
+    # A subclass may store its files in another way.
     return files.base_path if type(files) is LocalStorage else ""

@@ -1,8 +1,8 @@
-"""Spare copies that moves have left: what may be deleted, and what has become the file.
+"""Settling spare copies that moves have left: deleting them, or accepting them as the file.
 
-A transaction that began before the links were changed may still write what it has read before: it
-may link the file where it was, or drop the link and have the copy there deleted. So nothing is
-decided before all transactions that were open then have ended.
+A transaction that began before the links were changed may still write old data: it may link the
+file in the old storage, or drop the link and delete the copy there. So nothing is decided before
+all transactions that were open at that time have ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_WAIT = 60.0  # Seconds.
 
 @dataclass
 class Settled:
-    """What has become of copies: keys."""
+    """The keys of settled copies."""
 
     deleted: list[str] = field(default_factory=list)
     pointed_at: list[str] = field(default_factory=list)  # By the location of a record.
@@ -42,7 +42,7 @@ class SpareCopies:
     """Settles copies; ``owner`` is the id of the site.
 
     A key that is made from a filename may be that of a new file by now, for which it is reserved.
-    Reservations of ``abandoned`` keys are of no meaning.
+    Reservations of ``abandoned`` keys have no meaning.
     """
 
     def __init__(self, registry: Registry, owner: str, *, abandoned: Collection[str] = ()) -> None:
@@ -53,10 +53,10 @@ class SpareCopies:
         self._abandoned = abandoned
 
     def settle(self, spares: Iterable[Spare], *, deletes: bool = True) -> Settled:
-        """Delete copies of one storage that are not needed, and forget those that are the files.
+        """Delete unneeded copies in one storage, and the rows of those that are now the files.
 
-        They are as they were read before this call. What is changed in the meantime is left alone.
-        Without ``deletes``, those that are not needed are left, too.
+        The copies were read before this call; rows that changed since then are left alone. Without
+        ``deletes``, unneeded copies are left, too.
 
         :raises StorageError: these copies stay, and so do their rows.
         """
@@ -112,13 +112,13 @@ class SpareCopies:
         return deleted, pointed_at
 
     def _claim(self, key: str) -> bool:
-        """Reserve a key that a new file may get; False if it needs no reservation, too."""
+        """Reserve a key that a new file may get, unless it needs no reservation."""
         if self.is_random(key) or key in self._abandoned:
             return False
         return self._links.reservations.claim(key)
 
     def _pointed_at(self, storage: str, linked: Mapping[str, list[Link]]) -> list[str]:
-        """The keys of files which a record's location still says are in a storage."""
+        """The keys of files that a record's location still places in a storage."""
         settings = self._registry.attachment_settings.storages.get(storage)
         if settings is None:
             return []

@@ -1,12 +1,12 @@
 """Moving one file to another storage, while requests replace, delete, share and read it.
 
 1. A row says that there may be a copy in the target (see ``index/spares.py``). It has the token of
-   this run. Whoever takes the row over, or deletes the copy, puts an end to that.
-2. The file is copied and hashed, without a transaction. What has arrived is read again.
+this run, until somebody takes the row over or deletes the copy.
+2. The file is copied and hashed, without a transaction. The copy is read back.
 3. If the row still has the token, the links are changed, and a row is written for the copy that is
    left behind. This is one transaction, under the lock of the file.
 
-The copy that is not needed, in either storage, is deleted by ``spare_copies.py``.
+``spare_copies.py`` deletes the unneeded copy in either storage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kinto_attachment.maintenance.rates import Rate
 from kinto_attachment.storage.storages import Storage
 from kinto_attachment.uris import RecordURI
 
-LEASE = 300_000  # Milliseconds after which a run that has not renewed its row is taken for dead.
+LEASE = 300_000  # Milliseconds after which a run that has not renewed its row is considered dead.
 RENEWED = 60.0  # Seconds between two renewals.
 TRIES = 5
 TAKEN = "the storage {} has another file of this name"
@@ -47,12 +47,12 @@ class Lost(Exception):
 
 
 class _OfOthers(Exception):
-    """The file in the target was written by somebody else."""
+    """Somebody else has written the file in the target."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What has become of a file, and the row of its copy, which is to be settled.
+    """The result for a file, and the row of its copy, which has to be settled.
 
     ``gone``: it was deleted, or moved by another run, in the meantime. ``busy``: another run is
     moving it. ``damaged`` and ``missing`` are about the source.
@@ -68,8 +68,8 @@ class Moved:
 class Transfer:
     """Moves files to a storage; threads may share it.
 
-    ``kept_for`` tells how long a copy stays in a source (ms), ``is_random`` whether a key is
-    random, so that no other file ever has it.
+    ``kept_for`` returns how long a copy stays in a source (ms), ``is_random`` whether a key is
+    random and so never used again.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class _Attempt:
         self._disposition = ""
 
     def is_taken(self) -> bool:
-        """Whether the target has a file of this name which no run of ours has written.
+        """Whether the target has a file with this name that no run has written.
 
-        This is asked first, since what has a row may be deleted.
+        This is checked first, because files with a row may be deleted.
         """
         if not self._is_named:
             return False
@@ -137,7 +137,7 @@ class _Attempt:
         return Moved(self._link, "failed", TAKEN.format(self._target.title))
 
     def begin(self, *, take_over: bool) -> bool:
-        """Note the copy that is about to be written; False if another run seems to be at work."""
+        """Save a row for the copy to write; False if another run seems to be working."""
         now = msec_time()
         with transaction.manager:
             self._disposition = self._read_disposition()
@@ -182,7 +182,7 @@ class _Attempt:
         return disposition_of(rules, self._link.filename, self._link.mimetype)
 
     def _copy(self) -> Moved | None:
-        """Write the copy, and compare it with the index; None if all is well.
+        """Write the copy and compare it with the index; None if it is correct.
 
         :raises FileNotFound: there is no file to be copied.
         :raises _OfOthers: the target has another file of this name.
@@ -196,7 +196,7 @@ class _Attempt:
                 return None
             if is_written:
                 return Moved(self._link, "failed", f"the copy is damaged: {problem}")
-            # It was there: a killed run has left it, or it is somebody else's.
+            # The file existed: a killed run or somebody else has written it.
             if is_last or (self._is_named and not self._is_known):
                 raise _OfOthers()
             self._delete_copy()
@@ -240,7 +240,7 @@ class _Attempt:
         return Moved(self._link, "missing" if is_there else "gone")
 
     def _switch(self) -> Moved:
-        """Have the links say that the file is in the target.
+        """Change the storage in the links to the target.
 
         :raises Lost:
         """
@@ -262,7 +262,7 @@ class _Attempt:
         return Moved(self._link, "moved" if moved else "gone")
 
     def _renew(self) -> None:
-        """Tell others that this run is still at work.
+        """Renew the row, which shows that this run is still working.
 
         :raises Lost:
         """
@@ -292,7 +292,7 @@ class _Attempt:
     def _lock(self) -> None:
         """Lock the file in the transaction.
 
-        :raises Lost: the row of the copy is not as this run has written it.
+        :raises Lost: the row of the copy has changed since this run wrote it.
         """
         self._links.locks.lock(self._key)
         if self._links.spares.get(self._target.name, self._key) != self._spare:
@@ -300,7 +300,7 @@ class _Attempt:
 
 
 class _Watched(BaseReader):
-    """The bytes of a file, at a bounded rate; calls ``renew`` from time to time."""
+    """The bytes of a file, at a limited rate; calls ``renew`` regularly."""
 
     def __init__(self, reader: Reader, rate: Rate, renew: Callable[[], None]) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""uploads: lists the uploads in several requests that are not finished."""
+"""uploads: lists unfinished uploads in several requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Line(dict[str, Any]):
 
 @dataclass
 class UploadsReport(Report):
-    """The unfinished uploads, and how many bytes are stored of them."""
+    """The unfinished uploads, and the number of their stored bytes."""
 
     for_information: ClassVar[tuple[str, ...]] = ("uploads",)
 
@@ -45,7 +45,7 @@ def uploads(
     collection: str | None = None,
     progress: Progress = no_progress,
 ) -> UploadsReport:
-    """List them: all, or those in a bucket or in a collection of it."""
+    """List all uploads, or those in a bucket or a collection."""
     report = UploadsReport()
     for session in _unfinished(registry):
         uri = RecordURI.parse(session.record)

@@ -1,4 +1,4 @@
-"""usage: how many files and bytes there are, by bucket, collection, storage and state."""
+"""usage: counts files and bytes by bucket, collection, storage and state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kinto_attachment.uris import RecordURI
 
 @dataclass
 class Sum:
-    """Each record's file counts, also where several records share one."""
+    """A shared file counts once per record."""
 
     files: int = 0
     bytes: int = 0
@@ -29,9 +29,9 @@ class Sum:
 
 @dataclass
 class UsageReport(Report):
-    """``collections`` have the sum of each combination; the others are totals of them.
+    """``collections`` has the sum of each combination; the other fields are totals.
 
-    ``stored`` counts each file once, however many records share it.
+    ``stored`` counts each file once, even if several records share it.
     """
 
     files: int = 0
@@ -40,7 +40,7 @@ class UsageReport(Report):
     buckets: dict[str, dict[str, int]] = field(default_factory=dict)
     storages: dict[str, dict[str, int]] = field(default_factory=dict)
     states: dict[str, dict[str, int]] = field(default_factory=dict)
-    # Buckets and collections with a quota: what their counters say.
+    # The counters of buckets and collections with a quota.
     quotas: list[dict[str, Any]] = field(default_factory=list)
     collections: list[dict[str, str | int]] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ def usage(
     *,
     progress: Progress = no_progress,
 ) -> UsageReport:
-    """Read the links that are selected."""
+    """Read the selected links."""
     by_place: dict[tuple[str, str, str, str], Sum] = defaultdict(Sum)
     stored, seen = Sum(), Seen()
     count = 0

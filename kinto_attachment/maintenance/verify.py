@@ -1,8 +1,8 @@
-"""verify: reads files, and compares them with the sizes and hashes in the index.
+"""verify: reads files and compares them with the sizes and hashes in the index.
 
-Files whose keys' hashes begin with the same digits are read by one thread, several such groups at
-a time. When a group was read, it is noted which of its files are whole. A run that was ended is
-continued by one that leaves out what was noted lately.
+One thread reads the files whose keys have hashes with the same first digits; several threads read
+such groups. When a group was read, its intact files are noted. To continue an interrupted run, a
+new run leaves out the files that were noted recently.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from kinto_attachment.maintenance.selection import EVERYTHING, Seen, Selection
 from kinto_attachment.maintenance.small_files import Place, SmallFiles
 
 THREADS = 4
-AHEAD = 4 * THREADS  # Times that groups wait for a thread.
+AHEAD = 4 * THREADS  # Groups waiting for each thread.
 FILES_AT_ONCE = 256
 BYTES_AT_ONCE = 16 * 1024 * 1024
-EVERY = 1.0  # Seconds between two transactions that note what is whole.
-MOST_FAILURES = 100  # In a row: the storage does not answer any more.
+EVERY = 1.0  # Seconds between two transactions that note intact files.
+MOST_FAILURES = 100  # Consecutive failures that mean that the storage no longer answers.
 NOT_THERE = "it does not exist"
 
 
 class Finding(dict[str, Any]):
-    """A file that is not what the index says: an object in JSON, and a line for people."""
+    """A file that differs from the index: an object in JSON, and a line for people."""
 
     def __str__(self) -> str:
         return (
@@ -51,12 +51,12 @@ class Finding(dict[str, Any]):
 
 @dataclass
 class VerifyReport(Report):
-    """``files`` are those that are whole, ``vouched`` those of them that were not read."""
+    """``files`` is the number of intact files, ``vouched`` those of them that were not read."""
 
     files: int = 0
     bytes: int = 0
     vouched: int = 0
-    left_out: int = 0  # Not in the sample, or verified not long ago.
+    left_out: int = 0  # Not in the sample, or verified recently.
     damaged: list[Finding] = field(default_factory=list)
     missing: list[Finding] = field(default_factory=list)
     unreadable: list[Finding] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Group:
 
 @dataclass
 class Checked:
-    """What a thread has seen of a file."""
+    """The result of a thread for a file."""
 
     link: Link
     problem: str = ""
@@ -95,12 +95,12 @@ def verify(
     rate: int = 0,
     progress: Progress = no_progress,
 ) -> VerifyReport:
-    """Verify the files that are selected, or a random ``sample`` of them (1: all).
+    """Verify the selected files, or a random ``sample`` of them (1: all).
 
-    ``older_than`` leaves out those that were whole less than such a time ago. ``trust_storage``
-    reads none whose SHA-256 the storage has. ``rate`` is in bytes a second.
+    ``older_than`` leaves out files that were intact less than this time ago. ``trust_storage``
+    skips files whose SHA-256 the storage has. ``rate`` is in bytes per second.
 
-    :raises CommandError: a storage does not answer any more.
+    :raises CommandError: a storage no longer answers.
     """
     verifier = _Verifier(registry, selection, Rate(rate), trust_storage=trust_storage)
     chosen = _Chosen(registry, sample, older_than, verifier.report)
@@ -115,7 +115,7 @@ def verify(
 
 
 def together(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """Groups that a thread reads in one go: to hand one over takes as long as many small files."""
+    """Groups that a thread reads at once, because handing one over takes as long as many files."""
     some: list[Group] = []
     files = size = 0
     for group in groups:
@@ -130,7 +130,7 @@ def together(groups: Iterable[Group]) -> Iterator[list[Group]]:
 
 
 class _Chosen:
-    """Which files are verified of those that are selected."""
+    """Those of the selected files that are verified."""
 
     def __init__(
         self, registry: Registry, sample: float, older_than: timedelta | None, report: VerifyReport
@@ -186,7 +186,7 @@ class _Chosen:
 
 
 class _Verifier:
-    """Has threads read groups of files, reports what they see, and notes what is whole."""
+    """Reads groups of files in threads, reports the results, and notes intact files."""
 
     def __init__(
         self, registry: Registry, selection: Selection, rate: Rate, *, trust_storage: bool
@@ -198,7 +198,7 @@ class _Verifier:
         self._rate = rate
         self._trusts_storage = trust_storage
         self._threads = ThreadPoolExecutor(THREADS)
-        # They take no account of a rate.
+        # They do not respect a rate.
         self._small_files = None if rate.is_bounded else SmallFiles(self._storages)
         self._waiting: deque[tuple[list[Group], Future[list[list[Checked]]]]] = deque()
         self._unnoted: list[tuple[Group, dict[Digest, int], set[Digest]]] = []
@@ -226,7 +226,7 @@ class _Verifier:
             self._take_next()
 
     def _check(self, groups: list[list[Link]]) -> list[list[Checked]]:
-        """In a thread: without the database."""
+        """Runs in a thread, without the database."""
         whole: set[Place] = set()
         if self._small_files is not None:
             whole = self._small_files.whole(link for links in groups for link in links)
@@ -260,7 +260,7 @@ class _Verifier:
             self._note()
 
     def _add(self, checked: Checked) -> bool:
-        """Report a file; returns whether it is whole."""
+        """Report a file; returns whether it is intact."""
         link, report = checked.link, self.report
         self._failures = self._failures + 1 if checked.error is not None else 0
         if not checked.problem:
@@ -269,7 +269,7 @@ class _Verifier:
             report.vouched += checked.is_vouched
             return True
         records = self._records_of(link)
-        if not records:  # It was deleted or moved in the meantime.
+        if not records:  # The file was deleted or moved in the meantime.
             return False
         finding = Finding(
             key=link.key,
@@ -295,7 +295,7 @@ class _Verifier:
         )
 
     def _note(self) -> None:
-        """Write down which files are whole."""
+        """Write the notes of intact files."""
         unnoted, self._unnoted = self._unnoted, []
         self._noted_at = time.monotonic()
         if not unnoted:
@@ -315,7 +315,7 @@ class _Verifier:
             noted[digest[:PREFIX]][digest] = at
         for group, whole, others in entries:
             before = noted[group.prefix]
-            if self._is_whole:  # Files that are no longer in the index are forgotten.
+            if self._is_whole:  # Notes of files that are no longer in the index are dropped.
                 before = {digest: at for digest, at in before.items() if digest in group.known}
             kept = {digest: at for digest, at in before.items() if digest not in others}
             noted[group.prefix] = {**kept, **whole}

@@ -15,7 +15,7 @@ from kinto_attachment.errors import InvalidForm
 # all headers, and a byte of a name may become eight in a redirect to a signed URL.
 MAX_FILENAME_BYTES = 255
 MAX_SAFE_NAME_BYTES = 200  # Leaves room for a number or a prefix, within the 255 of file systems.
-MAX_EXTENSION_BYTES = 32  # Longer ones are not taken for extensions.
+MAX_EXTENSION_BYTES = 32  # Longer ones are not treated as extensions.
 MAX_NUMBER = 10_000
 
 RANDOM_NAME = re.compile(
@@ -37,7 +37,7 @@ def clean_filename(raw: str) -> str:
     :raises InvalidForm: the name is empty, too long, or has control characters.
     """
     raw = _BIDIRECTIONAL_CONTROLS.sub("", raw)
-    # What is printable has none, which Python knows at once.
+    # Printable names have none, which Python checks quickly.
     if not raw.isprintable() and _has_controls(raw):
         raise InvalidForm("body: Filename has control characters.")
     name = last_segment(raw)
@@ -73,7 +73,7 @@ def truncated(text: str, size: int) -> str:
 
 
 def extension(filename: str) -> str:
-    """What follows the last dot, in lower case; empty for ``name``, ``name.`` and ``.hidden``."""
+    """The text after the last dot in lower case; empty for ``name``, ``name.`` and ``.hidden``."""
     return os.path.splitext(last_segment(filename))[1][1:].lower()
 
 
@@ -104,8 +104,8 @@ def safe_name(filename: str) -> str:
 def random_name(filename: str, owner: str = "") -> str:
     """A random name (UUID 4) with the file's extension in lower case.
 
-    The last eight digits follow from the others and the ``owner``, who recognizes the name as his
-    own. 90 bits are random.
+    The last eight digits are derived from the others and the ``owner``, who can recognize the
+    name. 90 bits are random.
     """
     head = str(uuid4())[:RANDOM_LENGTH]
     return head + _seal(head, owner) + os.path.splitext(safe_name(filename))[1].lower()
@@ -114,7 +114,7 @@ def random_name(filename: str, owner: str = "") -> str:
 def is_name_of(owner: str, name: str) -> bool:
     """Whether a name was made by :func:`random_name` for this owner.
 
-    One in four billion random names of others passes for it.
+    One in four billion other random names matches by chance.
     """
     return bool(RANDOM_NAME.fullmatch(name)) and name[RANDOM_LENGTH:36] == _seal(
         name[:RANDOM_LENGTH], owner

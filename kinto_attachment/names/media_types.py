@@ -13,7 +13,7 @@ from .tokens import TOKEN
 
 MAX_MEDIA_TYPE_LENGTH = 255
 
-# What clients send for a file whose type they do not know: curl, for example, calls every body of
+# The types that clients send for files of unknown type. For example, curl calls every body of
 # ``--data-binary`` a form.
 UNTOLD_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 
@@ -28,7 +28,8 @@ COMPRESSED = {
 
 _SENDABLE = re.compile(r"[\w!#$&^.+-]+/[ -~]+", re.ASCII)
 
-# RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it leaves out ``*/*``, a range rather than a type.
+# RFC 6838 4.2 is narrower than RFC 9110 8.3.1: it excludes ``*/*``, which is a range and not a
+# type.
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 _MEDIA_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({TOKEN}=(?:{TOKEN}|"(?:[ !#-\[\]-~]|\\["\\])*"))')
 _MEDIA_PARAMETERS = re.compile(rf"(?:{_MEDIA_PARAMETER.pattern})*[ \t;]*")
@@ -39,7 +40,7 @@ def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str
 
     ``by_extension`` has keys such as ``.txt``. A declared type that is malformed (RFC 9110 8.3.1)
     is ignored; its parameters are kept if all of them are well-formed ASCII. One of
-    :data:`UNTOLD_TYPES` gives way to the guess, if there is one.
+    :data:`UNTOLD_TYPES` is replaced by the guess, if there is one.
     """
     told = _media_type(declared or "")
     if told is None or told.partition(";")[0] in UNTOLD_TYPES:
@@ -48,9 +49,9 @@ def mimetype(filename: str, declared: str | None, by_extension: Mapping[str, str
 
 
 def media_type(declared: str) -> str:
-    """A media type that a client names, in its normal form.
+    """A media type from a client, normalized.
 
-    :raises InvalidForm: it is none (RFC 9110 8.3.1).
+    :raises InvalidForm: it is not a media type (RFC 9110 8.3.1).
     """
     normal = _media_type(declared)
     if normal is None:
@@ -75,7 +76,7 @@ def _media_type(declared: str) -> str | None:
 
 
 def _guessed_type(filename: str) -> str | None:
-    # The slash keeps a name such as ``data:text/html,`` from being taken for a URL.
+    # The slash prevents a name such as ``data:text/html,`` from being parsed as a URL.
     kind, encoding = mimetypes.guess_type("/" + last_segment(filename))
     if encoding:
         kind = COMPRESSED.get(encoding)

@@ -12,7 +12,7 @@ class Pattern:
     """A text with placeholders such as ``{bucket_id}``; values are inserted unchanged."""
 
     text: str
-    parts: tuple[tuple[str, str | None], ...]  # Some literal text, and the field after it.
+    parts: tuple[tuple[str, str | None], ...]  # Literal text, and the field that follows it.
 
     @classmethod
     def parse(cls, text: str, fields: Collection[str]) -> Pattern:

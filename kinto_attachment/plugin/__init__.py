@@ -1,6 +1,7 @@
 """The plugin in a server: one file for each kind of set-up steps, and the list of them.
 
-This layer may use all other layers of a server. It is imported when Kinto includes the plugin.
+This layer may use all other layers except ``cli.py``, ``commands`` and ``client``. It is imported
+when Kinto includes the plugin.
 """
 
 from __future__ import annotations

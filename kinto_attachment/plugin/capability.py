@@ -1,4 +1,4 @@
-"""What the server says about the plugin, in its root view."""
+"""The plugin's capability in the server's root view."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def add_capability(config: Configurator, settings: Settings) -> None:
 
 
 def can_link(config: Configurator) -> bool:
-    """Whether links that need no credentials can be made to all files."""
+    """Whether the server can make links without credentials to all files."""
     registry = config.registry
     presigned = all(each.downloads.mode == "redirect" for each in registry.attachment_storages)
     return presigned or registry.attachment_signatures is not None
 
 
 def resumable(storages: Storages, settings: Settings) -> dict[str, list[str]]:
-    """The protocols for uploads in several requests, where the default storage can do it."""
+    """The protocols for uploads in several requests, if the default storage supports them."""
     can = isinstance(storages.default.files, ContinuesWrites) and not settings.readonly
     return {"resumable": [each.name for each in upload_answers.PROTOCOLS]} if can else {}

@@ -1,4 +1,4 @@
-"""The listeners to Kinto's events."""
+"""The subscribers to Kinto's events."""
 
 from __future__ import annotations
 

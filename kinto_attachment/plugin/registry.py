@@ -1,4 +1,4 @@
-"""What the plugin keeps in the registry: settings, storages, the index."""
+"""The plugin's attributes of the registry: settings, storages, the index."""
 
 from __future__ import annotations
 

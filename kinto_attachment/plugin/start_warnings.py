@@ -17,7 +17,7 @@ def warn_of_names(config: Configurator, settings: Settings) -> None:
     own_urls = any(storage["base_url"] is None for storage in settings.storages.values())
     if not own_urls or settings.http_host is not None:
         return
-    if getattr(config.registry, "command", None):  # No server, but one of its commands.
+    if getattr(config.registry, "command", None):  # This is one of the server's commands.
         return
 
     def warn(event: ApplicationEvent) -> None:

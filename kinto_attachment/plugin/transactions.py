@@ -33,7 +33,7 @@ def add_transactions(config: Configurator) -> None:
 def add_fast_records(config: Configurator) -> None:
     config.registry.attachment_fast_records = None
 
-    def find(event: ApplicationEvent) -> None:  # All views and policies are there by now.
+    def find(event: ApplicationEvent) -> None:  # All views and policies exist at this point.
         registry = event.app.registry
         registry.attachment_fast_records = FastRecords.find(registry)
 

@@ -1,4 +1,4 @@
-"""The endpoints, and what surrounds Kinto's own views."""
+"""The endpoints, and the extensions of Kinto's views."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add_services(config: Configurator, *, readonly: bool, default_bucket: bool) 
 
 
 def add_options(config: Configurator, *, readonly: bool) -> None:
-    """The answers to OPTIONS, by which browsers ask which methods they may use."""
+    """Respond to OPTIONS with the allowed methods, as browsers request."""
 
     def writes(*methods: str) -> tuple[str, ...]:
         return () if readonly else methods

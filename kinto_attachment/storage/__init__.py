@@ -44,7 +44,7 @@ from .capabilities import (
     UploadsDirectly as UploadsDirectly,
 )
 
-# Where the object of KeepsSite is. check_key refuses this key, so that nobody can name it.
+# The place of the object of KeepsSite. check_key refuses this key, so no file can have it.
 SITE_KEY = ".kinto-attachment/site"
 
 
@@ -111,14 +111,14 @@ class FileStorage:
 
     @property
     def place(self) -> str:
-        """Where the files are, ending with a slash; empty if this cannot be told.
+        """The place of the files, ending with a slash; empty if unknown.
 
-        No two storages of a server may have places of which one begins with the other.
+        The place of one storage of a server must not be a prefix of another one's.
         """
         return ""
 
     def signs_until(self) -> datetime | None:
-        """When signed URLs end, whatever their own validity, as temporary credentials do."""
+        """When all signed URLs end, as with temporary credentials; None if they do not."""
         return None
 
     # The interface of pyramid_storage, built on the core.

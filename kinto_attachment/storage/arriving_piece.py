@@ -13,11 +13,11 @@ PATIENCE = 5.0
 
 
 class GivenUp(OSError):
-    """There are no more bytes, or none have come for a while."""
+    """The bytes ended, or none arrived for a while."""
 
 
 class ArrivingPiece(io.RawIOBase):
-    """``size`` bytes, which one thread adds while another one reads them.
+    """``size`` bytes, which one thread adds while another one reads.
 
     All of them stay in memory, so that they can be sent again. ``asked`` is as in a
     :class:`~kinto_attachment.storage.pieces.Block`; waiting for bytes is not the receiver's
@@ -59,7 +59,7 @@ class ArrivingPiece(io.RawIOBase):
             self._changed.notify_all()
 
     def wait(self) -> bool:
-        """Wait until this has all of its bytes or is given up; whether it has them."""
+        """Wait until all bytes are here or this is given up; returns whether they are."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_full or self._given_up)
             return self._is_full
@@ -79,7 +79,7 @@ class ArrivingPiece(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1, /) -> bytes:
-        """:raises GivenUp: before the end; a body that ends there would look whole."""
+        """:raises GivenUp: before the end, because a body that ends there would look complete."""
         if self._position >= self.size:
             self.asked = time.monotonic()
             return b""

@@ -1,4 +1,4 @@
-"""The backends that the settings choose, and their capabilities."""
+"""Building the backends in the settings, and advertising their capabilities."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def build_backend(settings: StorageSettings) -> FileStorage:
 
 
 def download_mode(backend: FileStorage, settings: StorageSettings) -> DownloadMode:
-    """How downloads are sent: as configured, or else by the backend's default.
+    """The way in which downloads are sent: as configured, or else the backend's default.
 
-    :raises ConfigurationError: the backend cannot do what is configured.
+    :raises ConfigurationError: the backend does not support the configured way.
     """
     chosen: DownloadMode | None = settings["downloads"]
     if chosen is None:
@@ -112,7 +112,7 @@ def capabilities(storages: Storages) -> dict[str, Any]:
 
 
 def describe(storage: Storage) -> dict[str, Any]:
-    """What is advertised about a storage, derived from what its backend implements."""
+    """The advertised properties of a storage, derived from the capabilities of its backend."""
     return {
         "base_url": storage.advertised_url,
         "ranges": True,
@@ -123,7 +123,7 @@ def describe(storage: Storage) -> dict[str, Any]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether one place is the other, or is in it; both end with a slash."""
+    """Whether the places, which end with a slash, are the same or one contains the other."""
     return bool(one and other) and (one.startswith(other) or other.startswith(one))
 
 
@@ -139,6 +139,6 @@ def _configured(
     try:
         return backend(**options, base_url=settings["base_url"] or "")
     except ConfigurationError as error:
-        # It does not know that it has a name, and names the settings of the default storage.
+        # The backend does not know its name, so its message names settings of the default storage.
         message = str(error).replace(full_name(""), settings.full_name(""))
         raise ConfigurationError(message) from error

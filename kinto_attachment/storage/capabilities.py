@@ -1,4 +1,4 @@
-"""What storages exchange with their callers, and the capabilities that they may have.
+"""The capabilities that storages may have, and the data that they exchange with callers.
 
 Each capability is a small protocol, which callers check for with ``isinstance``.
 """
@@ -14,7 +14,7 @@ from kinto_attachment.http.streams import Reader
 
 
 class ClosableReader(Reader, Protocol):
-    """A reader that holds a resource: a file descriptor or a connection."""
+    """A reader with a resource: a file descriptor or a connection."""
 
     def close(self) -> None: ...
 
@@ -31,9 +31,9 @@ class FileStat:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A part of a file that is not finished.
+    """A part of an unfinished file.
 
-    Its writer is at work or has died, or it belongs to a :class:`Partial`.
+    Its writer is still writing or has died, or it belongs to a :class:`Partial`.
     """
 
     id: str
@@ -70,10 +70,10 @@ class ListsFiles(Protocol):
 
 @runtime_checkable
 class KnowsHashes(Protocol):
-    """A storage that checks the SHA-256 of some files by itself."""
+    """A storage that knows the SHA-256 of some files."""
 
     def has_hash(self, key: str, digest: str) -> bool:
-        """Whether the storage vouches for the SHA-256 (in hex) of a whole file, as it is now.
+        """Whether the storage confirms the SHA-256 (in hex) of the current file.
 
         :raises FileNotFound:
         """
@@ -98,13 +98,13 @@ class ListsUnfinished(Protocol):
         ...
 
     def discard_unfinished(self, unfinished: Unfinished) -> None:
-        """Remove one of them; it may be gone already."""
+        """Remove one of them, which may already have been removed."""
         ...
 
 
 @dataclass(frozen=True)
 class Partial:
-    """A file of which the bytes come in several requests, as far as they are durable.
+    """The durable bytes of a file that comes in several requests.
 
     It can be written as JSON. ``id`` is random (128 bits, in hex), ``size`` is the number of
     durable bytes, and only the backend understands ``details``.
@@ -118,14 +118,14 @@ class Partial:
 
 @runtime_checkable
 class ContinuesWrites(Protocol):
-    """Writes that one process begins and another one, maybe on another machine, goes on with.
+    """Writes that one process begins and another one, possibly on another machine, continues.
 
-    The backend keeps no state between two calls: whoever calls keeps the last :class:`Partial`.
-    What was stored, but is not part of the Partial that was kept, is garbage. It never becomes a
-    part of the file, even if its writer still runs.
+    The backend keeps no state between two calls. The caller keeps the last :class:`Partial`. Bytes
+    that are not part of it are garbage. They never become a part of the file, even if their writer
+    is still running.
     """
 
-    # The largest file that can be written in this way, in bytes; 0 is no limit.
+    # The size of the largest file that can be written in this way; 0 is no limit.
     largest_partial: int
 
     def begin(
@@ -146,11 +146,10 @@ class ContinuesWrites(Protocol):
         ...
 
     def take_over(self, partial: Partial) -> Partial:
-        """What the next writer gets if the last one may still be running.
+        """The Partial for the next writer if the last one may still be running.
 
-        Call it unless :meth:`append` has returned, and what it returned was kept. It does no I/O.
-        The result has to be kept before the writer begins, so that no two writers ever get the
-        same.
+        Call it unless :meth:`append` has returned and its result was kept. It does no I/O. The
+        result has to be kept before the writer begins, so that two writers never get the same one.
         """
         ...
 
@@ -164,16 +163,16 @@ class ContinuesWrites(Protocol):
     ) -> Partial:
         """Append all bytes of ``reader``, durably.
 
-        From time to time, and before anything is changed that another writer might still use,
-        ``checkpoint`` is called with what is durable at that moment, which includes every byte
-        that was read by then. It may raise to end the call. What the reader raises ends it too.
+        Regularly, and before a change to data that another writer might still use, ``checkpoint``
+        is called with the durable Partial, which includes every byte read so far. It may raise an
+        exception to end the call. An exception from the reader also ends it.
 
-        ``length`` is how many bytes the reader is expected to have, if that is known. It may
-        have more or fewer, so that nothing but speed may depend on it.
+        ``length`` is the expected number of bytes of the reader, if known. The reader may have
+        more or fewer, so only the speed may depend on it.
 
-        :raises StorageUnavailable, StorageFull: what checkpoint was last called with, or else
-            ``partial``, can be taken over. Also if that was done, and what this writer goes on
-            with is gone.
+        :raises StorageUnavailable, StorageFull: the last argument of checkpoint, or else
+            ``partial``, can be taken over. Also raised if it was taken over and the bytes that
+            this writer continues were removed.
         """
         ...
 
@@ -194,7 +193,7 @@ class ContinuesWrites(Protocol):
 
 @dataclass(frozen=True)
 class PartRequest:
-    """A part of a file, and the PUT by which a client sends it to the storage itself.
+    """A part of a file, and the PUT with which a client sends it to the storage.
 
     The client has no credentials, and sends ``headers``, which pages of a browser may set.
     """
@@ -208,7 +207,7 @@ class PartRequest:
 
 @dataclass(frozen=True)
 class ArrivedPart:
-    """A part that a storage has got: its size in bytes, and when it came (UTC)."""
+    """A part that a storage has received: its size in bytes, and when it arrived (UTC)."""
 
     size: int
     modified: datetime
@@ -216,12 +215,12 @@ class ArrivedPart:
 
 @runtime_checkable
 class UploadsDirectly(Protocol):
-    """Files whose bytes clients send to the storage itself, in parts, by signed URLs.
+    """Files whose bytes clients send to the storage in parts, to signed URLs.
 
-    The backend keeps no state between two calls: whoever calls keeps the :class:`Partial`.
+    The backend keeps no state between two calls. The caller keeps the :class:`Partial`.
     """
 
-    # The largest file that can be sent in this way, in bytes; 0 is no limit.
+    # The size of the largest file that can be sent in this way; 0 is no limit.
     largest_direct: int
 
     def begin_direct(
@@ -237,19 +236,19 @@ class UploadsDirectly(Protocol):
     ) -> Partial:
         """Begin a file of ``length`` bytes. There is none under its key before the finish.
 
-        What the file is served with is set here, and not by the client. Parts have ``part_size``
-        bytes, or more if there would be too many. ``sha256`` is the hash of the file in hex, if
-        it is known: a single part with other bytes is then refused.
+        The headers with which the file is served are set here, and not by the client. Parts have
+        ``part_size`` bytes, or more if there would be too many. ``sha256`` is the hash of the file
+        in hex, if known. A single part with other bytes is then refused.
 
         :raises KeyTaken, InvalidKey, StorageUnavailable, StorageFull:
         """
         ...
 
     def part_requests(self, partial: Partial, expires: int) -> list[PartRequest]:
-        """How clients send the parts, for ``expires`` seconds: each in its size only.
+        """The requests with which clients send the parts, valid for ``expires`` seconds.
 
-        Once the file is finished or discarded, none of them stores anything, whenever it was
-        signed.
+        Each accepts only its size. After the file was finished or discarded, none of them stores
+        anything, whenever it was signed.
 
         :raises StorageUnavailable: the backend cannot sign.
         """
@@ -264,7 +263,7 @@ class UploadsDirectly(Protocol):
         ...
 
     def check_parts(self, partial: Partial) -> None:
-        """Whether all parts are stored, and nothing else.
+        """Check that exactly the parts of the file are stored.
 
         :raises FileNotFound: the file is finished or discarded.
         :raises UploadIncomplete, WrongLength: parts are missing; there are others.
@@ -275,7 +274,7 @@ class UploadsDirectly(Protocol):
     def finish_direct(self, partial: Partial) -> str:
         """Store the file under its key, whole and durable. It may be called again afterwards.
 
-        :returns: the SHA-256 of the file in hex, if the storage vouches for it; else it is empty.
+        :returns: the SHA-256 of the file in hex if the storage knows it, or an empty text.
         :raises FileNotFound: the file is discarded.
         :raises UploadIncomplete, WrongLength: as :meth:`check_parts`.
         :raises KeyTaken, StorageUnavailable, StorageFull: it can be tried again.
@@ -292,13 +291,13 @@ class UploadsDirectly(Protocol):
 
 @runtime_checkable
 class KeepsSite(Protocol):
-    """A small object that tells which site the storage belongs to.
+    """A small object that identifies the site to which the storage belongs.
 
-    It is not one of the files: no key leads to it, and it is neither listed nor served.
+    It is not one of the files: it has no key, and is neither listed nor served.
     """
 
     def read_site(self) -> bytes | None:
-        """Its content; None if there is none."""
+        """Its content; None if it does not exist."""
         ...
 
     def write_site(self, content: bytes, *, replace: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Atomic, durable file operations on a disk, with its errors translated to ours."""
+"""Atomic, durable file operations on a disk, with translated errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from . import CHUNK_SIZE, Reader
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# So much is left to an fsync at the end, also of a short request that continues a file.
+# Bytes that are left to an fsync at the end, even in a short request that continues a file.
 WRITE_BACK_BYTES = 1024 * 1024
 COPY_BYTES = 1024 * 1024 * 1024
 
@@ -115,10 +115,10 @@ class Output:
 
 
 class LockedFile(Output):
-    """A file that nobody else has open as such; a process that dies gives it free.
+    """A file with an exclusive lock, which ends with the process.
 
     :raises BlockingIOError: somebody has.
-    :raises FileNotFoundError: it is not there, or not any more under this name.
+    :raises FileNotFoundError: it does not exist, or no longer under this name.
     """
 
     def __init__(self, path: str, *, create: bool = False) -> None:
@@ -138,7 +138,7 @@ class LockedFile(Output):
         return self._size
 
     def cut(self, size: int) -> None:
-        """Go on at ``size``: what is behind it is dropped.
+        """Continue at ``size``; bytes after it are dropped.
 
         :raises OSError: there are fewer bytes.
         """
@@ -149,7 +149,7 @@ class LockedFile(Output):
         self._size = self._written_back = os.lseek(self._descriptor, size, os.SEEK_SET)
 
     def touch(self) -> None:
-        """Make this moment the time of its last change."""
+        """Set the time of its last change to the current time."""
         os.utime(self._descriptor)
 
 
@@ -163,7 +163,7 @@ class FileReader(io.FileIO):
     def __init__(self, path: str | int, start: int = 0, end: int | None = None) -> None:
         super().__init__(path, opener=_open_at_once)
         found = os.fstat(self.fileno())
-        if not stat.S_ISREG(found.st_mode):  # A pipe or a device, which may never have anything.
+        if not stat.S_ISREG(found.st_mode):  # A pipe or a device, which may never have any bytes.
             self.close()
             raise FileNotFoundError(errno.ENOENT, "It is no regular file", path)
         # FileIO allocates as many bytes as are wanted, even if the file is shorter.
@@ -189,7 +189,7 @@ class FileReader(io.FileIO):
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to, too, instead of waiting for a writer."""
+    """Open a file. A pipe without a writer is also opened, instead of waiting for one."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -208,9 +208,9 @@ def translated(
 
 
 def rename_to_free(source: str, target: str) -> None:
-    """Give a file a name that nothing has; ``source`` may stay as a second name.
+    """Give a file an unused name; ``source`` may stay as a second name.
 
-    :raises FileExistsError: there is something at ``target``.
+    :raises FileExistsError: ``target`` exists.
     """
     try:
         os.link(source, target)
@@ -242,9 +242,9 @@ def unlink(path: str) -> bool:
 
 
 class Folder:
-    """An open folder, whose files are found without the path that leads to them.
+    """An open folder, whose files are accessed without resolving its path again.
 
-    Its path is resolved once, for all of them.
+    The path is resolved once.
     """
 
     def __init__(self, path: str) -> None:
@@ -257,7 +257,7 @@ class Folder:
         os.close(self._descriptor)
 
     def unlink_all(self, names: Sequence[str]) -> bool:
-        """Remove files, or symbolic links instead of their targets; False if there was none.
+        """Remove files, or symbolic links instead of their targets; False if none existed.
 
         A disk in memory takes 0.01 ms for each. Where the file system waits for a disk or for a
         network, several are removed at a time.

@@ -1,4 +1,4 @@
-"""Files that are being written to a disk, and get their names when they are complete."""
+"""Files that are being written to a disk and get their names when they are complete."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kinto_attachment.storage.disk import Output, rename_to_free
 
 # Linux has a link to each open file of the process here.
 OPEN_FILES = "/proc/self/fd"
-# A draft of at most so many bytes has no name. Operators can see how larger ones grow.
+# The largest size of a draft without a name. Operators can watch larger ones grow.
 SMALL = 64 * 1024
 
 
 class Draft(Output):
     """A file that is being written, with a temporary name (``path``) until it is complete.
 
-    ``is_unnamed``, it has none while it is small. If the process dies, nothing is left of it then.
+    If ``is_unnamed``, it has no name while it is small, so nothing remains if the process dies.
     """
 
     def __init__(self, path: str, *, is_unnamed: bool = False) -> None:
@@ -42,7 +42,7 @@ class Draft(Output):
             self._is_named = True
 
     def complete(self, mode: int | None, *, durable: bool) -> os.stat_result:
-        """:raises OSError: not all of it could be written, or synced."""
+        """:raises OSError: it could not be completely written or synced."""
         if self._is_named:
             return self.sync_and_close(mode, durable=durable)
         found = self.sync(mode, durable=durable)
@@ -63,13 +63,13 @@ class Draft(Output):
 
 
 def can_be_unnamed(path: str) -> bool:
-    """Whether drafts in a folder need no names; ``path`` is one that is free."""
+    """Whether drafts in a folder need no names; ``path`` is an unused name."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir(OPEN_FILES):
         return False
     try:
         with Draft(path, is_unnamed=True) as draft:
             draft.give_name(path)
         os.unlink(path)
-    except OSError:  # Each file system that cannot do it has an error of its own for that.
+    except OSError:  # Each file system without support has another error for it.
         return False
     return True

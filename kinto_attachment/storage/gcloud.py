@@ -155,7 +155,7 @@ class GoogleStorage(GooglePartials, FileStorage, GoogleCloudStorage):  # type: i
         for blob in self._bucket.list(prefix):
             with suppress(
                 InvalidKey
-            ):  # Not ours: web consoles create folders as objects named "a/".
+            ):  # From web consoles, which create folders as objects named "a/".
                 check_key(blob.name)
                 yield file_stat(blob)
 

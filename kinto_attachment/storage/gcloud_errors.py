@@ -1,4 +1,4 @@
-"""The errors of Google's libraries, translated to ours."""
+"""Translating the errors of Google's libraries to those of this package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_BUCKET = "The bucket of kinto.attachment.gcloud.bucket_name does not exist."
 
 @contextmanager
 def translated(*others: type[Exception]) -> Iterator[None]:
-    """Translate the errors of Google's libraries, and ``others``, to ours."""
+    """Translate the errors of Google's libraries, and ``others``."""
     try:
         yield
     except (*FAILURES, *others) as error:

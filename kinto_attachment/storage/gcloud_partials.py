@@ -15,8 +15,7 @@ from .gcloud_bucket import GoogleBucket
 from .gcloud_upload import NewObject
 from .partials import PARTIALS_FOLDER, Pace, left_to_gc, partial_of, replaced
 
-COMPOSED_AT_ONCE = 32  # A limit of Google's.
-# Objects that are not needed any more are deleted so many at a time.
+COMPOSED_AT_ONCE = 32  # Google's limit. Unneeded objects are deleted in batches of this size.
 MUCH_GARBAGE = 64
 STANDARD = "STANDARD"
 
@@ -24,9 +23,9 @@ STANDARD = "STANDARD"
 class GooglePartials:
     """The part of ``GoogleStorage`` that continues writes.
 
-    ``pieces`` of a Partial are triples of an object's random name, its size and its level. What
-    arrives between two checkpoints is an object of level 0; 32 of a level are composed into one of
-    the next, and all that are left into the file, without a byte being sent again.
+    ``pieces`` of a Partial are triples of an object's random name, its size and its level. The
+    bytes between two checkpoints are an object of level 0. 32 objects of a level are composed into
+    one of the next, and in the end all into the file, without sending a byte again.
     """
 
     acl: str | None
@@ -58,7 +57,7 @@ class GooglePartials:
         return Partial(id, key, 0, {**kept, "pieces": [], "garbage": []})
 
     def take_over(self, partial: Partial) -> Partial:
-        return partial  # Nothing is ever written to: each object has a new name.
+        return partial  # Objects are never overwritten: each has a new name.
 
     def append(
         self,
@@ -86,7 +85,7 @@ class GooglePartials:
             try:
                 self._compose_file(partial, new)
             except (KeyTaken, FileNotFound, StorageError) as error:
-                # The answer may have been lost, or another call was faster.
+                # The response may have been lost, or another call was faster.
                 if not self._is_finished(partial):
                     if isinstance(error, FileNotFound):  # A piece.
                         raise StorageUnavailable() from error
@@ -118,7 +117,7 @@ class GooglePartials:
         return self._new(partial.key, token=partial.id, **headers)
 
     def _piece(self, partial: Partial) -> tuple[str, NewObject]:
-        """A new hidden object: without an ACL, and of a class from which it costs least to delete.
+        """A new hidden object: without an ACL, and of the class with the cheapest deletion.
 
         An object that is composed of others has their class, and their content type.
         """
@@ -199,7 +198,7 @@ class GooglePartials:
 
 
 class Stretch:
-    """What a reader gives until it is time for a checkpoint."""
+    """The bytes of a reader until the next checkpoint."""
 
     def __init__(self, first: bytes, reader: Reader | None) -> None:
         self.has_ended = reader is None

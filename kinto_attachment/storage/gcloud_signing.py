@@ -1,4 +1,4 @@
-"""Who signs the URLs of Google Cloud Storage."""
+"""Choosing who signs the URLs of Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from google.oauth2 import service_account
 
 from kinto_attachment.errors import StorageUnavailable
 
-# Google rotates the keys of its own service: what it signs is valid for so long at least.
+# Google rotates the keys of its own service: its signatures are valid for at least this long.
 SERVICE_AGE = timedelta(hours=12)
 
 
 def signs_until(credentials: Any) -> datetime | None:
-    """When signatures end, whatever they say; None if they are made with a key of their own."""
+    """When all signatures end; None if they are made with a service account's key."""
     if isinstance(credentials, service_account.Credentials):
         return None
     return datetime.now(timezone.utc) + SERVICE_AGE
 
 
 def signer(credentials: Any) -> dict[str, Any]:
-    """The arguments that say who signs URLs: the key, or Google's service if there is none.
+    """The arguments for signing URLs: the key, or Google's service if there is no key.
 
     :raises StorageUnavailable: these credentials cannot sign.
     """

@@ -73,7 +73,7 @@ class NewObject:
             self.size = max(self.size, blocks.position)
 
     def copy(self, origin: Any) -> None:
-        """Have Google copy another object.
+        """Let Google copy another object.
 
         :raises KeyTaken: there is an object under this key.
         """
@@ -89,7 +89,7 @@ class NewObject:
         self.set_acl()
 
     def compose(self, keys: Sequence[str], size: int) -> None:
-        """Have Google put up to 32 objects together, of ``size`` bytes; their class stays.
+        """Let Google compose up to 32 objects, of ``size`` bytes in all; their class stays.
 
         :raises KeyTaken: there is an object under this key.
         :raises FileNotFound: one of them is missing.
@@ -119,7 +119,7 @@ class NewObject:
 
 
 class Blocks:
-    """A reader that gives full blocks: Google's library takes a short read for the end.
+    """A reader that returns full blocks, because Google's library treats a short read as the end.
 
     ``failure`` is the exception that the reader raised, if it did.
     """

@@ -40,10 +40,10 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
     """Stores each file under its key in ``base_path``, which is created if it is missing.
 
     A file is written to a hidden folder of the same file system, and gets its name when it is
-    complete and synced to the disk. A small file has no other name before, where Linux can do so.
-    ``file_mode`` (such as ``0o640``) is the mode of new files, and of folders with ``x`` added;
-    without it, the umask decides. With ``durable=False`` nothing is synced: a power failure may
-    lose files whose upload was confirmed.
+    complete and synced to the disk. Before that, a small file has no name, if the file system
+    supports it. ``file_mode`` (such as ``0o640``) is the mode of new files, and of folders with
+    ``x`` added; without it, the umask decides. With ``durable=False`` nothing is synced: a power
+    failure may lose files whose upload was confirmed.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         with translated():
             draft = self._draft(key, is_unnamed=is_unnamed)
         with draft:
-            # An early check, so that no body is read in vain; give_name checks again.
+            # An early check, which avoids reading the body; give_name checks again.
             self._check_free(path)
             fill(draft)
             with translated(OCCUPIED, KeyTaken):
@@ -207,7 +207,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
         return self._hidden_path(owner, key)
 
     def _hidden_path(self, owner: str, key: str) -> str:
-        # The key is for people, too. Keys have no backslashes.
+        # The key is also for people. Keys have no backslashes.
         name = f"{owner}:{key}".replace("/", "\\").encode()[:255].decode(errors="ignore")
         return os.path.join(self._unfinished, name)
 
@@ -221,7 +221,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
             raise
 
     def _delete_in(self, path: str, found: Sequence[str]) -> bool:
-        """Delete files of one folder; False if there was none."""
+        """Delete files of one folder; False if none existed."""
         deleted = False
         with translated(), suppress(*ABSENT):
             with Folder(path) as opened:

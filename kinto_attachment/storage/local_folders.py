@@ -1,4 +1,4 @@
-"""Folders within a local folder: made when a file needs them, removed when they are empty."""
+"""Folders within a local folder: created when a file needs them, removed when they are empty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .disk import sync_folder
 
 T = TypeVar("T")
 
-# Another process may remove a new folder before a file is in it: see _remove_empty.
+# Another process may remove a new folder before it contains a file: see _remove_empty.
 ATTEMPTS = 100
 
 

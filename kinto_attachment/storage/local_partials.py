@@ -1,12 +1,12 @@
 """Writes in several requests, in a local folder.
 
-The bytes are in chunks, files of the folder for unfinished ones. A writer has a lock on the chunk
-that it writes, which its process loses when it dies. Whoever comes next goes on in the last chunk
-if it gets that lock. If it does not, because a writer hangs, it begins a chunk of its own, so a
-file is nearly always one chunk, which only has to be renamed in the end.
+The bytes are in chunks, which are files in the folder for unfinished files. A writer locks its
+chunk, and the lock ends with the process. The next writer continues the last chunk if it gets the
+lock. Otherwise, because a writer hangs, it begins another chunk. So a file is nearly always one
+chunk, which only has to be renamed at the end.
 
-A writer that comes late may find a chunk that others have appended to, or have made the file. It
-has to ask, by a checkpoint, before it cuts such a chunk off, and may do so only with the lock.
+A late writer may find a chunk to which others have appended, or that has become the file. It has
+to call a checkpoint before it truncates such a chunk, and may do so only with the lock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .disk import OCCUPIED, FileReader, LockedFile, rename_to_free, translated, 
 from .local_folders import LocalFolders
 from .partials import Pace, abandoned, replaced
 
-# Seconds: for another call that finishes the same file, and between two looks whether it has.
+# Seconds to wait for another call that finishes the same file, and between two checks.
 PATIENCE, PAUSE = 2.0, 0.02
 
 _NAME = re.compile(r"([0-9a-f]{32})\.\w+")
@@ -105,7 +105,7 @@ class LocalPartials(LocalFolders):
                 with translated(OCCUPIED, KeyTaken):
                     folder = os.path.dirname(path)
                     self._in_folder(folder, lambda: rename_to_free(whole, path))
-            # Also if another call has published it: it may have died before it came to this.
+            # Also if another call has published the file, because it may have died before this.
             self._sync_folder(os.path.dirname(path))
             unlink(whole)
         return self.stat(partial.key)
@@ -125,7 +125,7 @@ class LocalPartials(LocalFolders):
         return self._hidden_path(piece, partial.key)
 
     def _last_chunk(self, partial: Partial) -> Chunk | None:
-        """The last chunk; None if there is none, or if its writer is at work."""
+        """The last chunk; None if there is none, or if its writer is still writing."""
         for number, size in partial.details["chunks"][-1:]:
             with suppress(BlockingIOError):
                 return Chunk(number, size, LockedFile(self._piece(partial, number)))
@@ -163,7 +163,7 @@ class LocalPartials(LocalFolders):
                 unlink(path)
 
     def _awaited(self, path: str) -> LockedFile:
-        """A file with a lock, for which others are waited for."""
+        """A locked file, waiting for others that have the lock."""
         open_file = partial_function(LockedFile, path, create=True)
         until = time.monotonic() + PATIENCE
         while True:
@@ -187,7 +187,7 @@ class LocalPartials(LocalFolders):
                 return False
         if os.path.lexists(whole):
             is_own = os.path.samestat(found, os.lstat(whole))
-        else:  # The chunks go before the name is given.
+        else:  # The chunks are removed before the file gets its name.
             chunks = partial.details["chunks"]
             is_own = found.st_size == partial.size and not any(
                 os.path.lexists(self._piece(partial, number)) for number, _ in chunks
@@ -197,7 +197,7 @@ class LocalPartials(LocalFolders):
         return True
 
     def _make_whole(self, partial: Partial, whole: str) -> None:
-        """Make one file of the chunks, durably."""
+        """Combine the chunks into one durable file."""
         first, *rest = partial.details["chunks"] or [[partial.details["number"], 0]]
         with self._first_chunk(partial, first) as file:
             for number, size in rest:

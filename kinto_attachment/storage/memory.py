@@ -42,7 +42,7 @@ class MemoryStorage(MemoryPartials, FileStorage):
         encoding: str = "",
     ) -> FileStat:
         self._reach(key)
-        if key in self._files:  # An early check, so that no body is read in vain.
+        if key in self._files:  # An early check, which avoids reading the body.
             raise KeyTaken()
         content = b"".join(iter(lambda: reader.read(CHUNK_SIZE), b""))
         return self._publish(key, content, content_type)

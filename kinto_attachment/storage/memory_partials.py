@@ -20,8 +20,8 @@ class Chunk(bytearray):
 class MemoryPartials:
     """The part of :class:`MemoryStorage` that continues writes.
 
-    A Partial consists of chunks, of which only one writer can still be using the last one. A
-    writer that takes over begins a chunk of its own.
+    A Partial consists of chunks. Only one writer can still be using the last chunk. A writer that
+    takes over begins another one.
     """
 
     _files: dict[str, tuple[FileStat, bytes]]
@@ -70,7 +70,7 @@ class MemoryPartials:
         if len(chunk) < kept:
             raise StorageUnavailable() from LookupError(partial.id)
         self._chunks[partial.id, number] = chunk
-        # What was not kept. Nobody else uses it, however long ago this writer has begun.
+        # Bytes that were not kept. Nobody else uses them, even if this writer began long ago.
         del chunk[kept:]
         size, pace = partial.size, Pace()
         while True:

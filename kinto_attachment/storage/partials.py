@@ -1,4 +1,4 @@
-"""Writes in several requests: what the backends have in common."""
+"""Writes in several requests: the code that the backends share."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from . import Partial
 
 logger = logging.getLogger(__name__)
 
-# A process that dies loses at most so much of what a request has sent; a slow client loses at
-# most what it has sent in so many seconds.
+# The most bytes of a request that are lost when a process dies, and the most seconds of a slow
+# client's bytes.
 CHECKPOINT_BYTES = 32 * 1024 * 1024
 CHECKPOINT_SECONDS = 5.0
 
-# What is going to arrive within so many seconds may be sent on while it arrives.
+# Bytes that are expected within this many seconds may be forwarded while they arrive.
 SOON_SECONDS = 1.0
 
-# Where object stores keep what belongs to a Partial; its id follows. check_key refuses such keys.
+# The prefix of the objects of Partials, followed by their ids. check_key refuses such keys.
 PARTIALS_FOLDER = ".kinto-attachment/uploads/"
 
-# Chunks with lower numbers than that were removed before, or are left to gc.
+# Chunks with lower numbers were removed before, or are left to gc.
 RECENT_CHUNKS = 100
 
 
 class Pace:
-    """Tells when it is time for a checkpoint."""
+    """Decides when a checkpoint is due."""
 
     def __init__(self) -> None:
         self.restart()
@@ -45,7 +45,7 @@ class Pace:
 
     @property
     def is_due(self) -> bool:
-        """Whether there is so much, or something for so long, that has not been told yet."""
+        """Whether there are so many bytes, or bytes so old, that a checkpoint is due."""
         waited = time.monotonic() - self._since
         return self._size >= CHECKPOINT_BYTES or (self._size > 0 and waited >= CHECKPOINT_SECONDS)
 
@@ -72,7 +72,7 @@ def replaced(partial: Partial, size: int | None = None, **details: Any) -> Parti
 
 @contextmanager
 def left_to_gc(partial: Partial) -> Iterator[None]:
-    """Go on when something of a finished file could not be removed."""
+    """Continue if the remains of a finished file could not be removed."""
     try:
         yield
     except StorageError as error:
@@ -83,7 +83,7 @@ def left_to_gc(partial: Partial) -> Iterator[None]:
 def abandoned(partial: Partial) -> Iterator[int]:
     """The numbers of recent chunks that a Partial does not have, as others were not kept.
 
-    Their writers are out of force. Each append asks for them, so the recent ones are enough.
+    Their writers can no longer commit. Each append removes them, so recent ones are enough.
     """
     number = partial.details["number"]
     kept = {chunk for chunk, _ in partial.details["chunks"]}

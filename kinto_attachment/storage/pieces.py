@@ -1,4 +1,4 @@
-"""Files cut into pieces that fit into memory, for storages that are sent files in parts."""
+"""Files cut into pieces that fit into memory, for storages that receive files in parts."""
 
 from __future__ import annotations
 

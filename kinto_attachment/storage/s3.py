@@ -38,7 +38,7 @@ DELETED_AT_ONCE = 1000  # A limit of S3.
 BINARY = "application/octet-stream"
 JSON = "application/json"
 ENCRYPTION = ("ServerSideEncryption", "SSEKMSKeyId")
-# Storage classes of AWS from which objects are read at once; compatible servers have others.
+# Storage classes of AWS whose objects can be read at once; compatible servers have others.
 CLASSES = (
     *("STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"),
     *("REDUCED_REDUNDANCY", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW"),
@@ -179,7 +179,7 @@ class S3Storage(S3Direct, FileStorage, S3FileStorage):  # type: ignore[misc]
             for found in page.get("Contents", ()):
                 with suppress(
                     InvalidKey
-                ):  # Not ours: web consoles create folders as objects named "a/".
+                ):  # From web consoles, which create folders as objects named "a/".
                     key = check_key(found["Key"])
                     modified = found["LastModified"].astimezone(timezone.utc)
                     yield FileStat(key, found["Size"], modified)
@@ -241,7 +241,7 @@ class S3Storage(S3Direct, FileStorage, S3FileStorage):  # type: ignore[misc]
         return {name: value for name, value in headers.items() if value}
 
     def _hidden_headers(self) -> dict[str, Any]:
-        # No ACL, and no storage class that can hardly be read: those are for files.
+        # Without an ACL or a storage class that is slow to read, which are for files.
         encryption = {name: self._created_with[name] for name in ENCRYPTION}
         return {name: value for name, value in encryption.items() if value}
 
@@ -264,7 +264,7 @@ class S3Storage(S3Direct, FileStorage, S3FileStorage):  # type: ignore[misc]
         return {key: code for key, code in failed.items() if code != "NoSuchKey"}
 
     def _discard_leftovers(self) -> None:
-        # These could not be aborted while S3 was unavailable; now it answers again.
+        # These could not be aborted while S3 was unavailable. Now it responds again.
         while self._leftovers:
             target = self._leftovers.popleft()
             if not abort(self._bucket, target):

@@ -42,7 +42,7 @@ class S3Bucket:
 
     @property
     def vouches_for_parts(self) -> bool:
-        """Whether the server tells the CRC-32 of a part that was sent without one.
+        """Whether the server returns the CRC-32 of a part that was sent without one.
 
         Such a part can be sent while its bytes arrive. AWS refuses it.
         """
@@ -134,7 +134,7 @@ class S3Bucket:
     def _refuses(self, parameters: dict[str, Any]) -> bool:
         """Whether the server honours ``If-None-Match``: many ignore it silently.
 
-        Found out by writing our own object a second time, with the same content.
+        This is tested by writing an object a second time, with the same content.
         """
         try:
             self.call("put_object", IfNoneMatch="*", **parameters)

@@ -35,7 +35,7 @@ class S3Clients:
     """Can be used from any thread, before and after a fork; connects with the first call.
 
     ``timeout`` is in seconds, for connecting, for each block sent and for each response.
-    ``tries`` is how often a call is tried at most; less often if each try fails slowly.
+    ``tries`` is the maximum number of tries of a call; there are fewer if each try fails slowly.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class S3Clients:
             return self._clients[name]
 
     def credentials_expire(self) -> datetime | None:
-        """When the credentials end that URLs are signed with now; None if they do not."""
+        """When the credentials that currently sign URLs end; None if they do not."""
         with translated():
             credentials = self.get()._get_credentials()
             if credentials is not None:

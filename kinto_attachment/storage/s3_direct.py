@@ -1,7 +1,7 @@
-"""Files whose bytes clients send to S3 themselves.
+"""Files whose bytes clients send to S3.
 
-Each is a multipart upload, of one part or more. So its parts cannot be exchanged any more once it
-is complete, while a presigned PUT of an object could be used again.
+Each is a multipart upload with one or more parts. So its parts cannot be exchanged after it is
+complete, whereas a presigned PUT of an object could be used again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .s3_partials import S3Partials
 
 # A name of boto3, and the name of the header.
 SHA256, SHA256_HEADER = "ChecksumSHA256", "x-amz-checksum-sha256"
-# What S3 may list of a part, and then wants to be told when the upload is completed.
+# The fields that S3 may list for a part, and then requires to complete the upload.
 LISTED = ("ETag", "ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", SHA256)
 
 
 class S3Direct(S3Partials):
-    """The part of ``S3Storage`` that leaves it to clients to send the bytes.
+    """The part of ``S3Storage`` that lets clients send the bytes.
 
     A Partial has the ``upload`` of S3, the ``length`` of the file, and the ``part_size``.
     ``sha256`` is the hash that the only part has to have, in Base64, or empty.
@@ -109,7 +109,7 @@ class S3Direct(S3Partials):
         return vouched
 
     def has_hash(self, key: str, digest: str) -> bool:
-        """Whether S3 has this hash: it has that of a file which was sent with it, in one part."""
+        """Whether S3 has this hash, as for files that were sent with it in one part."""
         found = self._bucket.head(check_key(key), ChecksumMode="ENABLED")
         whole = bytes.fromhex(digest)
         # AWS, "Checking object integrity": that of a multipart upload is one of its parts' hashes.
@@ -123,7 +123,7 @@ class S3Direct(S3Partials):
         parts = [as_completed(number, listed[number]) for number in sorted(listed)]
         vouched = str(parts[0].get(SHA256, "")) if len(parts) == 1 else ""
         if checksum := partial.details["sha256"]:
-            # Some servers list no checksums, but want them. The URL has signed this one.
+            # Some servers require checksums but do not list them. The URL has signed this one.
             parts[0].setdefault(SHA256, checksum)
         self._bucket.call(
             "complete_multipart_upload",
@@ -154,7 +154,7 @@ class S3Direct(S3Partials):
 
 
 def grown(part_size: int, length: int) -> int:
-    """The size of parts, so that there are not more than S3 takes."""
+    """The size of parts, so that their number does not exceed S3's limit."""
     least = ceil(length / LAST_PART)
     return part_size if least <= part_size else ceil(least / MIB) * MIB
 
@@ -180,5 +180,5 @@ def check(partial: Partial, listed: dict[int, dict[str, Any]]) -> None:
 
 
 def as_completed(number: int, found: dict[str, Any]) -> dict[str, Any]:
-    """A part as the call that completes an upload wants it."""
+    """A part in the form for the call that completes an upload."""
     return {"PartNumber": number, **{name: found[name] for name in LISTED if found.get(name)}}

@@ -1,4 +1,4 @@
-"""The errors of boto3, translated to ours."""
+"""Translating the errors of boto3 to those of this package."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from kinto_attachment.errors import (
 
 FULL = {"InsufficientStorage", "QuotaExceeded", "QuotaExceededException", "XMinioStorageFull"}
 FAILURES = (BotoCoreError, ClientError, Boto3Error, HTTPError, OSError)
-# What S3 answers with 400 if a body breaks off or does not come.
+# The codes with which S3 responds 400 if a body breaks off or does not arrive.
 ABOUT_THE_BODY = {"IncompleteBody", "RequestTimeout"}
 NO_BUCKET = "The bucket of kinto.attachment.aws.bucket_name does not exist."
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether S3 has answered that it does not take requests of this kind."""
+    """Whether S3 has responded that it does not support requests of this kind."""
     cause = error.__cause__
     if not isinstance(cause, ClientError) or error_code(error) in ABOUT_THE_BODY:
         return False
@@ -35,7 +35,7 @@ def is_refusal(error: BaseException) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate boto3's errors to ours."""
+    """Translate boto3's errors."""
     try:
         yield
     except FAILURES as error:

@@ -1,4 +1,4 @@
-"""A multipart upload that several processes send parts to, one after the other."""
+"""A multipart upload to which several processes send parts, one after the other."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CRC_LENGTH = 6  # Of four bytes in Base64, without padding.
 
 
 class OpenUpload:
-    """What is stored of a multipart upload; :attr:`state` can be written as JSON.
+    """The stored parts of a multipart upload; :attr:`state` can be written as JSON.
 
     ``runs`` are quadruples of the first number, the count and the size of parts, and their CRC-32
-    (see :func:`packed`). No number is ever given to two writers, and what else has arrived is not
-    among them, so it is not completed.
+    (see :func:`packed`). Two writers never get the same number. Other parts that arrived are not
+    listed here, so they are not completed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class OpenUpload:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the next writer needs; nothing is on its way."""
+        """The data for the next writer, while no part is in flight."""
         self._settle()
         return {"key": self.key, "id": self.id, "next": self.next, "runs": self._runs}
 
@@ -70,7 +70,7 @@ class OpenUpload:
         self._sender.add(self.target, self._take_number(piece.size), piece)
 
     def send_early(self, piece: ArrivingPiece) -> int:
-        """Begin to send a part whose bytes are still arriving; the number that it takes.
+        """Start to send a part whose bytes are still arriving; returns its number.
 
         It belongs to the file once it is passed to :meth:`keep`.
         """
@@ -146,14 +146,14 @@ class OpenUpload:
                 found = listed.get(first + index)
                 if found is None or found["Size"] != size:
                     raise StorageUnavailable() from LookupError(f"part {first + index} is lost")
-                # Some servers list no checksums, but want them.
+                # Some servers require checksums but do not list them.
                 crc32 = unpacked(crcs[CRC_LENGTH * index :][:CRC_LENGTH])
                 parts.append(part(first + index, {**found, "ChecksumCRC32": crc32}))
         return parts
 
 
 def packed(part: dict[str, Any]) -> str:
-    """The CRC-32 that a server has answered, without padding; underscores if it has not."""
+    """The CRC-32 in a response, without padding; underscores if it has none."""
     crc32 = str(part.get("ChecksumCRC32", "")).rstrip("=")
     return crc32 if len(crc32) == CRC_LENGTH else "_" * CRC_LENGTH
 

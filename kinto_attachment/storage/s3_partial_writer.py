@@ -1,8 +1,8 @@
-"""What one request adds to a file on S3 that arrives in several.
+"""Adding the bytes of one request to a file on S3 that arrives in several.
 
-Parts are sent to a multipart upload, each with a number that nobody else gets. S3 takes 10,000
-of them. The first ones are as large as what is held in memory. Later ones are larger: they are
-segments, multipart uploads of their own, which S3 copies into the file when they are full.
+Parts are sent to a multipart upload, each with a unique number. S3 accepts 10,000 parts. The first
+ones have the size of the buffer in memory. Later ones are larger segments, which are separate
+multipart uploads that S3 copies into the file when they are full.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .s3_parts import PartSender
 from .s3_tail import Tail
 
 MIB = 1024 * 1024
-# The parts that are sent from memory; 16 GiB, if they have 8 MiB.
+# The number of parts that are sent from memory: 16 GiB, if a part has 8 MiB.
 DIRECT_PARTS = 2000
 # The size of segments doubles with each 1,000 of them: 10,000 parts are more than 12 TiB, and up
 # to 4,000 numbers may be lost to writers that were taken over.
 SEGMENT_SIZE = 64 * MIB
 LARGEST_SEGMENT = 4096 * MIB  # S3 copies at most 5 GiB into a part.
 LARGEST_FILE = 5 * 1024 * 1024 * MIB
-# Objects that are not needed any more are deleted so many at a time.
+# Unneeded objects are deleted in batches of this size.
 MUCH_GARBAGE = 16
 
 
@@ -55,7 +55,7 @@ class PartialWriter:
         self._since_checkpoint = 0
         self._early: ArrivingPiece | None = None
         self._early_number = 0
-        # Whether it is worth a try: the client has not let one down.
+        # Whether to try it: the client has not yet interrupted one.
         self._sends_early = True
 
     def __enter__(self) -> PartialWriter:
@@ -81,7 +81,7 @@ class PartialWriter:
 
     @property
     def room(self) -> int:
-        """How many bytes the next part still takes."""
+        """The number of bytes that the next part can still take."""
         return max(0, self._part_size - self.tail.size)
 
     @property
@@ -91,7 +91,7 @@ class PartialWriter:
 
     @property
     def can_send_early(self) -> bool:
-        """Whether the next part has bytes, but none yet in the storage, not even aside."""
+        """Whether the next part has bytes, but none in the storage, not even in spill objects."""
         is_new = bool(self.tail.size) and not self.tail.durable and not self._early
         return is_new and self._sends_early and self._bucket.vouches_for_parts
 
@@ -109,7 +109,7 @@ class PartialWriter:
             self.send_tail()
 
     def send_early(self) -> None:
-        """Begin to send the next part: all of its bytes are expected soon."""
+        """Start to send the next part, whose bytes are all expected soon."""
         upload = self._created(self._next_upload())
         self._early = ArrivingPiece(self._part_size)
         for data in self.tail.in_memory:
@@ -118,7 +118,7 @@ class PartialWriter:
         self._since_checkpoint += 1
 
     def send_tail(self) -> None:
-        """Send the bytes that are kept aside or in memory as a part."""
+        """Send the bytes in spill objects or in memory as a part."""
         upload = self._next_upload()
         if self._early:
             upload.keep(self._early_number, self._early.size)
@@ -147,7 +147,7 @@ class PartialWriter:
     def close_segment(self) -> None:
         """Make the segment a part of the file.
 
-        It has to be kept before that it is closing: whoever goes on here may find it complete.
+        The closing state has to be kept first, because the next writer may find it complete.
         """
         segment = self.segment
         if segment is None:
@@ -161,7 +161,7 @@ class PartialWriter:
         self.segment, self.closing = None, False
 
     def _give_up_early(self) -> None:
-        """Its bytes are in the tail, too. Its number is lost: S3 might have got the part."""
+        """Its bytes are also in the tail. Its number is lost, because S3 may have the part."""
         if self._early:
             self._early.give_up()
             self._early, self._sends_early = None, False
@@ -171,7 +171,7 @@ class PartialWriter:
         self._since_checkpoint += 1
 
     def _next_upload(self) -> OpenUpload:
-        """The upload that the next part belongs to, or the one it has begun to go to."""
+        """The upload to which the next part belongs."""
         if self._early is None and self.segment is None and self.main.next > DIRECT_PARTS:
             self.segment = self._new_segment()
         return self.segment or self.main

@@ -21,8 +21,8 @@ from .s3_partial_writer import LARGEST_FILE, PartialWriter, new_details, without
 class S3Partials:
     """The part of ``S3Storage`` that continues writes.
 
-    A Partial is a multipart upload (``main``) which may be going to get a ``segment``, and the
-    names of the objects in which its last bytes are kept ``asides``. Small files have only those.
+    A Partial is a multipart upload (``main``) with an optional ``segment``, and the spill objects
+    with its last bytes (``asides``). Small files only have spill objects.
     """
 
     _bucket: S3Bucket
@@ -132,7 +132,7 @@ class S3Partials:
             "ContentType": content_type,
             "ContentDisposition": disposition,
         }
-        # The file can be told by it from others, which may get the same key.
+        # It distinguishes the file from others, which may get the same key.
         return {**self._headers(given), "Metadata": {"upload": id}}
 
     def _claim_key(self, partial: Partial) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class S3Partials:
         )
 
     def _remove_hidden(self, partial: Partial, *, thoroughly: bool = False) -> None:
-        """Remove what is stored beside the file; if a process died, not all of it is known."""
+        """Remove stored bytes other than the file. If a process died, not all are known."""
         details = partial.details
         if not (thoroughly or details["asides"] or details["garbage"] or details["segment"]):
             return
@@ -195,7 +195,7 @@ class S3Partials:
             self._delete_all([found["Key"] for found in page.get("Contents", ())])
 
     def _sent(self, key: str, upload_id: str) -> int:
-        """How many bytes of an unfinished upload are stored."""
+        """The number of stored bytes of an unfinished upload."""
         try:
             pages = self._bucket.pages("list_parts", Key=key, UploadId=upload_id)
             return sum(part["Size"] for page in pages for part in page.get("Parts", ()))
@@ -206,7 +206,7 @@ class S3Partials:
 
 
 def of(key: str) -> dict[str, Any]:
-    """What tells whose a hidden object is."""
+    """The metadata that identifies the owner of a hidden object."""
     if not key.startswith(PARTIALS_FOLDER):
         return {}
     return {"is_private": True, "partial_id": partial_of(key)}

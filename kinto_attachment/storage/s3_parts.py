@@ -19,7 +19,7 @@ MAX_PARTS = 10_000  # A limit of S3.
 
 
 class PartSender:
-    """Sends parts, several at a time; ``sent`` are those that S3 has, by upload and number."""
+    """Sends several parts at a time; ``sent`` are those that S3 has, by upload and number."""
 
     def __init__(self, bucket: S3Bucket) -> None:
         self.sent: dict[tuple[str, int], dict[str, Any]] = {}
@@ -38,14 +38,14 @@ class PartSender:
     def add_early(self, target: dict[str, Any], number: int, piece: ArrivingPiece) -> None:
         """The same for a piece whose bytes are still arriving.
 
-        It has to be given up, or get all of its bytes, before anybody waits for the parts.
+        It has to be given up or get all of its bytes before anybody waits for the parts.
         """
         self._start(self._send_early, target, number, piece)
 
     def add_range(
         self, target: dict[str, Any], number: int, origin: dict[str, str], start: int, end: int
     ) -> None:
-        """Have S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
+        """Let S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
         self._start(self._copy, target, number, origin, f"bytes={start}-{end - 1}")
 
     def wait(self) -> None:
@@ -59,7 +59,7 @@ class PartSender:
         self._sending.add(self._pool.submit(run, action, *arguments))
 
     def _collect(self, most: int) -> None:
-        """Wait until at most so many parts are in flight."""
+        """Wait until at most this many parts are in flight."""
         while len(self._sending) > most:
             done, self._sending = wait(self._sending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -72,9 +72,9 @@ class PartSender:
         self.sent[target["UploadId"], number] = part(number, answer)
 
     def _send_early(self, target: dict[str, Any], number: int, piece: ArrivingPiece) -> None:
-        """Send a part as it arrives; it counts only if S3 tells its right CRC-32.
+        """Send a part as it arrives; it counts only if S3 returns the right CRC-32.
 
-        If S3 tells none, or does not take it, it is sent again as a whole, with the CRC-32.
+        If S3 returns none or refuses the part, it is sent again as a whole, with the CRC-32.
 
         :raises StorageUnavailable: it was changed on its way. It is not sent again under this
             number: SeaweedFS would keep both.
@@ -119,7 +119,7 @@ class PartSender:
 
 
 def part(number: int, answer: dict[str, Any]) -> dict[str, Any]:
-    """A part as the call that completes an upload wants it."""
+    """A part in the form for the call that completes an upload."""
     found = {"PartNumber": number, "ETag": answer["ETag"]}
     if answer.get("ChecksumCRC32"):  # A server that returns none may not accept one either.
         found["ChecksumCRC32"] = answer["ChecksumCRC32"]

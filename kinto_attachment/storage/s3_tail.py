@@ -1,4 +1,4 @@
-"""The end of a file that is not finished, which is too small for a part of a multipart upload."""
+"""The end of an unfinished file, which is too small for a part of a multipart upload."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .s3_bucket import S3Bucket
 
 
 class Tail:
-    """Bytes in memory, and in objects below ``folder`` as far as they are durable.
+    """Bytes in memory and, when they are durable, in spill objects below ``folder``.
 
-    Each object is smaller than half of the one before: when bytes are added, the last objects are
-    written anew together with them. So a part of tiny pieces takes few objects at a time, and
-    each byte is written as often as the size doubles.
+    Each object is smaller than half of the previous one: when bytes are added, the last objects
+    are rewritten together with them. So a part of tiny pieces needs few objects at a time, and
+    each byte is written once per doubling of the size.
 
-    ``asides`` are pairs of the objects' names and sizes, ``garbage`` the names of objects that
-    are not needed any more, once what replaces them is kept.
+    ``asides`` are pairs of the objects' names and sizes, ``garbage`` the names of objects that are
+    no longer needed after their replacement was kept.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Tail:
 
     @property
     def in_memory(self) -> list[bytes]:
-        """The last bytes; all of them, as long as none were kept aside."""
+        """The last bytes; all bytes, if there are no spill objects."""
         return list(self._chunks)
 
     def drop(self) -> None:
-        """Begin a new tail; the bytes, which are all in memory, are kept elsewhere."""
+        """Begin a new tail. The bytes, which are all in memory, are stored elsewhere."""
         self._chunks, self._start, self.size = deque(), 0, 0
 
     def take(self) -> Piece:
-        """All the bytes; what comes next begins a new tail."""
+        """Return all bytes, and begin a new tail."""
         while self.asides:
             self._drop_last()
         piece = Piece.of(self._chunks)

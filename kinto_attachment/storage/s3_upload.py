@@ -78,7 +78,7 @@ class NewObject:
             self._complete(upload)
 
     def copy(self, source: str, size: int) -> None:
-        """Have S3 copy another object of ``size`` bytes.
+        """Let S3 copy another object of ``size`` bytes.
 
         :raises KeyTaken: there is an object under this key.
         """
@@ -125,7 +125,7 @@ class NewObject:
 
     @contextmanager
     def _unless_created(self, size: int) -> Iterator[None]:
-        """Suppress a failure if the object was created nevertheless, in its full size.
+        """Suppress a failure if the object was created with its full size nevertheless.
 
         The response to a successful call may have been lost; and when boto3 retries, it finds
         the key taken by the object itself.
@@ -186,7 +186,7 @@ class MultipartUpload:
         self._parts.add(self._target, self._next(), piece)
 
     def add_range(self, origin: dict[str, str], start: int, end: int) -> None:
-        """Have S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
+        """Let S3 copy the bytes from ``start`` to ``end`` (exclusive) of another object."""
         self._parts.add_range(self._target, self._next(), origin, start, end)
 
     def wait(self) -> None:
@@ -195,7 +195,7 @@ class MultipartUpload:
 
     def complete(self, **conditions: Any) -> None:
         sent = self._parts.sent
-        parts = [sent[number] for number in sorted(sent)]  # All are of this upload.
+        parts = [sent[number] for number in sorted(sent)]  # All parts belong to this upload.
         self._bucket.call(
             "complete_multipart_upload",
             **self._target,

@@ -65,7 +65,7 @@ class Source:
 
     @property
     def given(self) -> int:
-        """How many bytes were read."""
+        """The number of bytes that were read."""
         return min(self.position, len(self.content))
 
 
@@ -75,7 +75,7 @@ def contents(storage: Any, key: str) -> bytes:
 
 
 def assert_contents(storage: Any, key: str, expected: bytes) -> None:
-    """Without pytest's comparison, which takes hours for megabytes where ``CI`` is set."""
+    """This avoids pytest's comparison, which takes hours for megabytes if ``CI`` is set."""
     found = contents(storage, key)
     if found != expected:
         raise AssertionError(f"{key} contains {_told(found)} instead of {_told(expected)}")

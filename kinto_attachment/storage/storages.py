@@ -15,8 +15,8 @@ from . import FileStorage
 class Storage:
     """A configured storage: its backend, and how its files are found and sent.
 
-    ``name`` is as the index has it: empty for the default storage. ``base_url`` is None if
-    locations are the server's own; ``advertised_url`` is the one that clients are told.
+    ``name`` is the name in the index: empty for the default storage. ``base_url`` is None if
+    locations are URLs of the server; ``advertised_url`` is shown to clients.
     """
 
     name: str
@@ -29,12 +29,12 @@ class Storage:
 
     @property
     def title(self) -> str:
-        """The name that people know."""
+        """The name for people."""
         return self.name or DEFAULT_STORAGE
 
 
 def metric_of(storage: str, metric: str) -> str:
-    """The name of a metric about one storage, of which the default one has the plain name."""
+    """The name of a metric about one storage. The default storage has the plain name."""
     return metric.replace("attachments", f"attachments.{storage}", 1) if storage else metric
 
 
@@ -49,7 +49,7 @@ class Storages:
         return self._storages[""]
 
     def __getitem__(self, name: str) -> Storage:
-        """:raises StorageNotConfigured: there is none of this name."""
+        """:raises StorageNotConfigured: no storage has this name."""
         try:
             return self._storages[name]
         except KeyError as error:

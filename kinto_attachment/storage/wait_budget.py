@@ -3,9 +3,9 @@
 Each call has timeouts. But an upload makes several calls, failed calls are retried, and a batch
 has many parts, so that together they could take longer than the client or a proxy waits for the
 response. Therefore each request has a budget of seconds, shared by everything it does. Only
-silence is charged to it, never a transfer that makes progress, and an answer of the storage
-refills it. Once it is spent, calls fail at once. Only calls that clean up after a failure may
-still be tried: they have a small budget of their own. Commands have no budget.
+silence is charged to it, never a transfer that makes progress, and a response from the storage
+refills it. Once it is spent, calls fail at once. Calls that clean up after a failure have a
+separate small budget. Commands have no budget.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ def budget(*, cleanup: bool) -> float:
 
 
 def is_too_late_to_retry(lost: float, *, cleanup: bool) -> bool:
-    """Whether a call that has lost so many seconds to silence should not be retried."""
+    """Whether a call that has lost this many seconds to silence should not be retried."""
     current = _current.get()
     spent = current is not None and current.is_spent(cleanup=cleanup)
     return spent or lost >= budget(cleanup=cleanup)
 
 
 def seconds_of_silence(begun: float, body: object) -> float:
-    """The seconds since a call began, or since the last block of its body could be sent."""
+    """The seconds since a call began, or since the last block of its body was sent."""
     return time.monotonic() - max(begun, getattr(body, "asked", begun))
 
 

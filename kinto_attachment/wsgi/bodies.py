@@ -1,4 +1,4 @@
-"""The body of an upload: read once, by the plugin alone, or dropped within limits."""
+"""The body of an upload, which only the plugin reads, once, or drops within limits."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from kinto_attachment.wsgi.deadlines import (
 
 ENVIRON = "kinto_attachment.body"
 
-# A client may not read the response before it has sent the whole body, and the connection can be
-# used again only after that. So a little more is read after the response. Only one thread at a
-# time waits for data while it does so.
+# Some clients do not read the response before they have sent the whole body, and the connection
+# can only be used again after that. So a little more is read after the response. Only one thread
+# at a time waits for this data.
 DRAIN_BYTES = 4 * 1024 * 1024
 DRAIN_SIZE = 64 * 1024
 DRAIN_SECONDS = 2.0
 WAITING_SECONDS = 1.0  # The watchdog looks every second.
 STALL_SECONDS = 0.5
-ANONYMOUS_WAIT = (0.25, 0.1)  # The same two for clients without credentials.
+ANONYMOUS_WAIT = (0.25, 0.1)  # The same two limits for clients without credentials.
 _turn = threading.Lock()
 
 # How the paths of uploads end.
@@ -43,7 +43,7 @@ UPLOADS = re.compile(
 
 @dataclass
 class _ReaderHolder:
-    """Holds the reader in the WSGI environment, which sub-requests get a copy of."""
+    """Holds the reader in the WSGI environment, of which sub-requests get a copy."""
 
     reader: BodyReader | None = None
 
@@ -78,7 +78,7 @@ def check_length(request: Request, max_size: int, min_size: int = 0, *, overhead
 
 
 def check_size(length: int, max_size: int, min_size: int = 0, *, overhead: int = 0) -> None:
-    """The same for a length that is known otherwise."""
+    """The same for a length from another source."""
     if max_size and length > max_size + overhead:
         raise TooLarge(f"body: File size exceeds the limit of {max_size} bytes.")
     if length < min_size:
@@ -86,7 +86,7 @@ def check_size(length: int, max_size: int, min_size: int = 0, *, overhead: int =
 
 
 def draining_tween(handler: Handler, registry: Registry) -> Handler:
-    """Read what is left of a request's body after the response, whoever has refused it."""
+    """Read the rest of a request's body after the response, whatever code refused it."""
     files = f"/{registry.route_prefix}/attachments/"
 
     def tween(request: Request) -> Response:
@@ -96,7 +96,7 @@ def draining_tween(handler: Handler, registry: Registry) -> Handler:
             return handler(request)
         _holder_of(request)  # Before a sub-request copies the environment.
         response = handler(request)
-        # As a callback, since subscribers of NewResponse may read and so close the response.
+        # As a callback, since subscribers to NewResponse may read and thereby close the response.
         request.add_finished_callback(lambda request: drain_after_response(request, response))
         return response
 
@@ -104,7 +104,7 @@ def draining_tween(handler: Handler, registry: Registry) -> Handler:
 
 
 def drain_after_response(request: Request, response: Response) -> None:
-    """Have the rest of the body read when the server closes the response, after sending it."""
+    """Read the rest of the body when the server closes the response, after sending it."""
     environ = request.environ
     declared = environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING")
     with suppress(InvalidBody):  # The Content-Length is not a number.
@@ -136,10 +136,11 @@ class _EarlyResponse:
 
 
 def drain_connection(body: BodyReader, connection: socket.socket, *, is_known: bool) -> bool:
-    """Drop what has arrived of the body, and wait for the rest while it arrives quickly.
+    """Drop the bytes of the body that have arrived, and wait for the rest while it arrives
+    quickly.
 
-    One thread waits at a time, and for clients without credentials (``is_known`` is False) only
-    for a moment.
+    Only one thread waits at a time. For clients without credentials (``is_known`` is False), it
+    waits only for a moment.
 
     :returns: whether the whole body was read, so that the connection can be used again.
     """

@@ -1,8 +1,8 @@
-"""Lingering close: connections whose response is sent, while the client is still sending.
+"""Lingering close: ending connections while the client is still sending.
 
 If a server closes such a connection at once, the client sees a broken connection instead of the
-response. So what the client sends is read and dropped for a while (RFC 9112 9.6). This is done in
-a background thread, so that no thread of the server is kept waiting.
+response. So the client's bytes are read and dropped for a while (RFC 9112 9.6), in a background
+thread, so that no thread of the server has to wait.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ RECEIVE_SIZE = 64 * 1024
 def hang_up(connection: socket.socket) -> socket.socket:
     """End a connection for the server; returns a socket that is still connected to the client.
 
-    The file descriptor below the server's socket is exchanged for one that is at its end. If
-    servers were told to close the connection, they would read on themselves for as long as the
-    client sends, or wait for its end in their main loop.
+    The file descriptor of the server's socket is replaced by one that is at its end. If servers
+    had to close the connection, they would read as long as the client sends, or wait for its end
+    in their main loop.
 
     :raises OSError: there are no file descriptors left, or the socket is not one of the standard
         library's (gevent's are not); the connection is as before.
@@ -82,7 +82,7 @@ class Closing:
                 self._wakeup_sender.send(b"\0")
 
     def _run(self) -> None:
-        # In the order of their ends, since all stay equally long.
+        # In the order in which they end, since all stay equally long.
         connections: deque[_Connection] = deque()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wakeup_receiver, selectors.EVENT_READ)
@@ -114,7 +114,7 @@ class Closing:
 
     @staticmethod
     def _drop(connection: _Connection) -> bool:
-        """Drop what has arrived; False if nothing more is to be read."""
+        """Drop the bytes that have arrived; False at the end."""
         try:
             size = len(connection.socket.recv(RECEIVE_SIZE))
         except BlockingIOError:

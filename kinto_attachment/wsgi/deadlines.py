@@ -25,7 +25,7 @@ BYTES_RECEIVED = struct.Struct("=128xQ")
 
 
 def connection_of(environ: Mapping[str, Any]) -> socket.socket | None:
-    """The socket of a request, if the server tells it (gunicorn does)."""
+    """The socket of a request, if the server provides it, as gunicorn does."""
     if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
         return None  # Later versions share a connection between requests.
     connection: socket.socket | None = environ.get("gunicorn.socket")
@@ -57,7 +57,7 @@ class Limits:
 
 
 class Pace:
-    """Measures the rate of a body, by the time that the server spent waiting for it.
+    """Measures the rate of a body over the time that the server spent waiting for it.
 
     Time in which the server processed what it had received does not count.
     """
@@ -127,7 +127,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self, wait: Watched) -> Iterator[None]:
-        """Watch a wait; it is not ended any more after the block."""
+        """Watch a wait until the end of the block."""
         with self._changed:
             self._waits.add(wait)
             self._is_used = True
@@ -193,7 +193,7 @@ class BodyTimeouts:
     """Enforces the limits on one body: by the socket's timeout, and by the watchdog for the rate.
 
     A server's ``read(n)`` blocks until it has n bytes, so that neither can be checked between
-    reads. If the socket is not known, the rate is checked between reads all the same.
+    reads. If the socket is not known, the rate is only checked between reads.
     """
 
     def __init__(
@@ -216,10 +216,10 @@ class BodyTimeouts:
         self._received_before = bytes_received(connection) if connection is not None else None
 
     def step(self, size: int) -> int:
-        """How many bytes to read at once, at most ``size``.
+        """The number of bytes to read at once, at most ``size``.
 
-        If the bytes that have arrived for a read cannot be counted, reads have to be so small
-        that a client which is not too slow completes some of them in each window.
+        If the bytes that have arrived for a read cannot be counted, reads have to be so small that
+        a client that is fast enough completes some of them in each window.
         """
         if self._connection is None or self._received_before is not None:
             return size
@@ -249,7 +249,7 @@ class BodyTimeouts:
             self._asked_for = 0
 
     def arrived(self, size: int) -> None:
-        """Count the bytes that a read has returned."""
+        """Count the bytes of a read."""
         self._read += size
 
     def is_over(self) -> bool:
@@ -285,7 +285,7 @@ class BodyTimeouts:
 
 
 def bytes_received(connection: socket.socket) -> int | None:
-    """The bytes received on a TCP connection, read or not; None if the system does not tell."""
+    """The bytes received on a TCP connection, read or not; None if they are unknown."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the tests of storages have in common."""
+"""The common part of the tests of storages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kinto_attachment.storage.samples import (
 
 
 class StorageTests:
-    """Each test has its own folder, so that tests may share a storage."""
+    """Each test has its own folder, so tests may share a storage."""
 
     # Set by the contract of a capability, which is a subclass.
     capability: ClassVar[type | None] = None

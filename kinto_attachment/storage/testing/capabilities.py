@@ -130,7 +130,7 @@ class ListsUnfinishedContract(StorageContract):
 
 
 class KeepsSiteContract(StorageContract):
-    """A storage has one such object, and its tests may share a storage: so they begin with it."""
+    """Tests may share a storage, which has one such object, so each test writes it first."""
 
     capability = KeepsSite
 

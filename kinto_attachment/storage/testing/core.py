@@ -27,10 +27,10 @@ AT_ONCE = 1_000
 
 
 class StorageContract(WritingTests, ReadingTests, KeyTests):
-    """One test per rule: those of writing, reading and keys, and what is here."""
+    """One test per rule: the rules of writing, reading and keys, and those below."""
 
     def test_each_capability_has_its_contract(self, storage: Any) -> None:
-        """The server advertises and uses whatever a storage implements."""
+        """The server advertises and uses all capabilities that a storage implements."""
         checked = {base.__dict__.get("capability") for base in type(self).__mro__}
         for capability in CAPABILITIES:
             implemented, name = isinstance(storage, capability), capability.__name__
@@ -78,7 +78,7 @@ class StorageContract(WritingTests, ReadingTests, KeyTests):
         def live(number: int) -> bool:
             for turn in range(5):
                 key, content = f"{folder}/{number}/{turn}", os.urandom(100_000 + number)
-                # Only in the first turn: later, threads would wait for those that have failed.
+                # Only in the first round. Later, threads would wait for those that have failed.
                 storage.write(key, Source(content, 50_000, bool if turn else meet), BINARY)
                 assert storage.stat(key).size == len(content)
                 assert_contents(storage, key, content)

@@ -1,4 +1,4 @@
-"""The tests for storages that clients send the bytes of files to."""
+"""The tests for storages to which clients send the bytes of files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PART = 5 * MIB
 
 
 class Upload:
-    """What a caller keeps of a file, as JSON."""
+    """The data that a caller keeps about a file, as JSON."""
 
     def __init__(
         self, storage: Any, key: str, length: int, content_type: str = BINARY, sha256: str = ""
@@ -68,7 +68,7 @@ class Upload:
 
 
 class UploadsDirectlyContract(StorageContract):
-    """Files in parts that whoever has their URLs sends.
+    """Files in parts that clients with their URLs send.
 
     Except the expiry and forgery of URLs, which only real servers check.
     """
@@ -165,7 +165,7 @@ class UploadsDirectlyContract(StorageContract):
             assert_contents(storage, f"{folder}/a", sent)
 
     def test_a_hash_of_many_parts_is_known(self, storage: Any, folder: str) -> None:
-        """No storage can compare it before all parts are there."""
+        """No storage can compare it before all parts have arrived."""
         content = os.urandom(PART + 10)
         wanted = hashlib.sha256(content).hexdigest()
         upload = Upload(storage, f"{folder}/a", len(content), sha256=wanted)

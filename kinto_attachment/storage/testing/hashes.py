@@ -1,4 +1,4 @@
-"""The tests for storages that vouch for hashes."""
+"""The tests for storages that know hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .core import StorageContract
 
 
 class KnowsHashesContract(StorageContract):
-    """Tests of the hashes that a storage vouches for; it may vouch for none."""
+    """Tests of the hashes that a storage knows; it may know none."""
 
     capability = KnowsHashes
 

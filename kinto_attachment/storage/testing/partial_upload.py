@@ -15,15 +15,15 @@ from kinto_attachment.storage.samples import BINARY, Source
 
 
 class TakenOver(Exception):
-    """The caller's, for a writer that may not write any more."""
+    """The caller's exception for a writer that may no longer write."""
 
 
-# What a writer gets that was taken over: what it goes on with may be gone.
+# The errors for a writer that was taken over, whose bytes may have been removed.
 LATE = (TakenOver, StorageUnavailable)
 
 
 class Upload:
-    """What a caller keeps of a file: as JSON, and from the writer that may write, only."""
+    """The data that a caller keeps about a file: as JSON, and only from the current writer."""
 
     def __init__(self, storage: Any, key: str, content_type: str = BINARY, **options: Any) -> None:
         self.storage = storage
@@ -40,7 +40,7 @@ class Upload:
         self.kept = json.dumps(asdict(partial))
 
     def take_over(self) -> None:
-        """Whoever writes now may not write any more."""
+        """Let another writer take over."""
         self.keep(self.storage.take_over(self.partial))
         self.writer = None
 
@@ -50,9 +50,9 @@ class Upload:
         at_checkpoint: Callable[[], object] = lambda: None,
         length: int | None = None,
     ) -> None:
-        """What one request does; it tells the ``length`` that it expects, which may be wrong.
+        """The write of one request; the ``length`` that it announces may be wrong.
 
-        :raises TakenOver: by another one in the meantime.
+        :raises TakenOver: another writer has taken over in the meantime.
         """
         source = source if isinstance(source, Source) else Source(source)
         length = len(source.content) if length is None else length
@@ -80,7 +80,7 @@ class Upload:
         return self.storage.finish(self.partial)
 
     def left(self) -> list[Any]:
-        """What is unfinished of it. Where only the key tells, nobody else may have that key."""
+        """The unfinished parts of the file. If only the key identifies them, it is unique."""
         partial = self.partial
         return [
             found
@@ -94,9 +94,9 @@ class Upload:
             assert self.left() == []
 
     def discard_what_is_left(self) -> None:
-        """What hung writers have stored for nothing can be found.
+        """The bytes that hanging writers have stored can be found.
 
-        The finished file has to stay as it is: read it after this.
+        The finished file has to stay unchanged: read it after this.
         """
         if isinstance(self.storage, ListsUnfinished):
             for found in self.left():

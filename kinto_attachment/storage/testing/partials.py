@@ -28,12 +28,12 @@ from kinto_attachment.storage.samples import (
 from .partial_upload import Upload
 from .takeovers import TakeoversContract
 
-# Chunks of a file that is so long that several checkpoints are due while it is written.
+# Chunks of a file that is long enough for several checkpoints.
 LONG = 80
 
 
 class ContinuesWritesContract(TakeoversContract):
-    """Files that arrive in chunks, from writers that are interrupted, or hang and wake up."""
+    """Files that arrive in chunks, from writers that are interrupted, or hang and continue."""
 
     capability = ContinuesWrites
 
@@ -80,7 +80,7 @@ class ContinuesWritesContract(TakeoversContract):
         assert_contents(storage, f"{folder}/a", content)
 
     def test_checkpoints_come_from_time_to_time(self, storage: Any, folder: str) -> None:
-        """Each of them tells what has been read by then: a hash goes with it."""
+        """Each of them includes all bytes that were read, because a hash belongs to it."""
         content = os.urandom(CHUNK_SIZE) * LONG
         upload = Upload(storage, f"{folder}/a", length=len(content) + 3)
         upload.append(b"abc")
@@ -116,7 +116,7 @@ class ContinuesWritesContract(TakeoversContract):
     def test_what_arrives_counts_and_not_the_length(
         self, storage: Any, folder: str, length: int
     ) -> None:
-        """Most of what was promised, or all of it and more."""
+        """Most of the announced bytes, or more than that."""
         content = os.urandom(14 * MIB)
         upload = Upload(storage, f"{folder}/a")
         for end in (4 * MIB, 13 * MIB):
@@ -128,7 +128,7 @@ class ContinuesWritesContract(TakeoversContract):
         upload.assert_nothing_is_left()
 
     def test_an_append_that_is_not_kept_was_none(self, storage: Any, folder: str) -> None:
-        """As one whose digest is wrong."""
+        """For example, one with a wrong digest."""
         upload = Upload(storage, f"{folder}/a")
         upload.append(b"abc")
         for size in (2, 9 * MIB):
@@ -158,7 +158,7 @@ class ContinuesWritesContract(TakeoversContract):
     ) -> None:
         upload = Upload(storage, f"{folder}/a")
         upload.append(b"y" * size)
-        # The size is the same, so that it shows whose file it is.
+        # The size is the same, so only the content shows which file it is.
         storage.write(f"{folder}/a", Source(b"x" * size), BINARY)
         for _ in range(2):
             with pytest.raises(KeyTaken):

@@ -23,7 +23,7 @@ from .base import StorageTests
 
 
 class ReadingTests(StorageTests):
-    """Files are read as they were written."""
+    """The bytes that are read are those that were written."""
 
     @pytest.mark.parametrize("first", [0, 1])
     def test_open_gives_the_range_and_no_more(self, storage: Any, folder: str, first: int) -> None:
@@ -58,7 +58,7 @@ class ReadingTests(StorageTests):
         assert (written.content_type, found.content_type) == (content_type, content_type)
 
     def test_no_content_type_is_invented(self, storage: Any, folder: str) -> None:
-        # A disk keeps none, and this name tells nothing.
+        # A disk does not store it, and this name does not reveal it.
         storage.write(f"{folder}/a", Source(b"x"), "image/png")
         assert storage.stat(f"{folder}/a").content_type in ("image/png", BINARY)
 

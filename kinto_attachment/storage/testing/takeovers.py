@@ -1,4 +1,4 @@
-"""The tests for writers of which another one takes over, while they hang or still write."""
+"""The tests for writers that others take over while they hang or still write."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TakeoversContract(StorageContract):
     def test_a_writer_that_was_taken_over_changes_nothing(
         self, storage: Any, folder: str, size: int, hangs_at: int, wakes: str
     ) -> None:
-        """It hangs before one of its reads or in a checkpoint, and goes on when others have
-        written, or even finished the file.
+        """The writer hangs before one of its reads or in a checkpoint, and continues after others
+        have written, or even finished the file.
         """
         others = b"def" * size + b"ghi" * size
 
@@ -55,7 +55,7 @@ class TakeoversContract(StorageContract):
     def test_a_writer_that_begins_late_changes_nothing(
         self, storage: Any, folder: str, size: int, begins: str
     ) -> None:
-        """It was given what it goes on with, and hung before it did anything."""
+        """The writer hung after it got its Partial and before it did anything."""
 
         def refuse(_: Partial) -> None:
             raise TakenOver
@@ -74,7 +74,7 @@ class TakeoversContract(StorageContract):
         assert_contents(storage, f"{folder}/a", b"abc" * size + b"def" * size)
 
     def test_two_writers_at_once_are_not_mixed(self, storage: Any, folder: str) -> None:
-        """The one that came first still writes, while the one that has taken over does."""
+        """The first writer still writes while the one that has taken over does."""
         upload, expected = Upload(storage, f"{folder}/a"), b""
         for _ in range(5):
             both = threading.Barrier(2, timeout=TIMEOUT)

@@ -95,7 +95,7 @@ class WritingTests(StorageTests):
         assert_contents(storage, f"{folder}/a", b"x")
 
     def test_an_encoding_can_be_given(self, storage: Any, folder: str) -> None:
-        """It is only for those to whom the storage itself serves the file."""
+        """It only matters when the storage serves the file itself."""
         content = gzip.compress(b"x" * 100_000)
         storage.write(f"{folder}/a", Source(content), "text/plain", encoding="gzip")
         assert storage.stat(f"{folder}/a").size == len(content)
