@@ -1,4 +1,4 @@
-"""Maintain the files of a Kinto server, or upload and download files as a client."""
+"""The command ``kinto-attachment``: its subcommands for operators and for users."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from importlib import import_module
 from keyword import iskeyword
 from typing import Any
 
+DESCRIPTION = "Maintain the files of a Kinto server, or upload and download files as a client."
+
 SERVER_COMMANDS = {
     "gc": "delete files that belong to no record",
     "reindex": "rebuild the index of files from the records",
     "adopt": "take over a site of another release of kinto-attachment, or go back to it",
     "verify": "read the files and compare them with their hashes",
     "export": "write collections with their records and files to a folder or a ZIP",
-    "import": "bring the collections of an export to this site",
-    "relocate": "write the present locations of files into their records",
+    "import": "copy the collections of an export to this site",
+    "relocate": "write the current locations of files into their records",
     "move": "move files to another storage",
-    "bundle": "make archives of the collections that ask for one",
+    "bundle": "store the archives of collections that ask for one",
     "usage": "count files and bytes",
     "uploads": "list unfinished uploads",
-    "release-hold": "end the holds of a record's files, also before their date",
+    "release-hold": "end the holds of a record's files, even before their date",
 }
 CLIENT_COMMANDS = {
     "upload": "upload files as a client of a server",
     "download": "download files as a client of a server",
     "ls": "list the files of a collection as a client of a server",
-    "versions": "list the files that a record has and had",
+    "versions": "list the current and the earlier files of a record",
     "restore": "make an earlier file of a record its current one again",
-    "cp": "give a record the file of another one",
+    "cp": "attach the file of a record to another record",
     "url": "print a link to a file that needs no credentials",
-    "hold": "protect the file of a record against deletion for a time",
+    "hold": "protect the file of a record against deletion",
     "delete": "delete the files of records as a client of a server",
     "create-account": "create an account of Kinto's accounts plugin",
 }
@@ -41,7 +43,7 @@ CLIENT_COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="kinto-attachment", description=__doc__)
+    parser = argparse.ArgumentParser(prog="kinto-attachment", description=DESCRIPTION)
     parser.add_argument(
         "--version",
         action=ShowVersion,
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class ShowVersion(argparse.Action):
-    """Looks for the version, which takes a while, when it is asked for."""
+    """Looks up the version, which takes a while, only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -85,7 +87,7 @@ def add_server_command(commands: Any, name: str, summary: str, *, chosen: bool) 
 def run_server_command(
     parser: argparse.ArgumentParser, name: str, arguments: argparse.Namespace
 ) -> int:
-    """Run the command. Where there are only clients, there is no Kinto."""
+    """Run the command. Kinto may be missing where only clients are installed."""
     try:
         module = import_module(f"kinto_attachment.commands.{module_name(name)}")
     except ModuleNotFoundError as error:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def ids_of(uri: str) -> list[str]:
+    """The ids in the URI of a bucket, a collection or a record."""
+    return uri.split("/")[2::2]
+
+
 @dataclass(frozen=True)
 class CollectionURI:
     """``/buckets/{bucket_id}/collections/{collection_id}``, the parent of its records."""

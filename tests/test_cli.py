@@ -51,6 +51,13 @@ def run_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return forking.run(command, capture_output=True, text=True, timeout=waiting.SECONDS)
 
 
+def test_the_help_does_not_depend_on_docstrings() -> None:
+    command = [sys.executable, "-OO", "-m", "kinto_attachment.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=waiting.SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert cli.DESCRIPTION in " ".join(done.stdout.split())
+
+
 UNFINISHED = {
     "record": "/buckets/b/collections/c/records/r",
     "id": "4b8e",

@@ -1,4 +1,4 @@
-"""``kinto-attachment cp``: gives a record the file of another one."""
+"""``kinto-attachment cp``: attaches the file of a record to another record."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
-Give the record TARGET of a collection the file of the record SOURCE. No byte is sent: within a
-storage, both records share the file. SOURCE is the id of a record of the collection, or the URI
-of any record.
+Attach the file of the record SOURCE to the record TARGET of a collection, without sending it.
+Within a storage, both records share the file. SOURCE is the id of a record of the collection, or
+the URI of any record.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs hello greeting

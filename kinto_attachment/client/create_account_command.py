@@ -21,8 +21,8 @@ from kinto_attachment.client.session import Session
 from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
-Create the account that the credentials are of, with their password. The server needs
-kinto.plugins.accounts, and has to allow anybody to create accounts: its setting
+Create the account of the credentials, with their password. The server needs
+kinto.plugins.accounts, and has to let everybody create accounts, with its setting
 account_create_principals = system.Everyone.
 """
 EXAMPLES = """\

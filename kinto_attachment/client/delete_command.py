@@ -16,7 +16,7 @@ from kinto_attachment.client.jobs import Stop
 from kinto_attachment.client.outcomes import Outcome, Report
 
 DESCRIPTION = """\
-Delete the files of a collection's records: of those that are named, or of all. The records stay.
+Delete the files of the given records of a collection, or of all its records. The records stay.
 """
 EXAMPLES = """\
   %(prog)s --collection docs first second

@@ -28,7 +28,7 @@ Download the files of a collection's records into a folder, and keep it up to da
 A file with the right hash is skipped, and one with another hash is replaced. The next run only
 requests records that changed since then and those that failed, and resumes interrupted
 downloads. Compressed files are decompressed. Files of deleted records are kept. Files that
-`upload -r` sent from folders come into folders of the same names.
+`upload -r` sent from folders are written to folders with the same names.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs -f docs/

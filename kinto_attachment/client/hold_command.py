@@ -15,9 +15,9 @@ from kinto_attachment.client.arguments import add_collection, add_connection
 from kinto_attachment.client.attachments import AttachmentClient
 
 DESCRIPTION = """\
-Hold the file of a record: nobody can delete or replace it until the hold ends, also not along with
-its record, collection or bucket. Without --until, the hold is open-ended, and --release ends it.
-A date can be moved later, and not earlier. This needs the permission to write the collection.
+Hold the file of a record: until the hold ends, nobody can delete or replace it, not even along
+with its record, collection or bucket. Without --until, the hold is open-ended, and --release ends
+it. A date can be moved later, but not earlier. Requires permission to write the collection.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs --reason "An audit" hello

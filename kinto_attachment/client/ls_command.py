@@ -15,8 +15,8 @@ from kinto_attachment.client.outcomes import readable
 from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
-List the files of a collection's records, those that were changed last first: the id of the
-record, the size in bytes, and the filename.
+List the files of a collection's records, the last changed records first: the id of the record,
+the size in bytes, and the filename.
 
 FILTER selects some of them, as in the server's list: NAME=VALUE, with filename, mimetype, size,
 hash, id or last_modified as the NAME, and like_, not_, min_, max_, gt_, lt_, in_ or exclude_ in
@@ -34,7 +34,7 @@ def add_ls_arguments(parser: argparse.ArgumentParser) -> None:
     add_collection(parser)
     parser.add_argument("filters", nargs="*", type=_filter, metavar="FILTER", help="NAME=VALUE")
     parser.add_argument(
-        "--kept", action="store_true", help="list files that are only kept (keep_old_files)"
+        "--kept", action="store_true", help="list the files that keep_old_files keeps"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each file")
 

@@ -15,7 +15,7 @@ from kinto_attachment.terminal import accept_any_character, printable
 
 
 def run(arguments: argparse.Namespace, work: Callable[[AttachmentClient], object]) -> int:
-    """Do the work with a client; returns the exit code."""
+    """Run the work with a client; returns the exit code."""
     accept_any_character()
     try:
         work(client_of(arguments, Stop()))

@@ -13,9 +13,9 @@ from kinto_attachment.client.errors import NotFoundError
 from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
-Make an earlier file of a record its current one again. No byte is sent. VERSION is an id that
-`kinto-attachment versions` prints, or the beginning of one; without it, the newest file is
-restored that is not the current one, such as that of a deleted record.
+Make an earlier file of a record its current one again, without sending the file. VERSION is an id
+that `kinto-attachment versions` prints, or the beginning of one. Without it, the newest file other
+than the current one is restored, also that of a deleted record.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs hello
@@ -27,7 +27,7 @@ def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser, DESCRIPTION, EXAMPLES)
     add_collection(parser)
     parser.add_argument("record", metavar="RECORD", help="id of the record; it may be deleted")
-    parser.add_argument("version", metavar="VERSION", nargs="?", help="which one")
+    parser.add_argument("version", metavar="VERSION", nargs="?", help="id of the version")
 
 
 def restore(arguments: argparse.Namespace) -> int:

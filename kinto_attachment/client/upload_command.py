@@ -33,7 +33,7 @@ from kinto_attachment.metadata import Attachment, Original
 DESCRIPTION = """\
 Upload files to the records of a collection, one record for each file.
 
-The id of the record is the MD5 of the filename, written as a UUID. If there is no such record,
+The id of the record is the MD5 of the filename, written as a UUID. If this record does not exist,
 a record whose attachment has the same filename is used. A second run skips files that have not
 changed. The bucket and the collection are created if they do not exist and the user may do so.
 A file above 64 MiB is sent in several requests: after an interruption, the same command continues.

@@ -14,8 +14,8 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
-Print a link to the file of a record. Whoever has it can read the file without credentials, until
-it expires.
+Print a link to the file of a record. Anybody who has the link can read the file, without
+credentials, until it expires.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs hello

@@ -15,8 +15,8 @@ from kinto_attachment.client.attachments import AttachmentClient
 from kinto_attachment.terminal import printable
 
 DESCRIPTION = """\
-List the files that a record has and had, the newest first: the id of the version, when it was
-stored, its size in bytes, whether it is current or kept, and the filename.
+List the current and the earlier files of a record, newest first: the id of the version, when it
+was stored, its size in bytes, whether it is current or kept, and the filename.
 """
 EXAMPLES = """\
   %(prog)s --auth alice:secret --collection docs hello

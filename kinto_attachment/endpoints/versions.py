@@ -40,7 +40,7 @@ def services(*, readonly: bool, default_bucket: bool) -> list[Service]:
         path = outside_default_bucket(path) if default_bucket else path
         return Service(name=name, path=path, description=description, factory=VersionsContext)
 
-    versions = service(LIST_ROUTE, LIST_PATH, "The files that a record has and had")
+    versions = service(LIST_ROUTE, LIST_PATH, "The current and the earlier files of a record")
     version = service(ROUTE, PATH, "One of them")
     restore = service(RESTORE_ROUTE, RESTORE_PATH, "Make it the current file again")
     versions.add_view("GET", get_versions, permission=DYNAMIC, **openapi.list_of_versions())

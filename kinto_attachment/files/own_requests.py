@@ -9,6 +9,7 @@ from pyramid.request import Request as PyramidRequest, apply_request_extensions
 from kinto_attachment.files.ledger import CollectedEvents
 from kinto_attachment.files.transactions import EVENTS
 from kinto_attachment.kinto_types import Registry, Request
+from kinto_attachment.uris import ids_of
 
 
 def request_about(registry: Registry, uri: str, server: str = "http://localhost") -> Request:
@@ -20,7 +21,7 @@ def request_about(registry: Registry, uri: str, server: str = "http://localhost"
     request = PyramidRequest.blank(path, base_url=server, method="PATCH")
     request.registry = registry
     request.matched_route = None
-    ids = uri.split("/")[2::2]
+    ids = ids_of(uri)
     names = ("bucket_id", "collection_id")[: len(ids) - 1]
     request.matchdict = dict(zip((*names, "id"), ids, strict=True))
     apply_request_extensions(request)

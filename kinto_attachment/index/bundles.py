@@ -17,7 +17,7 @@ from kinto_attachment.index.links import Links
 from kinto_attachment.index.outbox import Garbage
 from kinto_attachment.kinto_types import KintoObject, StorageBackend
 from kinto_attachment.metadata import FIELD
-from kinto_attachment.uris import CollectionURI
+from kinto_attachment.uris import CollectionURI, RecordURI
 
 # Kinto's ids of records begin with a letter or a digit.
 NAME = ".bundle"
@@ -109,8 +109,8 @@ def record_of(collection: CollectionURI) -> str:
 
 
 def collection_of(link: Link) -> CollectionURI:
-    _, _, bucket_id, _, collection_id, _, _ = link.record.split("/")
-    return CollectionURI(bucket_id, collection_id)
+    uri = RecordURI.parse(link.record)
+    return CollectionURI(uri.bucket_id, uri.collection_id)
 
 
 def is_bundle(link: Link) -> bool:

@@ -1,4 +1,4 @@
-"""import: brings the collections of an export, with records and files, to this site.
+"""import: copies the collections of an export, with records and files, to this site.
 
 Everything is checked first: the export, which anybody may have written, and the rules of the
 target. If anything is refused, nothing is written. Then each record is written with its file in a

@@ -1,4 +1,4 @@
-"""move: brings files to another storage, while the server is under load.
+"""move: moves files to another storage, while the server is under load.
 
 Several threads move files, one at a time each (see ``transfer.py``). The copies that are left in
 the sources are deleted when they are no longer needed (see ``spare_copies.py``), by the same run,

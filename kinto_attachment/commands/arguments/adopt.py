@@ -7,14 +7,14 @@ import argparse
 from kinto_attachment.commands.arguments.writing import add_dry_run
 
 DESCRIPTION = (
-    "Take over the files of a site that ran kinto-attachment 6.3 to 9, or this "
-    "plugin before 10.0: link every record to its file, wherever its location says that is, "
-    "and report those that have none. The files that no record names are listed, and left "
-    "alone for good. It can run while the server is running, and again."
+    "Take over the files of a site that ran kinto-attachment 6.3 to 9, or this plugin before "
+    "10.0: link every record to the file at its location, and report records without a file. "
+    "Files without a record are listed and never deleted. It can run while the server is "
+    "running, and can be repeated."
 )
 EPILOG = (
-    "Exit code: 0 all is well; 1 records that could not be matched, each with the "
-    "reason; 2 an error."
+    "Exit code: 0 everything is in order; 1 some records could not be matched, each with the "
+    "reason; 2 after an error."
 )
 
 
@@ -34,17 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     other.add_argument(
         "--back",
         action="store_true",
-        help="write the rows of the other release for what has changed since, to go back to it",
+        help="write the rows of the other release for all changes since then, to go back to it",
     )
     other.add_argument(
         "--forget",
         action="store_true",
-        help="delete the rows of the other release, when nobody will go back to it",
+        help="delete the rows of the other release, if nobody will go back to it",
     )
     other.add_argument(
         "--manifest",
         metavar="FILE",
-        help="register objects that other programs have stored: a line of JSON for each, with "
+        help="register objects that other programs have stored: one line of JSON each, with "
         "record, key, size, hash, and optionally filename, mimetype, storage, readonly (never "
         "deleted)",
     )

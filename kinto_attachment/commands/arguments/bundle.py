@@ -9,13 +9,13 @@ from kinto_attachment.commands.arguments.writing import add_dry_run
 
 DESCRIPTION = (
     "Store an archive of each collection whose data ask for one, if the collection has changed "
-    "since the last one. Clients get it as long as it is fresh, instead of one that is made for "
-    "each of them. It can run while the server is running, and again."
+    "since the last archive. Clients get it while it is fresh; otherwise, an archive is made for "
+    "each request. It can run while the server is running, and can be repeated."
 )
 EPILOG = (
-    "Exit code: 0 all bundles are fresh, but for those of collections that did not stop changing; "
-    "1 collections with too many files, with files that are missing or damaged, or with data that "
-    "are not valid; 2 an error."
+    "Exit code: 0 all bundles are fresh, except those of collections that kept changing; "
+    "1 collections with too many files, missing or damaged files, or invalid data; "
+    "2 after an error."
 )
 
 

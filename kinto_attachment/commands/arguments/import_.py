@@ -8,13 +8,13 @@ from kinto_attachment.commands.arguments.selections import add_place
 from kinto_attachment.commands.arguments.writing import add_dry_run, add_permissions, add_server
 
 DESCRIPTION = (
-    "Bring the collections of an export, with their records and files, to this site. Everything "
-    "is checked before anything is written. It can run while the server is running, and again: "
-    "records that are there already are left out."
+    "Copy the collections of an export, with their records and files, to this site. "
+    "Everything is checked before anything is written. It can run while the server is "
+    "running. A repeated run skips existing records."
 )
 EPILOG = (
-    "Exit code: 0 everything is there; 1 the server does not take some records, each with the "
-    "reason; 2 an error, and something in the export that should not be there is one."
+    "Exit code: 0 everything is on the site; 1 the server refuses some records, each with the "
+    "reason; 2 after an error, or if the export is invalid."
 )
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="replace records that exist with other content (default: refuse the import)",
+        help="replace existing records with other content (default: refuse the import)",
     )
     add_server(parser)
     add_dry_run(parser, "check everything, write nothing")

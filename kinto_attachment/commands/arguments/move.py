@@ -9,14 +9,14 @@ from kinto_attachment.commands.arguments.values import duration
 from kinto_attachment.commands.arguments.writing import add_dry_run
 
 DESCRIPTION = (
-    "Move files to another storage: each is copied, the copy is read again and compared, the "
-    "index is changed, and the copy in the other storage is deleted when nobody needs it any "
-    "more. It can run while the server is running. If it is ended, the next run goes on."
+    "Move files to another storage: copy each file, read the copy back and compare it, change "
+    "the index, and delete the file in the other storage when it is no longer needed. It can "
+    "run while the server is running. The next run continues an interrupted one."
 )
 EPILOG = (
-    "Exit code: 0 all is well; 1 files that are damaged or missing, or in a storage that is not "
-    "configured, or a --dry-run found files to move; 2 an error, and a file that could not be "
-    "moved is one."
+    "Exit code: 0 everything is in order; 1 files are damaged or missing, or in a storage "
+    "that is not configured, or a --dry-run found files to move; 2 after an error, such as a "
+    "file that could not be moved."
 )
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         type=duration,
         metavar="TIME",
-        help="leave the files in the other storages for so long: 1h, 7d (default: a minute, or "
-        "signed_url_ttl if downloads are redirected there and it is longer)",
+        help="keep the files in the other storages for this time: 1h, 7d (default: a minute, or "
+        "signed_url_ttl if it is longer and downloads are redirected there)",
     )
     add_dry_run(parser, "count without moving anything")

@@ -8,13 +8,14 @@ from kinto_attachment.commands.arguments.selections import add_selection
 from kinto_attachment.commands.arguments.writing import add_dry_run, add_server
 
 DESCRIPTION = (
-    "Write into the records the locations that their files have by the present configuration, "
-    "after base_url, the server's name or the storage of the files has changed. Records with the "
-    "right location are not written. It can run while the server is running, and again."
+    "Write the locations that follow from the current configuration into the records, after a "
+    "change of base_url, the server's name or the storage of the files. Records with the "
+    "right location are not written. It can run while the server is running, and can be "
+    "repeated."
 )
 EPILOG = (
-    "Exit code: 0 all locations are right; 1 records whose file is not known, that another plugin "
-    "did not let be written, or whose file is in a storage that is not configured; 2 an error."
+    "Exit code: 0 all locations are right; 1 a record's file is unknown or in a storage that "
+    "is not configured, or another plugin refused the change; 2 after an error."
 )
 
 
@@ -25,6 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quiet-writes",
         action="store_true",
         help="keep last_modified and the ETag of the collection, without events and history: "
-        "clients that synchronize notice nothing (only PostgreSQL)",
+        "clients that synchronize do not notice (only PostgreSQL)",
     )
     add_dry_run(parser, "report without writing anything")

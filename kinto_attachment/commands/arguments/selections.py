@@ -10,7 +10,9 @@ from kinto_attachment.commands.arguments.values import rate, shard
 def add_place(parser: argparse.ArgumentParser) -> None:
     """The buckets and collections to process."""
     parser.add_argument("--bucket", metavar="ID", help="only those of one bucket")
-    parser.add_argument("--collection", metavar="ID", help="only those of collections of this id")
+    parser.add_argument(
+        "--collection", metavar="ID", help="only those of collections with this id"
+    )
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -38,5 +40,5 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
         type=rate,
         default=0,
         metavar="SIZE",
-        help="read so many bytes a second at most: 50M, 1G (default: as fast as possible)",
+        help="read at most this many bytes per second: 50M, 1G (default: no limit)",
     )

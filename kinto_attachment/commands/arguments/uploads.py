@@ -7,10 +7,10 @@ import argparse
 from kinto_attachment.commands.arguments.selections import add_place
 
 DESCRIPTION = (
-    "List the uploads in several requests that are not finished, and how many "
-    "bytes are stored of each. Those that expire are removed by gc."
+    "List the unfinished uploads in several requests, with the stored bytes of each. "
+    "gc removes those that have expired."
 )
-EPILOG = "Exit code: 0 listed; 2 an error."
+EPILOG = "Exit code: 0 the uploads were listed; 2 after an error."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ import argparse
 from kinto_attachment.commands.arguments.selections import add_selection
 
 DESCRIPTION = (
-    "Count the files and their bytes by bucket, collection, storage and state, as "
-    "the index knows them. `stored` counts a file that several records share once, `quotas` "
-    "what quotas count. It can run while the server is running."
+    "Count the files in the index and their bytes by bucket, collection, storage and state. "
+    "`stored` counts shared files once, `quotas` contains the counters of quotas. It can run "
+    "while the server is running."
 )
-EPILOG = "Exit code: 0 all is well; 2 an error."
+EPILOG = "Exit code: 0 everything is in order; 2 after an error."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,12 @@ from kinto_attachment.commands.arguments.selections import add_rate, add_selecti
 from kinto_attachment.commands.arguments.values import duration
 
 DESCRIPTION = (
-    "Read the files, compare their sizes and SHA-256 hashes with those that the index has, and "
-    "note which files are whole. It changes nothing else, and can run while the server is running."
+    "Read the files, compare their sizes and SHA-256 hashes with the index, and note which "
+    "files are intact. It changes nothing else, and can run while the server is running."
 )
 EPILOG = (
-    "Exit code: 0 all files are whole; 1 files that are damaged or missing, or in a storage that "
-    "is not configured; 2 an error, and a file that could not be read is one."
+    "Exit code: 0 all files are intact; 1 files are damaged or missing, or in a storage that "
+    "is not configured; 2 after an error, such as a file that could not be read."
 )
 
 
@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than",
         type=duration,
         metavar="TIME",
-        help="leave out files that were whole less than such a time ago: 12h, 30d; with it, a run "
-        "goes on where one that was ended had been",
+        help="leave out files that were found intact less than this time ago: 12h, 30d; with it, "
+        "a run continues an interrupted one",
     )
     parser.add_argument(
         "--trust-storage",
         action="store_true",
-        help="do not read the files whose SHA-256 the storage itself has, such as those that were "
-        "sent to S3 directly with their hash",
+        help="do not read files whose SHA-256 the storage has, such as those that clients sent "
+        "directly to S3 with their hash",
     )
     add_rate(parser)
 

@@ -10,11 +10,11 @@ def add_dry_run(parser: argparse.ArgumentParser, meaning: str) -> None:
 
 
 def add_permissions(parser: argparse.ArgumentParser, verb: str) -> None:
-    """For ``export`` and ``import``, which say what they do with them."""
+    """For ``export`` and ``import``; ``verb`` says what the command does with them."""
     parser.add_argument(
         "--permissions",
         action="store_true",
-        help=f"{verb} the permissions of buckets, collections and records, too",
+        help=f"also {verb} the permissions of buckets, collections and records",
     )
 
 
