@@ -56,6 +56,6 @@ def pytest_configure() -> None:
     # Without keys, the libraries of Amazon and Google look for the server of their clouds that has
     # some, at 169.254.169.254, and wait for it. Google's reads this when it is imported.
     os.environ.update(AWS_EC2_METADATA_DISABLED="true", NO_GCE_CHECK="true")
-    # A shell has what it starts in the background ignore Ctrl-C, and so would the commands that
-    # the tests start, and interrupt.
+    # A shell makes background processes ignore Ctrl-C. So would the commands that the tests start
+    # and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-# For the log of a server: a page does not see what its service worker sends.
+# For the log of a server, because a page does not see the requests of its service worker.
 LOG = {"GUNICORN_CMD_ARGS": "--access-logfile - --access-logformat 'seen %(m)s %(U)s %(s)s'"}
 
 

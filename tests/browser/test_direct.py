@@ -51,7 +51,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Visit:
-    """A page, with the parts that it sends, and what the browser complains of."""
+    """A page, with the parts that it sends and the errors in the browser's console."""
 
     def __init__(self, page: Any, server: live.Server, record: str, film: Path) -> None:
         self.page = page

@@ -1,4 +1,4 @@
-"""What browsers do with files: show them, save them, and run none of them."""
+"""Browsers show or save files, and run none of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async () => {
 
 @pytest.fixture
 def isolated(context: Any, pages: Pages) -> Any:
-    """A page that embeds only what allows it."""
+    """A page that only embeds resources that allow it."""
     headers = {"Cross_Origin_Embedder_Policy": "require-corp"}
     headers["Cross_Origin_Opener_Policy"] = "same-origin"
     page = context.new_page()
@@ -71,7 +71,7 @@ def test_a_video_plays_in_a_tab(page: Any, public_server: live.Server, kind: str
     page.goto(attachment["location"])
     until(page, "document.querySelector('video')?.readyState >= 3")
     page.focus("video")
-    page.keyboard.press("Space")  # Browsers play nothing in a sandbox before somebody asks.
+    page.keyboard.press("Space")  # In a sandbox, browsers play nothing before a click.
     until(page, PLAYS)
 
 

@@ -1,4 +1,4 @@
-"""Pages of other origins read what they may, whatever the browser has in its cache."""
+"""Pages of other origins read allowed files, regardless of the browser's cache."""
 
 from __future__ import annotations
 

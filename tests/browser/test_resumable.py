@@ -90,7 +90,7 @@ class Requests:
 
 
 def prepare(page: Any, url: str, record: str, way: str, film: Path) -> None:
-    """Let a page have what it needs, and its user choose the file."""
+    """Load the page's scripts, and choose the file as its user."""
     page.add_script_tag(url="/tus.js")
     page.evaluate(PREPARE, [f"{url}/v1", ALICE, f"{COLLECTION}/records/{record}", way])
     page.evaluate("document.body.innerHTML = '<input type=file id=input>'")

@@ -492,7 +492,7 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
         assert LARGE.startswith(part.read_bytes())
         left = len(LARGE) - part.stat().st_size
         assert left < len(LARGE)
-        # No more than what is missing comes over the network.
+        # Only the missing bytes are transferred.
         proxy.cut(received=left + 20_000)
         done = script.call("--json", "--retry", 0, "-f", out)
     assert done.code == 0, done.err

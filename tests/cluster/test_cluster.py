@@ -48,7 +48,7 @@ USER = ("alice", "secret")
 
 
 class Interrupted(Exception):
-    """The client's connection is gone in the midst of an upload."""
+    """The client's connection breaks during an upload."""
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
         self._upload(record, "direct", direct=True)
 
     def resumed(self, record: str) -> None:
-        """An upload that is interrupted, and goes on, perhaps on the other server."""
+        """An upload that is interrupted and continues, possibly on the other server."""
         stop_at = self.choices.randrange(SIZES["resumed"])
 
         def stop(done: int, total: int) -> None:

@@ -1,7 +1,7 @@
-"""Quotas, locks, holds, and what a file may be, each with each way in which a file arrives.
+"""Quotas, locks, holds and rules for files, each with each way in which a file arrives.
 
-A cell of the table says what is answered. Everything is as before then: the record, the files and
-their content, the links, and what counts for quotas.
+A cell of the table is the expected response. Everything is as before then: the record, the files
+and their content, the links, and what counts for quotas.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def server_code(app: Any, new: Incoming) -> Answer:
 
 
 def importing(app: Any, new: Incoming) -> Answer:
-    """The record comes from an export, in the place of the one that there is."""
+    """The record comes from an export and replaces the existing one."""
     with tempfile.TemporaryDirectory() as folder:
         exports.write(Path(folder), exports.line("r", new.content, new.filename))
         registry = app.app.registry
@@ -272,7 +272,7 @@ def everything(app: Any) -> dict[str, Any]:
 
 
 def attempt(app: Any, way: str, *names: str) -> Answer:
-    """What is answered while some of the limits hold, after a look at what is left."""
+    """The response while some of the limits apply, after checking the remaining state."""
     new = Incoming(LARGE if "quota" in names and way != "restore" else SMALL)
     begin(app, make, new, is_restored=way == "restore")
     with limited(app, *names):

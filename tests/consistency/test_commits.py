@@ -31,7 +31,8 @@ SOCKET = ".s.PGSQL.5432"
 class Relay:
     """Stands between Kinto and PostgreSQL, and can break a connection that commits.
 
-    The client's side breaks at once; what it sent arrives when ``arrive`` says so, or never.
+    The client's side breaks at once. The bytes that it sent arrive when ``arrive`` says so, or
+    never.
     """
 
     def __init__(self, folder: Path, upstream: str) -> None:
@@ -129,7 +130,7 @@ def test_no_file_is_lost_when_the_connection_breaks_at_the_commit(
     )
     upload.start()
     assert relay.broken.wait(60)
-    # The commit arrives once the request is over, or waits for what the commit has to decide.
+    # The commit arrives when the request is over, or waits for something that depends on it.
     while upload.is_alive() and not somebody_waits(postgresql):
         time.sleep(0.01)
     relay.arrive.set()

@@ -43,7 +43,7 @@ def create(site: Site, via: str) -> str:
 
 
 def upload(site: Site, via: str) -> None:
-    """Upload as a client does that goes on after every failure."""
+    """Upload like a client that continues after every failure."""
     url = ""
     for _ in range(40):
         with contextlib.suppress(requests.ConnectionError, AssertionError):

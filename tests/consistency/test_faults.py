@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 class Site:
-    """A server to break, and what is really in its database and its storage."""
+    """A server to break, and the real contents of its database and storage."""
 
     def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
         self.server, self.registry, self.faults = server, registry, faults
@@ -400,7 +400,7 @@ def moments(
 
 
 def commit_of(steps: list[str]) -> int:
-    """The number of the step that decides: the commit of what was asked for."""
+    """The number of the decisive step: the commit of the requested change."""
     # No record is written when a version is deleted.
     for kinds in (("record", "collection", "bucket"), ("attachment",)):
         for number, step in enumerate(steps):
@@ -410,7 +410,7 @@ def commit_of(steps: list[str]) -> int:
 
 
 def test_a_conflict_in_a_batch_loses_no_file(local_site: Site) -> None:
-    # Kinto rolls back the parts before it, answers them with 200 all the same, and goes on.
+    # Kinto rolls back the previous parts, nevertheless responds to them with 200, and continues.
     assert break_every_step(local_site, batch, "conflict") > 6
 
 

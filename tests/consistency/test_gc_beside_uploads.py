@@ -90,7 +90,7 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
 def test_a_process_that_is_stopped_before_it_writes_the_link(
     app: Any, monkeypatch: pytest.MonkeyPatch, write: str, record: str
 ) -> None:
-    """gc has come and gone when it goes on: the upload is refused, and the old file stays."""
+    """gc ends before the upload continues: the upload is refused, and the old file stays."""
     attach(app)
     monkeypatch.setattr(link_steps, "UNCHECKED_SECONDS", 0.2)
     written = getattr(Links, write)
@@ -156,7 +156,7 @@ def test_a_transaction_that_does_not_end(
 
 @ON_DATABASES
 def test_a_sole_link_of_the_wrong_record_is_put_right(build: Build) -> None:
-    """Even when gc runs first: the file's record is found by what it says."""
+    """Even if gc runs first, the file's record is found by its content."""
     app = build()
     put(app, OTHER)
     key = key_of(attach(app).json)

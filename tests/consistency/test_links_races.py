@@ -40,7 +40,7 @@ def registry(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def on_memory(registry: Any) -> Any:
-    """Quick files, whose deletion and existence are steps all the same."""
+    """Files in memory, whose deletion and existence are also steps."""
     replace_backend(registry, MemoryStorage())
     replace_backend(registry, MemoryStorage(), "other")
     return registry

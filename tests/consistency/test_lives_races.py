@@ -1,6 +1,6 @@
-"""Lives that end while somebody uploads: nothing stays that a namesake could read.
+"""Lives that end during an upload: no file stays that a namesake could read.
 
-The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+The requests and PostgreSQL are real. Only the order of turns is set: see interleavings.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def make(app: Any) -> list[str]:
 
 
 def make_parents(app: Any, headers: dict[str, str]) -> None:
-    """Bucket and collection; what is there stays whose it is."""
+    """Create the bucket and the collection, if missing; existing ones keep their owner."""
     for uri in (BUCKET, COLLECTION):
         if app.get(uri, headers=ALICE, status="*").status_int != 200:
             put(app, uri, headers, data={}, permissions=OPEN if uri == BUCKET else EVERYONE)
 
 
 def be_a_namesake(app: Any) -> None:
-    """Bob makes what is gone; alice had lost what there was of it by then."""
+    """Bob creates the deleted objects, to which alice has no access any more."""
     if app.get(COLLECTION, headers=ALICE, status="*").status_int != 200:
         make_parents(app, BOB)
         assert app.get(f"{COLLECTION}/records", headers=BOB).json["data"] == []

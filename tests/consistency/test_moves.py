@@ -332,7 +332,7 @@ STEADY = "/buckets/b/collections/steady"
 
 
 class Readers:
-    """Clients that read the same files over and over; ``wrong`` is what they got otherwise."""
+    """Clients that read the same files repeatedly; ``wrong`` are the wrong responses."""
 
     def __init__(self, server: live.Server, contents: dict[str, bytes]) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""Locked and held files, and every way to lose them: what is answered, and what is left."""
+"""Locked and held files, and every way to delete them: the responses and the remaining state."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_copies_share_the_file(app: Any) -> None:
 def test_editors_and_publishers_do_not_wait_for_each_other(
     app: Any, edit: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An upload that met a deadlock would be repeated, and succeed all the same."""
+    """An upload would be repeated after a deadlock, and succeed nevertheless."""
     orders = races.some_orders(edit.__name__)
     with contextlib.closing(Stage(app.app.registry, also=["collection"])) as stage:
         for order in orders:
@@ -101,7 +101,7 @@ def test_editors_and_publishers_do_not_wait_for_each_other(
                 )
             trace = "\n".join(stage.trace)
             assert edited.status_int in (200, 204), f"{edited}\n{trace}"
-            # 409: what it copies was replaced since it read the record.
+            # 409: the file to copy was replaced after the record was read.
             assert published.status_int in (200, 409), f"{published}\n{trace}"
             assert "deadlock detected" not in caplog.text, trace
             races.check(app, stage.trace, collecting=orders.count == 0)

@@ -113,7 +113,7 @@ def test_a_cancelled_upload_stays_so_when_its_writer_wakes_up(site: Site) -> Non
 
 
 def upload(site: Site, content: bytes, chunk: int) -> str:
-    """Upload as a client does that goes on after every failure; returns where."""
+    """Upload like a client that continues after every failure; returns the URL."""
     url = ""
     for _ in range(20):
         with contextlib.suppress(requests.ConnectionError, AssertionError):

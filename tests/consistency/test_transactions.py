@@ -275,7 +275,7 @@ class TestMeanwhile:
 
     @ON_POSTGRESQL
     def test_somebody_deletes_the_collection_at_the_last_moment(self, app: Any) -> None:
-        """Kinto writes a new record all the same: it does not look at the collection again."""
+        """Kinto writes a new record nevertheless: it does not check the collection again."""
         attach(app, OTHER)
         deletion = lambda: app.delete(COLLECTION, headers=ALICE)  # noqa: E731
         with before_statement(app, "INSERT INTO objects", deletion):
@@ -340,7 +340,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("creates", [True, False])
     def test_while_bytes_of_an_upload_arrive(self, build: Build, creates: bool) -> None:
-        """In a bucket of which the database knows whether it is somebody's default bucket."""
+        """In a bucket that the database knows to be a default bucket or not."""
         app = build(**{"resources.default.max_size": 100})
         bucket = f"/buckets/{UUID}"
         put(app, bucket)
@@ -478,7 +478,7 @@ def test_a_database_that_goes_away_after_the_commit_leaves_its_files_to_gc(
 
 @ON_DATABASES
 class TestFailingDeletes:
-    """They never fail the client's request, and what is left is deleted later."""
+    """They never fail the client's request, and the remains are deleted later."""
 
     def test_of_a_replaced_file(self, app: Any, caplog: pytest.LogCaptureFixture) -> None:
         key = key_of(attach(app).json)
@@ -515,7 +515,7 @@ class TestFailingDeletes:
         assert not stored_files(app)
 
     def test_of_an_undone_one(self, app: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """The client sees what was wrong with its request, and not what came of it."""
+        """The client sees the error of its request, and not the errors that followed."""
         with failing_deletes(app):
             attach(app, data="nope", status=400)
         (key,) = stored_files(app)
@@ -535,7 +535,7 @@ class TestFailingDeletes:
         assert read(app, f"{OTHER}/attachment") == b"other"
 
     def test_of_a_name_whose_file_is_gone(self, build: Build) -> None:
-        """It is not free: what is still to be deleted under it would be the new file."""
+        """The key is not free, because the pending deletion would delete the new file."""
         app = build(randomize="false")
         attach(app)
         with failing_deletes(app, late=True):

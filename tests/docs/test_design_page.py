@@ -13,7 +13,7 @@ NAME = re.compile(r"[\w/]+(?:\.py|/)(?=[\s,)]|$)")
 
 
 def rows() -> list[tuple[list[str], str]]:
-    """What each row of the map is about, and what it says of that."""
+    """The files in each row of the table, and their description."""
     (table,) = [rows for head, *rows in documents.tables(PAGE) if head == ["files", "contents"]]
     return [(NAME.findall(names), contents) for names, contents in table]
 

@@ -1,4 +1,4 @@
-"""The documents are well-formed, lead somewhere, and say what the code does."""
+"""The documents are well-formed, their links work, and they agree with the code."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ STORAGE = "tests/docs/test_writing_a_storage.py"
 IN_BROWSER = "tests/browser/test_pages_page.py::paste"
 OPERATORS = "tests/docs/test_operators_commands.py::test_each_of_them_finds_nothing_wrong"
 
-# Of each example, the first row that fits: the document, the language, what is in it, and the test
-# that runs it, or why none does.
+# The first matching row counts for an example: the document, the language, a text in the example,
+# and the test that runs it, or the reason why none does.
 EXAMPLES = [
     ("*", "shell", r"make [a-z0-9-]+( \w+=\S+)*", MAKE),
     ("*", "shell", r"(\w+=\S+ )+make serve", MAKE),

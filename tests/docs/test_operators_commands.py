@@ -58,7 +58,7 @@ def in_the_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(ini, tmp_path / "without-archive.ini")
     (tmp_path / "objects.jsonl").touch()
     monkeypatch.chdir(tmp_path)
-    # One for all commands: they differ in what they do with it.
+    # The same for all commands, which use it in different ways.
     monkeypatch.setattr(application, "open_application", cache(application.open_application))
     yield app
     app.delete(f"{HELD}/attachment/hold", headers=ALICE, status="*")

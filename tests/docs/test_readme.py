@@ -281,7 +281,7 @@ def makes_the_file(session: Session, output: str) -> None:
     assert (session.folder / "hello.txt").read_bytes() == HELLO
 
 
-# In each document's order; by what is in the command.
+# In the order of each document, identified by a text in the command.
 SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
     "README.rst": {
         "-F permissions=": uploads_form,

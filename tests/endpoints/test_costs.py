@@ -1,4 +1,4 @@
-"""How many statements a request executes: what is not used costs nothing."""
+"""The number of statements of requests: unused features cost nothing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_of_uploads_are_few(build: Build) -> None:
 
 
 WITHOUT = {"data": {"title": "x"}}
-# Each is told by how many statements it takes, and not by those of what it needs.
+# Each is measured by its own statements, without those of its preparation.
 MORE: dict[str, Callable[[Any], Any]] = {
     "upload": lambda app: attach(app),
     "put": lambda app: app.put_json(RECORD, WITHOUT, headers=ALICE),

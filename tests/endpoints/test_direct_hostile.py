@@ -1,6 +1,6 @@
-"""Direct uploads to SeaweedFS, which checks what its URLs sign, by clients that mean no good.
+"""Direct uploads by hostile clients to SeaweedFS, which checks the signatures of URLs.
 
-moto takes whatever it is sent: signatures, expiry, lengths and digests are checked here only.
+moto accepts everything, so signatures, expiry, lengths and digests are only tested here.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class Reason:
 
 
 def nothing(_: Any) -> None:
-    """The server as it was before is asked again."""
+    """The following requests go to the original server again."""
 
 
 REASONS = {
@@ -140,7 +140,7 @@ def creation(app: Any, reason: Reason) -> dict[str, str]:
 
 
 def held_by(app: Any) -> tuple[Any, ...]:
-    """All that clients see of the record, and what is stored."""
+    """Everything that clients see of the record, and the stored files."""
     record = app.get(RECORD, headers=ALICE, status="*")
     return record.status_int, record.json.get("data"), stored_files(app)
 

@@ -1,4 +1,4 @@
-"""Direct uploads: what the server decides, and what it asks again when the bytes are there."""
+"""Direct uploads: the checks at the creation, and again when the bytes have arrived."""
 
 from __future__ import annotations
 
@@ -409,7 +409,7 @@ class TestOwners:
 
 
 class Reads:
-    """Counts what the server reads of files, and fails when it is told to."""
+    """Counts the bytes that the server reads from files, and fails on demand."""
 
     def __init__(self, files: Any) -> None:
         self.files, self.open = files, files.open

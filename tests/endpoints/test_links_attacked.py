@@ -1,4 +1,4 @@
-"""What somebody could try with links: to forge their URLs, or to find them elsewhere."""
+"""Attacks on links: forged URLs, and links that leak to other places."""
 
 from __future__ import annotations
 

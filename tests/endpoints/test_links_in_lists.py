@@ -59,7 +59,7 @@ class TestListing:
             answer = app.get(own_path(item["url"]), headers=ANONYMOUS)
             assert answer.body == contents[item["id"]]
             assert f'{item["id"]}.txt"' in answer.headers["Content-Disposition"]
-            # It is the one that is made for the single file, and makes the same use of caches.
+            # The link is the same as that for the single file, and uses caches in the same way.
             single = link(app, f"{item['record']}/attachment/url")
             assert single == {"url": item["url"], "expires_at": item["url_expires_at"]}
 

@@ -144,7 +144,7 @@ class TestLists:
             app.app.registry.attachment_links._put(link)
 
     def test_the_same_with_links_and_without(self, build: Build) -> None:
-        """PostgreSQL itself writes what has no links; what is unusual is not lost."""
+        """PostgreSQL itself writes items without links; unusual items are not lost."""
         app = build(keep_old_files="true", extensions="any")
         attach(app, record("again"), b"12", "old.txt")
         app.delete(record("again"), headers=ALICE)

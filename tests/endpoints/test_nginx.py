@@ -354,7 +354,7 @@ def test_answers_for_one_of_several_origins_are_kept_apart(tmp_path: Path) -> No
 
 
 def test_what_arrives_of_an_upload_that_breaks_off_is_kept(protected: Site) -> None:
-    """As long as nginx passes on what arrives, and takes chunks of any size."""
+    """As long as nginx does not buffer, and accepts chunks of any size."""
     told = {"Upload-Length": str(len(CONTENT)), "Upload-Metadata": metadata(filename="a.html")}
     record = protected.record.removesuffix("a") + "several"
     url = f"{record}/attachment/uploads"

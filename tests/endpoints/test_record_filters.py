@@ -1,4 +1,4 @@
-"""Kinto's filters on records work with what an attachment says, as docs/listing.rst has them."""
+"""Kinto's filters on records work with the members of an attachment, as in docs/listing.rst."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class TestPartsOfABatch:
         assert {record["id"] for record in found} == {"a", "d"}
 
     def test_of_25_that_come_and_go(self, app: Any) -> None:
-        """Uploads, plain writes, deletions and stale copies, each judged by what was before it."""
+        """Uploads, writes, deletions and stale copies, each compared with the previous state."""
         for number in range(5):
             attach(app, f"{RECORDS}/stale-{number}", content=b"%d" % number)
         copies = {n: attachment_of(app, f"{RECORDS}/stale-{n}") for n in range(5)}

@@ -134,7 +134,7 @@ REFUSED_FORMS = {
 
 
 class TestRefusedForms:
-    """Whatever is wrong: nothing is stored, and what was there before is there still."""
+    """After every refusal, nothing new is stored, and the old file and record are unchanged."""
 
     @ON_MEMORY
     @pytest.mark.parametrize("case", REFUSED_FORMS.values(), ids=REFUSED_FORMS)

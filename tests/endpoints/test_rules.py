@@ -55,7 +55,7 @@ class TestRules:
         assert found["resumable"] == ["tus/1.0.0", "ietf/8"]
 
     def test_with_quotas(self, build: Build) -> None:
-        """Of bucket and collection, the one that leaves less."""
+        """The quota of the bucket or the collection, whichever leaves less space."""
         app = build(**{"resources.b.quota_bytes": 30, "resources.b.c.quota_bytes": 25})
         names = ("quota_bytes", "used_bytes", "quota_files", "used_files")
         assert [rules(app)[name] for name in names] == [25, 0, 0, 0]

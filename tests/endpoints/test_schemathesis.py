@@ -62,8 +62,8 @@ REACHED = {
     ("GET", FILE): {200, 206, 304, 404, 412, 416},
 }
 
-# Nothing of what is generated is there, and few of its headers say anything. So these take the
-# place of what was generated, in a part of the requests.
+# Generated ids do not exist, and few generated headers have a meaning. So these replace the
+# generated values in some of the requests.
 PLACES = [
     {"bucket_id": bucket, "collection_id": collection, "id": record}
     for bucket, collection, record in (
@@ -175,7 +175,7 @@ def headers_of(method: str) -> list[Headers]:
 
 
 class Server:
-    """An application that is as it was whenever a request has changed it."""
+    """An application that is reset after each request that changed it."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

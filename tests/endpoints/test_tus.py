@@ -427,7 +427,7 @@ class TestRefusesToBegin:
 
 @ON_MEMORY
 class TestBytes:
-    """Bytes that are refused, and what is kept of the others."""
+    """Refused bytes, and the other bytes that are kept."""
 
     def test_wrong_offset(self, app: Any) -> None:
         url = begin(app, SIZE)

@@ -1,4 +1,4 @@
-"""A file goes onto a record: POST of a form, PUT of raw bytes."""
+"""Attaching a file to a record: POST of a form, PUT of raw bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files go when what they belong to goes: attachment, record, records, collection, bucket, all."""
+"""Files are deleted with their attachment, record, records, collection, bucket, or everything."""
 
 from __future__ import annotations
 
@@ -498,7 +498,7 @@ class TestBatch:
         assert answer["headers"]["Content-Length"] == str(len(CONTENT))
 
     def test_a_request_that_is_refused_leaves_the_others(self, app: Any) -> None:
-        """As Kinto's batch has it: what answers 4xx did nothing, the rest is committed."""
+        """As in Kinto's batches, parts with a 4xx change nothing, and the others are committed."""
         attach(app)
         attach(app, OTHER)
         answers = batch(

@@ -193,7 +193,7 @@ def put_schema(app: Any) -> None:
 
 
 def listener(error: Exception | None, times: int = 1) -> Action:
-    """Another plugin fails, or changes what is about to be answered."""
+    """Another plugin fails, or changes the response."""
 
     def action(app: Any) -> list[Any]:
         attach(app, data={"title": "before"})
@@ -493,7 +493,7 @@ def schema_fails(app: Any) -> list[Any]:
 
 
 def conflicting(app: Any) -> list[Any]:
-    """The record is written by somebody else at the last moment."""
+    """Another request writes the record at the last moment."""
     theirs = {"title": "theirs"}
     with before_statement(app, "INSERT INTO objects", lambda: put(app, RECORD, data=theirs)):
         return [upload(app, status=200), app.get(RECORD, headers=ALICE)]

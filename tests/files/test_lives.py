@@ -1,6 +1,6 @@
 """Kept files belong to the life of a record, not to its name: namesakes do not see them.
 
-A table of the ways in which a life ends, and of the namesakes that somebody else makes then.
+A table of the ways in which a life ends, and of the namesakes that others then create.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.support.backends import ON_DATABASES, Build
 pytestmark = ON_DATABASES
 
 EVERYONE = {"read": ["system.Everyone"]}
-# Bob may make what alice had. The record's own permissions are gone with it.
+# Bob may create the same objects as alice. The record's permissions were deleted with it.
 OPEN = {"record:create": ["system.Authenticated"]}
 OPEN_BUCKET = {"collection:create": ["system.Authenticated"]}
 

@@ -1,4 +1,4 @@
-"""Quotas: what is refused, and what is left then, for each way in which a file can arrive."""
+"""Quotas: refusals and the space left, for each way in which a file can arrive."""
 
 from __future__ import annotations
 
@@ -573,7 +573,7 @@ class TestWhatCounts:
 
 @ON_DIRECT
 class TestUploadsToTheStorage:
-    """The storage takes what was announced, without asking the server."""
+    """The storage accepts the announced bytes without asking the server."""
 
     def test_count_from_their_creation_on(self, build: Build) -> None:
         app = build(**QUOTA)

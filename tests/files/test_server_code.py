@@ -49,7 +49,7 @@ TRIGGER = f"{COLLECTION}/records/trigger"
 
 
 def when_written(app: Any, act: Callable[[Any], object], record: str = TRIGGER) -> list[Any]:
-    """Do something when a record is written; what it returns or raises."""
+    """Call a function when a record is written; returns its result or exception."""
     outcomes: list[Any] = []
 
     def on_change(event: Any) -> None:

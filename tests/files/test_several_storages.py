@@ -1,4 +1,4 @@
-"""Several storages in one server: each file in the one that is chosen, and found there later."""
+"""Several storages in one server: each file is stored in the chosen one, and found there later."""
 
 from __future__ import annotations
 
@@ -539,7 +539,7 @@ class TestMaintenance:
         assert not collect(app).found
 
     def test_gc_spares_a_name_that_a_file_of_the_other_storage_has(self, several: Start) -> None:
-        """It may be a copy that somebody is about to need."""
+        """It may be a copy that will be needed soon."""
         app = self.start(several, randomize="false")
         key = key_of(attach(app, self.CLOSED).json)
         store(app, "", key)
@@ -751,7 +751,7 @@ class TestNotConfigured:
         assert storages_of(back) == ([""] if how == "replaced" else [])
 
     def test_gc_reports_it_and_takes_nothing_for_garbage(self, app: Any, servers: Start) -> None:
-        # The link's record is gone, too: a plugin has deleted it behind Kinto's back.
+        # The link's record was also deleted, by a plugin and without Kinto.
         with transaction.manager:
             app.app.registry.storage.delete("record", COLLECTION, "r")
         for _ in range(2):

@@ -42,7 +42,7 @@ def encode(*parts: Part, preamble: bytes = b"", epilogue: bytes = b"\r\n") -> by
 
 
 def opened(part: Part) -> bytes:
-    """The start of a body, up to where the part's content goes on."""
+    """The start of a body, up to the middle of the part's content."""
     return encode(part).removesuffix(f"\r\n--{BOUNDARY}--\r\n".encode())
 
 

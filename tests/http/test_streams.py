@@ -30,7 +30,7 @@ CONTENT = random.Random(1).randbytes(3000)
 
 
 class Stream:
-    """A WSGI input that gives what it is told to, and tells what it was asked for."""
+    """A WSGI input that returns given chunks, and records the sizes of reads."""
 
     def __init__(self, *steps: bytes | Exception) -> None:
         self.steps = list(steps)

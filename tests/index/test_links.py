@@ -425,7 +425,7 @@ class TestIndex:
         assert replace(found, created=0, attached=0) == link("a.txt")
         assert found.created == found.attached > 0
         assert [waiting.keys for waiting in links.outbox.entries()] == [["b.txt"]]
-        # Who read the entry before must not delete what is in it.
+        # A process that read the entry before must not delete its files.
         assert not links.outbox.take(entry)
 
     def test_an_entry_is_taken_once(self, links: Links) -> None:

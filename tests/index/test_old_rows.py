@@ -1,4 +1,4 @@
-"""Rows that an earlier release wrote: everything goes on, and reindex completes them."""
+"""Rows that an earlier release wrote: everything works, and reindex completes them."""
 
 from __future__ import annotations
 

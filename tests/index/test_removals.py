@@ -63,7 +63,7 @@ def all_links(links: Any) -> list[Link]:
 
 
 def removed_below(uri: str, index: Any, ways: Any) -> list[StoredFile]:
-    """Remove what is below a URI; returns the files, which all are in the outbox."""
+    """Remove the links below a URI; returns the files, all of which are in the outbox."""
     entries = ways.remove_below(uri)
     by_id = attrgetter("id")
     assert sorted(entries, key=by_id) == sorted(index.outbox.entries(), key=by_id)

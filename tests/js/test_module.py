@@ -343,7 +343,7 @@ class TestRetries:
     def test_what_somebody_else_wrote_is_not_ours(
         self, server: live.Server, proxy: FaultProxy, other: str
     ) -> None:
-        proxy.cut(sent=0, once=True)  # It never arrives; somebody else is faster.
+        proxy.cut(sent=0, once=True)  # The request never arrives, and another client is faster.
         error = javascript(
             f"{proxy.url}/v1",
             f"""

@@ -1,4 +1,4 @@
-"""adopt: records of another release of kinto-attachment, and what is wrong with some of them."""
+"""adopt: records of another release of kinto-attachment, some of which are invalid."""
 
 from __future__ import annotations
 

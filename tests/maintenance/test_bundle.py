@@ -480,7 +480,7 @@ def test_killed_and_run_again(
     assert json.loads(again.stdout)["collections"] == 1
     none = timedelta(0)
     gc(app.app.registry, pause=none, grace=none, orphan_age=none, really=True)
-    assert len(stored_files(app)) == 2  # As the fixture compares with what is stored.
+    assert len(stored_files(app)) == 2  # Because the fixture compares it with the stored files.
     assert len(entries(get(app).body)["r"]) == 20_000_000
 
 

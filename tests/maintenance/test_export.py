@@ -1,4 +1,4 @@
-"""``kinto-attachment export``: a collection as it is, whatever goes on, complete or not at all."""
+"""``kinto-attachment export``: the current collection under load, complete or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gc: what is finished, removed, reported, and what is left alone."""
+"""gc: the files that it deletes, reports and leaves alone."""
 
 from __future__ import annotations
 

@@ -1,74 +1,78 @@
-"""What the tests share: helpers, servers and stubs. The tests themselves are beside this folder.
+"""The helpers, servers and stubs of the tests, which are in the folders beside this one.
 
-The folders of ``tests`` mirror those of ``kinto_attachment``. ``consistency`` has the tests of
-races, commits, transactions and faults, ``docs`` those of the documents, ``js`` those of the
-JavaScript module in Node, and ``browser`` those that need Chromium.
+The folders of ``tests`` mirror those of ``kinto_attachment``. In addition, ``consistency`` has the
+tests of races, commits, transactions and faults, ``docs`` those of the documents, ``js`` those of
+the JavaScript module in Node, and ``browser`` those that need Chromium.
 
 Five modules to know first:
 
 ``application``
-    Kinto with the plugin in this process, and what a client does with it: ``attach``, ``put_raw``,
-    ``read``, ``put_collection``. After each test, ``check_invariant`` looks for files that are
-    lost or left.
+    Kinto with the plugin in this process, and requests of clients: ``attach``, ``put_raw``,
+    ``read``, ``put_collection``. After each test, ``check_invariant`` looks for lost and leaked
+    files.
 ``backends``
-    The fixtures ``app`` (default settings) and ``build`` (settings of the test's choice), and the
-    marks that say what a module runs on: ``ON_MEMORY``, ``ON_DATABASES``, ``ON_EACH_DATABASE``,
-    ``ON_POSTGRESQL``, ``ON_OBJECT_STORES``.
+    The fixtures ``app`` (default settings) and ``build`` (other settings), and the marks for the
+    storages and databases on which a test runs: ``ON_MEMORY``, ``ON_DATABASES``,
+    ``ON_EACH_DATABASE``, ``ON_POSTGRESQL``, ``ON_OBJECT_STORES``, ``EVERYWHERE``.
 ``services``
     PostgreSQL, two S3 servers and an emulator of Google Cloud Storage, as session fixtures.
 ``live``
     Kinto as processes, threads and sockets, on gunicorn or waitress.
 ``faults``
-    A proxy that breaks connections, and servers that give the answers a test chose.
+    A proxy that breaks connections, and servers with responses that a test chooses.
 
-The others, by what they are for:
+The other modules, by purpose:
 
 ========================================  ========================================================
-consistency                               ``invariants`` (what is lost or left), ``interleavings``
-                                          (threads that take turns), ``races`` (requests that
-                                          meet), ``faults_plugin`` (failures inside a server),
-                                          ``load`` (many clients), ``usage`` (what counters say),
+purpose                                   modules
+========================================  ========================================================
+consistency                               ``invariants`` (lost and leaked files), ``interleavings``
+                                          (threads that take turns), ``races`` (concurrent
+                                          requests), ``faults_plugin`` (failures inside a server),
+                                          ``load`` (many clients), ``usage`` (values of counters),
                                           ``killed_moves`` (a command that is killed),
-                                          ``snapshots`` (what is put back for the next case),
-                                          ``protected`` (ways to lose a file), ``statements``
+                                          ``snapshots`` (restoring the state for the next case),
+                                          ``protected`` (ways to delete a file), ``statements``
+                                          (SQL statements)
 other plugins                             ``publishing``, ``signing``, ``redis_queue``,
                                           ``mirroring``, ``server_code``
-many machines                             ``cluster``, ``nginx``
-earlier releases                          ``old_rows`` and ``many_rows`` (databases that they
-                                          wrote), ``old_site`` (a site of another plugin)
-files that linger                         ``lingering``
-processes                                 ``forking`` and ``forkserver`` (which save imports),
-                                          ``quick_setup`` (which saves most of a set-up), ``built``
-                                          (what there is then), ``below`` (several applications),
-                                          ``one_process`` (a server beside its maintenance),
-                                          ``environments`` (virtual ones), ``waiting`` (with
-                                          limits), ``crashes``, ``compiling`` (once for all
-                                          processes)
-clients                                   ``connections`` (byte by byte), ``interruptions`` (what
-                                          happens during a request)
+several machines                          ``cluster``, ``nginx``
+earlier releases                          ``old_rows`` and ``many_rows`` (their databases),
+                                          ``old_site`` (a site of another plugin)
+lingering files                           ``lingering``
+processes                                 ``forking`` and ``forkserver`` (Python programs without
+                                          import time), ``quick_setup`` (applications without
+                                          most of the set-up time), ``built`` (the objects of an
+                                          application), ``below`` (several applications),
+                                          ``one_process`` (a server and its maintenance commands),
+                                          ``environments`` (virtual environments), ``waiting``
+                                          (time limits), ``crashes``, ``compiling`` (bytecode for
+                                          all processes)
+clients                                   ``connections`` (raw sockets), ``interruptions`` (changes
+                                          during a request)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
                                           ``ietf_client`` and ``ietf_cases`` (HTTP's draft),
                                           ``upload_sites``, ``tus_upload.cjs``, ``fips_180``
                                           (SHA-256 from any state)
-uploads to a storage itself               ``direct``, ``direct_memory``
-samples of large products                 ``sampling``, ``small_scale`` (smaller
-                                          batches)
-two ways that do the same                 ``ways`` (runs tests in both), ``transcripts`` (and
-                                          compares them), ``observed`` (what there is to see)
+direct uploads                            ``direct``, ``direct_memory``
+samples of large products                 ``sampling``, ``small_scale`` (smaller batches)
+two ways with the same result             ``ways`` (runs tests in both), ``transcripts`` (compares
+                                          the runs), ``observed`` (the observable results)
 the HTTP client                           ``scripts``, ``stubs``, ``kinto_js.cjs``,
                                           ``kinto_sync.cjs``, ``openapi_fetch.ts``
 the JavaScript module                     ``javascript`` and ``javascript_programs.mjs`` (one
                                           Node runs all programs)
-pages                                     ``browser`` (Chromium, origins, files that it shows),
+pages                                     ``browser`` (Chromium, origins, displayed files),
                                           ``kinto_attachment.ts``
-imports                                   ``exports`` (that nobody has exported)
-storages                                  ``objects``, ``gcs_emulator``, ``owned`` (by a
-                                          database), ``certificates``, ``cloud_clients``
+imports                                   ``exports`` (forged exports)
+storages                                  ``objects``, ``gcs_emulator``, ``owned`` (storages that
+                                          belong to a database), ``certificates``,
+                                          ``cloud_clients``
 databases                                 ``other_database`` (a backend of another package)
 links without credentials                 ``links``
-names                                     ``filenames`` (that are easily treated wrong)
+names                                     ``filenames`` (difficult filenames)
 documents                                 ``documents``, ``description`` (of the API), ``pasted``
-                                          (commands in a shell, whose programs are forks)
+                                          (shell commands, whose programs are forks)
 commands                                  ``chaos`` and ``mutants``, run by make
 ========================================  ========================================================
 """
