@@ -139,7 +139,7 @@ class _Adoption:
         if any(pages_of(self.registry)):
             places = [each.files.place or each.name for each in self.registry.attachment_storages]
             raise CommandError(
-                "The database knows files of the other release, but there are no files in "
+                "The database knows files of the other release, but there is no file in "
                 f"{', '.join(places)}: do the settings name the right folder or bucket?"
             )
 

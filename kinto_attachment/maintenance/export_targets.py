@@ -90,7 +90,7 @@ class FolderTarget:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         if not folder.is_dir():
-            raise CommandError(f"{folder}: this is not a folder")
+            raise CommandError(f"{folder}: this exists and is not a folder")
         self._folder = folder
         if os.listdir(folder) and not self._incomplete.is_file():
             raise CommandError(f"{folder}: this folder is not empty")
