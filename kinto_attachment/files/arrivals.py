@@ -117,13 +117,20 @@ def attach(request: Request, kind: type[Arrival]) -> tuple[records.Written, Atta
     :raises AttachmentError, HTTPException: refused; neither file nor record have changed.
     """
     received = receive_once(request, kind)
+    return write(request, received), received.attachment
+
+
+def write(request: Request, received: Received) -> records.Written:
+    """Write the record of a file that has been stored.
+
+    :raises AttachmentError, HTTPException: refused; the file is deleted if the request fails.
+    """
     attachment = received.attachment.to_json()
     key = Ledger.of(request).key_of(str(request.context.uri), attachment)
     if key is not None:  # Kinto's log has a line for each request, with what is bound to it.
         request.log_context(attachment_key=key, attachment_bytes=attachment["size"])
     with quotas.entered(request, attachment):
-        written = records.write(request, received.data, received.permissions, attachment)
-    return written, received.attachment
+        return records.write(request, received.data, received.permissions, attachment)
 
 
 def receive_once(request: Request, kind: type[Arrival]) -> Received:

@@ -13,9 +13,9 @@ from typing import Any
 from kinto.core.utils import build_request
 
 from kinto_attachment.errors import FileNotFound
-from kinto_attachment.files import quotas, records
+from kinto_attachment.files import arrivals
 from kinto_attachment.files.copying import give, readable_source
-from kinto_attachment.files.ledger import Ledger
+from kinto_attachment.files.ledger import Ledger, Received
 from kinto_attachment.files.locations import outermost
 from kinto_attachment.files.signed_links import Linker
 from kinto_attachment.files.sources import Source, open_source
@@ -88,7 +88,7 @@ def attach(
     target = _request_for(request, record_uri)
     reader = BytesIO(file) if isinstance(file, bytes) else file
     stored = store(target, IncomingFile(filename, mimetype, reader, ClaimedDigests()))
-    return _write(target, stored, data)
+    return _attached(target, stored, data)
 
 
 def copy_attachment(
@@ -102,7 +102,7 @@ def copy_attachment(
     """
     target = _request_for(request, target_uri)
     source = readable_source(request, RecordURI.parse(source_uri))
-    return _write(target, give(target, source), data)
+    return _attached(target, give(target, source), data)
 
 
 def open_attachment(request: Request, record_uri: str) -> OpenedAttachment:
@@ -175,8 +175,8 @@ def _request_for(request: Request, record_uri: str) -> Request:
     return inner
 
 
-def _write(target: Request, attachment: Attachment, data: dict[str, Any] | None) -> dict[str, Any]:
-    written = attachment.to_json()
-    with quotas.entered(target, written):
-        records.write(target, data, None, written)
-    return written
+def _attached(
+    target: Request, attachment: Attachment, data: dict[str, Any] | None
+) -> dict[str, Any]:
+    arrivals.write(target, Received(attachment, data))
+    return attachment.to_json()
