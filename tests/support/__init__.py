@@ -45,7 +45,8 @@ processes                                 ``forking`` and ``forkserver`` (which 
                                           limits), ``crashes``, ``compiling`` (once for all
                                           processes)
 clients                                   ``connections`` (byte by byte), ``interruptions`` (what
-                                          happens during a request)
+                                          happens during a request), ``patient_server`` (for
+                                          clients that may be slow)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
                                           ``ietf_client`` and ``ietf_cases`` (HTTP's draft),
                                           ``upload_sites``, ``tus_upload.cjs``, ``fips_180``
