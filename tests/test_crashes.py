@@ -20,7 +20,7 @@ def test_after(): pass
 
 def test_it_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
-    options = ["faulthandler_timeout=1", "faulthandler_exit_on_timeout=true"]
+    options = ["faulthandler_timeout=4", "faulthandler_exit_on_timeout=true"]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-n", "1", "--dist", "loadfile"),

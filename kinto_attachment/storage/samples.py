@@ -13,7 +13,7 @@ from . import CHUNK_SIZE, Reader
 
 MIB = 1024 * 1024
 MAX_READ = 8 * MIB
-TIMEOUT = 30  # Seconds until a test whose threads wait for each other gives up.
+TIMEOUT = 120  # Seconds until a test whose threads wait for each other gives up.
 BINARY = "application/octet-stream"
 
 UNUSUAL_KEYS = [

@@ -355,7 +355,8 @@ def test_a_server_that_asks_for_a_pause_gets_it(local: AttachmentClient) -> None
         polite.session.request("get", "/")
         assert waited == []
         polite.session.request("get", "/")
-    assert waited == [pytest.approx(5, abs=1)]
+    (seconds,) = waited
+    assert 0 < seconds <= 5
 
 
 # DownloadMode.
@@ -825,7 +826,7 @@ def test_files_with_a_content_encoding(
     url = f"{server.url}/buckets/encoded/collections/{collection}/records/r/attachment"
     headers = {"Content-Encoding": "gzip"}
     answer = requests.put(
-        f"{url}?filename=a.bin", packed, auth=("alice", "secret"), headers=headers, timeout=30
+        f"{url}?filename=a.bin", packed, auth=("alice", "secret"), headers=headers, timeout=90
     )
     assert answer.status_code == 201
 

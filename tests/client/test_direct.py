@@ -24,7 +24,7 @@ from kinto_attachment.client import (
     unfinished,
     upload_command,
 )
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.faults import FaultProxy
 from tests.support.scripts import AUTH
 from tests.support.services import S3
@@ -96,7 +96,7 @@ def test_a_file_arrives(client: AttachmentClient, size: int) -> None:
 
 
 def test_parts_go_side_by_side(client: AttachmentClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=waiting.SECONDS)
     send = sending.DirectUpload._send_once
 
     def meet(self: Any, part: Any) -> None:
@@ -217,9 +217,9 @@ def test_refusals(server: live.Server, client: AttachmentClient) -> None:
 def test_a_url_for_somebody_else(client: AttachmentClient) -> None:
     store = FileStore(client)
     url = store.upload_url("letters/june.txt", size=5, expires_in=60)
-    assert requests.put(url, data=b"Dear", timeout=10).status_code == 400
-    assert requests.put(url, data=b"Dear!", timeout=10).status_code == 201
-    assert requests.put(url, data=b"Fear!", timeout=10).status_code == 201
+    assert requests.put(url, data=b"Dear", timeout=90).status_code == 400
+    assert requests.put(url, data=b"Dear!", timeout=90).status_code == 201
+    assert requests.put(url, data=b"Fear!", timeout=90).status_code == 201
     assert store.get("letters/june.txt") == b"Dear!"
     assert store.list("letters/") == ["letters/june.txt"]
 

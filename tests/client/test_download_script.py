@@ -64,10 +64,7 @@ def attachment_of(content: bytes, filename: str = "f.txt") -> dict[str, Any]:
 
 def wait_for_a_part(folder: Path) -> None:
     """Until some of a file has come."""
-    deadline = time.monotonic() + 60
-    while not any(part.stat().st_size for part in folder.glob("*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    waiting.until(lambda: any(part.stat().st_size for part in folder.glob("*")))
 
 
 # What it does.
@@ -132,9 +129,7 @@ def test_what_is_not_as_it_should_be_is_replaced(
 def test_here_is_the_default(local_download: Script, local: AttachmentClient, out: Path) -> None:
     put(local, "r1", b"one", "one.txt")
     out.mkdir(parents=True)
-    forking.run(
-        local_download.command(), cwd=out, check=True, capture_output=True, timeout=waiting.SECONDS
-    )
+    forking.run(local_download.command(), cwd=out, check=True, capture_output=True, timeout=90)
     assert stored(out) == {"one.txt": b"one"}
 
 
@@ -481,10 +476,10 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
         script = Script.of("download.py", proxy, collection, local_download.temporary)
         proxy.hang(received=2_000_000)
         with script.started("-f", out) as process:
-            assert proxy.broken.wait(60), "the proxy saw too little"
+            assert proxy.broken.wait(waiting.SECONDS), "the proxy saw too little"
             wait_for_a_part(out / ".partial")
             process.send_signal(end)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=90)
         assert process.returncode == (130 if end == signal.SIGINT else -end)
         assert "Traceback" not in err
         assert "large.bin" not in os.listdir(out)
@@ -510,7 +505,7 @@ def test_killed_on_the_way_through_many_files(
         # What is sent on to S3 does not come by here: the records alone are some 20 kB.
         proxy.hang(sent=12_000)
         with script.started("--jobs", 3, "-f", out) as process:
-            assert proxy.broken.wait(60), "the proxy saw too little"
+            assert proxy.broken.wait(waiting.SECONDS), "the proxy saw too little"
             process.kill()
     there = {path.name: path.read_bytes() for path in out.glob("*.bin")}
     assert 0 < len(there) < 40

@@ -41,16 +41,16 @@ class TestClient:
         before = time.time()
         made = client.link("r", expires_in="1h", **options)
         assert made.expires_at / 1000 - before >= 3599
-        answer = requests.get(made.url, timeout=30)
+        answer = requests.get(made.url, timeout=90)
         assert answer.content == b"Hello!"
         assert answer.headers["Content-Disposition"] == 'attachment; filename="b & c.txt"'
         record = client.kinto.get_record(id="r")["data"]
-        assert requests.get(client.url(record), timeout=30).content == b"Hello!"
+        assert requests.get(client.url(record), timeout=90).content == b"Hello!"
 
     def test_to_a_version(self, keeping: AttachmentClient) -> None:
         _, oldest = keeping.versions("r")
         url = keeping.url("r", version=oldest["id"])
-        assert requests.get(url, timeout=30).content == b"one.txt"
+        assert requests.get(url, timeout=90).content == b"one.txt"
 
     def test_refusals(self, keeping: AttachmentClient, embedded: live.Server) -> None:
         for unknown in (("none", None), ("r", "none"), ("r", "a/b")):
@@ -71,7 +71,7 @@ class TestFileStore:
         store = FileStore(client)
         store.set("pictures/cat.txt", b"Meow")
         url = store.signed_url("pictures/cat.txt", expires_in=60, disposition="attachment")
-        answer = requests.get(url, timeout=30)
+        answer = requests.get(url, timeout=90)
         assert answer.content == b"Meow"
         assert answer.headers["Content-Disposition"] == 'attachment; filename="cat.txt"'
         with pytest.raises(NotFoundError, match="No file has the key 'dog'"):
@@ -89,13 +89,13 @@ class TestCommand:
     ) -> None:
         assert cli.main(["url", *options, "r"]) == 0
         url = capsys.readouterr().out.rstrip("\n")
-        assert requests.get(url, timeout=30).content == b"two.txt"
+        assert requests.get(url, timeout=90).content == b"two.txt"
         _, oldest = keeping.versions("r")
         chosen = ["--version", oldest["id"], "--disposition", "attachment", "--filename", "x.txt"]
         assert cli.main(["url", *options, *chosen, "--expires-in", "1h", "--json", "r"]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed["expires_at"] / 1000 - time.time() > 3500
-        answer = requests.get(printed["url"], timeout=30)
+        answer = requests.get(printed["url"], timeout=90)
         assert answer.content == b"one.txt"
         assert answer.headers["Content-Disposition"] == 'attachment; filename="x.txt"'
 

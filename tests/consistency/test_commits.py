@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
-from tests.support import invariants
+from tests.support import invariants, waiting
 from tests.support.application import (
     RECORD,
     attach,
@@ -74,10 +72,9 @@ class Relay:
                     self.breaks = False
                     client.shutdown(socket.SHUT_RDWR)
                     self.broken.set()
-                    self.arrive.wait(60)
+                    self.arrive.wait(waiting.SECONDS)
                     if self.arrives:
-                        server.sendall(data)
-                        time.sleep(0.2)  # The server's answer, for which nobody waits.
+                        server.sendall(data)  # It is read, although nobody waits for the answer.
                     break
                 server.sendall(data)
         with contextlib.suppress(OSError):
@@ -112,12 +109,6 @@ def app(postgresql: PostgreSQL, relay: Relay, tmp_path: Path) -> Iterator[Any]:
     postgresql.drop_database(url)
 
 
-def somebody_waits(postgresql: PostgreSQL) -> bool:
-    with contextlib.closing(psycopg2.connect(postgresql.uri)) as server, server.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        return cursor.fetchone() is not None
-
-
 @pytest.mark.parametrize("arrives", [True, False], ids=["arrives", "is lost"])
 @pytest.mark.parametrize("record", [RECORD, f"{RECORD}2"], ids=["replaced", "created"])
 def test_no_file_is_lost_when_the_connection_breaks_at_the_commit(
@@ -129,17 +120,15 @@ def test_no_file_is_lost_when_the_connection_breaks_at_the_commit(
         target=lambda: answers.append(attach(app, record, b"new", status="*"))
     )
     upload.start()
-    assert relay.broken.wait(60)
+    assert relay.broken.wait(waiting.SECONDS)
     # The commit arrives when the request is over, or waits for something that depends on it.
-    while upload.is_alive() and not somebody_waits(postgresql):
-        time.sleep(0.01)
+    waiting.until(lambda: not upload.is_alive() or postgresql.somebody_waits())
     relay.arrive.set()
-    upload.join(60)
+    waiting.join(upload)
     assert answers[0].status_int == 500
     registry = app.app.registry
-    deadline = time.monotonic() + 60
-    while arrives and not has_new_file(registry, record) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    if arrives:
+        waiting.until(lambda: has_new_file(registry, record))
     assert has_new_file(registry, record) == arrives
     assert not invariants.lost(registry)
     invariants.collect(registry)

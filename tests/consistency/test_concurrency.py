@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from kinto_attachment.http.streams import CHUNK_SIZE
-from tests.support import invariants, live
+from tests.support import invariants, live, waiting
 from tests.support.application import ALICE, Part, form, sha256
 from tests.support.live import Client
 from tests.support.sampling import one_in
@@ -67,7 +66,7 @@ def registry(server: live.Server) -> Iterator[Any]:
 
 def all_at_once(server: live.Server, work: Callable[[int, Client], Any]) -> list[Any]:
     """Let each of the clients do something, starting together."""
-    barrier = threading.Barrier(CLIENTS, timeout=30)
+    barrier = threading.Barrier(CLIENTS, timeout=waiting.SECONDS)
 
     def run(number: int) -> Any:
         with Client(server) as client:
@@ -214,11 +213,11 @@ def test_slow_uploads_hold_no_database_connection(frugal: live.Server, frugal_fi
     with ThreadPoolExecutor(SLOW) as pool:
         uploads = [pool.submit(upload_slowly, frugal, number, stop) for number in range(SLOW)]
         try:
-            wait_until(lambda: len(list(frugal_files.glob(".unfinished/*"))) == SLOW)
+            waiting.until(lambda: len(list(frugal_files.glob(".unfinished/*"))) == SLOW)
             check_reads(frugal)
         finally:
             stop.set()
-        assert [upload.result(60) for upload in uploads] == [201] * SLOW
+        assert [upload.result(waiting.SECONDS) for upload in uploads] == [201] * SLOW
 
 
 def test_slow_parts_hold_no_database_connection(frugal: live.Server, frugal_files: Path) -> None:
@@ -226,11 +225,11 @@ def test_slow_parts_hold_no_database_connection(frugal: live.Server, frugal_file
     with ThreadPoolExecutor(SLOW) as pool:
         uploads = [pool.submit(send_part_slowly, frugal, number, stop) for number in range(SLOW)]
         try:
-            wait_until(lambda: len(list(frugal_files.glob(".unfinished/*"))) == SLOW)
+            waiting.until(lambda: len(list(frugal_files.glob(".unfinished/*"))) == SLOW)
             check_reads(frugal)
         finally:
             stop.set()
-        assert [upload.result(60) for upload in uploads] == [204] * SLOW
+        assert [upload.result(waiting.SECONDS) for upload in uploads] == [204] * SLOW
 
 
 def send_part_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
@@ -239,9 +238,8 @@ def send_part_slowly(server: live.Server, number: int, stop: threading.Event) ->
     told = {**TUS, "Upload-Defer-Length": "1", "Upload-Metadata": metadata(filename="a.bin")}
 
     def pieces() -> Iterator[bytes]:
-        for _ in range(60):
+        while not stop.wait(0.5):
             yield bytes(1024)
-            stop.wait(1)
 
     with Client(server) as client:
         _, headers, _ = client.request("POST", f"{record}/attachment/uploads", None, told)
@@ -251,7 +249,7 @@ def send_part_slowly(server: live.Server, number: int, stop: threading.Event) ->
 
 
 def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
-    """1 KiB/s, until the event; then the rest. Every way to upload is taken by some."""
+    """2 KiB/s, until the event; then the rest. Every way to upload is taken by some."""
     bucket = ("b", "default")[number % 2]
     record = f"/buckets/{bucket}/collections/c/records/slow{number}/attachment"
     head, tail, method, headers = b"", b"", "PUT", {"Transfer-Encoding": "chunked"}
@@ -262,9 +260,8 @@ def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> in
     def pieces() -> Iterator[bytes]:
         # Forms are parsed in pieces of this size: the test sees the file of one that has begun.
         yield head + bytes(CHUNK_SIZE)
-        for _ in range(60):
+        while not stop.wait(0.5):
             yield bytes(1024)
-            stop.wait(1)
         yield tail
 
     with Client(server) as client:
@@ -284,10 +281,3 @@ def test_slow_downloads_hold_no_database_connection(frugal: live.Server) -> None
             )
             assert slow.getresponse().read(1024) == bytes(1024)
         check_reads(frugal)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

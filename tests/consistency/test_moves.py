@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
@@ -26,7 +25,18 @@ from kinto_attachment.index.open_transactions import OpenTransactions
 from kinto_attachment.maintenance import move as maintenance, spare_copies, transfer
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.selection import Selection
-from tests.support import ROOT, forking, invariants, live, load, owned, races, sampling, waiting
+from tests.support import (
+    ROOT,
+    forking,
+    invariants,
+    lingering,
+    live,
+    load,
+    owned,
+    races,
+    sampling,
+    waiting,
+)
 from tests.support.application import (
     ALICE,
     attach,
@@ -238,11 +248,11 @@ class TestTurns:
     ) -> None:
         folder = tmp_path_factory.getbasetemp() / "cold"
         options = {"storages.cold.base_path": str(folder), "randomize": "false"}
-        app = build(**options, linger="0.3")
+        app = build(**options, linger="1h")
         attach(app, content=b"old")
         attach(app, content=b"new")
         assert move(app.app.registry, "cold", Selection(), keep=AT_ONCE).files == 2
-        time.sleep(0.3)
+        lingering.pass_the_time(app)
         invariants.collect(app.app.registry)
         assert len(placed_files(app)) == 1
         assert not invariants.left(app.app.registry)

@@ -15,7 +15,7 @@ import transaction
 
 from kinto_attachment.index.usage_slots import MOST
 from kinto_attachment.maintenance.counters import recount
-from tests.support import invariants, live
+from tests.support import invariants, live, waiting
 from tests.support.live import Client
 from tests.support.sampling import one_in
 from tests.support.services import PostgreSQL
@@ -75,11 +75,11 @@ def registry(server: live.Server) -> Iterator[Any]:
 
 def all_at_once(server: live.Server, work: Callable[[int, Client], list[int]]) -> Counter[int]:
     """The statuses that the clients get, who start together."""
-    barrier = threading.Barrier(CLIENTS, timeout=60)
+    barrier = threading.Barrier(CLIENTS, timeout=waiting.SECONDS)
 
     def run(number: int) -> list[int]:
         with Client(server) as client:
-            barrier.wait(30)
+            barrier.wait()
             return work(number, client)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -207,7 +207,7 @@ class TestCountersAreRight:
         done = threading.Event()
 
         def repair() -> int:
-            count = 0
+            count = recount(registry, lambda number: None)
             while not done.is_set():
                 count += recount(registry, lambda number: None)
             return count
@@ -218,7 +218,7 @@ class TestCountersAreRight:
                 self.run(server)
             finally:
                 done.set()
-            assert repaired.result(timeout=60) == 1, "what was right stays so"
+            assert repaired.result(waiting.SECONDS) == 1, "what was right stays so"
         assert not miscounted(registry)
 
     def run(self, server: live.Server) -> None:

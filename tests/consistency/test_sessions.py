@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
 import transaction
 
-from tests.support import sampling
+from tests.support import sampling, waiting
 from tests.support.connections import ALICE, Connection
 from tests.support.faults_plugin import How, Order
 from tests.support.services import S3, PostgreSQL
@@ -55,16 +55,9 @@ def hanging(site: Site, url: str, start: int, length: int) -> Iterator[Connectio
         yield connection
 
 
-def wait_for_writer(site: Site) -> str:
-    """The token of the session's writer, once a request has begun to write."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with transaction.manager:
-            (page,) = site.registry.attachment_sessions.pages()
-        if page[0].writer:
-            return str(page[0].writer)
-        time.sleep(0.02)
-    raise AssertionError("no request has begun to write")
+def wait_for_writer(site: Site) -> None:
+    """Until a request has begun to write."""
+    waiting.until(lambda: session_of(site).writer)
 
 
 def test_a_client_goes_on_while_its_old_request_hangs(site: Site) -> None:
@@ -185,9 +178,7 @@ def test_a_killed_worker_costs_only_what_was_not_durable(local_site: Site) -> No
     url = site.create(len(whole))
     with hanging(site, url, 0, len(whole)) as old:
         old.send(whole[: 36 * MIB])  # There is a checkpoint after each 32.
-        deadline = time.monotonic() + 20
-        while not sessions_size(site) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        waiting.until(lambda: session_of(site).size)
         site.server.kill_workers()
     site.server.wait()
     start = site.offset(url)
@@ -197,7 +188,7 @@ def test_a_killed_worker_costs_only_what_was_not_durable(local_site: Site) -> No
     site.check()
 
 
-def sessions_size(site: Site) -> int:
+def session_of(site: Site) -> Any:
     with transaction.manager:
         (page,) = site.registry.attachment_sessions.pages()
-    return int(page[0].size)
+    return page[0]

@@ -79,7 +79,7 @@ class Session:
 
     def record(self, name: str) -> dict:
         url = f"http://{self.address}/v1/buckets/default/collections/docs/records/{name}"
-        answer = requests.get(url, auth=AUTH, timeout=10)
+        answer = requests.get(url, auth=AUTH, timeout=90)
         answer.raise_for_status()
         return answer.json()
 
@@ -88,7 +88,7 @@ class Session:
 
     def content(self, name: str) -> bytes:
         location = self.attachment(name)["location"]
-        return requests.get(location, auth=AUTH, timeout=10).content
+        return requests.get(location, auth=AUTH, timeout=90).content
 
 
 @pytest.fixture(scope="module")
@@ -417,12 +417,12 @@ def test_the_form_of_a_page_works(session: Session) -> None:
 def test_the_clients_hold_files(session: Session) -> None:
     url = f"http://{session.address}/v1/buckets/default/collections/docs/records/evidence"
     files = {"attachment": ("hello.txt", HELLO)}
-    requests.post(f"{url}/attachment", files=files, auth=AUTH, timeout=10).raise_for_status()
+    requests.post(f"{url}/attachment", files=files, auth=AUTH, timeout=90).raise_for_status()
     (command,) = [
         c for c in code_blocks("docs/holds.rst", "shell") if c.startswith("kinto-attachment hold")
     ]
     session.run("bash", "-c", session.pasted(command))
-    held = requests.get(f"{url}/attachment/hold", auth=AUTH, timeout=10).json()["data"]
+    held = requests.get(f"{url}/attachment/hold", auth=AUTH, timeout=90).json()["data"]
     assert (held["until"], held["reason"]) == (1893456000000, "An audit")
     with pytest.raises(RejectedError) as refused:
         exec(session.pasted(python_with("docs/holds.rst", "release_hold")), {})
@@ -432,7 +432,7 @@ def test_the_clients_hold_files(session: Session) -> None:
 def test_the_event_example_works(session: Session) -> None:
     url = f"http://{session.address}/v1/buckets/default/collections/docs/records/event/attachment"
     files = {"attachment": ("hello.txt", HELLO)}
-    requests.post(url, files=files, auth=AUTH, timeout=10).raise_for_status()
+    requests.post(url, files=files, auth=AUTH, timeout=90).raise_for_status()
     assert re.search(
         r"/buckets/\S+/collections/docs/records/event hello\.txt", session.log.read_text()
     )
@@ -440,27 +440,27 @@ def test_the_event_example_works(session: Session) -> None:
 
 def test_a_browser_opens_what_is_printed(session: Session) -> None:
     (link,) = re.findall(r"In a browser: (\S+)", session.log.read_text())
-    page = requests.get(link, headers={"Accept": "text/html"}, timeout=10, allow_redirects=False)
+    page = requests.get(link, headers={"Accept": "text/html"}, timeout=90, allow_redirects=False)
     assert page.status_code == 200
     url = f"http://{session.address}/v1/buckets/default/collections/docs/records/seen/attachment"
     files = {"attachment": ("hello.txt", HELLO)}
-    answer = requests.post(url, files=files, auth=AUTH, timeout=10)
+    answer = requests.post(url, files=files, auth=AUTH, timeout=90)
     assert "In a browser" in session.log.read_text()
     # A link or a picture in a page has no credentials.
-    assert requests.get(answer.json()["location"], timeout=10).content == HELLO
+    assert requests.get(answer.json()["location"], timeout=90).content == HELLO
 
 
 def test_kinto_admin_gets_what_it_asks_for(session: Session) -> None:
     server = f"http://{session.address}/v1"
     origin = {"Origin": "http://localhost:3000"}
-    capabilities = requests.get(f"{server}/", headers=origin, timeout=10).json()["capabilities"]
+    capabilities = requests.get(f"{server}/", headers=origin, timeout=90).json()["capabilities"]
     assert {"attachments", "permissions_endpoint"} <= set(capabilities)
     asked = {"Access-Control-Request-Method": "GET"}
     asked["Access-Control-Request-Headers"] = "authorization,content-type"
     url = f"{server}/permissions"
-    assert requests.options(url, headers={**origin, **asked}, timeout=10).status_code == 200
+    assert requests.options(url, headers={**origin, **asked}, timeout=90).status_code == 200
     wanted = {"exclude_resource_name": "record,group"}
-    answer = requests.get(url, params=wanted, headers=origin, auth=AUTH, timeout=10)
+    answer = requests.get(url, params=wanted, headers=origin, auth=AUTH, timeout=90)
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", origin["Origin"])
 
@@ -468,7 +468,7 @@ def test_kinto_admin_gets_what_it_asks_for(session: Session) -> None:
 @pytest.mark.curl
 def test_a_collection_says_that_it_has_files(session: Session) -> None:
     url = f"http://{session.address}/v1/buckets/default/collections/docs"
-    requests.put(url, json={}, auth=AUTH, timeout=10).raise_for_status()
+    requests.put(url, json={}, auth=AUTH, timeout=90).raise_for_status()
     (command,) = [c for c in code_blocks("docs/admin.rst", "shell") if c.startswith("curl")]
     answer = json.loads(session.run("bash", "-c", session.pasted(command)))
     assert answer["data"]["attachment"] == {"enabled": True, "required": False}
@@ -483,7 +483,7 @@ def test_make_serve_serves_a_build_of_kinto_admin(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running(command, f"http://{HOST}:{port}/v1/", log, cwd=ROOT, env=environ):
         (link,) = re.findall(r"In a browser: (\S+)", log.read_text())
-        assert requests.get(link, timeout=10).text == "<p>The built page.</p>"
+        assert requests.get(link, timeout=90).text == "<p>The built page.</p>"
 
 
 @pytest.fixture
@@ -508,7 +508,7 @@ def test_the_gunicorn_commands_work(kinto_ini: Path, part: str) -> None:
         pasted.environ() as environ,
         running(shell, url, log, cwd=kinto_ini.parent, env=environ),
     ):
-        assert requests.get(url, timeout=10).json()["attachments"] is True
+        assert requests.get(url, timeout=90).json()["attachments"] is True
         text = log.read_text()
     assert re.search(r"GET .*/v1/__heartbeat__", text), "the logging of the file"
     assert "Could not find config file" not in text

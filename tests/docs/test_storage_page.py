@@ -42,7 +42,7 @@ def download(app: Any, **headers: str) -> requests.Response:
     redirect = app.get(f"{RECORD}/attachment", headers={**ALICE, **REDIRECTED}, status=302)
     assert redirect.headers["Access-Control-Allow-Origin"] == "*"
     assert redirect.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
-    return requests.get(redirect.location, headers={**REDIRECTED, **headers}, timeout=30)
+    return requests.get(redirect.location, headers={**REDIRECTED, **headers}, timeout=90)
 
 
 def test_redirected_pages_may_read_what_they_need(app: Any, rules: Any) -> None:

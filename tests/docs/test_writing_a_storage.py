@@ -147,11 +147,11 @@ class TestAServerOnIt:
             url = f"{server.url}/buckets/default/collections/c/records/r/attachment"
             content = os.urandom(1_000_000)
             form = {"attachment": ("a.bin", content)}
-            created = requests.post(url, files=form, headers=ALICE, timeout=30)
+            created = requests.post(url, files=form, headers=ALICE, timeout=90)
             assert created.status_code == 201
             for location in (url, created.json()["location"]):
-                assert requests.get(location, headers=ALICE, timeout=30).content == content
-            part = requests.get(url, headers={**ALICE, "Range": "bytes=5-9"}, timeout=30)
+                assert requests.get(location, headers=ALICE, timeout=90).content == content
+            part = requests.get(url, headers={**ALICE, "Range": "bytes=5-9"}, timeout=90)
             assert (part.status_code, part.content) == (206, content[5:10])
 
 

@@ -283,7 +283,7 @@ class TestOverTheWire:
             idle = live.idle_memory(server)
             target = tmp_path / "archive.zip"
             with (
-                requests.get(server.url + URL, headers=ALICE, stream=True, timeout=60) as response,
+                requests.get(server.url + URL, headers=ALICE, stream=True, timeout=90) as response,
                 target.open("wb") as file,
             ):
                 for chunk in response.iter_content(MIB):
@@ -307,11 +307,11 @@ class TestOverTheWire:
             (path,) = [path for path in tmp_path.rglob("*.txt") if path.read_bytes()[:1] == b"b"]
             path.unlink()
             with pytest.raises(requests.exceptions.ChunkedEncodingError):
-                _ = requests.get(server.url + URL, headers=ALICE, timeout=30).content
+                _ = requests.get(server.url + URL, headers=ALICE, timeout=90).content
             assert "is missing" in server.log()
             # The next request is answered.
             query = "?in_id=a,c"
-            whole = requests.get(server.url + URL + query, headers=ALICE, timeout=30).content
+            whole = requests.get(server.url + URL + query, headers=ALICE, timeout=90).content
             with zipfile.ZipFile(io.BytesIO(whole)) as found:
                 assert found.read("a") == b"a" * 100
 
@@ -324,7 +324,7 @@ class TestOverTheWire:
         names = ("storage", "permission", "cache")
         pool = {f"kinto.{name}_{key}": "1" for name in names for key in ("pool_size",)}
         pool |= {f"kinto.{name}_max_overflow": "0" for name in names}
-        pool |= {f"kinto.{name}_pool_timeout": "2" for name in names}
+        pool |= {f"kinto.{name}_pool_timeout": "20" for name in names}
         settings = {"base_path": str(tmp_path)}
         try:
             with live.kinto(settings, database=database, settings=pool) as server:
@@ -335,7 +335,7 @@ class TestOverTheWire:
                         url = f"{RECORD}/attachment?filename=large.bin"
                         assert client.request("PUT", url, file, headers)[0] == 201
                 with (
-                    requests.get(server.url + URL, headers=ALICE, stream=True, timeout=60) as slow,
+                    requests.get(server.url + URL, headers=ALICE, stream=True, timeout=90) as slow,
                     live.Client(server) as client,
                 ):
                     assert slow.raw.read(MIB)

@@ -51,7 +51,7 @@ def picture(tmp_path: Path) -> Path:
 
 def download(record: dict[str, Any]) -> bytes:
     location = record["data"]["attachment"]["location"]
-    response = requests.get(location, auth=ALICE, timeout=10)
+    response = requests.get(location, auth=ALICE, timeout=90)
     assert response.status_code == 200
     return response.content
 
@@ -110,7 +110,7 @@ def test_python_is_told_what_was_wrong(
 def test_javascript_adds_downloads_replaces_and_removes(server: live.Server) -> None:
     authorization = "Basic " + b64encode(b":".join(part.encode() for part in ALICE)).decode()
     for path in ("buckets/js", "buckets/js/collections/docs"):
-        assert requests.put(f"{server.url}/{path}", auth=ALICE, timeout=10).ok
+        assert requests.put(f"{server.url}/{path}", auth=ALICE, timeout=90).ok
     settings = {
         "url": server.url,
         "authorization": authorization,
@@ -134,7 +134,7 @@ def test_javascript_adds_downloads_replaces_and_removes(server: live.Server) -> 
     assert result["named"]["data"]["attachment"]["filename"] == "inside.txt"
 
     assert result["removed"]["data"]["attachment"] is None
-    gone = requests.get(replaced["attachment"]["location"], auth=ALICE, timeout=10)
+    gone = requests.get(replaced["attachment"]["location"], auth=ALICE, timeout=90)
     assert gone.status_code == 404
 
 

@@ -15,7 +15,7 @@ from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files import direct_completion
 from kinto_attachment.files.signatures import Signatures
 from kinto_attachment.http import saved_hashes
-from tests.support import direct
+from tests.support import direct, waiting
 from tests.support.application import (
     ALICE,
     BOB,
@@ -353,7 +353,7 @@ def test_two_puts_at_once_attach_one_file(app: Any) -> None:
     upload = begin(app, via="kinto")
     with ThreadPoolExecutor(4) as pool:
         puts = [pool.submit(put_own, app, upload, CONTENT) for _ in range(4)]
-        answers = [each.result(timeout=60) for each in puts]
+        answers = [each.result(waiting.SECONDS) for each in puts]
     assert [each.status_code for each in answers] == [201] * 4
     assert all(each.json == answers[0].json for each in answers)
     assert len(stored_files(app)) == 1
@@ -502,7 +502,7 @@ class TestLongFiles:
             if len(answers) < 2:
                 with ThreadPoolExecutor(1) as other:
                     asked = other.submit(complete, app, upload)
-                    answers.append(asked.result(timeout=30))
+                    answers.append(asked.result(waiting.SECONDS))
 
         reads.on_read = ask_too
         complete(app, upload, status=201)
@@ -521,7 +521,7 @@ class TestLongFiles:
                 answers.append(None)
                 with ThreadPoolExecutor(1) as other:
                     asked = other.submit(complete, app, upload)
-                    answers.append(asked.result(timeout=30))
+                    answers.append(asked.result(waiting.SECONDS))
 
         reads.on_read = ask_too
         complete(app, upload, status=423)

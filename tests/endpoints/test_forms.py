@@ -88,7 +88,7 @@ def test_curl_sends_a_picture(server: live.Server, tmp_path: Path, arguments: li
     (tmp_path / "pic.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     url = f"{server.url}{DEFAULT}/attachment?filename=pic.png"
     command = [curl, "-sS", "--noproxy", "*", "-u", "alice:secret", *arguments, url]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=30)
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=90)
     assert json.loads(run.stdout)["mimetype"] == "image/png"
 
 

@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
 
 @pytest.fixture(scope="module")
 def description(server: live.Server) -> Any:
-    return requests.get(f"{server.url}/__api__", timeout=10).json()
+    return requests.get(f"{server.url}/__api__", timeout=90).json()
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 
 from kinto_attachment.storage import CHUNK_SIZE, partials
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.application import ALICE, RECORD, Part, form, send
 from tests.support.backends import ON_MEMORY
-from tests.support.connections import MIB, until
+from tests.support.connections import MIB
 from tests.support.faults import HOST
 from tests.support.ietf_cases import CASES, FILE, SIZE, Case, run
 from tests.support.ietf_client import Client, Response, Target, append_headers
@@ -112,7 +112,7 @@ class TestTheLastAnswer:
         client.break_off("PATCH", url, append_headers(0, complete=True), FILE, SIZE)
         # A HEAD would put the request out of force, if it came while it still runs: in memory,
         # the file is there before the upload has ended.
-        until(lambda: state_of(client, url) == "done", 10)
+        waiting.until(lambda: state_of(client, url) == "done")
         state = client.retrieve_offset(url)
         assert (state.offset, state.length) == (SIZE, SIZE)
         assert state.headers["content-location"] == client.target.path.partition("?")[0]

@@ -319,9 +319,8 @@ class TestWhoMay:
     def test_the_longest_validity(self, build: Build) -> None:
         app = build(**{"links.max_age": "1h"})
         attach(app)
-        now = time.time()
         made = link(app, expires_in="1h")
-        assert made["expires_at"] / 1000 <= now + HOUR + 1
+        assert made["expires_at"] / 1000 <= time.time() + HOUR
         app.get(f"{URL}?expires_in=3601", headers=ALICE, status=400)
 
     def test_in_a_batch(self, linked: Any) -> None:
@@ -340,7 +339,7 @@ class TestPresigned:
         attach(app)
         before = time.time()
         made = link(app, expires_in=100, disposition="attachment", filename="b.txt")
-        assert 99 <= made["expires_at"] / 1000 - before <= 101
+        assert before - 1 <= made["expires_at"] / 1000 - 100 <= time.time()
         assert urlsplit(made["url"]).path != urlsplit(URL).path
         answer = ask(made["url"])
         assert answer.content == CONTENT
@@ -392,7 +391,7 @@ def test_a_presigned_link_is_for_get_alone(app: Any) -> None:
     attach(app)
     with requests.Session() as session:
         session.trust_env = False
-        assert session.head(link(app)["url"], timeout=30).status_code == 403
+        assert session.head(link(app)["url"], timeout=90).status_code == 403
     assert int(app.head(f"{RECORD}/attachment", headers=ALICE).headers["Content-Length"]) > 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import direct, tus
+from tests.support import direct, tus, waiting
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -187,18 +187,18 @@ def test_a_lock_that_is_set_while_a_body_arrives_counts(app: Any) -> None:
                 self.sent = True
                 begun.set()
                 return b"new"
-            assert locked.wait(30)
+            assert locked.wait(waiting.SECONDS)
             return b""
 
     def lock_it() -> None:
-        assert begun.wait(30)
+        assert begun.wait(waiting.SECONDS)
         lock(app)
         locked.set()
 
     thread = threading.Thread(target=lock_it)
     thread.start()
     answer = send(app, "PUT", f"{URL}?filename=new.txt", Body(), status=423)
-    thread.join(30)
+    thread.join(waiting.SECONDS)
     assert error(answer)[0] == 121
     assert read(app, URL) == CONTENT
     assert len(stored_files(app)) == 1

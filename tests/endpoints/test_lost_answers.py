@@ -50,7 +50,7 @@ class Uploader:
         if self.method == "PUT":
             body = {"data": content, "params": {"filename": "a.txt"}}
         return requests.request(
-            self.method, f"{self.url}/attachment", headers={**ALICE, **names}, timeout=30, **body
+            self.method, f"{self.url}/attachment", headers={**ALICE, **names}, timeout=90, **body
         )
 
     def lose(self, content: bytes = CONTENT, **headers: str) -> None:
@@ -59,7 +59,7 @@ class Uploader:
             self.upload(content, **headers)
 
     def record(self) -> Any:
-        return requests.get(self.url, headers=ALICE, timeout=30).json()["data"]
+        return requests.get(self.url, headers=ALICE, timeout=90).json()["data"]
 
 
 @pytest.fixture(params=["PUT", "POST"])
@@ -111,7 +111,7 @@ def test_while_the_first_attempt_is_still_running(
     running: live.Server, client: Uploader, files: Path, precondition: str
 ) -> None:
     value = "*" if precondition == "If-None-Match" else client.upload(b"old").headers["ETag"]
-    connection = http.client.HTTPConnection(*running.address, timeout=30)
+    connection = http.client.HTTPConnection(*running.address, timeout=90)
     with contextlib.closing(connection):
         connection.putrequest("PUT", f"/v1{RECORD}/attachment?filename=a.txt")
         for name, text in {**ALICE, precondition: value, "Content-Length": "100000"}.items():

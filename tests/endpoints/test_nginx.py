@@ -22,8 +22,8 @@ import requests
 from kinto_attachment.client import AttachmentClient
 from kinto_attachment.endpoints.downloads import SECURITY_HEADERS
 from kinto_attachment.names import disposition_filename
-from tests.support import live, nginx
-from tests.support.connections import MIB, until
+from tests.support import live, nginx, waiting
+from tests.support.connections import MIB
 from tests.support.documents import code_blocks
 from tests.support.faults import HOST
 from tests.support.scripts import Script
@@ -54,7 +54,7 @@ class Site:
     def get(self, url: str = "", **headers: str) -> requests.Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         url = url or f"{self.record}/attachment"
-        return requests.get(url, auth=AUTH, headers=names, timeout=30)
+        return requests.get(url, auth=AUTH, headers=names, timeout=90)
 
 
 def nginx_blocks() -> list[str]:
@@ -94,7 +94,7 @@ def upload(url: str) -> dict:
         data=iter([CONTENT]),  # Chunked: of unknown length.
         auth=AUTH,
         headers={"Content-Type": "text/html"},
-        timeout=30,
+        timeout=90,
     )
     assert answer.status_code == 201, answer.text
     attachment = answer.json()
@@ -199,7 +199,10 @@ def test_a_client_gets_the_file_that_it_expects(
     assert served.get(url, If_Match=expected, If_None_Match=tag).status_code == 304
     assert served.get(url, If_Match='"another"').status_code == 412
     answer = requests.head(
-        url or f"{served.record}/attachment", auth=AUTH, headers={"If-Match": tag}, timeout=30
+        url or f"{served.record}/attachment",
+        auth=AUTH,
+        headers={"If-Match": tag},
+        timeout=90,
     )
     assert (answer.status_code, answer.headers["Content-Length"]) == (200, str(len(CONTENT)))
     modified = answer.headers["Last-Modified"]
@@ -226,8 +229,8 @@ def test_a_download_is_sent_by_nginx_with_what_kinto_says_of_it(protected: Site)
 
 def test_a_link_is_not_told_to_other_sites(protected: Site) -> None:
     url = f"{protected.record}/attachment/url"
-    link = requests.get(url, auth=AUTH, timeout=30).json()["data"]["url"]
-    answer = requests.get(link, timeout=30)
+    link = requests.get(url, auth=AUTH, timeout=90).json()["data"]["url"]
+    answer = requests.get(link, timeout=90)
     assert (answer.status_code, answer.content) == (200, CONTENT)
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     assert "Referrer-Policy" not in protected.get().headers
@@ -235,7 +238,7 @@ def test_a_link_is_not_told_to_other_sites(protected: Site) -> None:
 
 def link(served: Site, **asked: str) -> str:
     url = f"{served.record}/attachment/url"
-    made: str = requests.get(url, auth=AUTH, params=asked, timeout=30).json()["data"]["url"]
+    made: str = requests.get(url, auth=AUTH, params=asked, timeout=90).json()["data"]["url"]
     return made
 
 
@@ -243,18 +246,18 @@ def link(served: Site, **asked: str) -> str:
 def test_links_work_in_each_mode(request: pytest.FixtureRequest, how: str) -> None:
     served: Site = request.getfixturevalue(how)
     url = link(served, disposition="attachment", filename="b c.txt", expires_in="1h")
-    answer = requests.get(url, timeout=30)
+    answer = requests.get(url, timeout=90)
     assert (answer.status_code, answer.content) == (200, CONTENT)
     assert answer.headers["Content-Disposition"] == 'attachment; filename="b c.txt"'
     assert answer.headers["Content-Type"].startswith("text/html")
-    part = requests.get(url, headers={"Range": "bytes=10-19"}, timeout=30)
+    part = requests.get(url, headers={"Range": "bytes=10-19"}, timeout=90)
     assert (part.status_code, part.content) == (206, CONTENT[10:20])
-    suffix = requests.get(url, headers={"Range": "bytes=-5"}, timeout=30)
+    suffix = requests.get(url, headers={"Range": "bytes=-5"}, timeout=90)
     assert (suffix.status_code, suffix.content) == (206, CONTENT[-5:])
-    beyond = requests.get(url, headers={"Range": f"bytes={len(CONTENT)}-"}, timeout=30)
+    beyond = requests.get(url, headers={"Range": f"bytes={len(CONTENT)}-"}, timeout=90)
     assert beyond.status_code == 416
     tag = answer.headers["ETag"]
-    same = requests.get(url, headers={"If-None-Match": tag}, timeout=30)
+    same = requests.get(url, headers={"If-None-Match": tag}, timeout=90)
     assert (same.status_code, same.content) == (304, b"")
 
 
@@ -271,7 +274,7 @@ def test_own_links_are_kept_by_browsers_until_they_end(
     )
     for method in ("GET", "HEAD"):
         for headers in asked:
-            answer = requests.request(method, url, headers=headers, timeout=30)
+            answer = requests.request(method, url, headers=headers, timeout=90)
             assert answer.status_code in (200, 206, 304), (method, headers)
             caching = answer.headers["Cache-Control"]
             (left,) = re.fullmatch(r"private, max-age=(\d+), immutable", caching).groups()
@@ -279,10 +282,10 @@ def test_own_links_are_kept_by_browsers_until_they_end(
             assert answer.headers["ETag"] == tag
             assert answer.headers["Referrer-Policy"] == "no-referrer"
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    head = requests.head(url, timeout=30)
+    head = requests.head(url, timeout=90)
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(CONTENT)))
-    assert requests.get(url, headers={"If-Match": '"x"'}, timeout=30).status_code == 412
-    other = requests.get(url, headers={"Range": "bytes=0-1", "If-Range": '"x"'}, timeout=30)
+    assert requests.get(url, headers={"If-Match": '"x"'}, timeout=90).status_code == 412
+    other = requests.get(url, headers={"Range": "bytes=0-1", "If-Range": '"x"'}, timeout=90)
     assert (other.status_code, other.content) == (200, CONTENT)
 
 
@@ -294,7 +297,7 @@ def test_tokens_that_are_none_open_nothing_behind_nginx(
     url = link(served)
     for wrong in (url[:-1], url.partition("?")[0], url.replace("token=", "token=x")):
         for headers in ({}, {"Range": "bytes=0-1"}):
-            answer = requests.get(wrong, headers=headers, timeout=30)
+            answer = requests.get(wrong, headers=headers, timeout=90)
             assert answer.status_code == 401
             assert "immutable" not in answer.headers.get("Cache-Control", "")
             assert CONTENT[:2] not in answer.content
@@ -323,7 +326,11 @@ def test_pages_of_other_origins_read_every_answer(
     served: Site = request.getfixturevalue(how)
     for url in (served.attachment["location"], f"{served.record}/attachment"):
         answer = requests.get(
-            url, auth=AUTH, headers={**wanted, **headers}, allow_redirects=False, timeout=30
+            url,
+            auth=AUTH,
+            headers={**wanted, **headers},
+            allow_redirects=False,
+            timeout=90,
         )
         assert answer.status_code in (200, 206, 302, 304, 412, 416)
         if (how, answer.status_code) == ("public", 412) and "/files/" in url:
@@ -346,7 +353,7 @@ def test_answers_for_one_of_several_origins_are_kept_apart(tmp_path: Path) -> No
                     served.attachment["location"],
                     auth=AUTH,
                     headers={**wanted, **headers},
-                    timeout=30,
+                    timeout=90,
                 )
                 assert {"Authorization", "Origin"} <= set(answer.headers["Vary"].split(", "))
                 allowed = answer.headers.get("Access-Control-Allow-Origin")
@@ -358,7 +365,7 @@ def test_what_arrives_of_an_upload_that_breaks_off_is_kept(protected: Site) -> N
     told = {"Upload-Length": str(len(CONTENT)), "Upload-Metadata": metadata(filename="a.html")}
     record = protected.record.removesuffix("a") + "several"
     url = f"{record}/attachment/uploads"
-    created = requests.post(url, auth=AUTH, headers={**TUS, **told}, timeout=30)
+    created = requests.post(url, auth=AUTH, headers={**TUS, **told}, timeout=90)
     assert created.status_code == 201, created.text
     url = created.headers["Location"]
     assert url.startswith(protected.url)
@@ -367,20 +374,20 @@ def test_what_arrives_of_an_upload_that_breaks_off_is_kept(protected: Site) -> N
         return sum(file.stat().st_size for file in (protected.files / ".unfinished").iterdir())
 
     def offset() -> int:
-        return int(requests.get(url, auth=AUTH, timeout=30).json()["data"]["offset"])
+        return int(requests.get(url, auth=AUTH, timeout=90).json()["data"]["offset"])
 
     lines = {**TUS, **BYTES, "Upload-Offset": "0", "Content-Length": str(len(CONTENT))}
     lines["Authorization"] = f"Basic {base64.b64encode(':'.join(AUTH).encode()).decode()}"
     address = protected.url.removeprefix("http://")
     fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": address, **lines}.items())
     head = f"PATCH {url.removeprefix(protected.url)} HTTP/1.1\r\n{fields}\r\n"
-    with socket.create_connection(tuple(address.split(":")), timeout=30) as connection:
+    with socket.create_connection(tuple(address.split(":")), timeout=90) as connection:
         connection.sendall(head.encode() + CONTENT[: MIB * 3 // 2])
-        until(lambda: stored() >= MIB, 20)
-    until(lambda: offset() >= MIB, 20)
-    start = int(requests.head(url, auth=AUTH, headers=TUS, timeout=30).headers["Upload-Offset"])
+        waiting.until(lambda: stored() >= MIB)
+    waiting.until(lambda: offset() >= MIB)
+    start = int(requests.head(url, auth=AUTH, headers=TUS, timeout=90).headers["Upload-Offset"])
     headers = {**TUS, **BYTES, "Upload-Offset": str(start)}
-    rest = requests.patch(url, data=CONTENT[start:], auth=AUTH, headers=headers, timeout=30)
+    rest = requests.patch(url, data=CONTENT[start:], auth=AUTH, headers=headers, timeout=90)
     assert rest.status_code == 204, rest.text
     assert protected.get(f"{record}/attachment").content == CONTENT
 
@@ -408,8 +415,8 @@ def test_permissions_hold_whatever_sends_the_file(protected: Site) -> None:
         for url in (location, f"{protected.record}/attachment"):
             assert protected.get(url, **wanted).headers["Vary"] == "Authorization"
     for url in (location, f"{protected.record}/attachment"):
-        assert requests.get(url, timeout=30).status_code == 401
-    assert requests.get(location, auth=("mallory", "x"), timeout=30).status_code == 404
+        assert requests.get(url, timeout=90).status_code == 401
+    assert requests.get(location, auth=("mallory", "x"), timeout=90).status_code == 404
     key = location.rpartition("/")[2]
     assert protected.get(f"{protected.url}/protected/{key}").status_code == 404
 
@@ -453,7 +460,7 @@ def test_a_refusal_comes_before_the_body(
     protected: Site, length: int, credentials: str, status: int
 ) -> None:
     host, _, port = protected.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=90) as connection:
         connection.sendall(
             "PUT /v1/buckets/default/collections/docs/records/b/attachment?filename=b HTTP/1.1\r\n"
             f"Host: {host}\r\nContent-Length: {length}\r\n{credentials}\r\n".encode()
@@ -480,34 +487,37 @@ def test_the_longest_names_fit_into_nginx_s_buffers(
     served: Site = request.getfixturevalue(how)
     url = f"{served.url}/v1/buckets/default/collections/docs/records/long/attachment"
     params = {"filename": name}
-    answer = requests.put(url, data=b"x", params=params, auth=AUTH, headers=ORIGIN, timeout=30)
+    answer = requests.put(url, data=b"x", params=params, auth=AUTH, headers=ORIGIN, timeout=90)
     assert answer.status_code in (200, 201), answer.text
     assert answer.json()["filename"] == name
     for method in ("GET", "HEAD"):
         answer = requests.request(
-            method, url, auth=AUTH, headers=ORIGIN, allow_redirects=False, timeout=30
+            method, url, auth=AUTH, headers=ORIGIN, allow_redirects=False, timeout=90
         )
         assert answer.status_code == (302 if (how, method) == ("redirecting", "GET") else 200)
         if answer.status_code == 302:
-            answer = requests.get(answer.headers["Location"], timeout=30)
+            answer = requests.get(answer.headers["Location"], timeout=90)
             assert answer.content == b"x"
         assert disposition_filename(answer.headers["Content-Disposition"]) == name
     params = {"filename": f"{name}xxxx"}
-    assert requests.put(url, data=b"x", params=params, auth=AUTH, timeout=30).status_code == 400
+    assert requests.put(url, data=b"x", params=params, auth=AUTH, timeout=90).status_code == 400
 
 
 def test_public_files_are_sent_without_kinto(public: Site) -> None:
     location = public.attachment["location"]
     assert location.startswith(f"{public.url}/files/")
-    answer = requests.get(location, headers=ORIGIN, timeout=30)
+    answer = requests.get(location, headers=ORIGIN, timeout=90)
     assert (answer.status_code, answer.content) == (200, CONTENT)
     headers = answer.headers
     assert SECURITY_HEADERS.items() <= headers.items()
     assert "immutable" in headers["Cache-Control"]
-    assert requests.get(f"{public.url}/files/", timeout=30).status_code in (403, 404)
-    assert requests.get(f"{public.url}/files/.hidden", timeout=30).status_code in (403, 404)
+    assert requests.get(f"{public.url}/files/", timeout=90).status_code in (403, 404)
+    assert requests.get(f"{public.url}/files/.hidden", timeout=90).status_code in (
+        403,
+        404,
+    )
 
 
 def test_public_files_are_deleted_with_their_records(public: Site) -> None:
-    assert requests.delete(public.record, auth=AUTH, timeout=30).status_code == 200
-    assert requests.get(public.attachment["location"], timeout=30).status_code == 404
+    assert requests.delete(public.record, auth=AUTH, timeout=90).status_code == 200
+    assert requests.get(public.attachment["location"], timeout=90).status_code == 404

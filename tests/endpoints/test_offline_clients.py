@@ -54,10 +54,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
     }
     folder = tmp_path_factory.mktemp("files")
     with live.kinto({"base_path": str(folder), **options}, engine="waitress") as server:
-        assert requests.put(f"{server.url}/buckets/b", auth=ALICE, timeout=10).ok
+        assert requests.put(f"{server.url}/buckets/b", auth=ALICE, timeout=90).ok
         for name, strategy in RUNS:
             url = f"{server.url}/buckets/b/collections/{name}-{strategy}"
-            assert requests.put(url, auth=ALICE, timeout=10).ok
+            assert requests.put(url, auth=ALICE, timeout=90).ok
         yield server
 
 
@@ -80,7 +80,7 @@ def results(server: live.Server) -> dict[str, Any]:
 def on_server(server: live.Server, collection: str) -> dict[str, Any]:
     """The records, by id, as they are now."""
     url = f"{server.url}/buckets/b/collections/{collection}/records"
-    records = requests.get(url, auth=ALICE, timeout=10).json()["data"]
+    records = requests.get(url, auth=ALICE, timeout=90).json()["data"]
     return {record["id"]: record for record in records}
 
 
@@ -90,7 +90,7 @@ def files_of(records: dict[str, Any]) -> dict[str, str | None]:
     for record_id, record in records.items():
         found[record_id] = None
         if (attachment := record.get("attachment")) is not None:
-            content = requests.get(attachment["location"], auth=ALICE, timeout=10).content
+            content = requests.get(attachment["location"], auth=ALICE, timeout=90).content
             assert sha256(content) == attachment["hash"]
             found[record_id] = content.decode()
     return found

@@ -280,7 +280,7 @@ def test_preconditions_hold_when_the_attaching_is_repeated(
         begin_again(*args)
         body = {"data": {"title": "changed"}}
         with ThreadPoolExecutor(1) as other:
-            other.submit(app.patch_json, RECORD, body, headers=ALICE).result(timeout=30)
+            other.submit(app.patch_json, RECORD, body, headers=ALICE).result(waiting.SECONDS)
 
     def conflict(event: Any) -> None:
         app.app.registry.on_event = None
@@ -738,14 +738,14 @@ def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: An
 
     def finish_together(partial: Any) -> Any:
         first.set()
-        both.wait(10)
+        both.wait(waiting.SECONDS)
         return finish(partial)
 
     with mock.patch.object(files, "finish", finish_together), ThreadPoolExecutor(2) as pool:
         requests = [pool.submit(append, app, url, 0, CONTENT)]
-        assert first.wait(10)
+        assert first.wait(waiting.SECONDS)
         requests.append(pool.submit(append, app, url, SIZE - 1, CONTENT[-1:]))
-        answers = [request.result(30) for request in requests]
+        answers = [request.result(waiting.SECONDS) for request in requests]
     assert [answer.status_code for answer in answers] == [204, 204]
     assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
     assert len(seen(app, AttachmentAdded)) == 1

@@ -43,7 +43,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def is_there(server: live.Server, record: str, film: Path) -> None:
     url = f"{server.url}{COLLECTION}/records/{record}"
-    record = requests.get(url, headers=ALICE, timeout=10).json()["data"]
+    record = requests.get(url, headers=ALICE, timeout=90).json()["data"]
     sha256 = hashlib.sha256(film.read_bytes()).hexdigest()
     assert record["title"] == "Füm"
     assert record["attachment"]["hash"] == sha256
@@ -138,7 +138,7 @@ def test_a_lost_last_answer_uploads_nothing_again(
             assert result["requests"] == ["POST", "PATCH", "HEAD"]
         assert proxy.broken.is_set()
     url = f"{server.url}{COLLECTION}/records/{record}"
-    data = requests.get(url, headers=ALICE, timeout=10).json()["data"]
+    data = requests.get(url, headers=ALICE, timeout=90).json()["data"]
     assert data["attachment"]["size"] == 1000
 
 

@@ -139,7 +139,7 @@ def test_a_file_is_sent_with_what_kinto_says_of_it(served: Fronted) -> None:
 def test_a_link_works_without_credentials(served: Fronted) -> None:
     url = link(served, disposition="attachment", filename="b c.txt", expires_in="1h")
     for method in ("GET", "HEAD"):
-        answer = requests.request(method, url, headers=ORIGIN, timeout=30)
+        answer = requests.request(method, url, headers=ORIGIN, timeout=90)
         assert answer.status_code == 200
         assert answer.content == (CONTENT if method == "GET" else b"")
         assert answer.headers["Content-Length"] == LENGTH
@@ -157,7 +157,7 @@ def test_ranges_and_conditions(served: Fronted, by: str) -> None:
 
     def get(**headers: str) -> tuple[int, bytes]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        answer = requests.get(url, headers=named, auth=auth, timeout=30)
+        answer = requests.get(url, headers=named, auth=auth, timeout=90)
         return answer.status_code, answer.content
 
     assert get(Range="bytes=10-19") == (206, CONTENT[10:20])
@@ -175,7 +175,7 @@ def test_tokens_that_are_none_open_nothing(served: Fronted) -> None:
     url = link(served)
     for wrong in (url[:-1], url.partition("?")[0], url.replace("token=", "token=x")):
         for headers in ({}, {"Range": "bytes=0-1"}):
-            answer = requests.get(wrong, headers=headers, timeout=30)
+            answer = requests.get(wrong, headers=headers, timeout=90)
             assert answer.status_code == 401
             assert CONTENT[:2] not in answer.content
 
@@ -184,8 +184,8 @@ def test_tokens_that_are_none_open_nothing(served: Fronted) -> None:
 def test_names_that_are_not_ascii(served: Fronted, name: str) -> None:
     record = f"{served.url}/v1/buckets/default/collections/docs/records/named"
     sent = requests.put(
-        f"{record}/attachment", params={"filename": name}, data=b"x", auth=AUTH, timeout=30
+        f"{record}/attachment", params={"filename": name}, data=b"x", auth=AUTH, timeout=90
     )
     assert sent.status_code in (200, 201), sent.text
-    url = requests.get(f"{record}/attachment/url", auth=AUTH, timeout=30).json()["data"]["url"]
-    assert requests.get(url, timeout=30).content == b"x"
+    url = requests.get(f"{record}/attachment/url", auth=AUTH, timeout=90).json()["data"]["url"]
+    assert requests.get(url, timeout=90).content == b"x"

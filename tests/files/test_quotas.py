@@ -15,7 +15,7 @@ from pyramid.httpexceptions import HTTPException
 from kinto_attachment import attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
 from kinto_attachment.maintenance.gc import gc
-from tests.support import direct, lingering
+from tests.support import direct, lingering, waiting
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -365,7 +365,7 @@ class TestRefusals:
             if event.payload["resource_name"] == "record" and not begun:
                 begun.append(event)
                 with ThreadPoolExecutor(1) as thread:
-                    thread.submit(attach, app, there, b"x" * 15).result(timeout=30)
+                    thread.submit(attach, app, there, b"x" * 15).result(waiting.SECONDS)
 
         on_event(app, ResourceChanged, take_room)
         answer = app.post_json("/batch", {"requests": [title, *copies]}, headers=ALICE)
@@ -560,7 +560,7 @@ class TestWhatCounts:
                 if self.tell() == 0:
                     with ThreadPoolExecutor(1) as thread:
                         sent = thread.submit(append, app, other, 0, b"y" * 14)
-                        sent.result(timeout=30)
+                        sent.result(waiting.SECONDS)
                 return super().read(size)
 
         chunk = {**ALICE, "Tus-Resumable": "1.0.0", "Upload-Offset": "0"}

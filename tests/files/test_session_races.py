@@ -18,7 +18,7 @@ from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.index import reservations
 from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.storage import Partial
-from tests.support import invariants
+from tests.support import invariants, waiting
 from tests.support.application import (
     ALICE,
     ANONYMOUS,
@@ -41,7 +41,7 @@ MIB = 1024 * 1024
 def elsewhere(action: Callable[[], object]) -> None:
     """Do something in another thread, which has transactions of its own."""
     with ThreadPoolExecutor(1) as other:
-        other.submit(action).result(timeout=30)
+        other.submit(action).result(waiting.SECONDS)
 
 
 def storage_of(app: Any) -> Any:
@@ -56,12 +56,12 @@ def test_together_they_begin_no_more_uploads_than_one_by_one(
 ) -> None:
     app = build(randomize=False, **{"uploads.max_unfinished": MOST})
     put(app, COLLECTION, data={}, permissions={"record:create": ["system.Everyone"]})
-    files, together = storage_of(app), threading.Barrier(CLIENTS, timeout=60)
+    files, together = storage_of(app), threading.Barrier(CLIENTS, timeout=waiting.SECONDS)
     really = files.begin
 
     def begin_together(*args: Any, **options: Any) -> Partial:
         """Each request has found that there is room, and none has taken it."""
-        together.wait(10)
+        together.wait(waiting.SECONDS)
         partial: Partial = really(*args, **options)
         return partial
 
@@ -72,7 +72,7 @@ def test_together_they_begin_no_more_uploads_than_one_by_one(
         answers = [
             threads.submit(create, app, SIZE, headers=headers, status="*") for _ in range(CLIENTS)
         ]
-        statuses = sorted(answer.result(timeout=30).status_code for answer in answers)
+        statuses = sorted(answer.result(waiting.SECONDS).status_code for answer in answers)
     with transaction.manager:
         found = [each for page in app.app.registry.attachment_sessions.pages() for each in page]
         names = app.app.registry.attachment_links.reservations.before(2**62)

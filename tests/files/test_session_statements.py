@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 import transaction
 
+from tests.support import waiting
 from tests.support.application import CONTENT, RECORD, put, put_raw
 from tests.support.backends import ON_POSTGRESQL
 from tests.support.statements import statements
@@ -84,5 +85,5 @@ def test_no_session_changes_the_row_of_another(app: Any) -> None:
         assert sessions.lock(one.record, one.upload) == one
         url = next(url for url in urls if url.endswith(other.upload))
         with ThreadPoolExecutor(1) as thread:
-            answer = thread.submit(append, app, url, 0, b"W").result(timeout=10)
+            answer = thread.submit(append, app, url, 0, b"W").result(waiting.SECONDS)
         assert answer.status_code == 204

@@ -16,6 +16,7 @@ from kinto.core.utils import COMPARISON
 
 from kinto_attachment.index.objects import Objects
 from kinto_attachment.index.outbox import Outbox
+from tests.support import waiting
 from tests.support.application import forget_database, make_app, postgresql_settings
 from tests.support.backends import ON_EACH_DATABASE
 from tests.support.services import PostgreSQL
@@ -56,7 +57,7 @@ def test_transactions_of_one_millisecond_are_not_in_each_others_way(
         write(rows, "attachments-lock:x", "a", {})
         future = thread.submit(other)
         # Unless it waits for this transaction, to fail when it is committed.
-        future.result(timeout=60)
+        future.result(waiting.SECONDS)
     with transaction.manager:
         assert {row["id"] for row in rows.list("attachments-lock:x")} == {"a", "b"}
 

@@ -12,6 +12,7 @@ import transaction
 from kinto_attachment.errors import QuotaExceeded
 from kinto_attachment.index.totals import Totals
 from kinto_attachment.quota_settings import Quota
+from tests.support import waiting
 from tests.support.application import BUCKET
 from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL
 
@@ -74,7 +75,7 @@ def test_two_that_create_the_same_one_wait_for_each_other(app: Any) -> None:
     """They meet in a few of a hundred counters."""
     slots = app.app.registry.attachment_usage._slots
     scopes = [f"{BUCKET}/collections/{number}" for number in range(300)]
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=waiting.SECONDS)
 
     def create(_: int) -> None:
         for scope in scopes:

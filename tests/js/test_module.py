@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, live
+from tests.support import ROOT, live, waiting
 from tests.support.application import sha256
 from tests.support.faults import Answer, FaultProxy, answering
 from tests.support.javascript import COLLECTION, CONTENT, RECORD, content, javascript, stored
@@ -287,8 +287,17 @@ class TestCancelling:
         with answering(busy) as (url, seen):
             error = javascript(
                 url,
-                "const signal = AbortSignal.timeout(300);"
-                "return failure(client.upload(file, { record, signal }));",
+                """
+                const stop = new AbortController();
+                const end = () => stop.abort(new DOMException("", "TimeoutError"));
+                const { fetch } = globalThis;
+                globalThis.fetch = async (...given) => {
+                  const answer = await fetch(...given);
+                  setTimeout(end, 100);
+                  return answer;
+                };
+                return failure(client.upload(file, { record, signal: stop.signal }));
+                """,
             )
         assert error["name"] == "TimeoutError"
         assert len(seen) == 1
@@ -439,7 +448,7 @@ class TestPackage:
     def run(self, *command: str, cwd: Path) -> str:
         environ = {**os.environ, "NODE_NO_WARNINGS": "1"}
         done = subprocess.run(
-            command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=120
+            command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=waiting.SECONDS
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

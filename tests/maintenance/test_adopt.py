@@ -253,7 +253,7 @@ def test_a_site_of_this_plugin_is_taken_over_too(app: Any) -> None:
     assert stored_files(app) == {key for _, key, _ in before}
 
 
-def configured(app: Any, folder: Path) -> Path:
+def configured(app: Any, folder: Path, *includes: str) -> Path:
     """The ini file of a command for the same database and files."""
     settings = app.app.registry.settings
     ini = folder / "kinto.ini"
@@ -261,7 +261,7 @@ def configured(app: Any, folder: Path) -> Path:
     lines = {
         **{f"{name}_backend": f"kinto.core.{name}.postgresql" for name in names},
         **{f"{name}_url": settings["storage_url"] for name in names},
-        "includes": "kinto_attachment",
+        "includes": " ".join(["kinto_attachment", *includes]),
         "userid_hmac_secret": "secret",
         "attachment.base_path": settings["attachment.base_path"],
     }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest import mock
 
-import psycopg2
 import pytest
 import transaction
 
@@ -19,7 +16,7 @@ from kinto_attachment.maintenance.gc import gc
 from kinto_attachment.maintenance.reindex import reindex
 from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.usage import usage
-from tests.support import direct
+from tests.support import direct, waiting
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -51,21 +48,6 @@ def lose_counters(app: Any) -> None:
         app.app.registry.storage.delete_all(
             "attachment-usage", "attachments-usage:*", with_deleted=False
         )
-
-
-def wait_for_lock(postgresql: PostgreSQL) -> None:
-    """Wait until a transaction waits for another one."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    deadline = time.monotonic() + 30
-    with contextlib.closing(psycopg2.connect(postgresql.uri)) as server:
-        server.autocommit = True
-        while time.monotonic() < deadline:
-            with server.cursor() as cursor:
-                cursor.execute(waiting)
-                if cursor.fetchone() is not None:
-                    return
-            time.sleep(0.01)
-    raise AssertionError("nobody waits")
 
 
 def collect(app: Any) -> None:
@@ -220,9 +202,9 @@ class TestQuotasThatComeAndGo:
         registry.attachment_usage.book()
         with ThreadPoolExecutor(1) as thread:
             upload = thread.submit(attach, app, OTHER, b"x" * 5)
-            wait_for_lock(postgresql)
+            waiting.until(postgresql.somebody_waits)
             transaction.commit()
-            upload.result(timeout=30)
+            upload.result(waiting.SECONDS)
         registry.attachment_storages.default.files.delete(kept.key)
         assert used(app) == (2, 25)
 

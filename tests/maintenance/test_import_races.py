@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import signal
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -34,6 +34,7 @@ from tests.support.application import (
     stored_files,
 )
 from tests.support.backends import ON_DATABASES, ON_POSTGRESQL, Build
+from tests.support.faults_plugin import Faults, Order
 from tests.support.protected import changed_setting
 from tests.support.usage import miscounted
 
@@ -52,26 +53,19 @@ def bring(app: Any, path: Path, **options: Any) -> ImportReport:
     return import_(app.app.registry, str(path), server=SERVER, **options)
 
 
-def wait_for_records(app: Any, count: int) -> None:
-    end = time.monotonic() + waiting.SECONDS
-    while len(records(app)) < count:
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @ON_POSTGRESQL
 def test_killed(app: Any, tmp_path: Path) -> None:
-    export, ini = many(tmp_path / "export"), configured(app, tmp_path)
+    export = many(tmp_path / "export")
+    ini = configured(app, tmp_path, "tests.support.faults_plugin")
     command = [sys.executable, "-m", "kinto_attachment.cli", "import", "--ini", str(ini)]
     command += ["--from", str(export), "--server", SERVER]
-    with forking.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
-        try:
-            wait_for_records(app, 3)
-        finally:
-            run.kill()
-            run.wait(waiting.SECONDS)
+    faults = Faults(tmp_path)
+    faults.give(Order(30, how="kill"))
+    environ = {**os.environ, **faults.environ}
+    done = forking.run(command, env=environ, capture_output=True, timeout=waiting.SECONDS)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     count = len(records(app))
-    assert count < COUNT, "it has ended before it was killed"
+    assert 0 < count < COUNT
     report = bring(app, export)
     assert (report.same, report.created) == (count, COUNT - count)
     collected = gc(app.app.registry, grace=timedelta(0), orphan_age=timedelta(0))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from kinto.core.utils import msec_time
 from kinto_attachment import cli
 from kinto_attachment.errors import StorageFull, StorageUnavailable
 from kinto_attachment.index.spares import Spare
-from kinto_attachment.maintenance import move as maintenance
+from kinto_attachment.maintenance import move as maintenance, transfer
 from kinto_attachment.maintenance.application import CommandError
 from kinto_attachment.maintenance.move import MoveReport, move
 from kinto_attachment.maintenance.selection import Selection
@@ -150,22 +151,30 @@ class TestCopiesThatStay:
         assert (run(app, "").files, run(app, "").deleted) == (1, 0)
         check(app, "", 1)
 
-    def test_and_the_command_waits(self, app: Any) -> None:
+    def test_and_the_command_waits(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         attach(app, content=CONTENT)
-        told: list[str] = []
+        now, slept, told = msec_time(), [0.0], []
+        clock = SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+        monkeypatch.setattr(maintenance, "time", clock)
+        for module in (maintenance, transfer):
+            monkeypatch.setattr(module, "msec_time", lambda: now + round(1000 * sum(slept)))
         report = run(
-            app, keep=timedelta(seconds=0.3), progress=lambda step, *counts: told.append(step)
+            app, keep=timedelta(seconds=2), progress=lambda step, *counts: told.append(step)
         )
         assert (report.deleted, report.later) == (1, 0)
-        assert told == ["files moved", "seconds until the last copies are deleted"]
+        assert told == ["files moved", *["seconds until the last copies are deleted"] * 2]
+        assert 2 <= sum(slept) < 2.1
         check(app, "cold", 1)
 
     def test_gc_deletes_them_later(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         attach(app, content=CONTENT)
         monkeypatch.setattr(maintenance, "LONGEST_WAIT", AT_ONCE)
-        run(app, keep=timedelta(seconds=0.1))
-        time.sleep(0.1)
+        run(app, keep=HOUR)
         (link,) = links_of(app)
+        spares = app.app.registry.attachment_links.spares
+        with transaction.manager:  # As if the hour had passed.
+            (spare,) = spares.all()
+            spares.put(replace(spare, due=1))
         assert invariants.collect(app.app.registry).spare == [link.key]
         check(app, "cold", 1)
 

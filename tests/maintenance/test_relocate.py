@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +50,7 @@ from tests.support.application import (
     write_behind,
 )
 from tests.support.backends import ON_DATABASES, ON_MEMORY, ON_POSTGRESQL, Build
+from tests.support.faults_plugin import Faults, Order
 from tests.support.services import PostgreSQL
 
 NEW = "https://new.example/files/"
@@ -496,11 +496,13 @@ def test_killed_and_run_again_twice_at_once(
             ("url", postgresql_url),
         )
     }
-    ini = configure(tmp_path, "kinto.plugins.history", **backends, **{"attachment.base_url": NEW})
+    faults, plugins = Faults(tmp_path), "kinto.plugins.history tests.support.faults_plugin"
+    ini = configure(tmp_path, plugins, **backends, **{"attachment.base_url": NEW})
+    environ = {**os.environ, **faults.environ}
 
     def start(*options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "kinto_attachment.cli", "relocate", "--ini", ini]
-        return forking.Popen([*command, *options], stdout=subprocess.PIPE, cwd=os.getcwd())
+        return forking.Popen([*command, *options], env=environ, stdout=subprocess.PIPE)
 
     engine = create_engine(postgresql_url.replace("postgresql://", "postgresql+psycopg2://"))
 
@@ -508,13 +510,10 @@ def test_killed_and_run_again_twice_at_once(
         with engine.connect() as connection:
             return int(connection.execute(text(what)).scalar() or 0)
 
+    faults.give(Order(200, how="kill"))
     killed = start()
-    deadline = time.monotonic() + waiting.SECONDS
-    while not count():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=waiting.SECONDS)
+    assert killed.returncode == -signal.SIGKILL
     done = count()
     assert 0 < done < 300
     both = [start("--json"), start("--json")]

@@ -279,7 +279,7 @@ def test_a_signed_url_serves_the_file_under_its_name(gcs: GoogleEmulator) -> Non
     with google_storage(gcs, credentials=gcs.credentials) as storage:
         storage.write("a b+ü%.bin", Source(b"content"), BINARY)
         url = storage.signed_url("a b+ü%.bin", 60, "résumé 1.txt", "attachment", "text/plain")
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=90) as response:
         assert response.read() == b"content"
         disposition = response.headers["Content-Disposition"]
     assert disposition.startswith("attachment; ")

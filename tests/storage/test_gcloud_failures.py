@@ -13,12 +13,13 @@ from kinto_attachment.errors import FileNotFound, KeyTaken, StorageFull, Storage
 from kinto_attachment.storage import gcloud_bucket
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
+from tests.support import waiting
 from tests.support.faults import Answer, FaultProxy, answering
-from tests.support.objects import THREE_BLOCKS, calls, google_storage
+from tests.support.objects import THREE_BLOCKS, calls, google_storage, impatient
 from tests.support.sampling import every_case
 from tests.support.services import GoogleEmulator
 
-PATIENCE = 10  # Seconds, for storages that lose theirs after one.
+PATIENCE = 18  # Seconds, for storages that lose theirs after one: less than without `timeout`.
 METHODS = list(calls(None))
 
 
@@ -32,7 +33,7 @@ def proxy(gcs: GoogleEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 @pytest.fixture
 def storage(gcs: GoogleEmulator, proxy: FaultProxy) -> Iterator[GoogleStorage]:
     """In a bucket of its own, behind the proxy."""
-    with google_storage(gcs, timeout=1, last_try=1) as storage:
+    with google_storage(gcs) as storage:
         storage.write("warm", Source(b"x"), BINARY)
         storage.delete("warm")
         yield storage
@@ -143,7 +144,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
             BREAKS[broken](proxy)
 
     failing: list[int] = []
-    with unavailable(30):
+    with impatient(storage, 1), unavailable(60):
         storage.write("a", Source(bytes(40 * MIB), on_read=fail), BINARY)
     assert failing
     proxy.work()
@@ -162,7 +163,7 @@ def test_an_upload_that_is_cut_once_goes_on(
     assert contents(storage, "a") == content
 
 
-@pytest.mark.parametrize("last_try", [0, 5])
+@pytest.mark.parametrize("last_try", [0, waiting.SECONDS])
 @pytest.mark.parametrize("size", [10, THREE_BLOCKS])
 def test_a_file_whose_answer_is_lost_is_there(
     gcs: GoogleEmulator, proxy: FaultProxy, size: int, last_try: float
@@ -195,7 +196,7 @@ def test_a_download_that_breaks_off_is_an_outage(
 ) -> None:
     storage.write("a", Source(bytes(THREE_BLOCKS)), BINARY)
     getattr(proxy, broken)(received=12 * MIB)
-    with closing(storage.open("a")) as reader:
+    with impatient(storage, 2), closing(storage.open("a")) as reader:
         pieces: list[bytes] = []
         with unavailable():
             pieces.extend(iter(lambda: reader.read(MIB), b""))
@@ -223,7 +224,7 @@ def test_a_deletion_that_breaks_off_can_be_done_again(
     for name in names:
         storage.write(name, Source(b"x"), BINARY)
     proxy.cut(sent=0)
-    with unavailable():
+    with impatient(storage, 1), unavailable():
         storage.delete(*names)
     proxy.work()
     assert storage.delete(*names) is True

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -759,7 +758,7 @@ class TestReading:
         pipe = base / "pipe"
         os.mkfifo(pipe)
         # Opens the pipe, so that nobody waits for ever, if the storage has not answered by then.
-        late = threading.Timer(waiting.SECONDS / 10, lambda: os.close(os.open(pipe, os.O_RDWR)))
+        late = threading.Timer(waiting.SECONDS, lambda: os.close(os.open(pipe, os.O_RDWR)))
         late.start()
         with pytest.raises(FileNotFound):
             storage.open("pipe")
@@ -782,7 +781,7 @@ class TestRaces:
         self, base: Path, pool: ProcessPoolExecutor, hard_links: bool
     ) -> None:
         jobs = [pool.submit(win, str(base), number, hard_links) for number in range(3)]
-        won = [job.result(timeout=60) for job in jobs]
+        won = [job.result(waiting.SECONDS) for job in jobs]
         storage = LocalStorage(str(base))
         assert sorted(key for keys in won for key in keys) == sorted(map(str, range(200)))
         for number, keys_won in enumerate(won):
@@ -797,15 +796,14 @@ class TestRaces:
 
         def rename_late(source: str, target: str) -> None:
             others.append(pool.submit(win, str(base), 1, False, 1))
-            while not others[0].done() and not waits_for_a_lock(pool):
-                time.sleep(0.005)
+            waiting.until(lambda: others[0].done() or waits_for_a_lock(pool))
             rename(source, target)
 
         others: list[Future[list[str]]] = []
         monkeypatch.setattr(os, "link", refuse(errno.EPERM))
         monkeypatch.setattr(os, "rename", rename_late)
         put(storage, "0", b"0")
-        assert others[0].result(timeout=60) == [], "two writers have one key"
+        assert others[0].result(waiting.SECONDS) == [], "two writers have one key"
         assert contents(storage, "0") == b"0"
         assert list(storage.list_unfinished()) == []
 
@@ -820,8 +818,8 @@ class TestRaces:
 
 def waits_for_a_lock(pool: ProcessPoolExecutor) -> bool:
     """Whether a process of the pool waits for another one's lock of a file (proc_locks(5))."""
-    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    pids = {int(fields[5]) for fields in waiting if fields[1] == "->"}
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    pids = {int(fields[5]) for fields in locks if fields[1] == "->"}
     return not pids.isdisjoint(pool._processes)
 
 

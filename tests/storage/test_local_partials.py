@@ -401,15 +401,15 @@ class TestHungWriters:
     def test_the_second_waits_for_the_first(self, kept: Kept, storage: LocalStorage) -> None:
         kept.append(b"x")
         with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Any]] = []
+            second: list[Future[Any]] = []
 
             def finish_too() -> None:
-                if not waiting:
-                    waiting.append(pool.submit(storage.finish, kept.partial))
+                if not second:
+                    second.append(pool.submit(storage.finish, kept.partial))
 
             with at_step(3, finish_too):
                 storage.finish(kept.partial)
-            assert waiting[0].result(10).size == 1
+            assert second[0].result(waiting.SECONDS).size == 1
         assert contents(storage, "folder/a") == b"x"
 
     def test_chunks_that_were_not_kept_go(

@@ -432,7 +432,7 @@ def test_each_key_that_stays_is_told() -> None:
 
 
 def fetch(url: str) -> tuple[bytes, Any]:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=90) as response:
         return response.read(), response.headers
 
 

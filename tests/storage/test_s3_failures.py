@@ -16,7 +16,15 @@ from kinto_attachment.storage import s3_clients
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
 from tests.support.faults import Answer, FaultProxy, answering
-from tests.support.objects import THREE_PARTS, answer, calls, hooked, recorded, s3_storage
+from tests.support.objects import (
+    THREE_PARTS,
+    answer,
+    calls,
+    hooked,
+    impatient,
+    recorded,
+    s3_storage,
+)
 from tests.support.sampling import every_case
 from tests.support.services import S3
 
@@ -42,7 +50,7 @@ def bucket(seaweedfs: S3) -> str:
 @pytest.fixture
 def storage(seaweedfs: S3, proxy: FaultProxy) -> Iterator[S3Storage]:
     """In a bucket of its own, behind the proxy; it has found out what the server can do."""
-    with s3_storage(seaweedfs, endpoint_url=proxy.url, timeout=1) as storage:
+    with s3_storage(seaweedfs, endpoint_url=proxy.url, timeout=20) as storage:
         storage.write("warm", Source(b"x"), BINARY)
         storage.delete("warm")
         yield storage
@@ -169,7 +177,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
             BREAKS[broken](proxy)
 
     failing: list[int] = []
-    with unavailable(60):
+    with impatient(storage, 1), unavailable(60):
         storage.write("a", Source(bytes(40 * MIB), on_read=fail), BINARY)
     assert failing
     proxy.work()
@@ -315,7 +323,7 @@ def test_a_download_that_breaks_off_is_an_outage(
 ) -> None:
     storage.write("a", Source(bytes(THREE_PARTS)), BINARY)
     getattr(proxy, broken)(received=8 * MIB)
-    with closing(storage.open("a")) as reader:
+    with impatient(storage, 2), closing(storage.open("a")) as reader:
         pieces = []
         with unavailable():
             pieces.extend(iter(lambda: reader.read(MIB), b""))
@@ -339,7 +347,7 @@ def test_a_download_that_is_left_early_does_not_disturb_others(
     seaweedfs: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_clients, "CONNECTIONS", 3)
-    with s3_storage(seaweedfs, timeout=1) as storage:
+    with s3_storage(seaweedfs, timeout=20) as storage:
         storage.write("a", Source(bytes(THREE_PARTS)), BINARY)
         storage.write("b", Source(b"b"), BINARY)
         for _ in range(8):  # More than there are connections.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -26,8 +25,8 @@ from kinto_attachment.storage import (
 from kinto_attachment.storage.partials import PARTIALS_FOLDER
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.s3_partial_writer import LARGEST_FILE, segment_size
-from kinto_attachment.storage.samples import BINARY, MIB, TIMEOUT, Source, contents, keys
-from tests.support import forking
+from kinto_attachment.storage.samples import BINARY, MIB, Source, contents, keys
+from tests.support import forking, waiting
 from tests.support.faults import FaultProxy
 from tests.support.objects import answer, hooked, recorded, s3_storage
 from tests.support.sampling import every_case
@@ -213,10 +212,8 @@ def waits_at(position: int, moment: Callable[[], bool]) -> Callable[[int], None]
     """For a reader: go on from this position once something has happened."""
 
     def wait(reached: int) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while reached == position and not moment():
-            assert time.monotonic() < deadline, "it does not happen"
-            time.sleep(0.001)
+        if reached == position:
+            waiting.until(moment, pause=0.001)
 
     return wait
 
@@ -574,7 +571,7 @@ class Reader:
         given = min(wanted, self.left)
         self.left -= given
         if action == "arrive" and size - self.left >= step:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 100
             while not seen and time.monotonic() < deadline:
                 time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGKILL if seen else signal.SIGTERM)
@@ -619,7 +616,7 @@ def test_a_killed_process_costs_what_no_checkpoint_has_told(
         }
         given = json.dumps([options, action, step, str(kept), size])
         command = [sys.executable, "-W", "ignore", "-c", KILLED, given]
-        done = forking.run(command, timeout=60, capture_output=True)
+        done = forking.run(command, timeout=waiting.SECONDS, capture_output=True)
         assert done.returncode == -9, done.stderr
         upload.keep(Partial(**json.loads(kept.read_text())))
         assert upload.partial.size < size + 1000 or action == "finish"

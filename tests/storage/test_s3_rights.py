@@ -76,7 +76,7 @@ class Account:
         url = f"{self.server.endpoint_url}/moto-api/reset-auth"
         headers = {"Content-Type": "text/plain"}
         request = urllib.request.Request(url, number.encode(), headers)
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=90).close()
 
 
 @pytest.fixture(scope="module")

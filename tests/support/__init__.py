@@ -49,7 +49,7 @@ processes                                 ``forking`` and ``forkserver`` (Python
                                           (time limits), ``crashes``, ``compiling`` (bytecode for
                                           all processes)
 clients                                   ``connections`` (raw sockets), ``interruptions`` (changes
-                                          during a request)
+                                          during a request), ``patient_server`` (for slow clients)
 uploads in several requests               ``resuming`` (two workers on each storage), ``tus``,
                                           ``ietf_client`` and ``ietf_cases`` (HTTP's draft),
                                           ``upload_sites``, ``tus_upload.cjs``, ``fips_180``

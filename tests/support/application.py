@@ -425,7 +425,7 @@ def ask(url: str, **headers: str) -> requests.Response:
     """GET from a storage server, as a client does that was sent there: without credentials."""
     with requests.Session() as session:
         session.trust_env = False
-        answer = session.get(url, headers=headers, timeout=30)
+        answer = session.get(url, headers=headers, timeout=90)
     answer.raise_for_status()
     return answer
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from base64 import b64encode
-from collections.abc import Callable
 from http.client import HTTPResponse
 
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.application import Part, form
 from tests.support.faults import HOST
 
@@ -32,7 +30,7 @@ class Connection:
         self.connect()
 
     def connect(self) -> None:
-        self.socket = socket.create_connection(self.server.address, timeout=60)
+        self.socket = socket.create_connection(self.server.address, timeout=waiting.SECONDS)
 
     def __enter__(self) -> Connection:
         return self
@@ -73,13 +71,6 @@ class Connection:
         return self.ask(
             "POST", f"{record}/attachment", f"Content-Type: {content_type}", *lines, body=body
         )
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def threads_are_free(server: live.Server) -> bool:

@@ -40,7 +40,7 @@ def send(part: dict[str, Any], content: bytes, **options: Any) -> requests.Respo
     with requests.Session() as session:
         session.trust_env = False
         url = options.pop("url", part["url"])
-        return session.put(url, data=content, headers=headers, timeout=30, **options)
+        return session.put(url, data=content, headers=headers, timeout=90, **options)
 
 
 def send_all(upload: dict[str, Any], content: bytes) -> None:

@@ -150,7 +150,7 @@ class FaultProxy:
         if not self._pass("", 0):
             return self._end(client, reset=True)
         try:
-            server = socket.create_connection(self.upstream, timeout=10)
+            server = socket.create_connection(self.upstream, timeout=60)
         except OSError:
             return self._end(client, reset=True)
         server.settimeout(None)
@@ -193,7 +193,7 @@ class FaultProxy:
             if self._once:
                 self._action = ""
         if action == "hang":
-            released.wait(60)
+            released.wait()
         return False
 
 
@@ -216,7 +216,7 @@ def answering(answer: Answer) -> Iterator[tuple[str, list[str]]]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 10
+        timeout = 60
 
         def do(self) -> None:
             seen.append(f"{self.command} {self.path}")

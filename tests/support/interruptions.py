@@ -51,7 +51,7 @@ def broken_half_way(server: live.Server, how: str, size: int) -> Iterator[FaultP
         proxy.hang(sent=size // 2)
 
         def kill() -> None:
-            proxy.broken.wait(60)
+            assert proxy.broken.wait(waiting.SECONDS)
             server.kill_workers()
             proxy.cut()
             proxy.work()

@@ -137,7 +137,7 @@ class Client:
 
     def __init__(self, server: Listener, below: str = "") -> None:
         self.below = below
-        self.connection = http.client.HTTPConnection(*server.address, timeout=120)
+        self.connection = http.client.HTTPConnection(*server.address, timeout=waiting.SECONDS)
 
     def __enter__(self) -> Client:
         return self
@@ -155,6 +155,9 @@ class Client:
         self.connection.request(method, url, body, headers, encode_chunked=chunked)
         response = self.connection.getresponse()
         content = response.read()
+        if body and response.status >= 400:
+            # A server that has not read the body may be about to close the connection.
+            self.connection.close()
         is_json = "json" in response.headers.get("Content-Type", "")
         return (
             response.status,

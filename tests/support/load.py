@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.live import Client
 
 BUCKET = "/buckets/b"
@@ -51,9 +51,7 @@ class Load:
             yield self
         finally:
             self._stop.set()
-            for thread in self._threads:
-                thread.join(120)
-            assert not any(thread.is_alive() for thread in self._threads)
+            waiting.join(*self._threads)
 
     def _run(self, choices: random.Random) -> None:
         while not self._stop.is_set():
@@ -116,7 +114,7 @@ def kill_workers(server: live.Server, enough: Callable[[int], bool], seed: int =
     return killed
 
 
-def wait_for_quiet(registry: Any, seconds: float = 120) -> None:
+def wait_for_quiet(registry: Any) -> None:
     """Wait until the database has noticed the deaths: nothing is in a transaction any more."""
     import sqlalchemy
     import transaction
@@ -125,10 +123,9 @@ def wait_for_quiet(registry: Any, seconds: float = 120) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND state <> 'idle'"
     )
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def is_quiet() -> bool:
         with transaction.manager, registry.storage.client.connect(readonly=True) as session:
-            if not session.execute(busy).scalar():
-                return
-        assert time.monotonic() < deadline, "the database is still busy"
-        time.sleep(0.05)
+            return not session.execute(busy).scalar()
+
+    waiting.until(is_quiet, lambda: "the database is still busy")

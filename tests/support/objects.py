@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from botocore.awsrequest import AWSResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from kinto_attachment.storage.gcloud import GoogleStorage
 from kinto_attachment.storage.gcloud_bucket import GoogleBucket
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.samples import BINARY, MIB, Source, contents
+from tests.support import waiting
 from tests.support.services import S3, GoogleEmulator
 
 PART = 5 * MIB  # The smallest that S3 takes.
@@ -43,10 +46,10 @@ def google_storage(
     bucket: str = "",
     *,
     timeout: float = 20,
-    last_try: float = 2,
+    last_try: float = waiting.SECONDS,
     **changes: Any,
 ) -> Iterator[GoogleStorage]:
-    """A storage in a bucket of its own, or in the given one, that loses patience earlier."""
+    """A storage in a bucket of its own, or in the given one."""
     storage = GoogleStorage(bucket or server.create_bucket(), **changes)
     storage._bucket = GoogleBucket(
         storage.bucket_name,
@@ -58,6 +61,25 @@ def google_storage(
         yield storage
     finally:
         storage.close()
+
+
+@contextmanager
+def impatient(storage: Any, seconds: float, last_try: float = 0.5) -> Iterator[None]:
+    """While inside, a storage gives up what is silent for so long, and does not try for long.
+
+    What succeeds belongs outside: a server is silent for moments if its machine is busy.
+    """
+    if isinstance(storage, S3Storage):
+        target, changes = storage._bucket._clients, {"_timeout": seconds, "_tries": 1}
+    else:
+        target, retry = storage._bucket, DEFAULT_RETRY.with_timeout(last_try)
+        changes = {"_timeout": (seconds, seconds), "retry": retry}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changes.items():
+            patch.setattr(target, name, value)
+        storage.close()  # The next call makes clients with these settings.
+        yield
+    storage.close()
 
 
 def calls(storage: Any) -> dict[str, Callable[[], object]]:

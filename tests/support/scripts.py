@@ -197,5 +197,5 @@ def _read(keyboard: int, process: subprocess.Popen[bytes], press: Press | None) 
             shown += piece
         if press:
             press.look(keyboard, shown.decode(errors="replace"))
-    process.wait(10)
+    process.wait(waiting.SECONDS)
     return shown.decode()

@@ -71,6 +71,14 @@ class PostgreSQL:
     def drop_database(self, url: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {_database(url)} WITH (FORCE)")
 
+    def somebody_waits(self) -> bool:
+        """Whether a transaction waits for a lock that another one has."""
+        import psycopg2
+
+        with contextlib.closing(psycopg2.connect(self.uri)) as server, server.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            return cursor.fetchone() is not None
+
     def execute(self, *statements: str, database: str = "postgres") -> None:
         """Run each statement by itself, outside any transaction."""
         import psycopg2

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from tests.support import waiting
 from tests.support.faults import HOST, Answer
 
 
@@ -73,7 +74,7 @@ def stub(
             yield found
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(waiting.SECONDS)
 
 
 def listing(records: list[dict[str, object]], timestamp: int = 5) -> Answer:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from kinto_attachment.wsgi import closing
 from kinto_attachment.wsgi.closing import Closing, hang_up
+from tests.support import waiting
 
 Pair = tuple[socket.socket, socket.socket]
 
 
 def connected() -> Pair:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname(), timeout=60)
+        client = socket.create_connection(listener.getsockname(), timeout=waiting.SECONDS)
         server, _ = listener.accept()
     return server, client
 
@@ -40,12 +39,14 @@ def sends_until_it_is_cut_off(client: socket.socket) -> int:
 
 
 def drips_until_it_is_cut_off(client: socket.socket) -> None:
-    deadline = time.monotonic() + 60
-    with contextlib.suppress(ConnectionError):
-        while True:
+    def is_cut_off() -> bool:
+        try:
             client.sendall(b"x")
-            assert time.monotonic() < deadline, "it goes on and on"
-            time.sleep(0.01)
+        except ConnectionError:
+            return True
+        return False
+
+    waiting.until(is_cut_off, pause=0.01)
 
 
 def test_the_server_sees_the_end_and_the_client_does_not(pair: Pair) -> None:
@@ -60,7 +61,10 @@ def test_the_server_sees_the_end_and_the_client_does_not(pair: Pair) -> None:
         assert client.recv(100) == b"still there"
 
 
-def test_the_client_reads_its_answer_and_the_end_while_it_sends(pair: Pair) -> None:
+def test_the_client_reads_its_answer_and_the_end_while_it_sends(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "SECONDS", waiting.SECONDS)
     server, client = pair
     server.sendall(b"answer")
     Closing().take_over(server)
@@ -83,13 +87,13 @@ def test_for_so_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_for_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "SECONDS", 60.0)
+    monkeypatch.setattr(closing, "SECONDS", waiting.SECONDS)
     monkeypatch.setattr(closing, "MAX_CONNECTIONS", 3)
     crowd, pairs = Closing(), [connected() for _ in range(5)]
-    before = threading.active_count()
+    before = {*threading.enumerate()}
     for server, _ in pairs:
         crowd.take_over(server)
-    assert threading.active_count() == before + 1
+    assert {*threading.enumerate()} - before == {crowd._thread}
     for server, client in pairs[:2]:
         with server, client:
             drips_until_it_is_cut_off(client)

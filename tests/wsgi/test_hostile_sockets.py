@@ -59,7 +59,7 @@ def send(
     if not any(header.lower().startswith("transfer-encoding") for header in headers):
         lines.append(f"Content-Length: {len(body)}")
     lines += ["Connection: close", "", ""]
-    with socket.create_connection(server.address, timeout=30) as connection:
+    with socket.create_connection(server.address, timeout=90) as connection:
         connection.sendall("\r\n".join(lines).encode() + body)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, content = answer.partition(b"\r\n\r\n")

@@ -27,7 +27,6 @@ from tests.support.connections import (
     RECORD,
     Connection,
     threads_are_free,
-    until,
 )
 from tests.support.owned import stored_paths
 
@@ -50,7 +49,13 @@ def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
     settings = {"base_path": str(folder), "max_size": str(MAX_SIZE)}
     # Python itself, with the command that starts each server.
     with (
-        live.kinto(settings, engine=engine, fork=False) as server,
+        live.kinto(
+            settings,
+            engine=engine,
+            includes=["kinto.plugins.default_bucket", "tests.support.patient_server"],
+            environ={"PYTHONPATH": str(ROOT)},
+            fork=False,
+        ) as server,
         Connection(server) as connection,
     ):
         for path in ("/v1/buckets/b", "/v1/buckets/b/collections/c"):
@@ -175,11 +180,11 @@ def test_a_client_that_goes_away_leaves_nothing_and_loses_nothing(
     with Connection(server) as leaving:
         send_half(leaving)
         if server_reads_bodies_as_they_come(server):
-            until(lambda: len(files()) == 2)
+            waiting.until(lambda: len(files()) == 2)
         if reset:  # With a linger of zero, close() sends RST.
             linger = bytes([1, 0, 0, 0, 0, 0, 0, 0])
             leaving.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    until(lambda: files() == before)
+    waiting.until(lambda: files() == before)
     assert connection.ask("GET", f"{RECORD}/attachment")[1] == b"the old file"
     assert threads_are_free(server)
 
@@ -407,7 +412,7 @@ def test_clients_that_stop_downloading_cost_nothing(
             leaving.head("GET", path)
             assert leaving.socket.recv(1000)
     assert threads_are_free(server)
-    until(lambda: not open_files(server, folder))
+    waiting.until(lambda: not open_files(server, folder))
 
 
 def open_files(server: live.Server, folder: Path) -> list[str]:
@@ -442,7 +447,7 @@ def test_a_server_ends_when_the_run_of_the_tests_is_killed(tmp_path: Path) -> No
     ) as run:
         server = psutil.Process(int(waiting.line_of(run)))
         run.kill()
-    _, alive = psutil.wait_procs([server], timeout=60)
+    _, alive = psutil.wait_procs([server], timeout=90)
     for process in alive:
         process.kill()
     assert not alive
