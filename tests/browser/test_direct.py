@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from tests.support import live
 from tests.support.application import ALICE, sha256
-from tests.support.browser import APP, Pages, put_rules
+from tests.support.browser import APP, Pages, put_rules, wait
 from tests.support.resuming import MIB, write_film
 from tests.support.services import S3
 
@@ -119,10 +118,7 @@ def test_goes_on_after_a_reload(
     held: list[Any] = []
     page.route("**/*partNumber=3&*", lambda route: held.append(route))
     page.evaluate("send(), 0")
-    deadline = time.monotonic() + 20
-    while sorted(visit.arrived) != [1, 2] or not held:
-        assert time.monotonic() < deadline, visit.arrived
-        page.wait_for_timeout(20)
+    wait(page, lambda: sorted(visit.arrived) == [1, 2] and held, lambda: visit.arrived)
     page.reload()
     page.unroute("**/*partNumber=3&*")  # What is held would be sent, if it was still there.
     visit.sent.clear()

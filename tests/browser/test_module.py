@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.application import ALICE
 from tests.support.browser import fetch, until
 from tests.support.faults import FaultProxy
@@ -72,7 +72,7 @@ class TestEachWay:
             """,
             f"{RECORD}/cancelled",
         )
-        assert proxy.broken.wait(10)
+        assert proxy.broken.wait(waiting.SECONDS)
         ready.evaluate("controller.abort()")
         until(ready, "window.failure === 'AbortError'")
 

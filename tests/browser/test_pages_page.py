@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.browser import (
     BLANK,
     PDF,
@@ -275,12 +274,12 @@ class Visits:
 
     def next(self, **expected: int) -> None:
         """What has been asked for since the last call."""
-        deadline = time.monotonic() + 10
-        while (new := self._all() - self.before) != expected:
-            # The server writes to its log after it has answered.
-            assert time.monotonic() < deadline, new
-            time.sleep(0.05)
-        self.before += new
+        # The server writes to its log after it has answered.
+        waiting.until(lambda: self._new() == expected, self._new)
+        self.before += Counter(expected)
+
+    def _new(self) -> Counter[str]:
+        return self._all() - self.before
 
     def _all(self) -> Counter[str]:
         lines = re.findall(r"^seen (\w+) \S+\.png (\d+)$", self.server.log(), re.M)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from tests.support import live
 from tests.support.application import ALICE, sha256
-from tests.support.browser import Pages, fetch, png, put_rules, show, upload
+from tests.support.browser import Pages, fetch, png, put_rules, show, upload, wait
 from tests.support.services import S3
 
 SECRET = {"headers": ALICE}
@@ -60,11 +59,8 @@ def test_a_rule_for_one_origin_refuses_pages_of_it(
     rules(AllowedOrigins=[pages.origin])
     attachment = upload(server, "docs/refused", b"Hello!\n", "hello.txt")
     assert "Failed to fetch" in fetch(page, attachment["url"], **SECRET)
-    deadline = time.monotonic() + 10
-    while "null" not in origins:  # Of the request to the bucket.
-        # The browser tells of requests later than the page.
-        assert time.monotonic() < deadline, origins
-        page.wait_for_timeout(20)
+    # Of the request to the bucket. The browser tells of requests later than the page.
+    wait(page, lambda: "null" in origins, lambda: origins)
     assert pages.origin in origins
 
 

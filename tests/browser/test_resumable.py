@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import live
+from tests.support import live, waiting
 from tests.support.application import ALICE
 from tests.support.browser import fetch, until
 from tests.support.faults import FaultProxy
@@ -135,7 +135,7 @@ def test_goes_on_after_a_reload(page: Any, workers: live.Server, film: Path, way
         prepare(page, proxy.url, record, way, film)
         proxy.hang(sent=SIZE // 2)
         page.evaluate("send(input.files[0]).catch(() => {}), null")
-        assert proxy.broken.wait(60)
+        assert proxy.broken.wait(waiting.SECONDS)
         page.reload()
         proxy.work()
         requests = Requests(page)

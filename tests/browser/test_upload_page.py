@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT, live
-from tests.support.browser import MODULE, Pages, png, put_rules, serve_pages, until
+from tests.support import ROOT, live, waiting
+from tests.support.browser import MODULE, Pages, png, put_rules, serve_pages, until, wait
 from tests.support.faults import FaultProxy
 from tests.support.resuming import MIB, write_film
 from tests.support.services import S3
@@ -88,10 +87,7 @@ class Visit:
 
     def until_held(self, held: list[Any], number: int) -> None:
         """Wait until so many requests hang, and all others have ended."""
-        deadline = time.monotonic() + 20
-        while len(held) < number:
-            assert time.monotonic() < deadline, held
-            self.page.wait_for_timeout(20)
+        wait(self.page, lambda: len(held) >= number, lambda: held)
         self.until_sent(SIZE - 5 * MIB if "partNumber" in held[-1].request.url else 0)
 
     def press(self, name: str) -> None:
@@ -192,7 +188,7 @@ def test_pauses_and_continues_by_keyboard(visit: Visit, film: Path) -> None:
     visit.until_sent(CHUNK)
     bar = visit.page.get_by_role("progressbar", name=film.name)
     assert float(bar.get_attribute("max")) == SIZE
-    assert visit.proxy.broken.wait(30)
+    assert visit.proxy.broken.wait(waiting.SECONDS)
     visit.press("Pause film.bin")
     visit.until("paused")
     assert visit.news() == "film.bin is paused."
@@ -210,7 +206,7 @@ def test_continues_after_a_reload(visit: Visit, film: Path) -> None:
     visit.open()
     visit.proxy.hang(sent=HALF)
     visit.choose(film)
-    assert visit.proxy.broken.wait(30)
+    assert visit.proxy.broken.wait(waiting.SECONDS)
     visit.page.reload()
     visit.proxy.work()
     visit.page.reload()
@@ -242,7 +238,7 @@ def test_removes_an_upload_from_the_server(visit: Visit, film: Path) -> None:
     visit.open()
     visit.proxy.hang(sent=HALF)
     visit.choose(film)
-    assert visit.proxy.broken.wait(30)
+    assert visit.proxy.broken.wait(waiting.SECONDS)
     visit.press("Pause film.bin")
     visit.until("paused")
     visit.proxy.work()

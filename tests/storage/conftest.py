@@ -1,4 +1,4 @@
-"""Which cases of the contract ``make tests`` tries."""
+"""Which cases of the contract ``make tests`` tries, and what must not depend on the speed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kinto_attachment.storage import local_partials, partials
+from tests.support import waiting
 from tests.support.sampling import one_value, sampled, try_in_turn, values
 
 SAMPLED = {
@@ -31,3 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # What both S3 servers can do is tried on one of them.
     folder = Path(__file__).parent
     try_in_turn([item for item in items if item.path.parent == folder], "server")
+
+
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces come soon after each other, and another process has a lock for a moment."""
+    monkeypatch.setattr(partials, "CHECKPOINT_SECONDS", waiting.SECONDS)
+    monkeypatch.setattr(partials, "SOON_SECONDS", waiting.SECONDS)
+    monkeypatch.setattr(local_partials, "PATIENCE", waiting.SECONDS)

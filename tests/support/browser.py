@@ -13,10 +13,9 @@ import os
 import shutil
 import struct
 import threading
-import time
 import wave
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,7 +34,7 @@ TUS_JS = ROOT / "node_modules" / "tus-js-client" / "dist" / "tus.min.js"
 APP = "https://app.example.com"  # Of pages, in docs/storage.rst.
 MODULE = ROOT / "js" / "kinto-attachment.js"
 TYPES = {"js": "text/javascript", "html": "text/html", "css": "text/css"}
-TIMEOUT = 20_000  # Milliseconds, for whatever a page does.
+TIMEOUT = 60_000  # Milliseconds, for whatever a page does.
 
 
 @dataclass
@@ -155,11 +154,12 @@ class Traffic:
 
     def are(self, start: str, *expected: int) -> None:
         """Check the statuses of the answers for URLs that start so."""
-        deadline = time.monotonic() + TIMEOUT / 1000
-        while (statuses := self._statuses(start)) != list(expected):
-            # The browser tells of them later than the page, and in any order.
-            assert time.monotonic() < deadline, statuses
-            self._page.wait_for_timeout(20)
+        # The browser tells of them later than the page, and in any order.
+        wait(
+            self._page,
+            lambda: self._statuses(start) == list(expected),
+            lambda: self._statuses(start),
+        )
 
     def _statuses(self, start: str) -> list[int]:
         return [status for id, status in self._answers if self._urls.get(id, "").startswith(start)]
@@ -230,23 +230,28 @@ FETCH = """
 """What a script can read of a response, or the error."""
 
 
+def wait(
+    page: Any, condition: Callable[[], object], told: Callable[[], object] | None = None
+) -> None:
+    """Wait for a condition, while the page's events are taken."""
+    waiting.until(condition, told, sleep=lambda seconds: page.wait_for_timeout(1000 * seconds))
+
+
 def until(page: Any, condition: str) -> None:
     """Wait for a condition in JavaScript; in pages, too, that may run no scripts themselves."""
-    deadline = time.monotonic() + TIMEOUT / 1000
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(20)
+    wait(page, lambda: page.evaluate(condition), lambda: condition)
 
 
 def has_viewer(page: Any, url: str) -> None:
     """Wait for Chromium's PDF viewer, which is an extension with a frame for the file."""
-    deadline = time.monotonic() + TIMEOUT / 1000
-    while not (
-        any(frame.url.startswith("chrome-extension://") for frame in page.frames)
-        and page.frames[-1].url.startswith(url)
-    ):
-        assert time.monotonic() < deadline, page.frames
-        page.wait_for_timeout(20)
+    wait(
+        page,
+        lambda: (
+            any(frame.url.startswith("chrome-extension://") for frame in page.frames)
+            and page.frames[-1].url.startswith(url)
+        ),
+        lambda: page.frames,
+    )
 
 
 def show(page: Any, url: str) -> int:

@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import sqlalchemy
 
+from kinto_attachment.files import link_steps
+from kinto_attachment.index import usage
 from tests.support import waiting
 
 
@@ -57,13 +60,18 @@ def _engine(app: Any) -> Any:
 
 @contextlib.contextmanager
 def _listening(app: Any, to: Callable[[str, Any], object]) -> Iterator[None]:
+    """Which statements there are must not depend on how long the action takes."""
+
     def listen(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         to(statement, parameters)
 
     engine = _engine(app)
     sqlalchemy.event.listen(engine, "before_cursor_execute", listen)
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(usage, "RECENT", waiting.SECONDS)
+            patch.setattr(link_steps, "UNCHECKED_SECONDS", waiting.SECONDS)
+            yield
     finally:
         sqlalchemy.event.remove(engine, "before_cursor_execute", listen)
 

@@ -27,14 +27,14 @@ def until(
     condition: Callable[[], object],
     told: Callable[[], object] | None = None,
     *,
-    seconds: float = SECONDS,
     pause: float = 0.02,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> None:
     """Ask until a condition holds; if it never does, fail with what ``told`` returns."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline, told() if told else "it does not happen"
-        time.sleep(pause)
+        sleep(pause)
 
 
 def elsewhere(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
