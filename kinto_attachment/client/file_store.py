@@ -248,8 +248,8 @@ class FileStore:
     ) -> Generator[str, None, dict[str, str] | None]:
         """Entries; returns where to go on, if a folder has more keys than are to be read."""
         first = ID + prefix.encode("utf-8").hex()
-        filters: dict[str, Any] = {**after, "lt_id": first + AFTER}
-        filters["min_id"] = max(first, after.get("min_id", ""))
+        # Where a folder ends is behind ``first``: it has the prefix.
+        filters: dict[str, Any] = {"min_id": first, "lt_id": first + AFTER, **after}
         folder = None
         fields = "attachment.hash"
         for page, _ in self.client.pages(**filters, _sort="id", _fields=fields, _limit=LIST_LIMIT):
