@@ -225,6 +225,10 @@ def test_a_url_for_somebody_else(client: AttachmentClient) -> None:
     assert store.stat("letters/june.txt").mimetype == "text/x-letter"
     with pytest.raises(RejectedError):
         store.upload_url("letters/july.txt", size=5, expires_in=0)
+    for key in ("new\nline\x7f", "z" * 1024):  # The server takes neither as a filename.
+        url = store.upload_url(key, size=1)
+        assert requests.put(url, data=b"x", timeout=10).status_code == 201
+        assert store.get(key) == b"x"
 
 
 def test_the_command(
