@@ -286,9 +286,13 @@ def test_kept_files_are_kept_when_their_record_is_gone(build: Build) -> None:
 
 
 @ON_POSTGRESQL
-@pytest.mark.parametrize("before", [None, "", "https://old.example/files/"])
+@pytest.mark.parametrize(
+    "before", [None, "", "https://old.example/files/", "https://new.example/files/"]
+)
 def test_files_stay_when_the_base_url_was_changed(build: Build, before: str | None) -> None:
-    attach(build(**({} if before is None else {"base_url": before})))
+    app = build(keep_old_files="true", **({} if before is None else {"base_url": before}))
+    attach(app, content=b"earlier")
+    attach(app)
     moved = build(base_url="https://new.example/")
     assert not collect(moved).found
     assert read(moved) == CONTENT
