@@ -315,6 +315,17 @@ def test_files_stay_of_records_that_others_wrote_with_another_address_and_hash(
     write_behind(app, RECORD, {"attachment": attachment})
 
 
+@ON_MEMORY
+def test_a_file_goes_whose_record_others_gave_another_one(app: Any) -> None:
+    attach(app)
+    other = attach(app, OTHER, b"other").json
+    write_behind(app, RECORD, {"attachment": other})
+    assert collect(app).dangling == [RECORD]
+    assert stored_files(app) == {key_of(other)}
+    app.delete(RECORD, headers=ALICE)
+    assert read(app, f"{OTHER}/attachment") == b"other"
+
+
 @ON_DATABASES
 def test_a_file_that_comes_while_gc_looks_is_not_missing(
     app: Any, monkeypatch: pytest.MonkeyPatch
