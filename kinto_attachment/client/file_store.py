@@ -239,6 +239,7 @@ class FileStore:
         ['reports/2025.csv']
         """
         prefix = prefix or ""
+        # Another text is no folder, whatever prefix it has: it is not equal to one that has it.
         is_folder = not recursive and start_after == _folder(start_after or "", prefix)
         after: dict[str, str] | None = _behind(start_after, is_folder=is_folder)
         while after is not None:
@@ -249,8 +250,8 @@ class FileStore:
     ) -> Generator[str, None, dict[str, str] | None]:
         """The entries; returns where to continue if a folder has more keys than one call reads."""
         first = ID + prefix.encode("utf-8").hex()
-        filters: dict[str, Any] = {**after, "lt_id": first + AFTER}
-        filters["min_id"] = max(first, after.get("min_id", ""))
+        # Where a folder ends is behind ``first``: it has the prefix.
+        filters: dict[str, Any] = {"min_id": first, "lt_id": first + AFTER, **after}
         folder = None
         fields = "attachment.hash"
         for page, _ in self.client.pages(**filters, _sort="id", _fields=fields, _limit=LIST_LIMIT):
@@ -298,9 +299,9 @@ def _keys_of(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _folder(key: str, prefix: str) -> str | None:
-    """The key up to the first ``/`` after the prefix, if there is one."""
+    """The key, which has the prefix, up to the first ``/`` after it, if there is one."""
     name, slash, _ = key[len(prefix) :].partition("/")
-    return f"{prefix}{name}/" if slash and key.startswith(prefix) else None
+    return f"{prefix}{name}/" if slash else None
 
 
 def _behind(key: str | None, *, is_folder: bool) -> dict[str, str]:

@@ -78,8 +78,9 @@ class DanglingLinks:
         keys = self._possible_keys(record[FIELD])
         if not keys or link.key in keys:  # No keys: the location is from an earlier `base_url`.
             return False
-        # The location may have an unusual host name that a client used for this server. If the
-        # record has no other file, and its attachment has this content, it is the record's file.
+        # The location may be from an earlier `base_url` all the same, in a folder of the present
+        # one. If the record has no other current file, and its attachment has this content, it is
+        # the record's file.
         others = self.links.of_record(link.record)
         is_only = all(other.state != "current" or other.key == link.key for other in others)
         return not (is_only and link.describes(record[FIELD]))

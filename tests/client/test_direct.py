@@ -216,12 +216,19 @@ def test_refusals(server: live.Server, client: AttachmentClient) -> None:
 
 def test_a_url_for_somebody_else(client: AttachmentClient) -> None:
     store = FileStore(client)
-    url = store.upload_url("letters/june.txt", size=5, expires_in=60)
+    url = store.upload_url("letters/june.txt", size=5, mimetype="text/x-letter", expires_in=60)
     assert requests.put(url, data=b"Dear", timeout=90).status_code == 400
     assert requests.put(url, data=b"Dear!", timeout=90).status_code == 201
     assert requests.put(url, data=b"Fear!", timeout=90).status_code == 201
     assert store.get("letters/june.txt") == b"Dear!"
     assert store.list("letters/") == ["letters/june.txt"]
+    assert store.stat("letters/june.txt").mimetype == "text/x-letter"
+    with pytest.raises(RejectedError):
+        store.upload_url("letters/july.txt", size=5, expires_in=0)
+    for key in ("new\nline\x7f", "z" * 1024):  # The server takes neither as a filename.
+        url = store.upload_url(key, size=1)
+        assert requests.put(url, data=b"x", timeout=90).status_code == 201
+        assert store.get(key) == b"x"
 
 
 def test_the_command(

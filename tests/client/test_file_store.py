@@ -28,6 +28,10 @@ KEYS = [
     "quote\"'`",
     "100%_*?#&=;,",
     "back\\slash",
+    "ends\\",
+    "folder/.",
+    "..",
+    " ",
     "Ünï/сөд/日本.txt",
     "\N{PILE OF POO}",
     "UPPER",
@@ -95,6 +99,15 @@ def test_files_by_path_and_open(store: FileStore, tmp_path: Path) -> None:
     store.get_file("open", opened)
     assert (tmp_path / "out").read_bytes() == opened.getvalue() == content
     assert store.client.stat(record_id("open")).mimetype == "text/x-notes"
+
+
+def test_progress_is_told(simple: FileStore) -> None:
+    up: list[int] = []
+    down: list[tuple[int, int]] = []
+    simple.set("k", b"content", progress=lambda done, total: up.append(total - done))
+    assert up[-1] == 0
+    simple.get_file("k", io.BytesIO(), progress=lambda *told: down.append(told))
+    assert down[-1] == (7, 7)
 
 
 def test_delete_deletes_the_record(store: FileStore) -> None:

@@ -74,6 +74,9 @@ class TestFileStore:
         answer = requests.get(url, timeout=90)
         assert answer.content == b"Meow"
         assert answer.headers["Content-Disposition"] == 'attachment; filename="cat.txt"'
+        url = store.signed_url("pictures/cat.txt", disposition="attachment", filename="dog.txt")
+        answer = requests.get(url, timeout=30)
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="dog.txt"'
         with pytest.raises(NotFoundError, match="No file has the key 'dog'"):
             store.signed_url("dog")
 

@@ -155,19 +155,27 @@ def test_a_transaction_that_does_not_end(
 
 
 @ON_DATABASES
-def test_a_sole_link_of_the_wrong_record_is_put_right(build: Build) -> None:
-    """Even if gc runs first, the file's record is found by its content."""
-    app = build()
+@pytest.mark.parametrize("keep", ["false", "true"])
+def test_a_sole_link_of_the_wrong_record_is_put_right(build: Build, keep: str) -> None:
+    """Even if gc runs first, the file's record is found by its content.
+
+    Links to earlier files of the record do not hide that the link to its current file is missing.
+    """
+    app = build(keep_old_files=keep)
     put(app, OTHER)
+    attach(app, content=b"earlier")
     key = key_of(attach(app).json)
+    earlier = {each for each in stored_links(app) if each[1] != key}
     links = app.app.registry.attachment_links
     with transaction.manager:
-        (link,) = links.of_record(RECORD)
+        (link,) = (each for each in links.of_record(RECORD) if each.is_current)
         links.drop([link])
     with transaction.manager:
         links.add(replace(link, record=OTHER))
     report = gc(app.app.registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0))
     assert report.dangling == [OTHER]
-    assert stored_links(app) == {(RECORD, key, "current")}
+    assert stored_links(app) == {(RECORD, key, "current")} | earlier
     assert read(app) == CONTENT
+    versions = app.get(f"{RECORD}/attachment/versions", headers=ALICE).json["data"]
+    assert len(versions) == 1 + (keep == "true")
     app.delete(RECORD, headers=ALICE)

@@ -80,6 +80,12 @@ class Records:
             entries = self.links.outbox.add_files(self.links.drop(self._current(name)))
         return self._finish(entries)
 
+    def delete_but_fail(self, name: str) -> None:
+        """The same when the storage does not answer: the file is left, and in the outbox."""
+        with transaction.manager:
+            self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
+            self.links.outbox.add_files(self.links.drop(self._current(name)))
+
     def replace(self, name: str) -> Any:
         """By a file in another storage."""
         with transaction.manager:
@@ -444,11 +450,6 @@ def test_a_name_is_not_given_twice_while_its_file_is_taken_out_of_the_outbox(
 ) -> None:
     """The file, whose deletion failed, is linked again while a new one wants its name."""
 
-    def delete_but_fail(records: Records) -> Any:
-        with transaction.manager:
-            records.registry.storage.delete("record", parent("a"), "r", with_deleted=False)
-            records.links.outbox.add_files(records.links.drop(records._current("a")))
-
     def start_and_link_again(records: Records) -> Any:
         with transaction.manager:
             records._write("c", FILE)
@@ -458,7 +459,25 @@ def test_a_name_is_not_given_twice_while_its_file_is_taken_out_of_the_outbox(
         return records.name_anew("b", "other")
 
     orders = Orders(preemptions=2, one_in=sampling.one_in(4))
-    meet(registry, "a", [name_anew, start_and_link_again], orders, before=delete_but_fail)
+    acts = [name_anew, start_and_link_again]
+    meet(registry, "a", acts, orders, before=lambda records: records.delete_but_fail("a"))
+
+
+def test_a_name_stays_taken_while_its_file_goes_from_the_links_to_the_outbox(
+    registry: Any,
+) -> None:
+    """Whoever found it in neither would give the name to a second file, in another storage."""
+    records = Records(registry)
+    with contextlib.closing(Stage(registry)) as stage:
+        for order in Orders(preemptions=1):
+            records.start("a")
+            with stage.watching():
+                acts = [
+                    lambda: records.name_anew("b", "other"),
+                    lambda: records.delete_but_fail("a"),
+                ]
+                outcomes = stage.play(acts, order)
+            assert outcomes == ["taken", None], stage.trace
 
 
 def test_gc_spares_the_new_file_of_a_name_that_it_saw_unused(registry: Any) -> None:

@@ -20,7 +20,19 @@ from kinto_attachment.files import link_steps
 from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.reindex import reindex
 from tests.support import invariants, publishing, races, waiting
-from tests.support.application import ALICE, RECORD, Part, attach, form, on_event, read, send
+from tests.support.application import (
+    ALICE,
+    BUCKET,
+    OTHER,
+    RECORD,
+    Part,
+    attach,
+    form,
+    on_event,
+    put,
+    read,
+    send,
+)
 from tests.support.interleavings import Stage, at_random
 from tests.support.races import (
     batch,
@@ -122,6 +134,42 @@ def test_three_requests_that_meet_lose_and_leave_no_file(
 ) -> None:
     orders = [at_random(seed) for seed in range(20 // one_in(5))]
     assert races.meet(app, three, orders) == len(orders)
+
+
+def test_two_requests_that_share_the_same_files_do_not_wait_for_each_other(app: Any) -> None:
+    """They begin with different ones; each would have what the other one waits for."""
+    sources = [RECORD, OTHER]
+    targets = [f"{BUCKET}/collections/{name}" for name in ("first", "second")]
+
+    def copy_all(target: str, sources: list[str]) -> Any:
+        requests = [
+            {
+                "method": "POST",
+                "path": f"/v1{target}/records/{number}/attachment",
+                "headers": {"Content-Type": "application/json"},
+                "body": {"copy_from": source},
+            }
+            for number, source in enumerate(sources)
+        ]
+        answer = app.post_json("/batch", {"requests": requests}, headers=ALICE, status="*")
+        return [part["status"] for part in answer.json.get("responses", [])] or answer.status_int
+
+    def when_the_first_has_a_lock(ready: list[int], last: int | None, step: int) -> int:
+        has_lock = any(line.startswith("A update attachment-lock") for line in stage.trace)
+        return max(ready) if has_lock else min(ready)
+
+    races.start(app)
+    attach(app, OTHER)
+    for target in targets:
+        put(app, target)
+    acts = [
+        lambda: copy_all(targets[0], sources),
+        lambda: copy_all(targets[1], sources[::-1]),
+    ]
+    with contextlib.closing(Stage(app.app.registry)) as stage, stage.watching():
+        outcomes = stage.play(acts, when_the_first_has_a_lock)
+    assert outcomes == [[201, 201], [201, 201]], stage.trace
+    assert sum("B update attachment-lock" in line for line in stage.trace) == 2
 
 
 def test_gc_does_not_take_what_reindex_links(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:

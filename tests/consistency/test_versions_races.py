@@ -19,6 +19,7 @@ from kinto_attachment.files.settling import delete_garbage
 from tests.support import invariants, races
 from tests.support.application import (
     ALICE,
+    COLLECTION,
     OTHER,
     RECORD,
     attach,
@@ -30,6 +31,7 @@ from tests.support.races import delete_collection, delete_record, publish, remov
 from tests.support.sampling import sampled
 from tests.support.services import PostgreSQL
 from tests.support.snapshots import begin
+from tests.support.statements import before_statement
 
 ALSO = ["collection"]
 ONE_IN = 30  # Of the moments at which one request can interrupt another; all in tests-all.
@@ -252,3 +254,17 @@ def test_a_restore_of_a_deleted_record_meets(app: Any, other: Act) -> None:
         assert not {(201, 201)} & statuses
     if other is delete_version:
         assert (201, 204) not in statuses
+
+
+def test_a_deleted_record_does_not_come_back_in_a_namesake_of_its_collection(app: Any) -> None:
+    """Its versions have been read before, and the collection is there, with that name."""
+    app.versions = begin(app, deleted)
+
+    def make_anew() -> None:
+        app.delete(COLLECTION, headers=ALICE)
+        put(app, COLLECTION)
+
+    with before_statement(app, "INSERT INTO objects", make_anew):
+        assert restore(app).status_int == 409
+    app.get(RECORD, headers=ALICE, status=404)
+    assert versions_there(app) == ""

@@ -149,6 +149,20 @@ class TestCopies:
             assert read(app, f"{record}/attachment") == CONTENT
         assert len(stored_files(app)) == 1
 
+    @ON_DATABASES
+    def test_of_a_file_that_came_in_the_same_batch(self, app: Any) -> None:
+        """Whichever of the two records was written first, it is one file that both have."""
+        put(app, OTHER)
+        requests = [
+            {"method": "PATCH", "path": f"/v1{OTHER}", "body": {"data": {"title": "A"}}},
+            {"method": "PUT", "path": f"/v1{RECORD}/attachment?filename=a.json", "body": {"n": 1}},
+            {"method": "POST", "path": f"/v1{OTHER}/attachment", "body": {"copy_from": RECORD}},
+        ]
+        answer = app.post_json("/batch", {"requests": requests}, headers=ALICE)
+        assert [part["status"] for part in answer.json["responses"]] == [200, 201, 200]
+        app.delete(RECORD, headers=ALICE)
+        assert read(app, f"{OTHER}/attachment") == b'{"n":1}'
+
     @pytest.mark.parametrize("included", ["", "kinto_attachment"])
     def test_in_the_default_bucket(self, build: Build, included: str) -> None:
         app = build({"included_first": included} if included else {})

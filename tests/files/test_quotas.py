@@ -14,6 +14,7 @@ from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import attach as attach_by_code
 from kinto_attachment.errors import AttachmentError
+from kinto_attachment.index import usage
 from kinto_attachment.maintenance.gc import gc
 from tests.support import direct, lingering, waiting
 from tests.support.application import (
@@ -41,7 +42,7 @@ from tests.support.backends import ON_DATABASES, ON_DIRECT, ON_POSTGRESQL, Build
 from tests.support.ietf_client import INTEROP_VERSION
 from tests.support.sampling import sampled
 from tests.support.statements import statements
-from tests.support.tus import append, begin, create
+from tests.support.tus import BYTES, TUS, append, begin, create
 from tests.support.usage import held, miscounted
 
 pytestmark = ON_DATABASES
@@ -49,6 +50,14 @@ pytestmark = ON_DATABASES
 QUOTA = {"resources.b.quota_bytes": "30"}
 DRAFT = {"Upload-Draft-Interop-Version": str(INTEROP_VERSION)}
 FILES = {"resources.b.quota_files": "2"}
+# The collection has less room than its bucket, or the other way round.
+BOTH = {
+    "resources.b.quota_bytes": "1G",
+    "resources.b.c.quota_bytes": "30",
+    "resources.full.quota_bytes": "30",
+    "resources.full.c.quota_bytes": "1G",
+}
+IN_FULL_BUCKET = "/buckets/full/collections/c/records/r"
 SOURCE = "/buckets/s/collections/c/records/source"  # Where there is no quota.
 TRIGGER = "/buckets/s/collections/c/records/trigger"
 
@@ -295,12 +304,53 @@ class TestRefusals:
         assert "Retry-After" not in answer.headers
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
-    def test_come_before_the_body_if_its_length_is_told(self, build: Build) -> None:
-        app = build(**QUOTA)
-        put_raw(app, content=b"x" * 31, status=507)
+    @pytest.mark.parametrize("record", [RECORD, IN_FULL_BUCKET])
+    def test_come_before_the_body_if_its_length_is_told(self, build: Build, record: str) -> None:
+        app = build(**BOTH)
+        put_collection(app, IN_FULL_BUCKET.partition("/records/")[0])
+        put_raw(app, record, content=b"x" * 31, status=507)
         assert app.app.body.taken == 0
-        send(app, "PUT", f"{RECORD}/attachment?filename=a.txt", BytesIO(b"x" * 31), status=507)
+        for _ in range(2):  # Now this process knows, for a moment, what both of them hold.
+            attach(app, f"{record}2", b"")
+        put_raw(app, record, content=b"x" * 31, status=507)
+        assert app.app.body.taken == 0
+        send(app, "PUT", f"{record}/attachment?filename=a.txt", BytesIO(b"x" * 31), status=507)
         assert app.app.body.taken == 31
+
+    @pytest.mark.parametrize("record", [RECORD, IN_FULL_BUCKET])
+    def test_come_before_the_rest_of_the_body(self, build: Build, record: str) -> None:
+        """A socket gives less than all of it at once, and so does the body of the tests."""
+        app = build(**BOTH)
+        put_collection(app, IN_FULL_BUCKET.partition("/records/")[0])
+        body, url = BytesIO(bytes(100_000)), f"{record}/attachment?filename=a.txt"
+        send(app, "PUT", url, body, status=507)
+        assert app.app.body.taken < 50_000
+        upload = begin(app, 25, record)
+        attach(app, f"{record}2", b"x" * 10)
+        append(app, upload, 0, b"x" * 21, status=507)
+        assert app.app.body.taken == 0
+        told = {**ALICE, **TUS, **BYTES, "Upload-Offset": "0"}
+        unlimited = begin(app, None, record)
+        send(app, "PATCH", unlimited, BytesIO(bytes(100_000)), headers=told, status=507)
+        assert app.app.body.taken < 50_000
+        append(app, upload, 0, b"x" * 20, status=204)
+
+    @ON_POSTGRESQL
+    @pytest.mark.parametrize("record", [RECORD, IN_FULL_BUCKET])
+    def test_of_copies_come_before_the_record(self, build: Build, record: str) -> None:
+        """Listeners would hear of a change that is rolled back."""
+        app = build(**BOTH)
+        put_collection(app, IN_FULL_BUCKET.partition("/records/")[0])
+        put_collection(app, "/buckets/s/collections/c")
+        attach(app, SOURCE, b"x" * 31)
+        events: list[Any] = []
+        on_event(app, ResourceChanged, events.append)
+        body = {"copy_from": SOURCE}
+        app.post_json(f"{record}/attachment", body, headers=ALICE, status=507)
+        assert not events
+        attach(app, SOURCE, b"x" * 30)
+        app.post_json(f"{record}/attachment", body, headers=ALICE, status=201)
+        assert events
 
     def test_of_direct_uploads_whose_room_was_taken(self, build: Build) -> None:
         app = build(**QUOTA)
@@ -313,9 +363,11 @@ class TestRefusals:
         direct.put_own(app, upload, b"y" * 20, status=201)
         assert used(app) == (1, 20)
 
-    def test_of_parts_of_a_batch_know_of_each_other(self, build: Build) -> None:
+    @pytest.mark.parametrize("scope", [COLLECTION, BUCKET])
+    def test_of_parts_of_a_batch_know_of_each_other(self, build: Build, scope: str) -> None:
         """Each fits alone. What is refused at the end would fail the whole batch."""
-        app = build(**QUOTA)
+        setting = {BUCKET: "resources.b.quota_bytes", COLLECTION: "resources.b.c.quota_bytes"}
+        app = build(**{"quota_bytes": "1G", setting[scope]: "30"})
         put_collection(app, "/buckets/s/collections/c")
         for number in (1, 2):
             attach(app, f"{SOURCE}{number}", b"x" * 20)
@@ -330,7 +382,7 @@ class TestRefusals:
         ]
         answer = app.post_json("/batch", {"requests": parts}, headers=ALICE)
         assert [each["status"] for each in answer.json["responses"]] == [201, 507]
-        assert used(app) == (1, 20)
+        assert used(app, scope) == (1, 20)
 
     def test_of_a_part_leave_its_room_to_the_next(self, build: Build) -> None:
         """A part that another rule refuses takes nothing."""
@@ -636,6 +688,16 @@ class TestCosts:
             writes = [each for each in executed if "UPDATE" in each]
             assert len(writes) == 1, executed
             assert len(executed) <= 2, executed
+
+    def test_no_look_where_there_was_plenty_of_room_a_moment_ago(
+        self, build: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(usage, "RECENT", 60.0)  # The machine may be slow.
+        app = build(quota_bytes="1G")
+        for _ in range(2):
+            attach(app)
+        executed = statements(app, lambda: attach(app, OTHER))
+        assert len([each for each in executed if "attachment-usage" in each]) == 1, executed
 
     def test_nothing_where_there_is_no_quota(self, build: Build) -> None:
         app = build(**{"resources.s.quota_bytes": "1G", "resources.b.d.quota_bytes": "1G"})

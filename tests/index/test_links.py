@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from io import BytesIO
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import build_request, instance_uri
 
 from kinto_attachment.errors import AttachmentGone
+from kinto_attachment.index.holds import Hold
 from kinto_attachment.index.link import Link
 from kinto_attachment.index.links import Links
 from kinto_attachment.maintenance.gc import gc
@@ -46,6 +49,7 @@ pytestmark = ON_DATABASES
 PUBLISHED = f"{BUCKET}/collections/published"
 PUBLISHER = "plugin:publisher"
 AT_ONCE = timedelta(seconds=-5)  # Clocks differ.
+FAR = 4_102_444_800_000  # The year 2100, in ms.
 
 
 def includeme(config: Any) -> None:
@@ -433,6 +437,22 @@ class TestIndex:
         assert links.outbox.take(entry)
         assert not links.outbox.take(entry)
         assert links.outbox.entries() == []
+
+    def test_earlier_files_that_are_held_since_they_were_read_stay(self, links: Links) -> None:
+        ended, dated, endless = Hold(until=1), Hold(until=FAR), Hold(until=1, is_open=True)
+        cases = list(product([None, ended], [None, ended, dated, endless]))
+        read = []
+        for number, (before, _) in enumerate(cases):
+            hold = before and before.dump()
+            kept = replace(link(f"{number}.txt", f"{RECORD}{number}"), state="kept", hold=hold)
+            links.add(kept)
+            read.append(kept)
+        for kept, (before, by_now) in zip(read, cases, strict=True):
+            if by_now is not None and by_now != before:
+                links.revise(kept.key, partial(replace, hold=by_now.dump()))
+        links.drop_kept(read)
+        left = [bool(links.of_key(kept.key)) for kept in read]
+        assert left == [by_now in (dated, endless) for _, by_now in cases]
 
     def test_names_are_claimed_once(self, links: Links) -> None:
         assert links.reservations.claim("a.txt")

@@ -286,9 +286,13 @@ def test_kept_files_are_kept_when_their_record_is_gone(build: Build) -> None:
 
 
 @ON_POSTGRESQL
-@pytest.mark.parametrize("before", [None, "", "https://old.example/files/"])
+@pytest.mark.parametrize(
+    "before", [None, "", "https://old.example/files/", "https://new.example/files/"]
+)
 def test_files_stay_when_the_base_url_was_changed(build: Build, before: str | None) -> None:
-    attach(build(**({} if before is None else {"base_url": before})))
+    app = build(keep_old_files="true", **({} if before is None else {"base_url": before}))
+    attach(app, content=b"earlier")
+    attach(app)
     moved = build(base_url="https://new.example/")
     assert not collect(moved).found
     assert read(moved) == CONTENT
@@ -309,6 +313,17 @@ def test_files_stay_of_records_that_others_wrote_with_another_address_and_hash(
     assert not collect(app).dangling
     assert len(stored_files(app)) == 1
     write_behind(app, RECORD, {"attachment": attachment})
+
+
+@ON_MEMORY
+def test_a_file_goes_whose_record_others_gave_another_one(app: Any) -> None:
+    attach(app)
+    other = attach(app, OTHER, b"other").json
+    write_behind(app, RECORD, {"attachment": other})
+    assert collect(app).dangling == [RECORD]
+    assert stored_files(app) == {key_of(other)}
+    app.delete(RECORD, headers=ALICE)
+    assert read(app, f"{OTHER}/attachment") == b"other"
 
 
 @ON_DATABASES

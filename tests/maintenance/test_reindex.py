@@ -18,6 +18,7 @@ from tests.support.application import (
     attach,
     attachment_of,
     key_of,
+    links_of,
     put,
     put_collection,
     read,
@@ -80,6 +81,23 @@ def test_a_record_that_only_kept_its_file_is_linked_again(build: Build) -> None:
     assert (RECORD, key_of(attachment), "current") in stored_links(app)
     assert read(app)
     app.delete(OTHER, headers=ALICE)
+
+
+@ON_DATABASES
+def test_a_record_that_was_made_again_begins_a_life_of_its_own(build: Build) -> None:
+    """What a record of its id had left is not among its versions, now or when it comes back."""
+    app = build(keep_old_files="true")
+    versions = f"{RECORD}/attachment/versions"
+    first = attach(app, content=b"one").headers["Attachment-Version"]
+    app.delete(RECORD, headers=ALICE)
+    attach(app, content=b"two")
+    (new,) = (link for link in links_of(app) if link.is_current)
+    with transaction.manager:
+        app.app.registry.storage.delete("attachment", new.parent, new.id, with_deleted=False)
+    assert reindex(app.app.registry).linked == 1
+    app.delete(RECORD, headers=ALICE)
+    app.post(f"{versions}/{first}/restore", headers=ALICE, status=201)
+    assert [each["id"] for each in app.get(versions, headers=ALICE).json["data"]] == [first]
 
 
 @ON_DATABASES

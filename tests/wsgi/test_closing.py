@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -53,6 +57,7 @@ def test_the_server_sees_the_end_and_the_client_does_not(pair: Pair) -> None:
     server, client = pair
     client.sendall(b"what was not read")
     with hang_up(server) as taken:
+        assert not os.get_inheritable(server.fileno())
         assert server.recv(100) == b""
         server.shutdown(socket.SHUT_WR)
         server.close()
@@ -114,6 +119,36 @@ def test_a_client_that_has_hung_up_is_no_trouble(pair: Pair) -> None:
     with server, client:
         crowd.take_over(server)
         assert client.recv(1) == b""
+
+
+def test_the_child_of_a_process_that_is_closing_closes_its_own(pair: Pair) -> None:
+    """It has none of the threads, and nobody would release the lock."""
+    crowd = Closing()
+    with crowd._lock:
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(30)  # Ends it.
+                crowd.take_over(pair[0])
+                os._exit(0)
+            finally:
+                os._exit(1)
+    assert waiting.status_of(child) == 0
+
+
+class Wrapped:
+    """As gevent's, which is no socket of the standard library."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self.fileno = inner.fileno
+
+
+def test_a_socket_of_another_kind_is_not_exchanged(pair: Pair) -> None:
+    other: Any = Wrapped(pair[0])
+    with pytest.raises(OSError, match="cannot be exchanged"):
+        hang_up(other)
+    pair[1].sendall(b"x")
+    assert pair[0].recv(1) == b"x"
 
 
 def test_a_socket_that_cannot_be_exchanged_is_shut(
