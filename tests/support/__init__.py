@@ -63,7 +63,8 @@ pages                                     ``browser`` (Chromium, origins, files 
                                           ``kinto_attachment.ts``
 imports                                   ``exports`` (that nobody has exported)
 storages                                  ``objects``, ``gcs_emulator``, ``owned`` (by a
-                                          database), ``certificates``, ``cloud_clients``
+                                          database), ``certificates``, ``cloud_clients``,
+                                          ``special_files`` (that are no files)
 databases                                 ``other_database`` (a backend of another package)
 links without credentials                 ``links``
 names                                     ``filenames`` (that are easily treated wrong)
