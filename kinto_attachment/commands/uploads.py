@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from kinto_attachment.commands.selection import place
 from kinto_attachment.commands.server import CLEAN, on_server
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.application import check_files_are_known
@@ -16,7 +17,4 @@ def run(
     registry: Registry, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[Report, int]:
     check_files_are_known(registry)
-    report = uploads(
-        registry, bucket=arguments.bucket, collection=arguments.collection, progress=progress
-    )
-    return report, CLEAN
+    return uploads(registry, place(arguments), progress=progress), CLEAN

@@ -43,6 +43,7 @@ from kinto_attachment.index.site_refusals import (
     OTHER,
     UNKNOWN_MARK,
 )
+from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.storage import KeepsSite, ListsFiles
 from kinto_attachment.storage.storages import Storage, Storages
 
@@ -65,7 +66,7 @@ class Identity:
 class Site:
     """The site of a process. Its methods open separate transactions."""
 
-    def __init__(self, backend: Any, storages: Storages, links: LinkQueries) -> None:
+    def __init__(self, backend: StorageBackend, storages: Storages, links: LinkQueries) -> None:
         self.storages = storages
         self._links = links
         self._rows = Objects(backend, "attachment-site")

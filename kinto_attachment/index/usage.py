@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import transaction
 from kinto.core.storage.memory import MemoryBasedStorage
@@ -27,6 +26,7 @@ from kinto_attachment.index.usage_limits import check
 from kinto_attachment.index.usage_rows import CounterRows
 from kinto_attachment.index.usage_slots import Slots
 from kinto_attachment.index.usage_sums import UsageSums
+from kinto_attachment.kinto_types import StorageBackend
 from kinto_attachment.quota_settings import Quota, Quotas
 from kinto_attachment.uris import RecordURI
 
@@ -41,7 +41,7 @@ QuotaOf = Callable[[str], Quota]
 class Usage:
     """The counters in a Kinto storage backend; all methods run in the caller's transaction."""
 
-    def __init__(self, backend: Any, quotas: Quotas, page_size: int) -> None:
+    def __init__(self, backend: StorageBackend, quotas: Quotas, page_size: int) -> None:
         self._quotas = quotas
         self._sums = UsageSums(backend, page_size)
         self._has_sql = isinstance(backend, PostgreSQLStorage)

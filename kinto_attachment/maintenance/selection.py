@@ -25,8 +25,8 @@ class Selection:
         for page in self.shard.pages(links, self._parents):
             yield page if self.is_whole else [link for link in page if self._has(link)]
 
-    def has_collection(self, uri: CollectionURI) -> bool:
-        """Whether the records of a collection are selected."""
+    def has_collection(self, uri: CollectionURI | RecordURI) -> bool:
+        """Whether a collection, or the collection of a record, is selected."""
         is_in_bucket = self.bucket in (None, uri.bucket_id)
         return is_in_bucket and self.collection in (None, uri.collection_id)
 

@@ -13,6 +13,7 @@ from kinto.core.utils import msec_time
 from kinto_attachment.index.session import Session
 from kinto_attachment.kinto_types import Registry
 from kinto_attachment.maintenance.reports import Progress, Report, no_progress
+from kinto_attachment.maintenance.selection import EVERYTHING, Selection
 from kinto_attachment.uris import RecordURI
 
 
@@ -40,16 +41,14 @@ class UploadsReport(Report):
 
 def uploads(
     registry: Registry,
+    selection: Selection = EVERYTHING,
     *,
-    bucket: str | None = None,
-    collection: str | None = None,
     progress: Progress = no_progress,
 ) -> UploadsReport:
-    """List all uploads, or those in a bucket or a collection."""
+    """List the uploads of the selected buckets and collections."""
     report = UploadsReport()
     for session in _unfinished(registry):
-        uri = RecordURI.parse(session.record)
-        if bucket in (None, uri.bucket_id) and collection in (None, uri.collection_id):
+        if selection.has_collection(RecordURI.parse(session.record)):
             report.uploads.append(_line(session))
             report.bytes += session.size
             progress("uploads", len(report.uploads))

@@ -37,6 +37,7 @@ NO_COPY_IN_KERNEL = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, err
 # Files are removed by several threads if so many of them took longer than so many seconds each.
 FILES_TIMED, SLOW = 50, 0.0001
 THREADS = 8
+NO_FILE = "It is no regular file"
 
 
 class Output:
@@ -119,13 +120,18 @@ class LockedFile(Output):
 
     :raises BlockingIOError: somebody has.
     :raises FileNotFoundError: it does not exist, or no longer under this name.
+    :raises OSError: it is a pipe, a socket or a device.
     """
 
     def __init__(self, path: str, *, create: bool = False) -> None:
-        super().__init__(path, os.O_CREAT if create else 0)
+        # A pipe is not waited for: without a reader, it is refused (ENXIO).
+        super().__init__(path, os.O_NONBLOCK | (os.O_CREAT if create else 0))
         try:
+            found = os.fstat(self._descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.ENXIO, NO_FILE, path)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found, named = os.fstat(self._descriptor), os.lstat(path)
+            named = os.lstat(path)
             if (found.st_dev, found.st_ino) != (named.st_dev, named.st_ino):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             self._size = self._written_back = os.lseek(self._descriptor, 0, os.SEEK_END)
@@ -161,11 +167,8 @@ class FileReader(io.FileIO):
     """
 
     def __init__(self, path: str | int, start: int = 0, end: int | None = None) -> None:
-        super().__init__(path, opener=_open_at_once)
+        super().__init__(path, opener=open_file)
         found = os.fstat(self.fileno())
-        if not stat.S_ISREG(found.st_mode):  # A pipe or a device, which may never have any bytes.
-            self.close()
-            raise FileNotFoundError(errno.ENOENT, "It is no regular file", path)
         # FileIO allocates as many bytes as are wanted, even if the file is shorter.
         self._end = found.st_size if end is None else min(end, found.st_size)
         self.seek(start)
@@ -188,9 +191,44 @@ class FileReader(io.FileIO):
         return len(data)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file. A pipe without a writer is also opened, instead of waiting for one."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def open_file(path: str, flags: int) -> int:
+    """Open an existing file, without waiting for the other end of a pipe.
+
+    :raises FileNotFoundError: it is no regular file, see :func:`stat_file`.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK)
+    except OSError:
+        stat_file(path)  # A socket cannot be opened, and each device has an error of its own.
+        raise
+    try:
+        _check_regular(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def stat_file(path: str) -> os.stat_result:
+    """The stat of a regular file.
+
+    :raises FileNotFoundError: the path does not exist, or is a folder, a pipe, a socket, a device,
+        or a symbolic link that leads to itself.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        # A loop in the path of its folder is an outage.
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ELOOP), path) from error
+        raise
+    _check_regular(found, path)
+    return found
+
+
+def _check_regular(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, NO_FILE, path)
 
 
 @contextmanager

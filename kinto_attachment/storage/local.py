@@ -26,6 +26,7 @@ from .disk import (
     entries,
     rename_to_free,
     stat_entry,
+    stat_file,
     translated,
     unlink,
 )
@@ -109,10 +110,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
     def stat(self, key: str) -> FileStat:
         path = self.path(key)
         with translated(ABSENT, FileNotFound):
-            found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise FileNotFound()
-        return file_stat(key, found)
+            return file_stat(key, stat_file(path))
 
     def delete(self, *keys: str) -> bool:
         # A name that is a symbolic link is removed itself, wherever it leads to. Those of folders
@@ -132,7 +130,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
     def list_unfinished(self) -> Iterator[Unfinished]:
         for entry in entries(self._unfinished):
             found = stat_entry(entry)
-            if found is not None:
+            if found is not None and not stat.S_ISDIR(found.st_mode):
                 key = entry.name.partition(":")[2].replace("\\", "/")
                 yield Unfinished(
                     entry.name,
@@ -150,7 +148,7 @@ class LocalStorage(LocalPartials, FileStorage, LocalFileStorage):  # type: ignor
     def read_site(self) -> bytes | None:
         with translated():
             try:
-                with open(self._site, "rb") as file:
+                with FileReader(self._site) as file:
                     return file.read()
             except ABSENT:
                 return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,15 @@ from kinto_attachment.errors import KeyTaken, UploadBusy
 from kinto_attachment.names import check_key
 
 from . import CHUNK_SIZE, FileStat, Partial, Reader
-from .disk import OCCUPIED, FileReader, LockedFile, rename_to_free, translated, unlink
+from .disk import (
+    OCCUPIED,
+    FileReader,
+    LockedFile,
+    open_file,
+    rename_to_free,
+    translated,
+    unlink,
+)
 from .local_folders import LocalFolders
 from .partials import Pace, abandoned, replaced
 
@@ -99,7 +108,7 @@ class LocalPartials(LocalFolders):
         path, whole = self.path(partial.key), self._piece(partial, "whole")
         with translated(), self._finishing(partial):
             if not self._is_published(partial, path, whole):
-                if not os.path.lexists(whole):
+                if lstat_file(whole) is None:
                     self._make_whole(partial, whole)
                 self._remove_chunks(partial)
                 with translated(OCCUPIED, KeyTaken):
@@ -185,12 +194,15 @@ class LocalPartials(LocalFolders):
                 found = os.lstat(path)
             except FileNotFoundError:
                 return False
-        if os.path.lexists(whole):
-            is_own = os.path.samestat(found, os.lstat(whole))
+        made = lstat_file(whole)
+        if made is not None:
+            is_own = os.path.samestat(found, made)
         else:  # The chunks are removed before the file gets its name.
             chunks = partial.details["chunks"]
-            is_own = found.st_size == partial.size and not any(
-                os.path.lexists(self._piece(partial, number)) for number, _ in chunks
+            is_own = (
+                stat.S_ISREG(found.st_mode)
+                and found.st_size == partial.size
+                and not any(os.path.lexists(self._piece(partial, number)) for number, _ in chunks)
             )
         if not is_own:
             raise KeyTaken()
@@ -201,8 +213,7 @@ class LocalPartials(LocalFolders):
         first, *rest = partial.details["chunks"] or [[partial.details["number"], 0]]
         with self._first_chunk(partial, first) as file:
             for number, size in rest:
-                descriptor = os.open(self._piece(partial, number), os.O_RDONLY | os.O_NOFOLLOW)
-                with FileReader(descriptor, 0, size) as chunk:
+                with read_chunk(self._piece(partial, number), size) as chunk:
                     file.fill_from_file(chunk)
             file.touch()
             found = file.sync(self.file_mode, durable=self.durable)
@@ -222,7 +233,7 @@ class LocalPartials(LocalFolders):
         except BlockingIOError:
             copy = LockedFile(self._piece(partial, "copy"), create=True)
             copy.cut(0)
-            with FileReader(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), 0, size) as source:
+            with read_chunk(path, size) as source:
                 copy.fill_from_file(source)
             return copy
         first.cut(size)
@@ -250,6 +261,19 @@ class Chunk:
         return replaced(
             partial, size, number=number, chunks=[*others, [self.number, self.file.size]]
         )
+
+
+def read_chunk(path: str, size: int) -> FileReader:
+    return FileReader(open_file(path, os.O_RDONLY | os.O_NOFOLLOW), 0, size)
+
+
+def lstat_file(path: str) -> os.stat_result | None:
+    """The stat of a regular file; None if there is none, or something else."""
+    with suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode):
+            return found
+    return None
 
 
 def partial_of(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from kinto_attachment.storage import CHUNK_SIZE, partials
-from tests.support import live, waiting
+from tests.support import ietf_client, live, waiting
 from tests.support.application import ALICE, RECORD, Part, form, send
 from tests.support.backends import ON_MEMORY
 from tests.support.connections import MIB
@@ -221,15 +222,34 @@ class TestBrokenRequests:
         assert client.go_on(url, content).status == 201
         assert content_of(client) == content
 
+    def test_a_client_that_goes_on_leaves_the_server_time(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request that locks the upload ends only while the client pauses."""
+        answers = [Response(status, {}) for status in (409, 423)]
+        append, pauses = client.append, list[float]()
+
+        def refuse_until_the_pause(*args: Any, **options: Any) -> Response:
+            if len(pauses) < len(answers):
+                return answers[len(pauses)]
+            return append(*args, **options)
+
+        monkeypatch.setattr(client, "append", refuse_until_the_pause)
+        monkeypatch.setattr(ietf_client, "TIMEOUT", 1)
+        monkeypatch.setattr(time, "sleep", pauses.append)
+        url = client.create(length=SIZE).url
+        assert client.go_on(url, FILE).status == 201
+        assert len(pauses) == 2
+        assert min(pauses) > 0
+
     def test_a_request_that_hangs_while_the_client_goes_on(
         self, engine: live.Engine, client: Client
     ) -> None:
         url = client.create(length=SIZE).url
         with client.begin("PATCH", url, append_headers(0, complete=True), SIZE) as hung:
             hung.send(FILE[:5])
-            offset = client.retrieve_offset(url).offset
-            assert offset in range(6)
-            answer = client.append(url, offset, FILE[offset:], complete=True)
+            assert client.retrieve_offset(url).offset in range(6)
+            answer = client.go_on(url, FILE)
             assert (answer.status, answer.complete) == (201, True)
             hung.send(b"x" * (SIZE - 5))
             late = hung.response()

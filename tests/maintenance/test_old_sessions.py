@@ -13,6 +13,7 @@ from kinto.core.events import ResourceChanged
 
 from kinto_attachment.errors import AttachmentGone, StorageUnavailable
 from kinto_attachment.maintenance.gc import GcReport, gc
+from kinto_attachment.maintenance.selection import Selection
 from kinto_attachment.maintenance.uploads import UploadsReport, uploads
 from tests.support import waiting
 from tests.support.application import (
@@ -186,7 +187,7 @@ def test_unfinished_uploads_are_listed(app: Any) -> None:
     registry = app.app.registry
 
     def listed(**chosen: str) -> UploadsReport:
-        return waiting.elsewhere(uploads, registry, **chosen)
+        return waiting.elsewhere(uploads, registry, Selection(**chosen))
 
     report = listed()
     (line,) = report.uploads
@@ -194,6 +195,8 @@ def test_unfinished_uploads_are_listed(app: Any) -> None:
     assert str(line).startswith(f"{RECORD} notes.txt: 5 of 21 bytes, open until 20")
     assert (report.bytes, report.found) == (5, False)
     assert listed(bucket="b", collection="c").uploads == [line]
+    assert listed(collection="c").uploads == [line]
+    assert not listed(bucket="b", collection="other").uploads
     assert not listed(bucket="other").uploads
     assert not listed(collection="other").uploads
     age(app, expires=1)

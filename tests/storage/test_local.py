@@ -27,6 +27,7 @@ from kinto_attachment.errors import (
 )
 from kinto_attachment.storage import (
     CHUNK_SIZE,
+    SITE_KEY,
     CopiesFiles,
     HasPaths,
     ListsFiles,
@@ -47,6 +48,7 @@ from kinto_attachment.storage.testing import (
 )
 from tests.support import forking, waiting
 from tests.support.small_scale import SmallScale
+from tests.support.special_files import SPECIAL, exchange, nobody_waits
 
 TEXT = "text/plain"
 
@@ -691,9 +693,7 @@ class TestListing:
         (base / "a" / "back\\slash").write_bytes(b"")
         (base / "a" / "new\nline").write_bytes(b"")
         os.mkdir(os.fsencode(base) + b"/\xff\xfe")
-        os.mkfifo(base / "fifo")
         assert keys(storage, "") == ["a/b"]
-        assert not storage.exists("fifo")
 
     def test_files_and_folders_may_vanish_meanwhile(self, storage: LocalStorage) -> None:
         written = [f"{folder}/{name}" for folder in "abc" for name in range(5)]
@@ -704,6 +704,12 @@ class TestListing:
         storage.delete(*(key for key in written if key != kept))
         assert list(files) == []
         assert keys(storage, "") == [kept]
+
+    def test_folders_are_no_drafts(self, base: Path, storage: LocalStorage) -> None:
+        put(storage, "a")
+        (base / ".unfinished" / "folder").mkdir()
+        (base / ".unfinished" / "draft").touch()
+        assert [draft.id for draft in storage.list_unfinished()] == ["draft"]
 
     def test_drafts_may_vanish_meanwhile(self, base: Path, storage: LocalStorage) -> None:
         put(storage, "a")
@@ -745,26 +751,64 @@ class TestReading:
             storage.delete("a")
             assert file.read() == b"0123456789"
 
-    def test_a_folder_is_not_found(self, storage: LocalStorage) -> None:
+    def test_a_folder_of_files_is_not_found(self, storage: LocalStorage) -> None:
         put(storage, "a/b")
         for key in ("a", "a/b/c"):
             with pytest.raises(FileNotFound):
                 storage.open(key)
 
-    def test_a_pipe_is_not_found_instead_of_waited_for(
-        self, base: Path, storage: LocalStorage
+    @pytest.mark.parametrize("key", ["special", "folder/special"])
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_what_is_no_file_is_not_found_and_its_name_is_taken(
+        self, base: Path, storage: LocalStorage, kind: str, key: str
     ) -> None:
-        put(storage, "a")
-        pipe = base / "pipe"
-        os.mkfifo(pipe)
-        # Opens the pipe, so that nobody waits for ever, if the storage has not answered by then.
-        late = threading.Timer(waiting.SECONDS, lambda: os.close(os.open(pipe, os.O_RDWR)))
-        late.start()
-        with pytest.raises(FileNotFound):
-            storage.open("pipe")
-        assert late.is_alive(), "it has not waited"
-        late.cancel()
-        late.join(waiting.SECONDS)
+        put(storage, "folder/a")
+        path = base / key
+        SPECIAL[kind](path)
+        readers: list[Callable[[], object]] = [
+            lambda: storage.open(key),
+            lambda: storage.open(key, 0, 0),
+            lambda: storage.stat(key),
+            lambda: storage.copy(key, "copy"),
+        ]
+        writers: list[Callable[[], object]] = [
+            lambda: put(storage, key),
+            lambda: storage.copy("folder/a", key),
+            lambda: storage.begin("0" * 32, key, TEXT),
+        ]
+        with nobody_waits(path):
+            for steps, error in ((readers, FileNotFound), (writers, KeyTaken)):
+                for step in steps:
+                    with pytest.raises(error):
+                        step()
+            assert not storage.exists(key)
+            assert keys(storage, "") == ["folder/a"]
+
+    @pytest.mark.parametrize("device", ["null", "tty"])
+    def test_a_device_is_not_found(self, device: str) -> None:
+        """``/dev/tty`` cannot be opened by a process without a terminal."""
+        assert os.path.exists(f"/dev/{device}")
+        storage = LocalStorage("/dev")
+        for step in (storage.open, storage.stat):
+            with pytest.raises(FileNotFound):
+                step(device)
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_what_is_no_file_tells_no_site(
+        self, base: Path, storage: LocalStorage, kind: str
+    ) -> None:
+        assert storage.write_site(b"1", replace=False)
+        path = base.joinpath(*SITE_KEY.split("/"))
+        exchange(path, kind)
+        with nobody_waits(path):
+            assert storage.read_site() is None
+            assert not storage.write_site(b"2", replace=False)
+        if kind == "a folder":
+            with pytest.raises(StorageUnavailable):
+                storage.write_site(b"2", replace=True)
+            path.rmdir()
+        assert storage.write_site(b"2", replace=True)
+        assert storage.read_site() == b"2"
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,19 @@ from typing import Any
 
 import pytest
 
-from kinto_attachment.errors import InvalidKey, StorageFull, StorageUnavailable, UploadBusy
+from kinto_attachment.errors import (
+    InvalidKey,
+    KeyTaken,
+    StorageFull,
+    StorageUnavailable,
+    UploadBusy,
+)
 from kinto_attachment.storage import CHUNK_SIZE, Partial, local_partials, partials
 from kinto_attachment.storage.disk import LockedFile
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.samples import BINARY, Source, contents, keys
 from tests.support import ROOT, forking, sampling, waiting
+from tests.support.special_files import SPECIAL, exchange, nobody_waits
 
 ID = "0123456789abcdef" * 2
 STEPS = (
@@ -501,6 +508,115 @@ class TestDiskErrors:
                 storage.append(Partial(hostile, "a", 0, kept.partial.details), Source(b""), bool)
 
 
+class TestSpecialFiles:
+    """In the place of a file of the hidden folder: they are not waited for, nor written to."""
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_a_chunk(self, kept: Kept, storage: LocalStorage, base: Path, kind: str) -> None:
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        exchange(chunk, kind)
+        with nobody_waits(chunk):
+            for step in (lambda: kept.append(b"d"), lambda: storage.finish(kept.partial)):
+                with pytest.raises(StorageUnavailable):
+                    step()
+        assert keys(storage, "") == []
+
+    def test_a_pipe_with_a_reader(self, kept: Kept, storage: LocalStorage, base: Path) -> None:
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        exchange(chunk, "a pipe")
+        reader = os.open(chunk, os.O_RDONLY | os.O_NONBLOCK)
+        with nobody_waits(chunk):
+            for step in (lambda: kept.append(b"d"), lambda: storage.finish(kept.partial)):
+                with pytest.raises(StorageUnavailable):
+                    step()
+        assert os.read(reader, 1) == b""
+        os.close(reader)
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_a_chunk_that_does_not_exist_yet(
+        self, kept: Kept, storage: LocalStorage, base: Path, kind: str
+    ) -> None:
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        chunk.unlink()
+        kept.begin()
+        SPECIAL[kind](chunk)
+        with nobody_waits(chunk), pytest.raises(StorageUnavailable):
+            kept.append(b"abc")
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_a_later_chunk(self, kept: Kept, storage: LocalStorage, base: Path, kind: str) -> None:
+        with hanging(kept):
+            kept.append(b"second")
+        _, second = sorted((base / ".unfinished").iterdir())
+        exchange(second, kind)
+        with nobody_waits(second), pytest.raises(StorageUnavailable):
+            storage.finish(kept.partial)
+        assert keys(storage, "") == []
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_the_chunk_of_a_writer_that_hangs(
+        self, kept: Kept, storage: LocalStorage, base: Path, kind: str
+    ) -> None:
+        """It is exchanged between the attempt to lock it and the reading of its bytes."""
+        with hanging(kept):
+            kept.append(b"second")
+            first, _ = sorted((base / ".unfinished").iterdir())
+            flock = fcntl.flock
+
+            def exchange_after(descriptor: int, operation: int) -> None:
+                try:
+                    flock(descriptor, operation)
+                except BlockingIOError:
+                    exchange(first, kind)
+                    raise
+
+            with pytest.MonkeyPatch.context() as patch, nobody_waits(first):
+                patch.setattr(fcntl, "flock", exchange_after)
+                with pytest.raises(StorageUnavailable):
+                    storage.finish(kept.partial)
+        assert keys(storage, "") == []
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_the_lock(self, kept: Kept, storage: LocalStorage, base: Path, kind: str) -> None:
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        lock = chunk.with_name(chunk.name.replace(".0:", ".lock:"))
+        SPECIAL[kind](lock)
+        with nobody_waits(lock), pytest.raises(StorageUnavailable):
+            storage.finish(kept.partial)
+        lock.rmdir() if kind == "a folder" else lock.unlink()
+        assert storage.finish(kept.partial).size == 3
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_the_whole_file(
+        self, kept: Kept, storage: LocalStorage, base: Path, kind: str
+    ) -> None:
+        kept.append(b"abc")
+        (chunk,) = (base / ".unfinished").iterdir()
+        whole = chunk.with_name(chunk.name.replace(".0:", ".whole:"))
+        SPECIAL[kind](whole)
+        with nobody_waits(whole):
+            if kind == "a folder":
+                with pytest.raises(StorageUnavailable):
+                    storage.finish(kept.partial)
+                whole.rmdir()
+            storage.finish(kept.partial)
+        assert contents(storage, "folder/a") == b"abc"
+
+    @pytest.mark.parametrize("kind", SPECIAL)
+    def test_the_key_of_an_empty_file(
+        self, kept: Kept, storage: LocalStorage, base: Path, kind: str
+    ) -> None:
+        """A pipe has no bytes either, but is not what an earlier call has finished."""
+        (base / "folder").mkdir(parents=True)
+        SPECIAL[kind](base / "folder" / "a")
+        with nobody_waits(base / "folder" / "a"), pytest.raises(KeyTaken):
+            storage.finish(kept.partial)
+
+
 class TestDurability:
     @pytest.fixture
     def calls(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -532,7 +648,7 @@ class TestDurability:
         self, storage: LocalStorage, base: Path, tmp_path: Path, calls: list[str]
     ) -> None:
         (base / ".unfinished").mkdir(parents=True)
-        (base / "folder").mkdir()
+        (base / "folder").mkdir(parents=True)
         kept = Kept(storage, tmp_path / "kept")
         kept.begin()
         assert calls == []

@@ -67,7 +67,7 @@ pages                                     ``browser`` (Chromium, origins, displa
 imports                                   ``exports`` (forged exports)
 storages                                  ``objects``, ``gcs_emulator``, ``owned`` (storages that
                                           belong to a database), ``certificates``,
-                                          ``cloud_clients``
+                                          ``cloud_clients``, ``special_files`` (pipes, sockets)
 databases                                 ``other_database`` (a backend of another package)
 links without credentials                 ``links``
 names                                     ``filenames`` (difficult filenames)

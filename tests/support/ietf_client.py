@@ -16,13 +16,15 @@ import contextlib
 import re
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
 INTEROP_VERSION = 8
 MEDIA_TYPE = "application/partial-upload"
-TIMEOUT = 60  # Seconds without a byte of the server.
+TIMEOUT = 60  # Seconds without a byte of the server, or with refusals only.
+PAUSE = 0.05  # Seconds between two tries.
 
 Headers = dict[str, str]
 
@@ -211,20 +213,22 @@ class Client:
         told = {**append_headers(offset, complete=complete), **(headers or {})}
         return self.ask("PATCH", url, told, content)
 
-    def go_on(self, url: str, content: bytes, *, tries: int = 20) -> Response:
+    def go_on(self, url: str, content: bytes) -> Response:
         """Append the rest of a file after a request that broke off, and end the file.
 
         On its own connection, a server may begin with the broken request after it has told the
         offset, or even after this append has begun. Then it refuses the append (409, 423), and
-        the offset has to be retrieved again.
+        the offset has to be retrieved again, after a pause: the server has to come to that
+        request, and to its end.
         """
+        until = time.monotonic() + TIMEOUT
         while True:
             offset = self.retrieve_offset(url).offset
             assert offset is not None
             answer = self.append(url, offset, content[offset:], complete=True)
-            tries -= 1
-            if answer.status not in (409, 423) or not tries:
+            if answer.status not in (409, 423) or time.monotonic() > until:
                 return answer
+            time.sleep(PAUSE)
 
     def cancel(self, url: str) -> Response:
         """End an upload without a file (section 4.5)."""
@@ -249,6 +253,7 @@ class Client:
                     offset = end
                     continue
             tries -= 1
+            time.sleep(PAUSE)
             with contextlib.suppress(OSError, Broken):
                 state = self.retrieve_offset(created.url)
                 if state.complete or state.offset is None:
