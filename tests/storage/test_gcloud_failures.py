@@ -144,7 +144,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(
             BREAKS[broken](proxy)
 
     failing: list[int] = []
-    with impatient(storage, 1), unavailable(60):
+    # Before that, the storage has to wait for a busy server; nothing is sent before 5 MiB.
+    patience = 10 if broken == "hang" else waiting.SECONDS
+    with impatient(storage, 1 if position == MIB else patience), unavailable(waiting.SECONDS):
         storage.write("a", Source(bytes(40 * MIB), on_read=fail), BINARY)
     assert failing
     proxy.work()
