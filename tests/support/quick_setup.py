@@ -8,6 +8,9 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -18,12 +21,14 @@ import pyramid.config.actions
 import pyramid.config.routes
 import pyramid.request
 import pyramid.util
+import pyramid.view
 import pyramid.viewderivers
 import venusian
 import venusian.advice
 from kinto.core.resource.schema import ResourceResponses
 from kinto.core.resource.viewset import ViewSet
-from pyramid.registry import Introspectable
+from pyramid.interfaces import IRouteRequest
+from pyramid.registry import Introspectable, Registry
 from pyramid.util import TopologicalSorter
 
 
@@ -40,6 +45,7 @@ def install() -> None:
     share_interfaces()
     find_modules_once()
     find_loaders_once()
+    register_views_when_asked()
 
 
 def share_schemas() -> None:
@@ -198,3 +204,91 @@ def find_loaders_once() -> None:
         return found[wanted]
 
     plaster.loaders._iter_ep_in_dists = remembered
+
+
+class Waiting:
+    """The views of an application that nobody has asked for, by the interfaces of their routes.
+
+    Each is what Pyramid would have done to register it, in the same order.
+    """
+
+    def __init__(self, registry: Any) -> None:
+        self._find = registry.queryUtility
+        self._routes: dict[str, Any] = {}
+        self._views: defaultdict[Any, list[Callable[[], None]]] = defaultdict(list)
+        self._lock = threading.RLock()  # Requests come in several threads.
+
+    def interface(self, route: str) -> Any:
+        """What requests for the route provide; None as long as there is no such route."""
+        found = self._routes.get(route)
+        if found is None:
+            found = self._routes[route] = self._find(IRouteRequest, name=route)
+        return found
+
+    def add(self, interface: Any, register: Callable[[], None]) -> None:
+        self._views[interface].append(register)
+
+    def register(self, interface: Any) -> None:
+        if interface not in self._views:
+            return
+        with self._lock:
+            for register in self._views.get(interface, ()):
+                register()
+            self._views.pop(interface, None)  # Now that other threads find them.
+
+    def register_all(self) -> None:
+        for interface in [*self._views]:
+            self.register(interface)
+
+
+def waiting_in(registry: Any) -> Waiting:
+    known = vars(registry)
+    if "waiting_views" not in known:
+        known["waiting_views"] = Waiting(registry)
+    found: Waiting = known["waiting_views"]
+    return found
+
+
+def register_views_when_asked() -> None:
+    """Have Pyramid register the views of a route when it looks for one of them.
+
+    An application has 300 views, of 40 routes, and a test asks for those of a few. Each is wrapped
+    in ten functions, which takes most of the time to register it. Conflicts are found as ever.
+    """
+    act = pyramid.config.Configurator.action
+    find, adapters = pyramid.view._find_views, Registry.registeredAdapters
+
+    def action(config: Any, discriminator: Any, callable: Any = None, **options: Any) -> None:
+        if getattr(callable, "__qualname__", "") == REGISTER:
+            callable = functools.partial(register_later, config.registry, callable)
+        act(config, discriminator, callable, **options)
+
+    def find_views(registry: Any, request_iface: Any, *args: Any, **options: Any) -> Any:
+        waiting = waiting_in(registry)
+        for interface in request_iface.__sro__:
+            waiting.register(interface)
+        return find(registry, request_iface, *args, **options)
+
+    def registered_adapters(registry: Any) -> Iterator[Any]:
+        waiting_in(registry).register_all()
+        found: Iterator[Any] = adapters(registry)
+        return found
+
+    pyramid.config.Configurator.action = action
+    pyramid.view._find_views = find_views
+    Registry.registeredAdapters = registered_adapters
+
+
+REGISTER = "ViewsConfiguratorMixin.add_view.<locals>.register"
+
+
+def register_later(registry: Any, register: Any) -> None:
+    """Those of exceptions, and of no route, are registered at once."""
+    cells = dict(zip(register.__code__.co_freevars, register.__closure__, strict=True))
+    route, is_exception = cells["route_name"].cell_contents, cells["isexc"].cell_contents
+    waiting = waiting_in(registry)
+    interface = None if is_exception or route is None else waiting.interface(route)
+    if interface is None:
+        register()
+    else:
+        waiting.add(interface, register)
