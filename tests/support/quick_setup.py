@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import colander
 import plaster.loaders
@@ -27,6 +28,7 @@ import venusian
 import venusian.advice
 from kinto.core.resource.schema import ResourceResponses
 from kinto.core.resource.viewset import ViewSet
+from pyramid.config.actions import ActionState
 from pyramid.interfaces import IRouteRequest
 from pyramid.registry import Introspectable, Registry
 from pyramid.util import TopologicalSorter
@@ -206,39 +208,60 @@ def find_loaders_once() -> None:
     plaster.loaders._iter_ep_in_dists = remembered
 
 
-class Waiting:
-    """The views of an application that nobody has asked for, by the interfaces of their routes.
+class View(NamedTuple):
+    """A call of ``add_view``; ``beside`` is what else Pyramid was to do in the same commit."""
 
-    Each is what Pyramid would have done to register it, in the same order.
+    config: Any
+    beside: Any
+    add: Callable[[], None]
+
+
+class Waiting:
+    """The views of an application that nobody has asked for, by the names of their routes.
+
+    Two of a route override or contradict each other if they were added in the same commit. That
+    is found out when they are registered.
     """
 
     def __init__(self, registry: Any) -> None:
-        self._find = registry.queryUtility
-        self._routes: dict[str, Any] = {}
-        self._views: defaultdict[Any, list[Callable[[], None]]] = defaultdict(list)
+        self._registry = registry
+        self._views: defaultdict[str, list[View]] = defaultdict(list)
+        self._routes: dict[Any, str] = {}
         self._lock = threading.RLock()  # Requests come in several threads.
 
-    def interface(self, route: str) -> Any:
-        """What requests for the route provide; None as long as there is no such route."""
-        found = self._routes.get(route)
-        if found is None:
-            found = self._routes[route] = self._find(IRouteRequest, name=route)
-        return found
-
-    def add(self, interface: Any, register: Callable[[], None]) -> None:
-        self._views[interface].append(register)
+    def add(self, route: str, view: View) -> None:
+        self._views[route].append(view)
+        self._routes = {}
 
     def register(self, interface: Any) -> None:
-        if interface not in self._views:
-            return
-        with self._lock:
-            for register in self._views.get(interface, ()):
-                register()
-            self._views.pop(interface, None)  # Now that other threads find them.
+        """Those of the route whose requests provide it, if there are any."""
+        if not self._routes:
+            self._routes = {
+                self._registry.queryUtility(IRouteRequest, name=route): route
+                for route in [*self._views]
+            }
+        route = self._routes.get(interface)
+        if route in self._views:
+            self._register(route)
 
     def register_all(self) -> None:
-        for interface in [*self._views]:
-            self.register(interface)
+        for route in [*self._views]:
+            self._register(route)
+
+    def _register(self, route: str) -> None:
+        with self._lock:
+            before = self._registry.action_state
+            views = self._views.get(route, ())
+            try:
+                for _, found in itertools.groupby(views, key=lambda view: id(view.beside)):
+                    together = [*found]
+                    self._registry.action_state = ActionState()
+                    for view in together:
+                        view.add()
+                    together[0].config.commit()
+            finally:
+                self._registry.action_state = before
+            self._views.pop(route, None)  # Now that other threads find them.
 
 
 def waiting_in(registry: Any) -> Waiting:
@@ -252,16 +275,20 @@ def waiting_in(registry: Any) -> Waiting:
 def register_views_when_asked() -> None:
     """Have Pyramid register the views of a route when it looks for one of them.
 
-    An application has 300 views, of 40 routes, and a test asks for those of a few. Each is wrapped
-    in ten functions, which takes most of the time to register it. Conflicts are found as ever.
+    An application has 300 views, of 40 routes, and a test asks for those of a few. Of each,
+    Pyramid makes predicates and their hash, looks for conflicts, and wraps it in ten functions.
     """
-    act = pyramid.config.Configurator.action
-    find, adapters = pyramid.view._find_views, Registry.registeredAdapters
+    add, find = pyramid.config.Configurator.add_view, pyramid.view._find_views
+    adapters = Registry.registeredAdapters
 
-    def action(config: Any, discriminator: Any, callable: Any = None, **options: Any) -> None:
-        if getattr(callable, "__qualname__", "") == REGISTER:
-            callable = functools.partial(register_later, config.registry, callable)
-        act(config, discriminator, callable, **options)
+    @functools.wraps(add)
+    def add_view(config: Any, *args: Any, **options: Any) -> None:
+        route = options.get("route_name")
+        if len(args) > 1 or config.autocommit or not route or not AT_ONCE.isdisjoint(options):
+            add(config, *args, **options)
+        else:
+            call = functools.partial(add, config, *args, **options)
+            waiting_in(config.registry).add(route, View(config, config.action_state, call))
 
     def find_views(registry: Any, request_iface: Any, *args: Any, **options: Any) -> Any:
         waiting = waiting_in(registry)
@@ -274,21 +301,10 @@ def register_views_when_asked() -> None:
         found: Iterator[Any] = adapters(registry)
         return found
 
-    pyramid.config.Configurator.action = action
+    pyramid.config.Configurator.add_view = add_view
     pyramid.view._find_views = find_views
     Registry.registeredAdapters = registered_adapters
 
 
-REGISTER = "ViewsConfiguratorMixin.add_view.<locals>.register"
-
-
-def register_later(registry: Any, register: Any) -> None:
-    """Those of exceptions, and of no route, are registered at once."""
-    cells = dict(zip(register.__code__.co_freevars, register.__closure__, strict=True))
-    route, is_exception = cells["route_name"].cell_contents, cells["isexc"].cell_contents
-    waiting = waiting_in(registry)
-    interface = None if is_exception or route is None else waiting.interface(route)
-    if interface is None:
-        register()
-    else:
-        waiting.add(interface, register)
+# The views that have them are not only those of a route.
+AT_ONCE = frozenset({"context", "for_", "exception_only"})
