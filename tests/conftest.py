@@ -7,9 +7,14 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # While tests are collected, everything stays: looking for garbage takes two thirds of that time.
 gc.disable()
+
+# A slow machine is no failure.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # So that a failing assertion shows the values it compared.
 pytest.register_assert_rewrite("tests.support.application", "kinto_attachment.storage.samples")
