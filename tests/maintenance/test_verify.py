@@ -298,9 +298,8 @@ class TestOutages:
         files, key = files_of(app), key_of(app, RECORD)
         folder, moved = Path(files.path(key)).parent, Path(files.path("moved"))
         folder.rename(moved)
-        folder.symlink_to(
-            folder
-        )  # "Too many levels of symbolic links": root may read anything else.
+        # "Too many levels of symbolic links": root may read anything else.
+        folder.symlink_to(folder)
         found = report(app)
         (finding,) = found.unreadable
         assert (finding["key"], found.files, found.damaged) == (key, 1, [])
