@@ -239,7 +239,7 @@ class FileStore:
         ['reports/2025.csv']
         """
         prefix = prefix or ""
-        # Another text is no folder, whatever prefix it has: it is not equal to one that has it.
+        # A text without the prefix is never equal to the folder, which starts with the prefix.
         is_folder = not recursive and start_after == _folder(start_after or "", prefix)
         after: dict[str, str] | None = _behind(start_after, is_folder=is_folder)
         while after is not None:
@@ -250,7 +250,7 @@ class FileStore:
     ) -> Generator[str, None, dict[str, str] | None]:
         """The entries; returns where to continue if a folder has more keys than one call reads."""
         first = ID + prefix.encode("utf-8").hex()
-        # Where a folder ends is behind ``first``: it has the prefix.
+        # A ``min_id`` in ``after`` is the end of a folder with the prefix, which is behind ``first``.
         filters: dict[str, Any] = {"min_id": first, "lt_id": first + AFTER, **after}
         folder = None
         fields = "attachment.hash"
