@@ -250,7 +250,7 @@ class FileStore:
     ) -> Generator[str, None, dict[str, str] | None]:
         """The entries; returns where to continue if a folder has more keys than one call reads."""
         first = ID + prefix.encode("utf-8").hex()
-        # A ``min_id`` in ``after`` is the end of a folder with the prefix, which is behind ``first``.
+        # A ``min_id`` in ``after`` is the end of a folder, which is not before ``first``.
         filters: dict[str, Any] = {"min_id": first, "lt_id": first + AFTER, **after}
         folder = None
         fields = "attachment.hash"
