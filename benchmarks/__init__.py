@@ -1,1 +1,1 @@
-"""How fast the plugin is, measured beside what people use today: ``python -m benchmarks``."""
+"""Compare the speed of the plugin with what people use today: ``python -m benchmarks``."""

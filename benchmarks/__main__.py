@@ -24,7 +24,7 @@ NOTES = Path(__file__).with_name("NOTES.md")
 
 def main() -> int:
     options = _options()
-    # So that the servers are stopped then, too.
+    # On SIGTERM, the servers are stopped, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     groups = every(QUICK if options.quick else FULL)
     wanted = re.compile(options.rows, re.IGNORECASE)
@@ -61,7 +61,7 @@ def _measure(
                 try:
                     it = row.trial(stand)
                     found = report.lines(row.name, group.where, it, trial.run(it, repeat))
-                except Exception as error:  # noqa: BLE001  One row must not cost all others.
+                except Exception as error:  # noqa: BLE001  A failing row must not end the others.
                     found = [report.failure(row.name, group.where, error)]
                 lines += found
                 elapsed = time.monotonic() - started

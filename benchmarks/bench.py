@@ -1,4 +1,4 @@
-"""What every group of rows draws on: folders, payloads, environments and services."""
+"""What every group of rows uses: folders, payloads, environments and services."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from benchmarks.bodies import Payloads
 from tests.support import environments, services
 from tests.support.environments import Environment
 
-# Of Linux, on 64 bits: get and set the flags of a file, and the one that chattr calls T.
+# For 64-bit Linux: get and set the flags of a file, and the flag that chattr calls T.
 GET_FLAGS, SET_FLAGS, TOP_OF_HIERARCHIES = 0x80086601, 0x40086602, 0x20000
 
 
 class Bench:
-    """Everything is made on first use, and gone at the end."""
+    """Everything is created on first use and removed at the end."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
         self._count = 0
 
     def folder(self, name: str) -> Path:
-        """A fresh folder, on the file system that everything is measured on."""
+        """A new folder on the file system that is used for all measurements."""
         self._count += 1
-        # ext4 makes the place out of the name: not the one of the last run's deleted files.
+        # ext4 derives the place from the name. The last run's deleted files have another place.
         folder = self._folder / f"{self._count}-{name}-{secrets.token_hex(4)}"
         folder.mkdir()
         return folder
@@ -64,14 +64,14 @@ def bench() -> Iterator[Bench]:
 
 
 def keep_apart(folder: str) -> None:
-    """Have ext4 put the folders in this one far from each other, as it does at its root.
+    """Make ext4 place the folders in this one far from each other, as it does at its root.
 
-    It gives the place of a file to no other for minutes after its deletion. Until then, to create
-    a file near thousands that are gone takes 0.7 ms instead of 0.01: luck, for all but one.
+    ext4 does not reuse the place of a deleted file for minutes. Until then, creating a file near
+    thousands of deleted ones takes 0.7 ms instead of 0.01 ms, which would favour one contender.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     flags = array.array("l", [0])
-    with suppress(OSError):  # Another file system.
+    with suppress(OSError):  # It is another file system.
         fcntl.ioctl(descriptor, GET_FLAGS, flags)
         flags[0] |= TOP_OF_HIERARCHIES
         fcntl.ioctl(descriptor, SET_FLAGS, flags)

@@ -1,4 +1,4 @@
-"""The files that are sent, with the request bodies built beforehand, on disk."""
+"""The files to upload, and their request bodies, which are built on disk beforehand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 KIB, MIB = 1 << 10, 1 << 20
 BOUNDARY = "benchmark-boundary-9a1c5e"
-SMALL = MIB  # Bodies up to here are sent from memory, with their head, in one write.
+SMALL = MIB  # Bodies up to this size are sent from memory, with their head, in one write.
 CHUNK = MIB
 
 
 @dataclass(frozen=True)
 class Body:
-    """What one upload sends."""
+    """The request of one upload."""
 
     method: str
     headers: Mapping[str, str]
@@ -36,7 +36,7 @@ class Payload:
 
 
 class Payloads:
-    """Makes each size once."""
+    """Creates each size once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ class Payloads:
         digest = hashlib.sha256()
         with file.open("wb") as target:
             for start in range(0, size, CHUNK):
-                # Incompressible, and never twice the same.
+                # Incompressible, and different each time.
                 chunk = os.urandom(min(CHUNK, size - start))
                 digest.update(chunk)
                 target.write(chunk)

@@ -1,4 +1,4 @@
-"""An HTTP client that costs next to nothing, so that what is timed is the server."""
+"""An HTTP client with so little overhead that the server is what is timed."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Slice:
 
 
 class BadAnswer(Exception):
-    """The server answered something else than the benchmark is about."""
+    """The server's answer is not the one that the benchmark expects."""
 
 
 class Client:
-    """One connection, kept open between requests as long as the server keeps it.
+    """One connection, kept open between requests as long as the server allows it.
 
-    Files are sent by ``sendfile``, and long answers are dropped inside the kernel: no byte of
-    a file passes through this process.
+    Files are sent by ``sendfile``, and long answers are dropped inside the kernel. The bytes of
+    a file do not pass through this process.
     """
 
     def __init__(self, port: int, *, authorization: str = AUTHORIZATION) -> None:
@@ -69,7 +69,7 @@ class Client:
         self._socket.close()
 
     def expect(self, statuses: int | tuple[int, ...], *request: Any, **options: Any) -> Answer:
-        """The answer to a request; ``BadAnswer`` when its status is another."""
+        """Return the answer to a request. Raise ``BadAnswer`` if it has another status."""
         answer = self.request(*request, **options)
         if answer.status not in (statuses if isinstance(statuses, tuple) else (statuses,)):
             raise BadAnswer(f"{request[:2]}: {answer.status} {answer.body[:300]!r}")
@@ -83,7 +83,7 @@ class Client:
         body: bytes | Path | Slice = b"",
         seconds: float = 0.0,
     ) -> Answer:
-        """``seconds`` is how long a small body takes on its way, as over a slow network."""
+        """``seconds`` is the time that a small body takes to arrive, as over a slow network."""
         if isinstance(body, Path):
             body = Slice(body, 0, body.stat().st_size)
         size = len(body) if isinstance(body, bytes) else body.size

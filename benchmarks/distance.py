@@ -1,4 +1,4 @@
-"""A network between client and server: every byte arrives a little later."""
+"""A simulated network that delays every byte between client and server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIECE = 64 * 1024
 
 @contextlib.contextmanager
 def distance(port: int, seconds: float) -> Iterator[int]:
-    """A port that leads to ``port``, ``seconds`` away in each direction."""
+    """A port that forwards to ``port`` with a delay of ``seconds`` in each direction."""
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""A download that is timed again and again, once its bytes were seen to be right."""
+"""A download that is timed repeatedly after its bytes have been verified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.faults import HOST
 
 @dataclass(frozen=True)
 class Download:
-    """The whole of a payload, or a ``part`` of it; with no ``authorization`` by a signed link."""
+    """A payload or a ``part`` of it. Without ``authorization``, by a signed link."""
 
     port: int
     path: str
@@ -32,7 +32,7 @@ class Download:
         return len(self.part) if self.part else self.payload.size
 
     def time(self, count: int = 1) -> float:
-        """Seconds: the median of several downloads in a row on one connection."""
+        """The median of several downloads in a row on one connection, in seconds."""
         times = []
         status = 206 if self.part else 200
         with Client(self.port, authorization=self.authorization) as client:
@@ -45,7 +45,7 @@ class Download:
         return statistics.median(times)
 
     def verify(self) -> None:
-        """``BadAnswer`` unless it gives the very bytes that were uploaded."""
+        """Raise ``BadAnswer`` unless the bytes are those that were uploaded."""
         headers = {**self.headers}
         if self.authorization:
             headers["Authorization"] = self.authorization

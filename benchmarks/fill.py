@@ -1,7 +1,7 @@
 """Databases with many attachments, filled by SQL in the layout of each contender.
 
-The files of the links do not exist unless a row asks for them: what is measured is the cost
-of the links.
+The files of the links do not exist unless a row needs them, because only the cost of the links
+is measured.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ PEER = Layout(
 
 
 def key(number: int) -> str:
-    """The file of a link, counted from 1."""
+    """The key of the file of link ``number``, counted from 1."""
     return f"{uuid.UUID(hashlib.md5(f'file{number}'.encode()).hexdigest())}.jpg"
 
 
 def fill(url: str, layout: Layout | None, bucket: str, collection: str, count: int) -> None:
-    """Records in a collection that exists, each with an attachment where there is a layout."""
+    """Create records in an existing collection, with an attachment each if there is a layout."""
     attachment = {
         "hash": HASH,
         "size": len(CONTENT),
@@ -82,7 +82,7 @@ def fill(url: str, layout: Layout | None, bucket: str, collection: str, count: i
     connection = psycopg2.connect(url)
     try:
         with connection, connection.cursor() as cursor:
-            # Without Kinto's trigger: it would look up the parent's timestamp for each row.
+            # Disables Kinto's trigger, which would look up the parent's timestamp for each row.
             cursor.execute("SET session_replication_role = replica")
             cursor.execute(_objects(RECORD, "%(collection)s", "record", record), values)
             cursor.execute(

@@ -1,4 +1,4 @@
-"""The least that a job can cost, by the tools that do nothing else."""
+"""The lowest cost of a job, measured with code that does nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.faults import HOST
 
 
 def time_copy(file: Path, folder: Path) -> float:
-    """Seconds to hash a file, copy it and have it on the disk: what an upload must do."""
+    """Seconds to hash a file, copy it and sync it to the disk, as each upload must."""
     target = folder / "copy"
     script = 'sha256sum "$1" >/dev/null && cp "$1" "$2" && sync "$2"'
     started = time.perf_counter()
@@ -28,7 +28,7 @@ def time_copy(file: Path, folder: Path) -> float:
 
 
 def time_synced(content: bytes, folder: Path, count: int) -> float:
-    """Seconds to have a small file and its name on the disk: what a durable upload must do."""
+    """Seconds to sync a small file and its name to the disk, as each durable upload must."""
     times = []
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     for number in range(count):
@@ -46,7 +46,7 @@ def time_synced(content: bytes, folder: Path, count: int) -> float:
 
 @contextmanager
 def sink() -> Iterator[int]:
-    """A server that drops what it is sent and answers 201: what the client itself costs."""
+    """A server that drops what it receives and answers 201, to time the client itself."""
     with create_server((HOST, 0)) as listener:
         threading.Thread(target=_accept, args=(listener,), daemon=True).start()
         try:

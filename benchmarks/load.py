@@ -1,8 +1,8 @@
-"""How throughput and waiting grow with clients and servers: ``python -m benchmarks.load``.
+"""Throughput and latency by the number of clients and servers: ``python -m benchmarks.load``.
 
-One and two servers of ours, and of the peer, on one PostgreSQL each, and a folder that the servers
-of a site share. Each client uploads new files of 16 KiB, one after the other, each on a connection
-of its own. The clients of a site are divided among its servers.
+Each plugin has sites with one and with two servers. The servers of a site share a PostgreSQL and a
+folder. Each client uploads new files of 16 KiB one after the other, each on a separate connection.
+The clients of a site are divided among its servers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.environments import Environment
 
 SIZE = 16 * KIB
 WORKERS, THREADS = 2, 8
-PROCESSES = 2  # That the clients are divided among: one interpreter cannot keep 64 of them busy.
+PROCESSES = 2  # For all clients, since one interpreter cannot keep 64 clients busy.
 
 HEAD = """\
 | clients | servers | uploads/s | p50 | p99 | errors |
@@ -37,7 +37,7 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Result:
-    """``times`` are seconds of the uploads that succeeded; ``errors`` counts the others."""
+    """``times`` has the seconds of successful uploads. ``errors`` counts the others."""
 
     times: list[float]
     errors: int
@@ -45,13 +45,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers of a site, which have a database and a folder together."""
+    """The servers of a site, which share a database and a folder."""
 
     name: str
     sites: list[Site]
 
     def uploads(self, body: Body, clients: int, seconds: float) -> Result:
-        """What so many clients get done in a time."""
+        """Upload with several clients for a given time."""
         shares = [
             [self.sites[number % len(self.sites)] for number in range(first, clients, PROCESSES)]
             for first in range(min(PROCESSES, clients))
@@ -127,7 +127,7 @@ def servers(bench: Bench, environment: Environment, name: str, count: int) -> It
 
 
 def row(clients: int, name: str, result: Result, seconds: float) -> str:
-    """A line of the table; p99 is the time that one upload in a hundred takes longer than."""
+    """A line of the table. p99 is the time that 1 % of the uploads exceed."""
     attempts = len(result.times) + result.errors
     errors = f"{result.errors} of {attempts}"
     if len(result.times) < 2:

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine and the software of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("kinto", "pyramid", "gunicorn", "waitress", "psycopg2-binary", "boto
 
 
 def describe(peer: Environment) -> list[tuple[str, str]]:
-    """Name and value, line by line."""
+    """Names and values, one pair per line."""
     disk = max(
         (p for p in psutil.disk_partitions(all=True) if _holds(p.mountpoint)),
         key=lambda p: len(p.mountpoint),

@@ -1,7 +1,7 @@
-"""How long the commands of an operator take, and how much memory, by the number of files.
+"""The time and memory of operators' commands, by the number of files.
 
-Run it by itself: ``python -m benchmarks.maintenance``. Rows are made by SQL, and the files, of
-16 KiB in a local folder, are hard links of a few. ``sha256sum`` reads the same folder.
+Run it with ``python -m benchmarks.maintenance``. Rows are made by SQL. The files, of 16 KiB in a
+local folder, are hard links to a few files. ``sha256sum`` reads the same folder.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LINKS_OF_A_FILE = 30_000  # ext4 allows 65,000.
 
 @dataclass(frozen=True)
 class Row:
-    """One command over so many files, once."""
+    """One run of a command, with the number of files."""
 
     command: str
     files: int
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def site(tools: Bench, layout: Layout, commands: list[str], count: int) -> None:
-    """Run the commands on a site of so many files."""
+    """Run the commands on a site with ``count`` files."""
     database, files = tools.postgresql.create_database(), tools.folder("files")
     make(database, files, layout, count)
     ini = configure(tools.folder("ini"), database, files)
@@ -98,7 +98,7 @@ def site(tools: Bench, layout: Layout, commands: list[str], count: int) -> None:
 
 
 def make(database: str, files: Path, layout: Layout, count: int) -> None:
-    """A site of this plugin, or of the other one."""
+    """Create a site of this plugin or of the other one."""
     connection = psycopg2.connect(database)
     with connection, connection.cursor() as cursor:
         for parent, resource, uri in (("", "bucket", BUCKET), (BUCKET, "collection", COLLECTION)):
@@ -118,7 +118,7 @@ def make(database: str, files: Path, layout: Layout, count: int) -> None:
 
 
 def relocations(count: int, folder: Path, database: str, files: Path) -> None:
-    """Each writes all records, since the address of the files has changed before."""
+    """The first two runs write all records, since the address of the files has changed."""
     for number, command in enumerate(("relocate --quiet-writes", "relocate", "relocate")):
         base_url = f"http://127.0.0.1/{min(number, 1)}/"
         print(measure(command, count, configure(folder, database, files, base_url)), flush=True)
@@ -145,7 +145,7 @@ def configure(
 
 
 def measure(command: str, count: int, ini: Path) -> Row:
-    """The start of the command is included."""
+    """Measure a command, including its start."""
     program = [sys.executable, "-m", "kinto_attachment.cli", *command.split()]
     return run(command, count, [*program, "--quiet", "--ini", str(ini)])
 

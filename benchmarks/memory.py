@@ -1,4 +1,4 @@
-"""How much memory a server needed at most, over what it needs when idle."""
+"""The peak memory of a server, above what it needs when idle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.servers import Kinto
 
 
 def peak_over_idle(server: Kinto, work: Callable[[], object]) -> float:
-    """Bytes, of the worker that grew most; the kernel's own high-water mark, not samples."""
+    """Bytes of the worker that grew most, from the kernel's high-water mark."""
     idle = {}
     for worker in server.workers():
         # 5 resets the mark (proc(5)).

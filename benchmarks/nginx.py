@@ -1,4 +1,4 @@
-"""nginx, before a server of ours and as the floor for downloads."""
+"""nginx, in front of our server and as the floor for downloads."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ PLAIN = "/plain/"
 
 @contextlib.contextmanager
 def nginx(folder: Path, behind: Kinto, proxy: str = "") -> Iterator[int]:
-    """nginx before a server, whose files it serves under ``PLAIN`` too; its port.
+    """The port of an nginx before a server. It also serves the server's files under ``PLAIN``.
 
-    ``proxy`` are more directives for what it passes on. ``Missing`` when it is not installed.
+    ``proxy`` has more directives for proxied requests. Raises ``Missing`` without nginx.
     """
     command = [program(), "-p", str(folder), "-e", f"{folder}/error.log"]
     folder.mkdir(exist_ok=True)
     port = free_port()
     config = folder / "nginx.conf"
-    # As root its workers would be another user, who cannot read a temporary folder.
+    # If started by root, its workers are another user, who cannot read a temporary folder.
     user = "user root;" if os.geteuid() == 0 else ""
     ports = {"port": port, "behind": behind.port}
     config.write_text(

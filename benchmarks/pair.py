@@ -1,4 +1,4 @@
-"""Our server and the peer's, side by side, the same in everything but the plugin."""
+"""Our server and the peer's, which differ only in the plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processor time that servers take, which depends less on what else runs than the time does."""
+"""The processor time of servers, which depends less on other processes than elapsed time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Work = Callable[[], object]
 
 
 def time_processor(server: Kinto, database: PostgreSQL | None, work: Work, count: int) -> float:
-    """Seconds of processor time for each of ``count`` requests: of the workers, and PostgreSQL.
+    """The processor time of workers and PostgreSQL for each of ``count`` requests, in seconds.
 
     All of PostgreSQL's processes count, so nothing else may use it meanwhile.
     """
 
     def used() -> float:
         processes = server.workers()
-        if database is not None:  # Each connection has a process.
+        if database is not None:  # PostgreSQL has a process for each connection.
             processes += psutil.Process(database.postmaster()).children()
         return sum(map(_used, processes))
 
@@ -32,7 +32,7 @@ def time_processor(server: Kinto, database: PostgreSQL | None, work: Work, count
 
 
 def _used(process: psutil.Process) -> float:
-    """Seconds so far, of all threads."""
+    """The seconds of all threads so far."""
     nanoseconds = 0
     for task in Path(f"/proc/{process.pid}/task").iterdir():
         with suppress(FileNotFoundError):  # The thread has ended.

@@ -24,7 +24,7 @@ class Line:
 
 
 def lines(what: str, where: str, trial: Trial, costs: Costs) -> list[Line]:
-    """What a trial found."""
+    """The lines for the results of a trial."""
     return [_line(what, where, trial, costs, line) for line in trial.lines]
 
 

@@ -21,7 +21,7 @@ class Row(Generic[Stand]):
 
 @dataclass(frozen=True)
 class Group(Generic[Stand]):
-    """``stand`` starts the servers; it is not called when no row of the group is wanted."""
+    """``stand`` starts the servers. It is only called if a row of the group is selected."""
 
     where: str
     stand: Callable[[Bench], AbstractContextManager[Stand]]

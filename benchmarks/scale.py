@@ -1,4 +1,4 @@
-"""How much is done: all of it, or a quick look."""
+"""The amount of work: everything, or a quick look."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.bodies import KIB, MIB
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes in bytes; ``turns`` of cheap rows, ``heavy_turns`` of those that take seconds."""
+    """Sizes in bytes, ``turns`` of cheap rows, and ``heavy_turns`` of slow ones."""
 
     small: int = 16 * KIB
     medium: int = MIB

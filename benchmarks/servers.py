@@ -1,4 +1,4 @@
-"""The servers that are measured: Kinto on gunicorn or waitress, and nginx."""
+"""The servers to measure: Kinto on gunicorn or waitress, and nginx."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Kinto:
         return Client(self.port)
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that answer requests: gunicorn's children, or waitress itself."""
+        """The processes that answer requests: gunicorn's children or waitress itself."""
         main = psutil.Process(self.process.pid)
         return main.children() or [main]
 
@@ -98,8 +98,8 @@ def kinto(
 ) -> Iterator[Kinto]:
     """Kinto with the plugin of ``environment``, in memory unless there is a ``database``.
 
-    ``storage`` and ``settings`` are the plugin's, without their prefix; it stores in a folder
-    unless told otherwise. ``waitress`` are that server's own settings.
+    ``storage`` and ``settings`` are the plugin's, without their prefix. By default, it stores
+    files in a folder. ``waitress`` has the settings of that server.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "files"
@@ -164,7 +164,7 @@ def _gunicorn(
 
 @contextlib.contextmanager
 def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    # The folder, not ours, is current: else a peer would import our checkout.
+    # Not in our folder, from which a peer would import our checkout.
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Format figures for readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def seconds(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Seconds per upload, as uploads per second."""
+    """Uploads per second, from the seconds per upload."""
     return f"{1 / value:.0f} /s"
 
 

@@ -1,4 +1,4 @@
-"""A collection on a server, and what is done to the records in it."""
+"""A collection on a server, and requests for the records in it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Site:
         client.expect(STORED, body.method, target, body.headers, body.content)
 
     def uploaded(self, body: Body) -> str:
-        """The path of a new record that has the file."""
+        """Upload the file to a new record, and return the record's path."""
         record = self.record()
         with self.server.client() as client:
             self.upload(client, body, record)
@@ -55,10 +55,10 @@ class Site:
             attachment = client.expect(200, "GET", record).json()["data"]["attachment"]
         return str(urlsplit(attachment["location"]).path)
 
-    # What is timed: each answers seconds.
+    # The timed operations. Each method returns seconds.
 
     def time_large(self, body: Body) -> float:
-        """One upload, removed again afterwards."""
+        """One upload. The file is removed afterwards."""
         record = self.record()
         with self.server.client() as client:
             started = time.perf_counter()
@@ -68,7 +68,7 @@ class Site:
         return elapsed
 
     def time_in_chunks(self, payload: Payload, size: int) -> float:
-        """One upload by tus, in chunks of a size, removed again afterwards."""
+        """One upload by tus, in chunks of ``size`` bytes. The file is removed afterwards."""
         record = self.record()
         name = base64.b64encode(b"picture.jpg").decode()
         created = {"Upload-Length": str(payload.size), "Upload-Metadata": f"filename {name}"}
@@ -85,7 +85,7 @@ class Site:
         return elapsed
 
     def time_received(self, body: Body) -> float:
-        """The same body, sent where nothing is: what a server that reads it all first costs."""
+        """Send the body to a URL that does not exist, to time a server that reads it all first."""
         with self.server.client() as client:
             started = time.perf_counter()
             client.expect(404, body.method, "/v1/nothing", body.headers, body.content)
@@ -129,7 +129,7 @@ class Site:
 
 
 class Crowd:
-    """Several clients that upload at the same time, and count what went wrong."""
+    """Several clients that upload at the same time and count errors."""
 
     def __init__(
         self, site: Site, body: Body, clients: int, uploads: int, seconds: float = 0.0
@@ -138,10 +138,10 @@ class Crowd:
         self.errors = 0
         self._site, self._body = site, body
         self._clients, self._uploads = clients, uploads
-        self._seconds = seconds  # That each body is under way.
+        self._seconds = seconds  # The time that each body takes to arrive.
 
     def time(self) -> float:
-        """Seconds for each upload that succeeded, all clients together."""
+        """The seconds per successful upload, over all clients."""
         start = threading.Barrier(self._clients + 1)
         done: list[int] = []
         threads = [
@@ -165,7 +165,7 @@ class Crowd:
         start.wait()
         for _ in range(self._uploads):
             target = f"{self._site.record()}/attachment"
-            # A connection each, as from so many browsers; nor can one worker keep them all.
+            # A connection for each upload, as from browsers. One worker cannot keep all of them.
             with self._site.server.client() as client:
                 answer = client.request(
                     self._body.method,

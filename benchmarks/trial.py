@@ -1,4 +1,4 @@
-"""Contenders take turns, and what counts is the ratio within each turn."""
+"""Contenders take turns, and the ratio within each turn counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# Every figure is a cost (seconds, seconds per upload, bytes): less is better.
+# Every figure is a cost (seconds, seconds per upload, bytes), so less is better.
 Cost = Callable[[], float]
 Show = Callable[[float], str]
 Kind = Literal["cost", "speed", "difference", "itself"]
@@ -16,10 +16,10 @@ Kind = Literal["cost", "speed", "difference", "itself"]
 
 @dataclass(frozen=True)
 class Versus:
-    """One line of the table: ``contender`` beside ``base``.
+    """One line of the table: ``contender`` compared with ``base``.
 
-    A cost is divided by the base's, a speed is the other way round; the bar is the cost at
-    most, the speed at least. A difference, and the contender ``itself``, are no ratios but
+    A cost is divided by that of the base, and a speed is the inverse. The bar is the highest
+    cost or the lowest speed. A difference and the contender ``itself`` are not ratios. They
     have the unit of the figures.
     """
 
@@ -31,9 +31,9 @@ class Versus:
 
 @dataclass(frozen=True)
 class Trial:
-    """Contenders by name, and the lines to draw from them.
+    """Contenders by name, and the lines that compare them.
 
-    ``note`` and ``failed`` are asked at the end.
+    ``note`` and ``failed`` are called at the end.
     """
 
     contenders: Mapping[str, Cost]
@@ -42,7 +42,7 @@ class Trial:
     repeat: int
     warm_up: bool = True
     note: Callable[[], str] = str
-    failed: Callable[[], object] = bool  # Whether what was timed did not do its job.
+    failed: Callable[[], object] = bool  # Whether the timed operation has failed.
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def run(trial: Trial, repeat: int | None = None) -> Costs:
     """Each contender's costs, turn by turn."""
     costs: dict[str, list[float]] = {name: [] for name in trial.contenders}
     for turn in range(-1 if trial.warm_up else 0, repeat or trial.repeat):
-        # Who goes first changes: nobody always inherits the other's cache or its clean disk.
+        # The order alternates, so that both inherit the other's cache and its clean disk.
         names = list(trial.contenders)
         for name in names if turn % 2 else reversed(names):
-            os.sync()  # What others left dirty is not for this one's fsync to pay.
+            os.sync()  # Otherwise, its fsync would write what others left dirty.
             cost = trial.contenders[name]()
             if turn >= 0:
                 costs[name].append(cost)
@@ -91,7 +91,7 @@ def compare(costs: Costs, line: Versus) -> Spread:
 
 
 def reached(spread: Spread, line: Versus) -> bool | None:
-    """None when the line has no bar."""
+    """None if the line has no bar."""
     if line.bar is None:
         return None
     return spread.median >= line.bar if line.kind == "speed" else spread.median <= line.bar

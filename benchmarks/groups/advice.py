@@ -1,4 +1,4 @@
-"""What an operator can set, and what it brings."""
+"""The settings that an operator can change, and what they gain."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tests.support.faults import HOST
 
 UNBUFFERED = "proxy_request_buffering off; proxy_http_version 1.1;"
 RECEIVE = {"recv_bytes": "262144"}  # waitress takes 8 KiB at a time.
-ON_WAITRESS = 4.0  # Times as fast as the peer.
-AWAY = 0.02  # Seconds, each way.
-PART_SIZE = 32 * MIB  # Of 8 MiB, unless it is set.
+ON_WAITRESS = 4.0  # As a multiple of the peer's speed.
+AWAY = 0.02  # In seconds, each way.
+PART_SIZE = 32 * MIB  # The default is 8 MiB.
 CLIENTS, UPLOADS = 16, 20
 FEW_THREADS, THREADS = 4, 16
-SLOW_CLIENTS, SLOW = 8, 0.5  # Seconds that the body of each is under way.
+SLOW_CLIENTS, SLOW = 8, 0.5  # The seconds that each body takes to arrive.
 
 
 @dataclass(frozen=True)
 class Sites:
-    """The same, set in two ways; and the peer in the second one, where that is told apart."""
+    """The same site with two configurations, and the peer with the second one if it is needed."""
 
     bench: Bench
     plain: Site
@@ -78,7 +78,7 @@ def _waitress(bench: Bench) -> Iterator[Sites]:
 
 @contextmanager
 def _nginx(bench: Bench) -> Iterator[Sites]:
-    nginx.program()  # Before anything is started in vain.
+    nginx.program()  # Fails before anything is started.
     with (
         kinto(bench.ours, bench.folder("behind")) as behind,
         nginx.nginx(bench.folder("nginx"), behind) as buffered,
@@ -182,7 +182,7 @@ def _beside_slow(site: Site, body: Body) -> float:
             pool.submit(Crowd(site, body, clients=1, uploads=1, seconds=SLOW).time)
             for _ in range(SLOW_CLIENTS)
         ]
-        time.sleep(SLOW / 10)  # All heads are on their way.
+        time.sleep(SLOW / 10)  # By now, all heads have been sent.
         taken = site.time_records(1)
         for upload in uploads:
             upload.result()

@@ -28,7 +28,7 @@ CALL = 1000  # Keys in one bulk deletion.
 
 @dataclass(frozen=True)
 class Filled:
-    """A server that a bucket is filled on, and deleted, again and again."""
+    """A server on which a bucket is filled and deleted repeatedly."""
 
     site: Site
     database: str
@@ -115,7 +115,7 @@ def _disk(scale: Scale, stand: OnDisk) -> Trial:
 
 
 def _synced(scale: Scale, stand: OnDisk) -> Trial:
-    """The same with files that are on the disk, and not only in memory."""
+    """The same with files that have been synced to the disk."""
     return Trial(
         {
             "peer": partial(_delete_files, stand.peer, scale.bucket, synced=True),

@@ -1,4 +1,4 @@
-"""How fast a file comes back: from the server itself, and through nginx."""
+"""The speed of downloads from the server itself and through nginx."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
-STREAMED, HANDED_OVER = 0.5, 0.95  # Of the speed of nginx.
+STREAMED, HANDED_OVER = 0.5, 0.95  # As a share of the speed of nginx.
 BATCH = 20
 PLAIN = {"base_url": f"http://127.0.0.1{nginx.PLAIN}"}
 
 
 @dataclass(frozen=True)
 class Downloads:
-    """Our server on gunicorn and on waitress; and behind nginx, which also serves its files."""
+    """Our server on gunicorn, on waitress, and behind nginx, which also serves its files."""
 
     bench: Bench
     gunicorn: Site
@@ -34,7 +34,7 @@ class Downloads:
 
 @contextmanager
 def _stand(bench: Bench) -> Iterator[Downloads]:
-    nginx.program()  # Before anything is started in vain.
+    nginx.program()  # Fails before anything is started.
     handed = {**PLAIN, "downloads": f"x-accel-redirect:{nginx.PROTECTED}"}
     with (
         kinto(bench.ours, bench.folder("gunicorn")) as gunicorn,

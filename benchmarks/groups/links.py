@@ -1,4 +1,4 @@
-"""Whether an upload costs the same however many attachments there are."""
+"""Whether the cost of an upload is independent of the number of attachments."""
 
 from __future__ import annotations
 

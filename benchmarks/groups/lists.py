@@ -1,4 +1,4 @@
-"""Pages of the list of a collection's files, at the beginning and at the end of it."""
+"""The first and the last pages of the list of a collection's files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
-# As many as are on a page if a client does not say, and as many as a web page may show at once.
+# The default number of files on a page, and a number that a web page might show at once.
 PAGES = (500, 100)
 REQUESTS = 20
-BAR = 0.020  # Seconds.
-OLDEST = 1577836800000  # As the records are filled in: one each millisecond from 2020 on.
+BAR = 0.020  # In seconds.
+OLDEST = 1577836800000  # Records are created one per millisecond, starting in 2020.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a server needs at most while a large file goes through it."""
+"""The peak memory of a server while it transfers a large file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.environments import Environment
 LIMIT = 32 * MIB
 ENGINES: tuple[Engine, ...] = ("gunicorn", "waitress")
 
-# Gets everything ready, and answers what is to be measured.
+# Prepares everything, and returns the function to measure.
 Work = Callable[[Site, Payload], Callable[[], object]]
 
 
@@ -83,7 +83,7 @@ def _peak(
     work: Work,
     bucket: str = "/buckets/bench",
 ) -> float:
-    """Of a server just started: a second upload would reuse what the first one left behind."""
+    """The peak of a new server. A second upload would reuse memory of the first one."""
     with kinto(environment, bench.folder("memory"), engine=engine) as server:
         site = Site(server, bucket, f"{bucket}/collections/files").create()
         site.uploaded(bench.payloads[scale.small].multipart)

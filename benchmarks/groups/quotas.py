@@ -1,4 +1,4 @@
-"""Uploads per second into a bucket and a collection with a quota, beside those without."""
+"""Uploads per second into a bucket and a collection, with and without quotas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.servers import kinto
 from benchmarks.site import Crowd, Site
 from benchmarks.trial import Trial, Versus
 
-UPLOADS = {1: 40, 16: 20}  # By each client, for so many clients.
+UPLOADS = {1: 40, 16: 20}  # The number of clients, and the uploads of each.
 BAR = 0.9
 QUOTAS = {"quota_bytes": "100G", "resources.bench.files.quota_bytes": "100G"}
 

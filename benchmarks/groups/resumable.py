@@ -1,4 +1,4 @@
-"""Files that arrive in several requests, beside those that arrive in one."""
+"""Uploads in several requests, compared with uploads in one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
-COST = 1.5  # At most, over the upload in one request.
+COST = 1.5  # At most, relative to the upload in one request.
 CHUNK = 8 * MIB
 TINY = 200  # Requests in a turn.
 
@@ -70,7 +70,7 @@ def _chunks(scale: Scale, stand: Server) -> Trial:
 
 
 def _tiny(scale: Scale, stand: Server) -> Trial:
-    """For each PATCH, all of one upload in a row on one connection."""
+    """The time for each PATCH, with all requests of an upload in a row on one connection."""
     payload = stand.bench.payloads[TINY * KIB]
     one = stand.bench.payloads[KIB]
 

@@ -1,4 +1,4 @@
-"""A large object on an S3 server, through the plugin and straight."""
+"""A large object on an S3 server, through the plugin and directly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.servers import kinto
 from benchmarks.site import Site
 from benchmarks.trial import Trial, Versus
 
-UPLOAD, DIRECT, DOWNLOAD = 1.15, 1.1, 1.3  # At most, over boto3 alone.
+UPLOAD, DIRECT, DOWNLOAD = 1.15, 1.1, 1.3  # At most, relative to boto3 alone.
 PARALLEL = 4  # Parts that a client sends at a time.
 MEMORY = 64 * MIB
 KEY = "straight"
@@ -53,7 +53,7 @@ class Storage:
             return time.perf_counter() - started
 
     def upload_directly(self, payload: Payload) -> float:
-        """Until the file is attached, and so also read again and hashed."""
+        """Seconds until the file is attached, including the time to read it again and hash it."""
         record = self.ours.record()
         file = {"filename": "picture.jpg", "size": payload.size}
         body = json.dumps({"attachment": file}).encode()

@@ -28,7 +28,7 @@ FILES = 500
 SIZE = 64 * KIB
 JOBS = 4
 BAR = 2.5
-AWAY = 0.005  # Seconds, each way: a server in the same country.
+AWAY = 0.005  # In seconds, each way, as for a server in the same country.
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "upload.py"
 
@@ -43,7 +43,7 @@ class Stand:
     cpu: dict[int, tuple[float, float, float]] = field(default_factory=dict)
 
     def upload(self, jobs: int, port: int) -> float:
-        """Seconds to upload all files to a new collection, the script's own start included."""
+        """Seconds to upload all files to a new collection, including the start of the script."""
         command = [
             *(sys.executable, str(SCRIPT), "--quiet", "--recursive", "--jobs", str(jobs)),
             *("--server", f"http://127.0.0.1:{port}/v1", "--auth", "alice:secret"),
@@ -58,13 +58,13 @@ class Stand:
         return elapsed
 
     def _cpu(self) -> tuple[float, float]:
-        """Seconds of processor time so far: the server's, and that of finished scripts."""
+        """The processor time of the server and of finished scripts so far, in seconds."""
         server = sum(sum(worker.cpu_times()[:2]) for worker in self.server.workers())
         ours = resource.getrusage(resource.RUSAGE_CHILDREN)
         return server, ours.ru_utime + ours.ru_stime
 
     def bound(self) -> str:
-        """What keeps the fastest from being faster: the last turn's figures."""
+        """What limits the fastest run, from the figures of the last turn."""
         elapsed, server, client = self.cpu[JOBS]
         return (
             f"--jobs {JOBS}: server {server:.2f} s and script {client:.2f} s of processor time"

@@ -1,4 +1,4 @@
-"""Links that need no credentials: what they cost, and a download by one."""
+"""Links that need no credentials: their cost, and downloads by them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from benchmarks.trial import Trial, Versus
 PAGE = 500
 REQUESTS, PAGES = 20, 5
 BATCH = 3  # Downloads in a row on one connection.
-HANDED_OVER = 0.95  # Of the speed of nginx.
+HANDED_OVER = 0.95  # As a share of the speed of nginx.
 
 
 @dataclass(frozen=True)
 class Filled:
-    """Servers whose links are their own, and presigned by S3."""
+    """Two servers: one signs its links itself, the other one returns links presigned by S3."""
 
     own: Site
     presigned: Site
@@ -66,7 +66,7 @@ class Redirected:
         with Client(self.server) as client:
             target = urlsplit(client.expect(302, "GET", self.path).headers["location"])
         assert target.port is not None
-        path, host = f"{target.path}?{target.query}", {"Host": target.netloc}  # It is signed.
+        path, host = f"{target.path}?{target.query}", {"Host": target.netloc}  # Host is signed.
         with Client(target.port, authorization="") as storage:
             answer = storage.expect(200, "GET", path, host)
         if answer.size != self.size:
@@ -100,7 +100,7 @@ def _lists(bench: Bench) -> Iterator[Filled]:
 
 @contextmanager
 def _downloads(bench: Bench) -> Iterator[Downloads]:
-    nginx.program()  # Before anything is started in vain.
+    nginx.program()  # Fails before anything is started.
     handed = {
         "base_url": f"http://127.0.0.1{nginx.PLAIN}",
         "downloads": f"x-accel-redirect:{nginx.PROTECTED}",
@@ -179,7 +179,7 @@ def _by_link(scale: Scale, stand: Downloads) -> Trial:
 
 
 def _redirected(scale: Scale, stand: Downloads) -> Trial:
-    """Apart from links: what SeaweedFS still does after a download is not for others to pay."""
+    """Separate from links, since SeaweedFS still works after a download and would slow them."""
     payload = stand.bench.payloads[scale.object]
     alone = _alone(stand, stand.behind.uploaded(payload.raw), payload)
     path = f"{stand.redirecting.uploaded(payload.raw)}/attachment"
@@ -193,7 +193,7 @@ def _redirected(scale: Scale, stand: Downloads) -> Trial:
 
 
 def _alone(stand: Downloads, record: str, payload: Payload) -> Download:
-    """nginx sends the file of a record by itself."""
+    """A download of a record's file from nginx alone."""
     path = stand.behind.location(record)
     alone = Download(stand.nginx, path, payload, authorization="")
     alone.verify()

@@ -11,7 +11,7 @@ from benchmarks.scale import Scale
 from benchmarks.site import Crowd
 from benchmarks.trial import Trial, Versus
 
-UPLOADS = {1: 40, 4: 20, 16: 20, 64: 10}  # By each client, for so many clients.
+UPLOADS = {1: 40, 4: 20, 16: 20, 64: 10}  # The number of clients, and the uploads of each.
 BAR = 1.7
 
 

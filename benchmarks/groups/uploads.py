@@ -1,4 +1,4 @@
-"""How long one upload takes, and a replacement and a deletion."""
+"""The time of one upload, one replacement and one deletion."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from benchmarks.servers import Engine, Kinto
 from benchmarks.site import Site
 from benchmarks.trial import Cost, Trial, Versus
 
-BATCH = 20  # Requests in a turn, of which the median counts.
-# The most that a small file may cost, as a share of the peer's time: new, and in place of another.
+BATCH = 20  # The number of requests in a turn. Their median counts.
+# The bars for a small file, new and replaced, as a share of the peer's time.
 MEMORY, POSTGRESQL = (1.0, 1.1), (0.65, 0.7)
 
 
@@ -53,7 +53,7 @@ def _small(scale: Scale, new: float, replaced: float) -> list[Row[Pair]]:
 
 
 def _large(scale: Scale, engine: Engine) -> list[Row[Pair]]:
-    # The least that is asked for: a speed over the peer, a cost over the floor.
+    # The lowest speed relative to the peer, or the highest cost relative to the floor.
     bars = {
         ("gunicorn", scale.huge): (6.0, 1.6),
         ("waitress", scale.large): (4.0, None),
@@ -75,7 +75,7 @@ def _new(scale: Scale, bar: float, stand: Pair) -> Trial:
             "peer": partial(stand.peer.time_uploads, payload.multipart, BATCH),
             "ours": partial(stand.ours.time_uploads, payload.multipart, BATCH),
             "ours, PUT": partial(stand.ours.time_uploads, payload.raw, BATCH),
-            # What no durable upload through Kinto does without.
+            # Every durable upload through Kinto needs these two.
             "plain record": partial(stand.peer.time_records, BATCH),
         },
         [
@@ -181,7 +181,7 @@ def _upload(
 
 
 def _client_alone(stand: Pair, payload: Payload, count: int) -> float:
-    """The same uploads, to a server that only drops them."""
+    """The same uploads to a server that drops them."""
     with sink() as port:
         ours = stand.ours.server
         nowhere = Kinto("sink", port, ours.folder, ours.files, ours.process)

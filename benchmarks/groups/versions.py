@@ -1,4 +1,4 @@
-"""Whether versions cost the same however many files there are, and what keeping files adds."""
+"""Whether the cost of versions is constant, and the additional cost of keeping files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from benchmarks.trial import Trial, Versus
 
 BAR = 1.1
 BATCH = 10
-VERSIONS = 10  # That a record has.
+VERSIONS = 10  # Of each record.
 JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """A server that keeps files, and a record there with several versions."""
+    """A server that keeps files, and a record on it with several versions."""
 
     site: Site
     record: str
@@ -40,13 +40,13 @@ class Keeping:
         return self._each(lambda client, _: client.expect(200, "GET", self.versions))
 
     def time_restore(self) -> float:
-        """Of the oldest one, each time."""
+        """The time to restore the oldest version, each time."""
         return self._each(
             lambda client, oldest: client.expect(200, "POST", f"{oldest}/restore", JSON, b"{}")
         )
 
     def time_replace(self, body: Body) -> float:
-        """Which lets the oldest version go."""
+        """Each replacement drops the oldest version."""
         return self._each(lambda client, _: self.site.upload(client, body, self.record))
 
     def _each(self, work: Callable[[Client, str], object]) -> float:
