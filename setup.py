@@ -3,13 +3,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-URL = "https://github.com/Kinto/kinto-attachment/"  # The one of the capability.
+URL = "https://github.com/Kinto/kinto-attachment/"  # The capability has the same URL.
 FILES = f"{URL}blob/main/"
 
 S3 = ["boto3>=1.41"]
 GCLOUD = ["google-cloud-storage>=3.0"]
 CLIENT = ["kinto-http>=11.5", "requests>=2.32", "rich>=13", "urllib3>=2.2"]
-# Where Python has no OpenSSL that ctypes can call.
+# For a Python without an OpenSSL that ctypes can call.
 HASHES = ['resumablesha256>=1.0; python_version < "3.14"']
 DEV = [
     "coverage[toml]>=7.10",
@@ -43,15 +43,15 @@ DEV = [
     "werkzeug>=3",
     "wheel>=0.40",
 ]
-# For "make docs", which also reads the signatures of the client, and of the tests that are the
-# contracts of storages. Sphinx 8.1 is the last one for Python 3.10.
+# For "make docs", which also reads the signatures of the client and of the contract tests for
+# storages. Sphinx 8.1 is the last one for Python 3.10.
 DOCS = ["pytest>=9", "sphinx>=8.1", "sphinx-rtd-theme>=3.0"]
-# Only for "make mutants", since it installs much.
+# Only for "make mutants", since it has many dependencies.
 MUTANTS = ["cosmic-ray>=8.4"]
-# Only for "make tests-browser", since it contains a Node of its own (165 MB).
+# Only for "make tests-browser", since it contains its own Node (165 MB).
 BROWSER = ["playwright>=1.50"]
 README = Path(__file__).with_name("README.rst").read_text("utf-8")
-# A package index has no files beside this one, which links lead to.
+# Relative links do not work on a package index.
 README = re.sub(r"<(?!\w+:)([^<>\s]+)>`__", rf"<{FILES}\1>`__", README)
 
 setup(
@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "itsdangerous>=2.2",
-        "kinto>=26.3.3",  # Earlier versions log nobody in with pyramid_multiauth 1.1.
+        "kinto>=26.3.3",  # With earlier versions and pyramid_multiauth 1.1, nobody can log in.
         "multipart>=2.0",
         "pyramid>=2.1",
         "pyramid_storage>=2.0",

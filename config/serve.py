@@ -1,4 +1,4 @@
-"""Run Kinto with attachments, for trying it out: ``make serve``.
+"""Run Kinto with attachments, to try it out: ``make serve``.
 
 Files go to a local folder, or to a storage server that runs as long as Kinto does.
 """

@@ -2,7 +2,7 @@
 
 export type JSONObject = { [name: string]: unknown };
 
-/** What Kinto keeps of a file, in the attribute `attachment` of its record. */
+/** What Kinto stores about a file, in the attribute `attachment` of its record. */
 export interface Attachment {
   filename: string;
   /** SHA-256 of the stored bytes, in hexadecimal. */
@@ -13,7 +13,7 @@ export interface Attachment {
   size: number;
   /** The `Content-Encoding` of the stored bytes, if they were sent with one. */
   encoding?: "gzip";
-  /** What was sent, where the server has compressed it. */
+  /** The file as it was sent, if the server has compressed it. */
   original?: { filename: string; hash: string; mimetype: string; size: number };
 }
 
@@ -27,11 +27,11 @@ type HeaderFields = Record<string, string>;
 
 export interface ClientOptions {
   /**
-   * Headers of each request, such as `Authorization`; or a function that returns them and is
+   * Headers of each request, such as `Authorization`, or a function that returns them. It is
    * called before each request, for tokens that expire.
    */
   headers?: HeaderFields | (() => HeaderFields | Promise<HeaderFields>);
-  /** How often a request is repeated, where that is safe. The default is 2. */
+  /** How often a request is repeated if that is safe. The default is 2. */
   retries?: number;
   /**
    * Seconds before the first repetition, unless the server sends `Retry-After`. Each later pause
@@ -39,52 +39,53 @@ export interface ClientOptions {
    */
   pause?: number;
   /**
-   * `tus-js-client` (version 4), which then sends the files that go in several requests. Without
-   * it, the module does that itself.
+   * `tus-js-client` (version 4), which then sends files in several requests. Without it, the
+   * module does that itself.
    */
   tus?: TusJSClient;
-  /** Bytes of each of several requests. The default is 16 MiB. */
+  /** Bytes per request, for files in several requests. The default is 16 MiB. */
   chunkSize?: number;
 }
 
-/** What is used of `tus-js-client`. */
+/** The part of `tus-js-client` that is used. */
 export interface TusJSClient {
-  // Its own options are more than are set here.
+  // It has more options than are set here.
   Upload: new (file: any, options: any) => { start(): void; abort(): unknown };
 }
 
 interface Common {
   /**
-   * Cancels: what was called is rejected with the signal's `reason`. A `File` that went in several
-   * requests goes on from there when `upload` is called again with the same options.
+   * Cancels the call, which is rejected with the signal's `reason`. If a `File` is sent in several
+   * requests, calling `upload` again with the same options continues it.
    */
   signal?: AbortSignal;
 }
 
 interface FileOptions extends Common {
-  /** The file's name. The default is that of a `File`; anything else needs one. */
+  /** The file's name. The default is that of a `File`. Anything else needs a name. */
   filename?: string;
   /** The file's media type. The default is that of the `File` or `Blob`. */
   type?: string;
-  /** Attributes of the record, beside `attachment`. Others keep their values. */
+  /** Attributes of the record, besides `attachment`. Other attributes keep their values. */
   data?: JSONObject;
   permissions?: Permissions;
   /**
-   * Is called with the number of bytes sent so far, and the size of the file. Where there is no
-   * `XMLHttpRequest` (Node, workers of services), it is called at the end of each request. After
-   * the connection broke, the number may be smaller.
+   * Is called with the number of bytes sent so far and the size of the file. Without
+   * `XMLHttpRequest` (Node, service workers), it is called at the end of each request. After a
+   * broken connection, the number may be smaller.
    */
   onProgress?: (sent: number, total: number) => void;
   /**
-   * Whether the file goes in several requests, and continues where it was interrupted: after
-   * errors of the network, and when `upload` is called with the same `File` and options again,
-   * also after a reload of the page. The default is to do so above 64 MiB, if the server takes
-   * it and `data` and `permissions` are small enough (some 3,000 bytes).
+   * Whether the file is sent in several requests, and continues where it was interrupted: after
+   * network errors, and when `upload` is called again with the same `File` and options, also
+   * after a reload of the page. By default, this is done above 64 MiB, if the server supports it
+   * and `data` and `permissions` are small enough (about 3,000 bytes).
    */
   resumable?: boolean;
   /**
-   * Whether the bytes go to the storage, past Kinto, in parts: several at once, with URLs that the
-   * server signs. It continues as `resumable` does. The storage needs CORS rules for pages.
+   * Whether the bytes are sent to the storage instead of Kinto, several parts at a time, with URLs
+   * that the server signs. It continues as `resumable` does. For pages, the storage needs CORS
+   * rules.
    */
   direct?: boolean;
 }
@@ -119,7 +120,7 @@ export interface Uploaded {
   created: boolean;
 }
 
-/** What tells a file from others: a `File`, or what is known of one after a reload. */
+/** Identifies a file: a `File`, or what is known about one after a reload. */
 export interface FileIdentity {
   readonly name: string;
   readonly type: string;
@@ -128,12 +129,12 @@ export interface FileIdentity {
   readonly lastModified: number;
 }
 
-/** An upload in several requests that has not ended, or whose last answer was lost. */
+/** An upload in several requests that has not ended, or whose last response was lost. */
 export interface Unfinished {
   file: FileIdentity;
-  /** Of the `upload` that began it: with these and the same file, `upload` continues it. */
+  /** The options of the `upload` that began it. With these and the file, `upload` continues it. */
   options: UploadOptions;
-  /** The bytes that the server has. */
+  /** The number of bytes that the server has. */
   sent: number;
 }
 
@@ -143,24 +144,24 @@ export interface RemoveOptions extends Common {
 }
 
 export interface URLOptions {
-  /** `attachment` has browsers save the file. */
+  /** With `attachment`, browsers save the file. */
   disposition?: "inline" | "attachment";
   /** Another name for the file. */
   filename?: string;
 }
 
 export interface LinkOptions extends URLOptions {
-  /** How long the link has to be valid, in seconds (600), or such as `"1h"`. */
+  /** How long the link is valid: seconds, or a text such as `"1h"`. The default is 600. */
   expiresIn?: number | string;
-  /** The id of a version; the current file if there is none. */
+  /** The id of a version. The default is the current file. */
   version?: string;
   signal?: AbortSignal;
 }
 
 export interface Link {
-  /** For whoever has it, without `Authorization`: as the `src` of a picture, for example. */
+  /** Works without `Authorization`, for example as the `src` of a picture. */
   url: string;
-  /** Until when it works, in ms since the epoch. */
+  /** When it expires, in ms since the epoch. */
   expiresAt: number;
 }
 
@@ -173,7 +174,7 @@ export class AttachmentClient {
    * collection.
    *
    * @throws {AttachmentError} The server refuses, or cannot be reached.
-   * @throws {TypeError} The call makes no sense; nothing has been sent.
+   * @throws {TypeError} The arguments are invalid. Nothing has been sent.
    */
   upload(
     file: Blob | ArrayBuffer | ArrayBufferView<ArrayBuffer>,
@@ -196,19 +197,19 @@ export class AttachmentClient {
   unfinished(options?: Common): Promise<Unfinished[]>;
 
   /**
-   * End an unfinished upload, and delete what the server has of it. Abort its `signal` first if it
-   * is being sent. Nothing happens if there is no such upload.
+   * End an unfinished upload and delete its bytes on the server. If it is being sent, abort its
+   * `signal` first. Nothing happens if there is no such upload.
    *
    * @throws {AttachmentError} The server refuses, or cannot be reached.
    */
   cancel(file: FileIdentity, options: UploadOptions): Promise<void>;
 
-  /** The URL of a record's current file. A private file needs `Authorization` there. */
+  /** The URL of a record's current file. A private file requires `Authorization`. */
   url(record: string, options?: URLOptions): string;
 
   /**
-   * A link to a record's file that needs no credentials. Links that are requested soon after each
-   * other are the same, so that the browser's cache knows the file.
+   * A link to a record's file that needs no credentials. Links that are requested within a short
+   * time are the same, so that the browser can use its cache.
    *
    * @throws {AttachmentError} The server refuses, or cannot be reached.
    */
@@ -219,9 +220,9 @@ export class AttachmentClient {
 export class AttachmentError extends Error {
   /** The status of the response; 0 if there was none. */
   readonly status: number;
-  /** Whether the response, or none, was the storage's, where a direct upload sends the bytes. */
+  /** Whether the storage refused the bytes of a direct upload, or could not be reached. */
   readonly fromStorage: boolean;
-  /** Kinto's error, where the response is one: https://docs.kinto-storage.org, "Error responses". */
+  /** Kinto's error, if the response is one: https://docs.kinto-storage.org, "Error responses". */
   readonly code?: number;
   readonly errno?: number;
   readonly error?: string;

@@ -10,19 +10,19 @@ const COLLECTION = {
   example: "/buckets/b/collections/c",
 };
 
-const TRY_AGAIN = [409, 429, 503]; // Of Kinto's errors: nothing was stored.
-const NO_ANSWER = [502, 503, 504]; // Of a proxy in front: Kinto may have stored the file.
-const LONGEST_PAUSE = 60; // Seconds.
+const TRY_AGAIN = [409, 429, 503]; // Errors of Kinto: nothing was stored.
+const NO_ANSWER = [502, 503, 504]; // Errors of a proxy: Kinto may have stored the file.
+const LONGEST_PAUSE = 60; // In seconds.
 
-const LARGE = 64 * 1024 * 1024; // Bytes: above that, files go in several requests.
-const CHUNK = 16 * 1024 * 1024; // Of each request: many web servers buffer or limit them.
-const MAX_METADATA = 4096; // What Kinto takes as Upload-Metadata.
-const PARALLEL = 4; // Parts at once: browsers open six connections to a server.
-const ENDED = [403, 404, 410]; // The upload is gone: another one can begin.
-const FAILED = ["failed", "expired"]; // States of an upload that is gone.
-const REFUSED = [...ENDED, 400, 412, 413, 415]; // It is over: trying again means beginning again.
+const LARGE = 64 * 1024 * 1024; // In bytes. Larger files are sent in several requests.
+const CHUNK = 16 * 1024 * 1024; // In bytes, per request. Many web servers buffer or limit requests.
+const MAX_METADATA = 4096; // Kinto's limit for Upload-Metadata.
+const PARALLEL = 4; // Parts at a time. Browsers open six connections to a server.
+const ENDED = [403, 404, 410]; // The upload has ended. Another one can begin.
+const FAILED = ["failed", "expired"]; // States of an upload that has ended.
+const REFUSED = [...ENDED, 400, 412, 413, 415]; // A retry has to start a new upload.
 
-// The protocols for uploads in several requests. HTTP's draft carries no data and permissions.
+// The protocols for uploads in several requests. HTTP's draft has no data and no permissions.
 const TUS = {
   name: "tus/1.0.0",
   headers: { "Tus-Resumable": "1.0.0" },
@@ -49,13 +49,13 @@ const DRAFT = {
   }),
 };
 
-// The bytes go to the storage, in parts.
+// Sends the bytes to the storage in parts.
 const DIRECT = {
   name: "direct",
   headers: {},
   creation: async ({ record, blob, filename, data, permissions }) => {
     const attachment = { filename, size: blob.size, mimetype: typeOf(blob) };
-    // Whoever stores it checks the hash. To compute it, the file has to be in memory.
+    // The storage or the server checks the hash. Computing it needs the file in memory.
     if (blob.size <= LARGE) attachment.hash = await sha256(blob);
     return {
       method: "POST",
@@ -89,7 +89,7 @@ export class AttachmentClient {
   #pause;
   #chunkSize;
   #tus;
-  #protocols; // What the server speaks, or a promise of it.
+  #protocols; // A promise of the server's response that names them.
 
   constructor(
     server,
@@ -181,7 +181,7 @@ export class AttachmentClient {
     return uploaded(upload, response);
   }
 
-  /** The protocol for an upload in several requests; undefined if it is to be a form. */
+  /** The protocol for an upload in several requests; undefined for a form. */
   async #protocolOf(upload) {
     const { blob, direct, resumable = blob.size > LARGE } = upload;
     if (direct) return DIRECT;
@@ -189,7 +189,7 @@ export class AttachmentClient {
     const protocol = !this.#tus && DRAFT.fits(upload) ? DRAFT : TUS;
     if (upload.resumable === undefined && !protocol.fits(upload)) return undefined;
     if ((await this.#spoken()).includes(protocol.name)) return protocol;
-    // Others would take the first request for the whole file.
+    // Other servers would treat the first request as the whole file.
     if (!upload.resumable) return undefined;
     throw new AttachmentError("The server takes no files in several requests");
   }
@@ -205,7 +205,7 @@ export class AttachmentClient {
     }
   }
 
-  /** Upload a file, or the rest of it; undefined if the collection takes forms only. */
+  /** Upload a file, or the rest of it; undefined if the collection accepts forms only. */
   async #sendInSeveral(upload, protocol) {
     const key = keyOf(this.#server, upload.file, upload, protocol);
     let session = await this.#goneOn(recall(key), upload, protocol);
@@ -219,7 +219,7 @@ export class AttachmentClient {
       forget(key);
       return result;
     } catch (error) {
-      // After other errors, the next call goes on.
+      // After other errors, the next call continues.
       if (REFUSED.includes(error.status) && !error.fromStorage) forget(key);
       throw error;
     }
@@ -231,18 +231,18 @@ export class AttachmentClient {
     const headers = { ...protocol.headers, ...request.headers, ...preconditions(upload) };
     try {
       const isNew = protocol === TUS ? await this.#isNew(upload) : undefined;
-      // A creation that is lost leaves nothing but an upload that expires.
+      // If the response is lost, only an upload that expires remains.
       const response = await this.#send({ ...request, headers, signal, isRepeatable: true });
       return { path: pathOf(response.location), isNew, offset: 0, state: response.json?.data };
     } catch (error) {
-      // For example, files of the collection are compressed. A form tells other reasons, too.
+      // For example, the collection compresses its files. A form gets other errors, too.
       const mayBeForm = !upload.direct && upload.resumable === undefined;
       if (error.status === 400 && mayBeForm) return undefined;
       throw error;
     }
   }
 
-  /** Whether the upload is going to create its record, which tus does not tell. */
+  /** Whether the upload will create its record. Responses of tus do not say so. */
   async #isNew({ record, ifMatch, ifNoneMatch, signal }) {
     if (ifMatch !== undefined || ifNoneMatch !== undefined) return ifNoneMatch !== undefined;
     try {
@@ -254,7 +254,7 @@ export class AttachmentClient {
     }
   }
 
-  /** A session that an earlier call has begun, as it is now; undefined if there is none. */
+  /** The current state of a session that an earlier call began; undefined if there is none. */
   async #goneOn(session, { signal }, protocol) {
     if (protocol === DIRECT) {
       const state = await this.#stateOf(session, signal);
@@ -264,7 +264,7 @@ export class AttachmentClient {
     return offset === undefined ? undefined : { ...session, offset };
   }
 
-  /** What the server tells about a session; undefined if there is none, or it has failed. */
+  /** The server's state of a session; undefined if there is none or it has failed. */
   async #stateOf(session, signal) {
     const state = session && (await unlessGone(this.#look(session, signal)));
     return FAILED.includes(state?.state) ? undefined : state;
@@ -321,17 +321,17 @@ export class AttachmentClient {
         onProgress?.(offset, blob.size);
         if (isLast) return response;
       } else {
-        // By a request whose connection broke, if the server begins with it late.
+        // An earlier request whose connection broke may reach the server late.
         const again = isTakenOver(response) ? [423] : request.again;
         await this.#pauseOrFail({ ...request, again }, response, failures++);
-        // What arrived before the connection broke is stored, maybe all of it.
+        // The bytes that arrived before the connection broke are stored, maybe all.
         offset = await this.#offsetOf(session, protocol, signal);
       }
       if (offset > start) failures = 0;
     }
   }
 
-  /** Send the parts that are missing, and have the server attach the file. */
+  /** Send the missing parts, and let the server attach the file. */
   async #sendDirectly(upload, session) {
     const { signal } = upload;
     let { state } = session;
@@ -340,7 +340,7 @@ export class AttachmentClient {
       try {
         return await this.#attach(session, signal);
       } catch (error) {
-        // Some bytes are missing, or another request attaches the file or writes the record.
+        // Bytes are missing, or another request attaches the file or writes the record.
         if (![409, 423].includes(error.status) || attempt >= this.#retries) throw error;
       }
       await this.#pauseAfter(attempt, signal);
@@ -353,7 +353,7 @@ export class AttachmentClient {
     for (;;) {
       const response = await this.#send({ ...request, isRepeatable: true, again: [429, 503] });
       if (response.status !== 202) return response;
-      await sleep(response.retryAfter ?? this.#pause, signal); // The server reads the file.
+      await sleep(response.retryAfter ?? this.#pause, signal); // The server is reading the file.
     }
   }
 
@@ -362,7 +362,7 @@ export class AttachmentClient {
     const sum = () => Array.from(sent.values()).reduce((one, other) => one + other, 0);
     const tell = () => onProgress?.(sum(), blob.size);
     const missing = parts.filter(({ done }) => !done);
-    const one = new AbortController(); // What stops one part stops all.
+    const one = new AbortController(); // An error of one part stops all.
     const stop = () => one.abort(signal.reason);
     const upload = { blob, signal: one.signal, fresh: this.#freshParts(session, one.signal) };
     const work = async () => {
@@ -390,20 +390,20 @@ export class AttachmentClient {
     const body = blob.slice(part.offset, part.offset + part.size);
     for (let failures = 0; part && !part.done; failures++) {
       const { method, url } = part;
-      const headers = new Headers(part.headers); // Without credentials: the URL is signed.
+      const headers = new Headers(part.headers); // No credentials: the URL is signed.
       const response = await attempt({ method, url, headers, body, signal, onSent });
       if (isSuccess(response)) return;
-      // A token of the server's own that has expired is a 404, and is asked for again.
+      // A 404 means that the server's own token has expired. A new one is requested.
       const mayPass = !response.kinto || [404, ...TRY_AGAIN].includes(response.status);
       if (!mayPass) throw errorOf(response);
       if (failures >= this.#retries) throw storageErrorOf(response);
       onSent?.(0);
       await this.#pauseAfter(failures, signal);
-      part = await fresh(part.number); // The URL may have expired, or the answer was lost.
+      part = await fresh(part.number); // The URL may have expired, or the response was lost.
     }
   }
 
-  /** A function that tells a part anew; undefined if all have arrived. They share a request. */
+  /** Returns a function that reads a part's state again. Concurrent calls share a request. */
   #freshParts(session, signal) {
     let asked;
     return async (number) => {
@@ -445,13 +445,13 @@ export class AttachmentClient {
       signal?.addEventListener("abort", stop);
       transfer.start();
     });
-    // A signal may be that of a whole page, which would keep each file in memory.
+    // The signal may live as long as the page, and the listener would keep the file in memory.
     return sent.finally(() => signal?.removeEventListener("abort", stop));
   }
 
-  /** Send a request, again if that is safe; Kinto's response, or the record if it is done. */
+  /** Send a request, with retries if safe. Returns the response, or a record that has the file. */
   async #send(request) {
-    let wasLost = false; // An earlier attempt, whose answer nobody knows.
+    let wasLost = false; // Whether the response of an earlier attempt is unknown.
     for (let attempt = 0; ; attempt++) {
       request.signal?.throwIfAborted();
       const response = await this.#attempt(request);
@@ -465,7 +465,7 @@ export class AttachmentClient {
     }
   }
 
-  /** Wait until a request may be sent again, or throw what became of it. */
+  /** Wait until a request may be sent again, or throw its error. */
   async #pauseOrFail({ isRepeatable, again = TRY_AGAIN, signal }, response, attempt) {
     const mayRepeat = response.isLost
       ? isRepeatable
@@ -481,7 +481,7 @@ export class AttachmentClient {
     return sleep(Math.min(this.#pauseOf(attempt), LONGEST_PAUSE), signal);
   }
 
-  /** Seconds. Not all clients of a server that was down come back at the same moment. */
+  /** In seconds, random, so that clients return at different times when a server is back. */
   #pauseOf(attempt) {
     return this.#pause * 2 ** attempt * (0.5 + Math.random());
   }
@@ -495,7 +495,7 @@ export class AttachmentClient {
 
 async function attempt(request) {
   const { signal, onSent } = request;
-  // fetch does not tell what was sent; XMLHttpRequest is not everywhere.
+  // fetch does not report progress, and not every environment has XMLHttpRequest.
   const send = onSent && globalThis.XMLHttpRequest ? sendByXHR : sendByFetch;
   try {
     return await send(request);
@@ -517,7 +517,7 @@ function sendByXHR({ method, url, headers, body, signal, onSent, isKinto }) {
     xhr.open(method, url);
     headers.forEach((value, name) => xhr.setRequestHeader(name, value));
     xhr.upload.onprogress = ({ loaded }) => onSent(loaded);
-    // Browsers complain about each header that another origin does not expose.
+    // Browsers log an error for each header that another origin does not expose.
     const header = (name) => (isKinto ? xhr.getResponseHeader(name) : null);
     xhr.onload = () => resolve(read(xhr.status, header, xhr.responseText));
     xhr.onerror = () => reject(new TypeError("The connection failed"));
@@ -548,7 +548,7 @@ function isSuccess({ status }) {
   return status >= 200 && status < 300;
 }
 
-/** Whether another request writes to the upload; locks and holds have details. */
+/** Whether another request writes to the upload. A 423 of a lock or a hold has details. */
 function isTakenOver({ status, kinto }) {
   return status === 423 && kinto !== undefined && !kinto.details;
 }
@@ -557,7 +557,7 @@ function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return undefined; // A proxy's page.
+    return undefined; // For example, a proxy's error page.
   }
 }
 
@@ -575,7 +575,7 @@ function storageErrorOf({ status, kinto, cause }) {
   return new AttachmentError(message, { status, kinto, fromStorage: true, cause });
 }
 
-/** What a promise of an upload's request gives; undefined if the upload is gone. */
+/** The value of a promise; undefined if the server does not have the upload any more. */
 async function unlessGone(promise) {
   try {
     return await promise;
@@ -599,7 +599,7 @@ function sleep(seconds, signal) {
   });
 }
 
-/** The options of an upload, checked, with the file as a `blob` that has a name. */
+/** Check the options of an upload, and add the file as a `blob` and its name. */
 function planned(file, options = {}) {
   const { record, collection, ifMatch, ifNoneMatch } = options;
   if ((record === undefined) === (collection === undefined)) {
@@ -616,7 +616,7 @@ function planned(file, options = {}) {
   return { ...options, file, blob, filename };
 }
 
-/** An upload to a collection as one to a new record, whose id is chosen here, as Kinto would. */
+/** Turn an upload to a collection into one to a new record, with an id like those of Kinto. */
 function withRecord(upload) {
   if (upload.record !== undefined) return upload;
   return { ...upload, record: `${upload.collection}/records/${uuid()}`, ifNoneMatch: "*" };
@@ -668,11 +668,11 @@ function metadataOf({ blob, filename, data, permissions }) {
     .join(",");
 }
 
-/** A Blob as tus-js-client reads it: by itself, it takes none in Node. */
+/** A Blob for tus-js-client, which cannot read a Blob in Node. */
 async function sourceOf(blob) {
   const slice = async (start, end) => {
     const part = blob.slice(start, end);
-    // Pages send a Blob as it is, which is much faster than its bytes (Chromium).
+    // In pages, sending a Blob is much faster than sending its bytes (Chromium).
     const value = globalThis.XMLHttpRequest ? part : await bytesOf(part);
     return { value, done: end >= blob.size };
   };
@@ -690,8 +690,8 @@ function preconditions({ ifMatch, ifNoneMatch }) {
   return headers;
 }
 
-// Unfinished uploads, by a key of everything that has to be the same when they go on. In pages,
-// localStorage has them for the next visit. Blobs and buffers have nothing to tell them by.
+// Unfinished uploads. The key contains everything that has to be the same to continue. In pages,
+// localStorage keeps them for the next visit. Blobs and buffers have nothing that identifies them.
 
 const unfinished = new Map();
 
@@ -708,7 +708,7 @@ function keyOf(server, file, { collection, record, ...options }, { name }) {
   return `${PREFIX}${JSON.stringify(told)}`;
 }
 
-/** The keys of a server's unfinished uploads, with what they tell. */
+/** The keys of a server's unfinished uploads, with their files and options. */
 function remembered(server) {
   const stored = inStorage((storage) => Object.keys(storage)) ?? [];
   const keys = new Set([...unfinished.keys(), ...stored]);
@@ -726,7 +726,7 @@ function remembered(server) {
   return found;
 }
 
-/** The options that are not null, which JSON makes of undefined. */
+/** The options that are not null. JSON turns undefined into null. */
 function given(options) {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
 }
@@ -753,7 +753,7 @@ function inStorage(action) {
   try {
     return action(localStorage);
   } catch {
-    return undefined; // There is none, or the user forbids it, or it is full.
+    return undefined; // It does not exist, the user forbids it, or it is full.
   }
 }
 
@@ -782,7 +782,7 @@ function uploaded({ record, ifNoneMatch }, { existing, status, json, etag, locat
   };
 }
 
-/** Whether a record is what an upload would have made of it. */
+/** Whether a record has the file and the data of an upload. */
 async function isStored({ blob, data = {} }, { attachment, ...others }) {
   const { size, hash } = attachment?.original ?? attachment ?? {};
   if (size !== blob.size || !Object.keys(data).every((name) => same(data[name], others[name]))) {
@@ -791,13 +791,13 @@ async function isStored({ blob, data = {} }, { attachment, ...others }) {
   return hash !== undefined && hash === (await sha256(blob));
 }
 
-/** In hexadecimal; undefined if this page cannot tell. */
+/** In hexadecimal; undefined if it cannot be computed. */
 async function sha256(blob) {
   try {
     const digest = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
     return Array.from(new Uint8Array(digest), hexadecimal).join("");
   } catch {
-    // A page without TLS has no crypto.subtle, and a file may be too large for it.
+    // A page without TLS has no crypto.subtle, or the file is too large for it.
     return undefined;
   }
 }

@@ -1,10 +1,10 @@
-// The server, and what this page asks of it beside uploads.
+// The client, and the page's other requests to the server.
 
 import { AttachmentClient, collection, headers, server } from "./settings.js";
 
 export const client = new AttachmentClient(server, { headers, retries: 5 });
 
-/** What the server takes; nothing if the collection will be created by the first upload. */
+/** The rules for files. Empty if the first upload will create the collection. */
 export async function rules() {
   const url = `${server}${collection}/attachments/rules`;
   const response = await fetch(url, { headers: await headers() });

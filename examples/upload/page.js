@@ -14,10 +14,10 @@ const uploads = new Set();
 
 input.onchange = () => {
   add([...input.files]);
-  input.value = ""; // So that the same file can be chosen again.
+  input.value = ""; // Otherwise, the same file could not be chosen again.
 };
 
-// A file that misses the box would replace the page.
+// By default, a file that is dropped outside the box would replace the page.
 for (const type of ["dragenter", "dragover"]) {
   addEventListener(type, (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
@@ -72,7 +72,7 @@ function list(file, options) {
   return upload;
 }
 
-/** Send what waits, and take out what was removed. */
+/** Send the next waiting file, and take a removed one off the list. */
 function change(changed) {
   if (changed.state === "removed") {
     uploads.delete(changed);
@@ -93,7 +93,7 @@ function refusal({ name, size }, limits) {
   if (locked) return "The files of this collection are locked.";
   if (max_size && size > max_size) return `The file is larger than ${sizeText(max_size)}.`;
   if (size < min_size) return `The file is smaller than ${sizeText(min_size)}.`;
-  const plain = name.toLowerCase().replace(/\.gz$/, ""); // What is packed decides.
+  const plain = name.toLowerCase().replace(/\.gz$/, ""); // The part before .gz counts.
   const isAllowed = extensions.some((each) => plain.endsWith(`.${each}`));
   if (extensions.length && !isAllowed) return `Only these are allowed: ${extensions.join(", ")}.`;
   const { quota_bytes, used_bytes, quota_files, used_files } = limits;
@@ -125,7 +125,7 @@ async function trying(action) {
     element("problem").textContent = "";
     return result;
   } catch (error) {
-    const isAway = error instanceof TypeError; // Of fetch.
+    const isAway = error instanceof TypeError; // From fetch.
     element("problem").textContent = isAway ? "The server cannot be reached." : error.message;
     return undefined;
   }

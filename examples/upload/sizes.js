@@ -1,6 +1,6 @@
 const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
 
-/** A number of bytes, for people: 5.2 MB. */
+/** Format a number of bytes, for example as 5.2 MB. */
 export function sizeText(bytes) {
   const power = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
   const unitDisplay = power ? "short" : "long";

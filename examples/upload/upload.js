@@ -1,11 +1,11 @@
-// One file in the list: it is sent, paused, continued, removed, and shown when it has arrived.
+// One file in the list. It can be sent, paused, continued and removed, and is shown at the end.
 
 import { client } from "./kinto.js";
 import { sizeText } from "./sizes.js";
 
 const template = document.getElementById("row");
 
-// What the button does in each state; "missing" is the file of an upload from before a reload.
+// The button in each state. "missing": the page was reloaded, and the file has to be chosen again.
 const ACTIONS = {
   waiting: "Pause",
   sending: "Pause",
@@ -38,7 +38,7 @@ export class Upload {
     return this.element.querySelector(`.${name}`);
   }
 
-  /** Whether it is about the same file, which may have been chosen before a reload. */
+  /** Whether this is the same file, which may have been chosen before a reload. */
   isOf({ name, type, size, lastModified }) {
     const { file } = this;
     const isSame = file.name === name && file.type === type;
@@ -75,7 +75,7 @@ export class Upload {
     }
   }
 
-  /** `refused`: trying again is of no use. */
+  /** The state is `refused` if a retry would not help. */
   fail(state, message) {
     this.set(state, message, `${this.file.name}: ${message}`);
   }
@@ -97,7 +97,7 @@ export class Upload {
   async remove() {
     this.controller?.abort();
     await this.running?.catch(() => {});
-    // What the server has of it would stay for a day.
+    // Otherwise, the server would keep the bytes for a day.
     await client.cancel(this.file, this.options).catch(() => {});
     this.set("removed", "", `${this.file.name} is removed from the list.`);
   }
