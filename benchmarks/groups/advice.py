@@ -78,7 +78,7 @@ def _waitress(bench: Bench) -> Iterator[Sites]:
 
 @contextmanager
 def _nginx(bench: Bench) -> Iterator[Sites]:
-    nginx.program()  # Fails before anything is started.
+    nginx.program()  # Fails early if nginx is missing.
     with (
         kinto(bench.ours, bench.folder("behind")) as behind,
         nginx.nginx(bench.folder("nginx"), behind) as buffered,

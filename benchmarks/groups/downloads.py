@@ -34,7 +34,7 @@ class Downloads:
 
 @contextmanager
 def _stand(bench: Bench) -> Iterator[Downloads]:
-    nginx.program()  # Fails before anything is started.
+    nginx.program()  # Fails early if nginx is missing.
     handed = {**PLAIN, "downloads": f"x-accel-redirect:{nginx.PROTECTED}"}
     with (
         kinto(bench.ours, bench.folder("gunicorn")) as gunicorn,

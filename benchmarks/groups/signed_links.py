@@ -100,7 +100,7 @@ def _lists(bench: Bench) -> Iterator[Filled]:
 
 @contextmanager
 def _downloads(bench: Bench) -> Iterator[Downloads]:
-    nginx.program()  # Fails before anything is started.
+    nginx.program()  # Fails early if nginx is missing.
     handed = {
         "base_url": f"http://127.0.0.1{nginx.PLAIN}",
         "downloads": f"x-accel-redirect:{nginx.PROTECTED}",

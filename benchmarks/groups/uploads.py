@@ -75,7 +75,7 @@ def _new(scale: Scale, bar: float, stand: Pair) -> Trial:
             "peer": partial(stand.peer.time_uploads, payload.multipart, BATCH),
             "ours": partial(stand.ours.time_uploads, payload.multipart, BATCH),
             "ours, PUT": partial(stand.ours.time_uploads, payload.raw, BATCH),
-            # Every durable upload through Kinto needs these two.
+            # Every durable upload through Kinto includes this.
             "plain record": partial(stand.peer.time_records, BATCH),
         },
         [
