@@ -374,7 +374,7 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
                     left = [remains for remains in left if not remains.startswith("reserved:")]
                 assert not left, f"{left} after {told}"
             if action is flush:
-                # Operators do this with reindex --claim: Kinto commits before our rows are restored.
+                # As operators do with reindex --claim: Kinto commits before our rows are back.
                 owned.own(site.registry)
             invariants.check(site.registry, told, collecting=is_first)
             is_first = False

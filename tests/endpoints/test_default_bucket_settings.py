@@ -299,7 +299,7 @@ def test_is_looked_up_where_it_is_set_only(
         return get(object_id, permission)
 
     monkeypatch.setattr(permission, "get_object_permission_principals", watched)
-    app.app.registry.storage.delete_all("attachment-default-bucket", "*")  # As if the bucket predated the settings.
+    app.app.registry.storage.delete_all("attachment-default-bucket", "*")  # As if from before.
     attach(app, f"{bucket}/collections/c/records/r", content=b"short", headers=BOB)
     attach(app, RECORD, content=b"short")
     assert asked == [bucket] * expected

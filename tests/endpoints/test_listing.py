@@ -403,7 +403,7 @@ class TestFilters:
         for query in REFUSED:
             errno, _ = error(app.get(f"{URL}?{query}", headers=ALICE, status=400))
             assert errno == 107, query
-            if not query.startswith("_token"):  # HEAD ignores it.
+            if not query.startswith("_token"):  # It means nothing to HEAD.
                 app.head(f"{URL}?{query}", headers=ALICE, status=400)
             app.get(f"{COLLECTION}/attachments.zip?{query}", headers=ALICE, status=400)
 

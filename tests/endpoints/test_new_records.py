@@ -1,4 +1,4 @@
-"""``POST C/attachments``: a file for a record whose id the server makes."""
+"""``POST C/attachments``: a file for a record whose id the server chooses."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TestCreatesToo:
         assert added.record_uri == record_of(response)
 
     def test_preconditions_as_kinto_has_them(self, app: Any) -> None:
-        """There is no record yet: one condition always holds, and the other one never."""
+        """There is no record yet: one condition always holds, and the other one never does."""
         for url in (f"{COLLECTION}/records", URL):
             for headers, status in (
                 ({"If-None-Match": "*"}, 201),
