@@ -57,7 +57,7 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
         try:
             reports.append(collect(app))
         finally:
-            seen.set()  # Even if it has noted the file, there is nothing to delete yet.
+            seen.set()  # gc does not call `tell` if it has nothing to delete.
 
     def look_first(links: Links, link: Any, **more: Any) -> None:
         make_old(app, link.key)

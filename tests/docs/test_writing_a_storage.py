@@ -64,7 +64,7 @@ def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 class TestItsTests:
     def run(self, folder: Path, *arguments: str) -> tuple[int, str]:
-        """Run them without this repository: in another folder, where its tests cannot be imported."""
+        """Run them in another folder, where this repository's tests cannot be imported."""
         (command,) = code_blocks(PAGE, "console")
         program, *given = command.removeprefix("$ ").split()
         assert program == "pytest"

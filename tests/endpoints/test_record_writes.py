@@ -515,7 +515,7 @@ class TestOmission:
     @ON_POSTGRESQL
     @pytest.mark.parametrize("before", [True, False], ids=["replaced", "added"])
     def test_an_upload_in_between_is_not_undone(self, build: Build, before: bool) -> None:
-        """The write is refused, and can be retried, if the upload commits after the record was read."""
+        """The write is refused, for a retry, if the upload commits after the record was read."""
         app = build(**OFFLINE)
         put(app, RECORD, data={"title": "A"})
         if before:

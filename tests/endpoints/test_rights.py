@@ -229,7 +229,7 @@ def seen_by(app: Any, method: str, url: str, headers: Headers) -> tuple[Any, ...
 
 
 class TestKeys:
-    """``/v1/attachments/{key}`` does not reveal whether there is a file that users may not read."""
+    """``/v1/attachments/{key}`` does not reveal whether files exist that users may not read."""
 
     @ON_DATABASES
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
