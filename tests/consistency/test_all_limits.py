@@ -185,7 +185,7 @@ class Limit:
     status: int
     errno: int
     details: dict[str, Any] | None = None
-    setting: tuple[str, Any] | None = None  # Of the server.
+    setting: tuple[str, Any] | None = None  # A setting of the server.
     collection: dict[str, Any] | None = None  # The collection's data.
 
     def is_told_by(self, answer: Answer) -> bool:

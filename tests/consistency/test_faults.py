@@ -64,7 +64,7 @@ class Site:
         )
 
     def start(self, *records: str) -> None:
-        """A few collections, and these records, each with a file; TWO has a copy.
+        """Create a few collections, and these records, each with a file; TWO has a copy.
 
         KEPT has an earlier version, too.
         """
@@ -344,7 +344,7 @@ def s3_site(
 def break_every_step(site: Site, action: Action, how: How) -> int:
     steps = site.steps_of(action)
     is_as_before, is_first = False, True
-    # The first upload makes counters; names are reserved for a while; a conflict is one of a part.
+    # The first upload creates counters; names stay reserved; a conflict concerns only one part.
     leaves_traces = not ACTIONS[action] or "attachment-name create" in steps or how == "conflict"
     # Kinto commits a flush in several steps: it can fail although it is done.
     decisive = 0 if action is flush else commit_of(steps)
@@ -386,7 +386,7 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
 def moments(
     action: Action, how: How, number: int, steps: list[str], decisive: int, *, is_new: bool
 ) -> list[When]:
-    """When to fail at a step; to be killed after it is to be killed before the next one."""
+    """When to fail at a step. A kill after a step is the same as one before the next step."""
     is_last = number == len(steps)
     every: list[When] = ["before", "after"] if how != "kill" or is_last else ["before"]
     if sampling.every_case() or number == decisive:
@@ -410,7 +410,7 @@ def commit_of(steps: list[str]) -> int:
 
 
 def test_a_conflict_in_a_batch_loses_no_file(local_site: Site) -> None:
-    # Kinto rolls back the previous parts, nevertheless responds to them with 200, and continues.
+    # Kinto rolls back the previous parts, but still answers them with 200, and continues.
     assert break_every_step(local_site, batch, "conflict") > 6
 
 
@@ -456,7 +456,7 @@ def test_each_kind_of_step_was_tried(
         assert kinds.tried == kinds.seen
     tried = set().union(*(kinds.tried for kinds in site.kinds.values()))
     assert tried <= KINDS
-    # Fewer if not all actions were asked for.
+    # There are fewer if not all actions were selected.
     assert tried >= expected or not site.broken >= {*actions}
 
 

@@ -71,7 +71,7 @@ class Records:
                 self.links.share(link) if number else self.links.add(link)
 
     def delete(self, name: str) -> Any:
-        """What deleting a record does, and then the deletion of its file."""
+        """Delete a record with its links, and then its file."""
         with transaction.manager:
             try:
                 self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
@@ -161,7 +161,7 @@ class Records:
             self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
 
     def copy_unseen(self, target: str) -> Any:
-        """A copy of an attachment object that code on the server has read before."""
+        """Copy an attachment object that code on the server has read before."""
         with transaction.manager:
             self._write(target, FILE)
             self.links.share(self._link(target, FILE))

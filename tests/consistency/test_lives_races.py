@@ -47,7 +47,7 @@ def delete_bucket(app: Any) -> Any:
 
 
 def upload(app: Any) -> Any:
-    """To a record that does not exist."""
+    """Upload to a record that does not exist."""
     return attach(app, NEW, content=b"of alice", status="*")
 
 
@@ -87,7 +87,7 @@ def make_parents(app: Any, headers: dict[str, str]) -> None:
 
 
 def be_a_namesake(app: Any) -> None:
-    """Bob creates the deleted objects, to which alice has no access any more."""
+    """Bob creates the deleted objects, to which alice no longer has access."""
     if app.get(COLLECTION, headers=ALICE, status="*").status_int != 200:
         make_parents(app, BOB)
         assert app.get(f"{COLLECTION}/records", headers=BOB).json["data"] == []

@@ -86,7 +86,7 @@ def delete_version(app: Any) -> Any:
 
 
 def copy(app: Any) -> Any:
-    """To a new record."""
+    """Copy to a new record."""
     body = {"copy_from": RECORD, "version": app.versions[0]}
     return app.post_json(f"{OTHER}/attachment", body, headers=ALICE, status="*")
 

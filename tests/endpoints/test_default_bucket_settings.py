@@ -41,7 +41,7 @@ def real(app: Any, path: str = DEFAULT, headers: Headers = ALICE) -> str:
 
 
 def give_to_bob(app: Any) -> str:
-    """Let Bob write Alice's default bucket; the bucket's URI."""
+    """Let Bob write Alice's default bucket; returns its URI."""
     put(app, "/buckets/default", permissions={"write": [userid(app, BOB)]})
     put(app, "/buckets/default/collections/c")
     return real(app, "/buckets/default")
@@ -248,7 +248,7 @@ class TestKeepOldFiles:
         put(app, f"{bucket}/collections/c", headers=BOB)
         attach(app, real(app), headers=BOB)
         app.delete(bucket, headers=BOB)
-        assert stored_files(app) == kept  # Without the file of the other bucket.
+        assert stored_files(app) == kept  # The new bucket's file is deleted.
 
 
 @ON_POSTGRESQL

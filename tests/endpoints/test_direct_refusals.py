@@ -133,7 +133,7 @@ def started(app: Any) -> Any:
 
 
 def creation(app: Any, reason: Reason) -> dict[str, str]:
-    """The headers of a creation, for the file that the record has now if that matters."""
+    """The headers of a creation, with a precondition if the reason is a failed one."""
     if reason.status != 412:
         return BOB
     return {**BOB, "If-Match": app.get(RECORD, headers=ALICE).headers["ETag"]}

@@ -1,4 +1,4 @@
-"""By the Host header, a client selects neither a file nor where others are redirected to."""
+"""The Host header selects neither a file nor where other clients are redirected to."""
 
 from __future__ import annotations
 

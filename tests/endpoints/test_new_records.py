@@ -257,7 +257,7 @@ def test_a_right_that_is_withdrawn_while_the_file_is_stored(app: Any) -> None:
 
 @ON_POSTGRESQL
 def test_a_repeated_request_creates_one_record(build: Build) -> None:
-    """After a conflict, with the id that the file was stored for."""
+    """It is repeated after a conflict, with the id for which the file was stored."""
     app = build(randomize="false", filename_pattern="{rid}-{filename}")
     failures = [IntegrityError("once"), IntegrityError("twice")]
 

@@ -334,7 +334,7 @@ def test_pages_of_other_origins_read_every_answer(
         )
         assert answer.status_code in (200, 206, 302, 304, 412, 416)
         if (how, answer.status_code) == ("public", 412) and "/files/" in url:
-            continue  # By nginx: the document says that it cannot be read.
+            continue  # nginx's own answer, which the document calls unreadable.
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
         assert {"ETag", "Content-Range"} <= set(exposed)

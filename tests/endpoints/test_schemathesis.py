@@ -1,7 +1,7 @@
 """Requests generated from ``/v1/__api__``: it describes every answer, and none is a 5xx.
 
 The requests are the same each time. The variable ``SCHEMATHESIS_EXAMPLES`` sets the number of
-valid requests of each operation, and of as many invalid ones: ``5000`` takes minutes.
+valid requests per operation; there are as many invalid ones. ``5000`` takes minutes.
 """
 
 from __future__ import annotations
