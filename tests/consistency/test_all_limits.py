@@ -1,7 +1,7 @@
-"""Quotas, locks, holds and rules for files, each with each way in which a file arrives.
+"""Quotas, locks, holds and rules for files, combined with each way in which a file arrives.
 
-A cell of the table is the expected response. Everything is as before then: the record, the files
-and their content, the links, and what counts for quotas.
+A cell of the table is the expected response. After it, nothing has changed: the record, the files
+and their content, the links, and the quota usage.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ from tests.support.snapshots import begin
 from tests.support.usage import held, miscounted
 
 URL = f"{RECORD}/attachment"
-SOURCE = "/buckets/s/collections/c/records/source"  # Where there is no quota.
+SOURCE = "/buckets/s/collections/c/records/source"  # It has no quota.
 TRIGGER = "/buckets/s/collections/c/records/trigger"
 FAR = 4_102_444_800_000  # The year 2100.
 QUOTA = {"resources.b.quota_bytes": "40"}
-USED = 18  # The record's file, and another one.
-SMALL, LARGE = 20, 35  # Of these, one exceeds the quota.
+USED = 18  # By the record's file and another one.
+SMALL, LARGE = 20, 35  # Only the large one exceeds the quota.
 SCHEMA = {"properties": {"attachment": {"properties": {"filename": {"pattern": "^old"}}}}}
 
 
@@ -71,7 +71,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A file that a client wants to give the record, in the place of another one."""
+    """A file with which a client wants to replace the file of the record."""
 
     size: int = SMALL
     filename: str = "new.png"
@@ -116,7 +116,7 @@ def copy(app: Any, new: Incoming) -> Answer:
 
 
 def copy_in_batch(app: Any, new: Incoming) -> Answer:
-    """Between parts that have nothing to do with it, and are not refused."""
+    """Between unrelated parts, which are not refused."""
     title = {"method": "PUT", "path": TRIGGER, "body": {"data": {"title": "x"}}}
     part = {"method": "POST", "path": URL, "body": {"copy_from": SOURCE}}
     requests = [title, part, title]
@@ -180,12 +180,12 @@ WAYS: dict[str, Way] = {
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that refuses a file, and the refusal; ``details`` are some of them."""
+    """Something that refuses a file, and the refusal; ``details`` are some of its details."""
 
     status: int
     errno: int
     details: dict[str, Any] | None = None
-    setting: tuple[str, Any] | None = None  # Of the server.
+    setting: tuple[str, Any] | None = None  # A setting of the server.
     collection: dict[str, Any] | None = None  # The collection's data.
 
     def is_told_by(self, answer: Answer) -> bool:
@@ -222,12 +222,12 @@ LIMITS = {
     ),
     "schema": Limit(400, 107, collection={"schema": SCHEMA}),
 }
-# A version is a file of the record already.
+# A version already belongs to the record.
 PASSING = {("restore", "quota"), ("restore", "max_size"), ("restore", "extensions")}
 
 
 def make(app: Any, new: Incoming, *, is_restored: bool) -> None:
-    """What is there before a file comes in this way."""
+    """Set up what exists before a file arrives in this way."""
     put_collection(app)
     put_collection(app, "/buckets/s/collections/c")
     attach(app, SOURCE, new.content, new.filename)
@@ -242,7 +242,7 @@ def make(app: Any, new: Incoming, *, is_restored: bool) -> None:
 
 @contextmanager
 def limited(app: Any, *names: str) -> Iterator[None]:
-    """Have some of the limits in the block."""
+    """Apply some of the limits within the block."""
     data: dict[str, Any] = {}
     with ExitStack() as stack:
         for name in names:
@@ -296,10 +296,10 @@ def test_each_way_meets_each_limit(build: Build, way: str, limit: str) -> None:
         assert LIMITS[limit].is_told_by(answer), answer
 
 
-# Of two limits, the one whose refusal comes first; a request's headers tell a file's size.
+# Of two limits, the first in this order refuses; a request's headers tell a file's size.
 ORDER = ("locked", "held", "extensions", "max_size", "quota", "schema")
 SIZE_FIRST = ("locked", "held", "max_size", "extensions", "quota", "schema")
-# Code on the server brings a file, and then writes the record.
+# Code on the server adds a file, and then writes the record.
 RECORD_LAST = ("extensions", "max_size", "quota", "locked", "held", "schema")
 ORDERS = {
     **dict.fromkeys(WAYS, ORDER),
@@ -323,7 +323,7 @@ def test_which_of_two_limits_answers(build: Build, way: str, pair: tuple[str, st
 
 @ON_DATABASES
 class TestHeldAndLocked:
-    """What a lock does not refuse, a hold does."""
+    """A hold refuses what a lock does not."""
 
     @sampled(2, "backends", "way")
     @pytest.mark.parametrize("way", [*IN_BATCHES, *WHOLE, "withdraw", "flush"])

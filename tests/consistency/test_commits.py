@@ -1,4 +1,4 @@
-"""A connection that breaks at the commit: nobody knows whether the database has heard of it."""
+"""A connection that breaks at the commit: it is unknown whether the database received it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def relay(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Relay]:
 def app(postgresql: PostgreSQL, relay: Relay, tmp_path: Path) -> Iterator[Any]:
     url = postgresql.create_database()
     through = f"{url.partition('?')[0]}?host={tmp_path}"
-    # The quota has counters changed, which are compared with the sums.
+    # With a quota, counters are updated, which are compared with the sums.
     storage = {"base_path": str(tmp_path / "files"), "quota_bytes": "1G"}
     app = make_app(storage, postgresql_settings(through))
     put_collection(app)
@@ -121,7 +121,7 @@ def test_no_file_is_lost_when_the_connection_breaks_at_the_commit(
     )
     upload.start()
     assert relay.broken.wait(waiting.SECONDS)
-    # The commit arrives when the request is over, or waits for something that depends on it.
+    # The commit arrives once the request has ended, or waits for something that depends on it.
     waiting.until(lambda: not upload.is_alive() or postgresql.somebody_waits())
     relay.arrive.set()
     waiting.join(upload)

@@ -23,13 +23,13 @@ from tests.support.services import PostgreSQL
 from tests.support.tus import BYTES, TUS, metadata
 
 CLIENTS = 16
-UPLOADS = 20 // one_in(10)  # Of each client.
-SLOW = 20 // one_in(2)  # Many more than connections to the database.
+UPLOADS = 20 // one_in(10)  # Per client.
+SLOW = 20 // one_in(2)  # Many more than there are database connections.
 REPLACEMENTS = 6 // one_in(3)
 
 SETTINGS = {
     "resources.b.named.randomize": "false",
-    # Has counters changed, which are compared with the sums.
+    # Causes counters to be updated, which are compared with the sums.
     "quota_bytes": "1G",
     "resources.b.c.quota_files": "1000000",
 }
@@ -167,8 +167,8 @@ def test_changes_of_all_kinds_lose_and_leave_nothing(server: live.Server, regist
         return statuses
 
     statuses = Counter([*chain.from_iterable(all_at_once(server, work))])
-    # Plain writes may be told to retry. An update and a deletion of one record can wait for each
-    # other in Kinto, for the record and its permissions: then PostgreSQL ends one of them.
+    # Plain writes may be told to retry. In Kinto, an update and a deletion of one record can wait
+    # for each other, for the record and its permissions: then PostgreSQL ends one of them.
     assert set(statuses) <= {200, 201, 204, 404, 409, 503}
     check(registry)
 
@@ -202,7 +202,7 @@ def frugal(postgresql: PostgreSQL, frugal_files: Path) -> Iterator[live.Server]:
 
 
 def check_reads(server: live.Server) -> None:
-    """Without a free connection, a request is refused after as long as SQLAlchemy waits: 30 s."""
+    """Without a free connection, a request is refused once SQLAlchemy has waited 30 s."""
     with Client(server) as client:
         for _ in range(10):
             assert client.request("GET", PLAIN)[0] == 200
@@ -249,7 +249,7 @@ def send_part_slowly(server: live.Server, number: int, stop: threading.Event) ->
 
 
 def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> int:
-    """2 KiB/s, until the event; then the rest. Every way to upload is taken by some."""
+    """Send 2 KiB/s until the event, then the rest. The numbers cover every way to upload."""
     bucket = ("b", "default")[number % 2]
     record = f"/buckets/{bucket}/collections/c/records/slow{number}/attachment"
     head, tail, method, headers = b"", b"", "PUT", {"Transfer-Encoding": "chunked"}
@@ -258,7 +258,7 @@ def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> in
         method, (head, tail) = "POST", body.split(b"?")
 
     def pieces() -> Iterator[bytes]:
-        # Forms are parsed in pieces of this size: the test sees the file of one that has begun.
+        # Forms are parsed in pieces of this size: after one, the test sees the file.
         yield head + bytes(CHUNK_SIZE)
         while not stop.wait(0.5):
             yield bytes(1024)
@@ -272,7 +272,7 @@ def upload_slowly(server: live.Server, number: int, stop: threading.Event) -> in
 def test_slow_downloads_hold_no_database_connection(frugal: live.Server) -> None:
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(frugal))
-        # More than sockets take in by themselves.
+        # More than the buffers of sockets hold.
         assert client.attach("/buckets/b/collections/c/records/big", bytes(16 * 1024**2))[0] == 201
         for _ in range(SLOW):
             slow = stack.enter_context(Client(frugal)).connection

@@ -1,8 +1,8 @@
-"""Deletions of many objects at once, while one of them changes, or another one comes.
+"""Deletions of many objects at once, while one of them changes or another one is created.
 
-Kinto reads the objects, then deletes them, and pairs the two lists by their positions. What was
-changed in between must not be taken for deleted.
-The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+Kinto reads the objects, then deletes them, and pairs the two lists by position. An object that
+was changed in between must not count as deleted.
+The requests and PostgreSQL are real. Only the order of turns is set: see interleavings.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ MEETINGS = {
 @pytest.mark.parametrize("until", ["delete_all", "commit"])
 @pytest.mark.parametrize("meeting", MEETINGS)
 def test_a_deletion_of_many_meets(app: Any, meeting: str, until: str) -> None:
-    """Another request does all between reading and deleting, or commits while that waits."""
+    """Another request runs between reading and deleting, or commits while the deletion waits."""
     acts = MEETINGS[meeting]
     registry = app.app.registry
     begin(app, make)
@@ -108,7 +108,7 @@ def test_a_deletion_of_many_meets(app: Any, meeting: str, until: str) -> None:
 
 
 def interrupted(stage: Stage, first: int, until: str) -> Decide:
-    """The ``first`` actor comes to a step, then it is the other one's turn, to its end."""
+    """The ``first`` actor runs up to a step, then the other one runs to its end."""
 
     def decide(ready: list[int], last: int | None, step: int) -> int:
         came = stage.actors[first].label.startswith(until)

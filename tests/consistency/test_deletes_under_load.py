@@ -1,4 +1,4 @@
-"""What is deleted while clients upload to it: nobody is refused for a deadlock."""
+"""Deletions while clients upload to what is deleted: no request fails with a deadlock."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_deletions_meet_uploads(
             while not done.is_set():
                 uri = f"{collection}/records/r{number}-{count % 3}"
                 status, _, answer = client.attach(uri, f"{number}-{count}".encode())
-                if status == 409:  # The record was written, but not its collection any more.
+                if status == 409:  # The record was written, but its collection was deleted.
                     assert "collection was deleted" in answer["message"], answer
                     status = 404
                 answers["upload", status] += 1
@@ -71,7 +71,7 @@ def test_deletions_meet_uploads(
         try:
             for _ in range(ROUNDS):
                 before = answers["upload", 200]
-                # Replacements, that is.
+                # A status of 200 means a replacement.
                 waiting.until(lambda before=before: answers["upload", 200] >= before + 5)
                 status, _, _ = client.request("DELETE", bucket + victim)
                 answers["delete", status] += 1

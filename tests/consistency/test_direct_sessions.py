@@ -18,8 +18,8 @@ from tests.support.services import S3, PostgreSQL
 from tests.support.upload_sites import RECORD, Site, serving
 
 MIB = 1024 * 1024
-# Of eight steps, each of these tries another one, and each tries the kinds of steps that the ones
-# before it did not have; all try all of them with --every-case.
+# Of eight steps, each of these tries a different one, and also the kinds of steps that the ones
+# before it did not have. With --every-case, each tries all steps.
 TURNS = [(how, via) for how in ("error", "kill") for via in ("storage", "kinto")]
 CONTENT = bytes(range(256)) * 24 * 1024  # 6 MiB
 
@@ -69,7 +69,7 @@ def go_on(site: Site, url: str) -> requests.Response:
 
 
 def forget_dead_requests(site: Site) -> None:
-    """As if it were long ago that a request began to read the file."""
+    """Pretend that a request began to read the file long ago."""
     sessions = site.registry.attachment_sessions
     with transaction.manager:
         for session in [each for page in sessions.pages() for each in page]:
@@ -103,7 +103,7 @@ def test_no_step_loses_or_leaves_a_byte(site: Site, how: How, via: str) -> None:
 
 
 def test_each_kind_of_step_was_tried(site: Site) -> None:
-    """Whatever is left out: by the tests before this one."""
+    """The tests before this one tried each kind, even if they left out steps."""
     assert site.kinds.tried == site.kinds.seen
     of_files = {"file begin_direct", "file finish_direct", "file write"}
     assert site.kinds.tried >= of_files or not site.kinds.seen

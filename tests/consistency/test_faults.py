@@ -1,11 +1,11 @@
-"""A server that fails, or is killed, at every single step: no file is lost, none stays for ever.
+"""A server that fails, or is killed, at every single step: no file is lost or left for ever.
 
 Each case does something to a record once, to learn the steps, and then again for each step:
 with a failure before it, a failure after it, and the worker killed before it; and killed after
-the last one. ``make tests-all`` tries all of them everywhere. ``make tests`` has one action fail
-and the next one, which has most steps in common with it, killed. It tries the commit that decides,
-each step that is about a file, each kind of step that it meets for the first time, and of the
-others one in eight.
+the last one. ``make tests-all`` tries all of them everywhere. ``make tests`` makes one action
+fail, and kills the next one, which shares most steps with it. It tries the decisive commit, each
+step that concerns a file, each kind of step that it meets for the first time, and one in eight
+of the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMED = "/buckets/b/collections/named/records/one"
 KEPT = "/buckets/b/collections/kept/records/one"
 # A record that is deleted, with its file kept.
 GONE = "/buckets/b/collections/kept/records/gone"
-# In a collection whose files go to another storage; the second one's came before that was set.
+# In a collection whose files go to another storage; the second one's file predates that setting.
 OTHER = "/buckets/b/collections/other/records/one"
 MOVED = "/buckets/b/collections/other/records/two"
 COPY = "/buckets/b/collections/public/records/copy"
@@ -64,14 +64,14 @@ class Site:
         )
 
     def start(self, *records: str) -> None:
-        """A few collections, and these records, each with a file; TWO has a copy.
+        """Create a few collections, and these records, each with a file; TWO has a copy.
 
         KEPT has an earlier version, too.
         """
         self.versions = self.snapshots.start(self.registry, records, lambda: self.make(records))
 
     def make(self, records: tuple[str, ...]) -> dict[str, str]:
-        """What is there at the start. The first version of each record."""
+        """Create what exists at the start; returns the first version of each record."""
         self.clear()
         self.create_parents()
         versions = {}
@@ -93,11 +93,11 @@ class Site:
         return versions
 
     def oldest_version(self, record: str) -> str:
-        """Its path. Workers count steps for themselves: an action is a single request."""
+        """Its path. Each worker counts its own steps, so an action must be a single request."""
         return f"{record}/attachment/versions/{self.versions[record]}"
 
     def create_parents(self) -> None:
-        """A bucket of alice's, and its collections, without the requests that a client needs."""
+        """Create a bucket of alice's and its collections, without the requests of a client."""
         registry = self.registry
         with transaction.manager:
             registry.storage.create("bucket", "", {"id": "b"})
@@ -110,7 +110,7 @@ class Site:
         for backend in (registry.storage, registry.permission, registry.cache):
             backend.flush()
         owned.own(registry)
-        # Otherwise the first upload of each worker has a step more than the others.
+        # Otherwise the first upload of each worker has one more step than the others.
         with transaction.manager:
             registry.attachment_links.used_storages.put_back(["other"])
         for storage in registry.attachment_storages:
@@ -252,7 +252,7 @@ def flush(site: Site) -> requests.Response:
     return site.request("POST", "/__flush__")
 
 
-# With the records that are there before.
+# With the records that exist before.
 ACTIONS: dict[Action, tuple[str, ...]] = {
     create: (),
     create_in_default_bucket: (),
@@ -280,7 +280,7 @@ ACTIONS: dict[Action, tuple[str, ...]] = {
     batch: (ONE, TWO, THREE),
     flush: (ONE, TWO, OTHER),
 }
-# On S3. These two have all steps that differ there: a file is written, one is deleted, or several.
+# On S3. These two cover all steps that differ there: writing a file, deleting one, or several.
 MAIN_ACTIONS = [replace, delete_bucket]
 if sampling.every_case():
     MAIN_ACTIONS += [create, replace_across_storages, remove, batch]
@@ -289,9 +289,9 @@ HOWS: tuple[How, ...] = ("error", "kill")
 
 
 def cases(actions: Iterable[Action]) -> pytest.MarkDecorator:
-    """Each action with each failure, or where not every case is tried with one of the two."""
+    """Each action with each failure, or with one of the two if not every case is tried."""
     every = [(action, how) for action in actions for how in HOWS]
-    # Of the first action the first, of the second one the second.
+    # The first failure for every other action, the second one for the rest.
     some = every if sampling.every_case() else [*every[::4], *every[3::4]]
     names = [f"{action.__name__}-{how}" for action, how in some]
     return pytest.mark.parametrize(("action", "how"), some, ids=names)
@@ -344,15 +344,15 @@ def s3_site(
 def break_every_step(site: Site, action: Action, how: How) -> int:
     steps = site.steps_of(action)
     is_as_before, is_first = False, True
-    # The first upload makes counters; names are reserved for a while; a conflict is one of a part.
+    # The first upload creates counters; names stay reserved; a conflict concerns only one part.
     leaves_traces = not ACTIONS[action] or "attachment-name create" in steps or how == "conflict"
-    # Kinto commits a flush in several steps: it can fail, and yet be done.
+    # Kinto commits a flush in several steps: it can fail although it is done.
     decisive = 0 if action is flush else commit_of(steps)
     kinds = site.kinds[how]
     kinds.seen |= {*steps}
     site.broken.add(action)
     for number, step in enumerate(steps, 1):
-        # Of steps that are alike, as the deletions of a bucket's files are, the last one.
+        # Of identical steps, like the deletions of a bucket's files, only the last one is tried.
         if step != "commit" and step in steps[number:] and not sampling.every_case():
             continue
         is_new = kinds.is_new(step)
@@ -367,18 +367,18 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
                 assert answer is not None
                 assert answer.ok == (number > decisive), told
             if how == "error" and number < decisive and (step, when) != ("file write", "after"):
-                # Undone at once: nothing is left to gc.
+                # It is undone at once: nothing is left to gc.
                 left = invariants.left(site.registry)
                 if step == "file write" or (step, when) == ("commit", "after"):
-                    # It may be done, for all that the server knows: the name is left to gc.
+                    # The server cannot know that it failed: the name is left to gc.
                     left = [remains for remains in left if not remains.startswith("reserved:")]
                 assert not left, f"{left} after {told}"
             if action is flush:
-                # As operators do by reindex --claim: Kinto commits before our rows are back.
+                # As operators do with reindex --claim: Kinto commits before our rows are back.
                 owned.own(site.registry)
             invariants.check(site.registry, told, collecting=is_first)
             is_first = False
-            # What failed before the commit has changed nothing, as was just seen.
+            # A failure before the commit has changed nothing, as was just checked.
             is_as_before = number < decisive and not leaves_traces
     return len(steps)
 
@@ -386,7 +386,7 @@ def break_every_step(site: Site, action: Action, how: How) -> int:
 def moments(
     action: Action, how: How, number: int, steps: list[str], decisive: int, *, is_new: bool
 ) -> list[When]:
-    """When to fail at a step; to be killed after it is to be killed before the next one."""
+    """When to fail at a step. A kill after a step is the same as one before the next step."""
     is_last = number == len(steps)
     every: list[When] = ["before", "after"] if how != "kill" or is_last else ["before"]
     if sampling.every_case() or number == decisive:
@@ -410,7 +410,7 @@ def commit_of(steps: list[str]) -> int:
 
 
 def test_a_conflict_in_a_batch_loses_no_file(local_site: Site) -> None:
-    # Kinto rolls back the previous parts, nevertheless responds to them with 200, and continues.
+    # Kinto rolls back the previous parts, but still answers them with 200, and continues.
     assert break_every_step(local_site, batch, "conflict") > 6
 
 
@@ -424,8 +424,8 @@ def test_no_step_loses_or_leaves_an_object(s3_site: Site, action: Action, how: H
     assert break_every_step(s3_site, action, how) > 2
 
 
-# What a site's steps are called, as the plugin that breaks them does. Those of uploads in several
-# requests are broken in test_sessions.
+# The names of a site's steps, as the plugin that breaks them gives them. The steps of uploads in
+# several requests are broken in test_sessions.
 ON_S3 = {
     *("file write", "file delete", "commit"),
     *("record update", "record delete_all", "bucket delete", "everything delete_all"),
@@ -450,13 +450,13 @@ KINDS = ON_S3 | {
 def test_each_kind_of_step_was_tried(
     request: pytest.FixtureRequest, name: str, actions: Iterable[Action], expected: set[str]
 ) -> None:
-    """Whatever is left out: by the tests before this one."""
+    """The tests before this one tried each kind, even if they left out steps."""
     site: Site = request.getfixturevalue(name)
     for kinds in site.kinds.values():
         assert kinds.tried == kinds.seen
     tried = set().union(*(kinds.tried for kinds in site.kinds.values()))
     assert tried <= KINDS
-    # Fewer if not all actions were asked for.
+    # There are fewer if not all actions were selected.
     assert tried >= expected or not site.broken >= {*actions}
 
 

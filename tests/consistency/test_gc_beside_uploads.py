@@ -1,4 +1,4 @@
-"""gc takes no file that is about to be linked, however old it looks, whatever it waits for."""
+"""gc deletes no file that is about to be linked, however old it looks or whatever it waits for."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def collect(app: Any, **options: Any) -> Any:
 
 
 def make_old(app: Any, key: str) -> None:
-    """As S3 has it, which dates an object by the beginning of its multipart upload."""
+    """Make a file look old. S3 dates an object by the beginning of its multipart upload."""
     path = app.app.registry.attachment_storages.default.files.path(key)
     os.utime(path, (time.time() - 7200,) * 2)
 
@@ -57,7 +57,7 @@ def test_a_file_that_looks_old_when_it_is_linked(app: Any) -> None:
         try:
             reports.append(collect(app))
         finally:
-            seen.set()  # If it has noted the file, there is nothing to delete yet.
+            seen.set()  # gc does not call `tell` if it has nothing to delete.
 
     def look_first(links: Links, link: Any, **more: Any) -> None:
         make_old(app, link.key)
@@ -113,7 +113,7 @@ def test_a_process_that_is_stopped_before_it_writes_the_link(
 
 @ON_POSTGRESQL
 def test_a_request_that_waits_between_link_and_commit(app: Any) -> None:
-    """As one does whose other links, or whose replica, keep it waiting."""
+    """A request can wait there because of its other links or its replica."""
     reports: list[Any] = []
     write = changes.write_links
 
@@ -125,7 +125,7 @@ def test_a_request_that_waits_between_link_and_commit(app: Any) -> None:
             )
             threads.append(threading.Thread(target=run))
             threads[0].start()
-            # gc cannot end before this transaction does.
+            # gc cannot end before this transaction ends.
             threads[0].join(1)
             assert threads[0].is_alive()
 

@@ -1,6 +1,6 @@
 """A hold that is set while something else happens to the file: one of the two is refused.
 
-The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+The requests and PostgreSQL are real. Only the order of turns is set: see interleavings.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.support.snapshots import begin
 
 ALSO = ["collection", "bucket"]
 HOLD = f"{RECORD}/attachment/hold"
-# 403: for whom nothing is left of the bucket. 503: a deadlock in Kinto, or with it.
+# 403: the bucket was deleted. 503: a deadlock in Kinto, or with it.
 EXPECTED = {*races.EXPECTED, 403, 423}
 
 Act = Callable[[Any], Any]

@@ -1,4 +1,4 @@
-"""Transactions that meet on one file, seen from the index: each drops, copies, keeps, claims."""
+"""Concurrent transactions on one file, seen from the index: they drop, copy, keep or claim it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.interleavings import Decide, Orders, Stage, at_random
 from tests.support.services import PostgreSQL
 
 FILE, NEW_FILE = "file.txt", "new.txt"
-PLACES = {FILE: "", NEW_FILE: "other"}  # The storages that have them.
+PLACES = {FILE: "", NEW_FILE: "other"}  # The storages that contain them.
 
 
 def parent(name: str) -> str:
@@ -40,16 +40,16 @@ def registry(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def on_memory(registry: Any) -> Any:
-    """Files in memory, whose deletion and existence are also steps."""
+    """Keep files in memory: deletions and existence checks are also steps."""
     replace_backend(registry, MemoryStorage())
     replace_backend(registry, MemoryStorage(), "other")
     return registry
 
 
 class Records:
-    """Records with nothing but a key, and what requests do to them and to the index.
+    """Records that contain only a key, and what requests do to them and to the index.
 
-    Each is in a collection of its own, where nobody else writes at the same time.
+    Each has its own collection, to which nothing else writes at the same time.
     """
 
     def __init__(self, registry: Any) -> None:
@@ -57,7 +57,7 @@ class Records:
         self.links: Links = registry.attachment_links
 
     def start(self, *names: str) -> None:
-        """Records that all point at one file."""
+        """Create records that all point to one file."""
         self.registry.storage.flush()
         owned.own(self.registry)
         for key, storage in PLACES.items():
@@ -71,7 +71,7 @@ class Records:
                 self.links.share(link) if number else self.links.add(link)
 
     def delete(self, name: str) -> Any:
-        """What deleting a record does, and then the deletion of its file."""
+        """Delete a record with its links, and then its file."""
         with transaction.manager:
             try:
                 self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
@@ -81,13 +81,13 @@ class Records:
         return self._finish(entries)
 
     def delete_but_fail(self, name: str) -> None:
-        """The same when the storage does not answer: the file is left, and in the outbox."""
+        """The same when the storage does not answer: the file remains, and is in the outbox."""
         with transaction.manager:
             self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
             self.links.outbox.add_files(self.links.drop(self._current(name)))
 
     def replace(self, name: str) -> Any:
-        """By a file in another storage."""
+        """Replace the file by one in another storage."""
         with transaction.manager:
             self._write(name, NEW_FILE)
             current = self._current(name)
@@ -96,7 +96,7 @@ class Records:
         return self._finish(entries)
 
     def keep(self, name: str) -> Any:
-        """The record lets go of the file, which is kept."""
+        """The record gives up the file, which is kept."""
         with transaction.manager:
             self._write(name, None)
             for link in self._current(name):
@@ -135,20 +135,20 @@ class Records:
         return "copied"
 
     def withdraw(self, name: str) -> Any:
-        """Delete the record, and let nobody read its earlier file any more."""
+        """Delete the record, and make its earlier file unreadable."""
         with transaction.manager:
             self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
             for link in self._links_of(name):
                 self.links.retain(link, "withdrawn", link.until)
 
     def end_lingering(self) -> Any:
-        """What a later request does with files whose time is over."""
+        """What a later request does with files whose time has expired."""
         with transaction.manager:
             entries = [entry for entry in self.links.outbox.entries() if entry.due]
         return self._finish(entries)
 
     def linger(self, name: str) -> None:
-        """The record lets go of the file, which is kept until a time that is over."""
+        """The record gives up the file, which is kept until a time in the past."""
         with transaction.manager:
             self._write(name, None)
             for link in self._current(name):
@@ -156,19 +156,19 @@ class Records:
             self.links.outbox.add([FILE], due=1)
 
     def forget(self, name: str) -> None:
-        """The record disappears, and its link stays."""
+        """Remove the record, but not its link."""
         with transaction.manager:
             self.registry.storage.delete("record", parent(name), "r", with_deleted=False)
 
     def copy_unseen(self, target: str) -> Any:
-        """A copy of an attachment object that code on the server has read before."""
+        """Copy an attachment object that code on the server has read before."""
         with transaction.manager:
             self._write(target, FILE)
             self.links.share(self._link(target, FILE))
         return "copied"
 
     def drop_dangling(self, name: str) -> Any:
-        """What gc does with links that it has seen to be without a record."""
+        """What gc does with links for which it has found no record."""
         with transaction.manager:
             dangling = self._current(name)
         with transaction.manager:
@@ -182,7 +182,7 @@ class Records:
         return self._finish(entries)
 
     def name_anew(self, name: str, storage: str = "") -> Any:
-        """What an upload does whose file gets the name of the file, if that is free."""
+        """What an upload does that stores its file under the name of the file, if that is free."""
         request: Any = SimpleNamespace(registry=self.registry)
         target = self.registry.attachment_storages[storage]
         with transaction.manager:
@@ -199,7 +199,7 @@ class Records:
         return "named"
 
     def there(self) -> dict[str, str | None]:
-        """The keys of the records that there are."""
+        """The keys of the existing records."""
         rows = self.registry.storage.list_all("record", parent("*"))
         return {row["name"]: row["key"] for row in rows}
 
@@ -285,7 +285,7 @@ def meet(
     orders: Iterable[Decide],
     before: Act = lambda records: None,
 ) -> set[str]:
-    """Run the acts in these orders, from records that share the file; the outcomes there were."""
+    """Run the acts in these orders, with records that share the file; returns the outcomes."""
     records = Records(registry)
     outcomes = set()
     with contextlib.closing(Stage(registry)) as stage:
@@ -299,7 +299,7 @@ def meet(
             outcomes.add(" | ".join(map(str, results)))
             told = "\n".join([str(results), *stage.trace])
             assert not (problems := records.problems()), f"{problems} after {told}"
-            # Whatever is there goes, one after the other: nobody takes the file of another.
+            # Delete the remaining records one by one: none deletes the file of another.
             with transaction.manager:
                 there = sorted(records.there())
             for name in there:
@@ -310,10 +310,10 @@ def meet(
 
 
 def is_retried(error: Exception) -> bool:
-    """Whether the client is told to try again, or Kinto does: nothing was changed."""
+    """Whether the client is told to retry, or Kinto retries: nothing was changed."""
     if isinstance(error, BackendError) and not isinstance(error, IntegrityError):
         return "deadlock" in str(error.original)
-    # Of two links made for one record in one millisecond, Kinto's storage refuses the second.
+    # If two links are made for one record in one millisecond, Kinto's storage refuses the second.
     return isinstance(error, IntegrityError | AttachmentGone)
 
 
@@ -346,7 +346,7 @@ MORE = {
 
 
 def some_orders(name: str, one_in: int) -> Orders:
-    """Those with one change of turns: one in so many, others for each ``name``."""
+    """One in so many of the orders with one change of turns, different ones for each ``name``."""
     one_in = sampling.one_in(one_in)
     return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, one_in))
 
@@ -373,7 +373,7 @@ def test_the_one_that_drops_the_last_link_and_the_one_that_copies_tell_each_othe
 def test_a_file_that_is_being_kept_can_be_copied(
     registry: Any, copying: Callable[[str, str], Act]
 ) -> None:
-    # The file is there all the time, so that no request has to be repeated.
+    # The file exists all the time, so no request has to be repeated.
     acts = [keep("a"), copying("a", "b")]
     orders = some_orders(copying.__name__, 2)
     assert meet(registry, "a", acts, orders) == {"None | copied"}
@@ -406,7 +406,7 @@ def test_gc_drops_a_link_without_a_record_that_is_shared_meanwhile(registry: Any
 
 
 def test_gc_spares_a_file_without_a_link_that_gets_one_meanwhile(registry: Any) -> None:
-    """From reindex, or from a copy of a record that was written when there was no index."""
+    """From reindex, or from a copy of a record that was written before the index existed."""
 
     def link_known(records: Records) -> Any:
         with transaction.manager:
@@ -448,7 +448,7 @@ def test_a_name_that_becomes_free_is_given_to_a_file_that_stays(
 def test_a_name_is_not_given_twice_while_its_file_is_taken_out_of_the_outbox(
     registry: Any,
 ) -> None:
-    """The file, whose deletion failed, is linked again while a new one wants its name."""
+    """The file, whose deletion failed, is linked again while a new file claims its name."""
 
     def start_and_link_again(records: Records) -> Any:
         with transaction.manager:
@@ -466,7 +466,7 @@ def test_a_name_is_not_given_twice_while_its_file_is_taken_out_of_the_outbox(
 def test_a_name_stays_taken_while_its_file_goes_from_the_links_to_the_outbox(
     registry: Any,
 ) -> None:
-    """Whoever found it in neither would give the name to a second file, in another storage."""
+    """A request that found it in neither would give the name to a second file, elsewhere."""
     records = Records(registry)
     with contextlib.closing(Stage(registry)) as stage:
         for order in Orders(preemptions=1):

@@ -1,4 +1,4 @@
-"""Lives that end during an upload: no file stays that a namesake could read.
+"""Lives that end during an upload: no file remains that a namesake could read.
 
 The requests and PostgreSQL are real. Only the order of turns is set: see interleavings.
 """
@@ -34,8 +34,8 @@ OPEN = {"collection:create": ["system.Authenticated"]}
 NEW = f"{COLLECTION}/records/new"
 VERSIONS = f"{RECORD}/attachment/versions"
 ALSO = ["collection", "bucket"]
-EXPECTED = {*races.EXPECTED, 403}  # 403: the bucket is gone.
-# Of the moments at which one request can interrupt another; all in tests-all.
+EXPECTED = {*races.EXPECTED, 403}  # 403: the bucket was deleted.
+# One in so many of the moments at which one request can interrupt another; all in tests-all.
 ONE_IN = {"upload": 8}
 OTHERS_ONE_IN = 30
 
@@ -47,7 +47,7 @@ def delete_bucket(app: Any) -> Any:
 
 
 def upload(app: Any) -> Any:
-    """To a record that does not exist."""
+    """Upload to a record that does not exist."""
     return attach(app, NEW, content=b"of alice", status="*")
 
 
@@ -87,7 +87,7 @@ def make_parents(app: Any, headers: dict[str, str]) -> None:
 
 
 def be_a_namesake(app: Any) -> None:
-    """Bob creates the deleted objects, to which alice has no access any more."""
+    """Bob creates the deleted objects, to which alice no longer has access."""
     if app.get(COLLECTION, headers=ALICE, status="*").status_int != 200:
         make_parents(app, BOB)
         assert app.get(f"{COLLECTION}/records", headers=BOB).json["data"] == []
@@ -113,7 +113,7 @@ def readable(app: Any) -> list[str]:
 
 
 def versions(app: Any, record: str) -> list[str]:
-    """What bob sees of earlier files: now, and after he has deleted his record."""
+    """The earlier files that bob sees: now, and after he has deleted his record."""
     found = []
     for _ in range(2):
         answer = app.get(f"{record}/attachment/versions", headers=BOB, status="*")

@@ -64,11 +64,11 @@ from tests.support.services import S3, PostgreSQL
 
 AT_ONCE = timedelta(0)
 SPARE = "attachment-spare"
-ONE_IN = 90  # Of the moments at which one of two can interrupt the other; all in tests-all.
+ONE_IN = 90  # Of the moments at which one can interrupt the other; all in tests-all.
 
 
 class Inline:
-    """Stands for a pool of threads: a stage knows its actors by their threads."""
+    """Replaces a thread pool: a stage identifies its actors by their threads."""
 
     def __init__(self, threads: int) -> None: ...
 
@@ -94,7 +94,7 @@ def move_there(app: Any) -> Answer:
 
 @pytest.fixture
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a move take its turns, and not wait for others, which cannot go on meanwhile."""
+    """Make a move take turns, without waiting for others, which cannot continue meanwhile."""
     monkeypatch.setattr(maintenance, "ThreadPoolExecutor", Inline)
     monkeypatch.setattr(OpenTransactions, "wait", lambda self, seconds: self.have_ended())
 
@@ -143,7 +143,7 @@ def test_two_moves_meet(app: Any) -> None:
 
 @pytest.fixture
 def named_app(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Of names that are made from filenames, gc finds no copy that has neither link nor row."""
+    """If names are made from filenames, gc cannot find a copy that has neither link nor row."""
     folder = tmp_path_factory.getbasetemp() / "cold"
     return build(
         **{
@@ -159,7 +159,7 @@ def named_app(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_request_writes_what_it_has_read_before_the_move(
     named_app: Any, monkeypatch: pytest.MonkeyPatch, collection: str
 ) -> None:
-    """It drops or keeps the link of the file that it replaces, as one of the former storage."""
+    """It drops or keeps the link of the replaced file as if that were in the former storage."""
     registry, record = named_app.app.registry, f"/buckets/b/collections/{collection}/records/r"
     put_collection(named_app, f"/buckets/b/collections/{collection}")
     attach(named_app, record, b"old")
@@ -266,7 +266,7 @@ class Runs:
         self.faults = faults
 
     def run(self, to: str, order: Order | None = None) -> int:
-        """The status of a run that moves all files, as :func:`os.waitpid` tells it."""
+        """The status of a run that moves all files, as :func:`os.waitpid` returns it."""
         assert self.process.stdin is not None
         said = {"to": to, **({"order": asdict(order)} if order else {})}
         self.process.stdin.write(json.dumps(said) + "\n")
@@ -322,7 +322,7 @@ def test_a_move_that_is_killed_goes_on(killed_app: tuple[Any, Runs]) -> None:
     assert runs.run("") == 0
     turn = sampling.one_in(15)
     for number in range(1, len(steps) + 1, turn):
-        # There, and on the way back at the next step.
+        # Killed on the way there, and on the way back at the next step.
         for to, step in (("cold", number), ("", number % len(steps) + 1)):
             told = f"killed at step {step} of {steps} to {to!r}"
             assert os.WIFSIGNALED(runs.run(to, Order(step, "before", "kill"))), told

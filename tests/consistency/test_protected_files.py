@@ -52,7 +52,7 @@ PUBLISHING_FIRST = {"included_first": "tests.support.publishing"}
 
 
 def start(app: Any, place: Place = HERE) -> None:
-    """Two records with files; the file of one is to be protected."""
+    """Create two records with files; the file of one is to be protected."""
     begin(app, make, place)
 
 
@@ -73,14 +73,14 @@ def lock(app: Any, place: Place = HERE) -> None:
 
 
 def forget_holds(app: Any) -> None:
-    """Have the process not know that files are held, as if another one had done so."""
+    """Make the process forget that files are held, as if another process had held them."""
     known = app.app.registry.attachment_holds
     if known.rolls_back:
         known.forget()
 
 
 def check_nothing_changed(app: Any, before: Any, place: Place = HERE) -> None:
-    """Neither the file, nor the record, nor any other file."""
+    """Check the file, the record and all other files."""
     assert snapshot(app, place) == before
     assert not invariants.lost(app.app.registry)
 
@@ -92,8 +92,8 @@ def snapshot(app: Any, place: Place = HERE) -> dict[str, Any]:
     return {"record": record, "files": stored_files(app), "content": stored_content(app, key)}
 
 
-# Of the plugin that writes by itself: included before or after ours. Of the process: whether it
-# knows that files are held.
+# The plugin that writes by itself is included before or after ours; then the kind of hold, and
+# whether the process knows that files are held.
 CASES = {
     "dated": (PUBLISHING, "dated", True),
     "open": (PUBLISHING_FIRST, "open", True),
@@ -173,7 +173,7 @@ RESUMING = {
 
 
 def parts(way: Request, place: Place) -> list[dict[str, Any]]:
-    """The way, between two parts that have nothing to do with the file."""
+    """The way, between two parts that do not concern the file."""
     path = f"/v1{place.other}"
     title = {"method": "PATCH", "path": path}
     first, last = ({**title, "body": {"data": {"title": name}}} for name in ("first", "last"))

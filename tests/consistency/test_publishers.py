@@ -1,4 +1,4 @@
-"""Beside a plugin that publishes collections, included before ours or after it."""
+"""With a plugin that publishes collections, included before ours or after it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_copies_share_the_file(app: Any) -> None:
 def test_editors_and_publishers_do_not_wait_for_each_other(
     app: Any, edit: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An upload would be repeated after a deadlock, and succeed nevertheless."""
+    """The log has to be checked: an upload is repeated after a deadlock, and succeeds."""
     orders = races.some_orders(edit.__name__)
     with contextlib.closing(Stage(app.app.registry, also=["collection"])) as stage:
         for order in orders:

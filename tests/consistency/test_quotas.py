@@ -1,4 +1,4 @@
-"""Quotas that many clients meet at once: two workers of eight threads, on PostgreSQL."""
+"""Quotas that many clients reach at once: two workers of eight threads, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def registry(server: live.Server) -> Iterator[Any]:
 
 
 def all_at_once(server: live.Server, work: Callable[[int, Client], list[int]]) -> Counter[int]:
-    """The statuses that the clients get, who start together."""
+    """The statuses that the clients get, which start together."""
     barrier = threading.Barrier(CLIENTS, timeout=waiting.SECONDS)
 
     def run(number: int) -> list[int]:
@@ -87,7 +87,7 @@ def all_at_once(server: live.Server, work: Callable[[int, Client], list[int]]) -
 
 
 def fill(client: Client, *records: str) -> list[int]:
-    """Upload new files until there is no room any more."""
+    """Upload new files until there is no room left."""
     statuses: list[int] = []
     while statuses[-1:] != [507]:
         record = f"{records[len(statuses) % len(records)]}-{len(statuses)}"
@@ -104,7 +104,7 @@ def slots_of(registry: Any, scope: str) -> int:
 
 class TestAreFilledExactly:
     def test_in_bytes(self, server: live.Server, registry: Any) -> None:
-        """One byte is missing for another file. The counter was one row at first."""
+        """The quota is one byte too small for another file. The counter starts as one row."""
         where = [f"/buckets/full/collections/{name}/records/" for name in "cd"]
         statuses = all_at_once(
             server, lambda number, client: fill(client, *[f"{each}r{number}" for each in where])
@@ -135,7 +135,7 @@ class TestAreFilledExactly:
         self.check(registry)
 
     def test_by_uploads_in_several_requests(self, server: live.Server, registry: Any) -> None:
-        """Each is whole, or has brought nothing of its second half."""
+        """Each is complete, or nothing of its second half was stored."""
 
         def work(number: int, client: Client) -> list[int]:
             statuses: list[int] = []
@@ -170,7 +170,7 @@ def upload_in_halves(client: Client, record: str) -> int:
 
 
 def change(client: Client, number: int, turns: int = TURNS) -> list[int]:
-    """Uploads, replacements, copies and deletions of a few records, for which all compete."""
+    """Upload, replace, copy and delete a few records, for which all clients compete."""
     statuses = []
     for turn in range(turns):
         name = ("c", "kept")[turn % 2]
@@ -191,7 +191,7 @@ def change(client: Client, number: int, turns: int = TURNS) -> list[int]:
 
 class TestCountersAreRight:
     def test_where_there_was_none(self, server: live.Server, registry: Any) -> None:
-        """As if the quota had just been set: whoever is first counts, and others wait."""
+        """As if the quota had just been set: the first request counts, and the others wait."""
         for _ in range(2):
             for scope in ("/buckets/busy", "/buckets/busy/collections/c"):
                 with transaction.manager:

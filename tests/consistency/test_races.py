@@ -1,7 +1,7 @@
-"""Requests that meet, in orders that one change of turns can make of them: a sample, or all.
+"""Concurrent requests, in a sample or all of the orders that have one change of turns.
 
-The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
-All pairs of requests meet in ``make chaos``; here are those that have most to do with each other.
+The requests and PostgreSQL are real. Only the order of turns is set: see interleavings.
+``make chaos`` combines all pairs of requests; here are those that affect each other most.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def changed_app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
         yield app
 
 
-END = 40  # Bytes of a form that come late, after the file.
+END = 40  # Bytes of a form that arrive late, after the file.
 
 
 def names(operations: tuple[races.Operation, ...]) -> str:
@@ -137,7 +137,7 @@ def test_three_requests_that_meet_lose_and_leave_no_file(
 
 
 def test_two_requests_that_share_the_same_files_do_not_wait_for_each_other(app: Any) -> None:
-    """They begin with different ones; each would have what the other one waits for."""
+    """They begin with different ones; each would hold the lock that the other one waits for."""
     sources = [RECORD, OTHER]
     targets = [f"{BUCKET}/collections/{name}" for name in ("first", "second")]
 
@@ -173,7 +173,7 @@ def test_two_requests_that_share_the_same_files_do_not_wait_for_each_other(app: 
 
 
 def test_gc_does_not_take_what_reindex_links(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # reindex, which asks whether a file is still there, needs nobody to wait for it.
+    # reindex checks whether a file still exists, so nothing needs to wait for it.
     monkeypatch.setattr(gc_module._Collector, "links_are_written", lambda self: True)
     registry = app.app.registry
     outcomes = set()
@@ -213,7 +213,7 @@ def test_a_copy_made_within_the_upload_shares_its_file(app: Any) -> None:
 
 
 class Lingering(BytesIO):
-    """The body of a form whose end comes when gc has been."""
+    """The body of a form whose end arrives after gc has run."""
 
     def __init__(self, app: Any, content: bytes) -> None:
         parts = Part("attachment", content, "a.txt"), Part("data", "{}" + " " * END)

@@ -46,7 +46,7 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 @contextlib.contextmanager
 def hanging(site: Site, url: str, start: int, length: int) -> Iterator[Connection]:
-    """A PATCH of so many bytes, of which the client sends none by itself."""
+    """A PATCH that announces so many bytes, and sends none of them by itself."""
     path = url.removeprefix(f"http://127.0.0.1:{site.server.port}")
     lines = [f"{name}: {value}" for name, value in {**TUS, **BYTES}.items()]
     lines += [f"Upload-Offset: {start}", f"Content-Length: {length}"]
@@ -56,7 +56,7 @@ def hanging(site: Site, url: str, start: int, length: int) -> Iterator[Connectio
 
 
 def wait_for_writer(site: Site) -> None:
-    """Until a request has begun to write."""
+    """Wait until a request has begun to write."""
     waiting.until(lambda: session_of(site).writer)
 
 
@@ -68,7 +68,7 @@ def test_a_client_goes_on_while_its_old_request_hangs(site: Site) -> None:
         start = site.offset(url)
         assert start == 0
         assert site.append(url, 0, CONTENT[: 8 * MIB]).status_code == 204
-        old.send(b"?" * MIB)  # The writer that has hung wakes up.
+        old.send(b"?" * MIB)  # The hanging writer wakes up.
         assert site.offset(url) == 8 * MIB
         assert site.append(url, 8 * MIB, CONTENT[8 * MIB :]).status_code == 204
         old.send(b"?" * (len(CONTENT) - 2 * MIB))
@@ -137,14 +137,14 @@ def test_no_step_loses_or_leaves_a_byte(local_site: Site, how: How) -> None:
 
 
 def test_no_step_loses_or_leaves_an_object(s3_site: Site) -> None:
-    # A part of 5 MiB, and a rest that is kept aside before it, and one after it.
+    # A part of 5 MiB, and before and after it a remainder that is stored separately.
     break_steps(s3_site, "kill", CONTENT[: 6 * MIB + 1], 3 * MIB, one_in=16)
 
 
 def break_steps(
     site: Site, how: How, content: bytes, chunk: int, *, one_in: int, first: int = 0
 ) -> None:
-    """Fail at every step, or in a sample at each kind of them, and at some more."""
+    """Fail at every step, or in a sample at each kind of step and at some others."""
     steps = steps_of(site, content, chunk)
     assert len(steps) > 8, steps
     site.kinds.seen |= {*steps}
@@ -165,7 +165,7 @@ def break_steps(
 
 @pytest.mark.parametrize("name", ["local_site", "s3_site"])
 def test_each_kind_of_step_was_tried(request: pytest.FixtureRequest, name: str) -> None:
-    """Whatever is left out: by the tests before this one."""
+    """The tests before this one tried each kind, even if they left out steps."""
     kinds = request.getfixturevalue(name).kinds
     assert kinds.tried == kinds.seen
     assert kinds.tried >= {"file begin", "file append", "file finish"} or not kinds.seen
@@ -177,7 +177,7 @@ def test_a_killed_worker_costs_only_what_was_not_durable(local_site: Site) -> No
     whole = (CONTENT * 3)[: 40 * MIB]
     url = site.create(len(whole))
     with hanging(site, url, 0, len(whole)) as old:
-        old.send(whole[: 36 * MIB])  # There is a checkpoint after each 32.
+        old.send(whole[: 36 * MIB])  # There is a checkpoint after each 32 MiB.
         waiting.until(lambda: session_of(site).size)
         site.server.kill_workers()
     site.server.wait()

@@ -1,4 +1,4 @@
-"""Files follow the transaction: new ones are undone with it, old ones go once it is committed."""
+"""Files follow the transaction: a rollback removes new ones, and a commit deletes old ones."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ LATE_FAILURES = {
 @ON_POSTGRESQL
 @pytest.mark.parametrize("failure", LATE_FAILURES.values(), ids=LATE_FAILURES)
 class TestLateFailures:
-    """All is as before: the record, its file, other files."""
+    """Nothing has changed: neither the record, nor its file, nor other files."""
 
     def test_of_a_new_attachment(self, app: Any, failure: Any) -> None:
         action, status = failure
@@ -204,7 +204,7 @@ class TestLateFailures:
 def test_a_record_that_memory_keeps_without_a_link_keeps_its_file(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails comes between the record and the event by which we hear of it."""
+    """The failure occurs after the record is written, before the event that tells us of it."""
     with monkeypatch.context() as patch:
         permissions = app.app.registry.permission
         patch.setattr(permissions, "replace_object_permissions", fail_with(BackendError()))
@@ -219,7 +219,7 @@ def test_a_record_that_memory_keeps_without_a_link_keeps_its_file(
 def test_a_record_that_memory_keeps_after_a_failure_keeps_its_file(
     build: Build, upload: Any
 ) -> None:
-    """A memory backend does not roll back: the record is there, so its file has to be."""
+    """A memory backend does not roll back: the record remains, so its file must remain too."""
     app = build()
     attach(app)
     on_event(app, ResourceChanged, fail_with(RuntimeError("no")))
@@ -230,7 +230,7 @@ def test_a_record_that_memory_keeps_after_a_failure_keeps_its_file(
 
 
 class TestMeanwhile:
-    """What happens while a body arrives is looked at again once it has."""
+    """What may change while a body arrives is checked again after its end."""
 
     def test_somebody_writes_the_record(self, app: Any) -> None:
         put(app, RECORD, data={"title": "old", "author": "A"})
@@ -275,7 +275,7 @@ class TestMeanwhile:
 
     @ON_POSTGRESQL
     def test_somebody_deletes_the_collection_at_the_last_moment(self, app: Any) -> None:
-        """Kinto writes a new record nevertheless: it does not check the collection again."""
+        """Kinto still writes a new record: it does not check the collection again."""
         attach(app, OTHER)
         deletion = lambda: app.delete(COLLECTION, headers=ALICE)  # noqa: E731
         with before_statement(app, "INSERT INTO objects", deletion):
@@ -340,7 +340,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("creates", [True, False])
     def test_while_bytes_of_an_upload_arrive(self, build: Build, creates: bool) -> None:
-        """In a bucket that the database knows to be a default bucket or not."""
+        """In a bucket of which the database knows whether it is a default bucket."""
         app = build(**{"resources.default.max_size": 100})
         bucket = f"/buckets/{UUID}"
         put(app, bucket)
@@ -436,7 +436,7 @@ class TestAfterTheCommit:
 def test_what_fails_afterwards_is_logged_and_left_to_gc(
     app: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it is, the client's request has been done, or refused, before."""
+    """Whatever fails, the client's request has already been done or refused."""
     key = key_of(attach(app).json)
     links = app.app.registry.attachment_links
     with monkeypatch.context() as patch:
@@ -506,7 +506,7 @@ class TestFailingDeletes:
         assert not stored_files(app)
 
     def test_before_all_files_are_deleted(self, app: Any) -> None:
-        """What waits to be deleted goes along: the flush erases what says so."""
+        """The flush also deletes files that wait for deletion, because it erases the outbox."""
         attach(app)
         with failing_deletes(app):
             attach(app, content=b"new")
@@ -523,7 +523,7 @@ class TestFailingDeletes:
         app.app.registry.attachment_storages.default.files.delete(key)
 
     def test_of_a_name_that_is_wanted_again(self, build: Build) -> None:
-        """A file that is about to be deleted has its name until it is."""
+        """A file that is about to be deleted keeps its name until then."""
         app = build(randomize="false")
         attach(app)
         with failing_deletes(app):
@@ -566,7 +566,7 @@ def test_deletes_that_a_storage_server_does_not_answer(seaweedfs: S3) -> None:
 
 
 class Conflicts:
-    """Kinto's answer to two writers that get the same timestamp, some number of times."""
+    """Answers like Kinto to two writers with the same timestamp, a given number of times."""
 
     def __init__(self, app: Any, number: int) -> None:
         self.storage = app.app.registry.storage
@@ -594,7 +594,7 @@ class Conflicts:
 
 @ON_DATABASES
 class TestConflicts:
-    """The record is written again: the file is stored already."""
+    """The record is written again, because the file is already stored."""
 
     @pytest.mark.parametrize("record", [RECORD, DEFAULT])
     @pytest.mark.parametrize("upload", [attach, put_raw])

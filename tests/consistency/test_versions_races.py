@@ -1,6 +1,6 @@
 """Versions that are restored or deleted while something else happens to their record.
 
-The requests are real and so is PostgreSQL; only whose turn it is, is told: see interleavings.
+The requests and PostgreSQL are real. Only the order of turns is set: see interleavings.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def app(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def plain(app: Any) -> list[str]:
-    """A record with three versions."""
+    """Create a record with three versions."""
     put_collection_behind(app)
     return [
         attach(app, content=content).headers["Attachment-Version"]
@@ -64,7 +64,7 @@ def deleted(app: Any) -> list[str]:
 
 
 def shared(app: Any) -> list[str]:
-    """The version that is restored or deleted is another record's file, too."""
+    """The version that is restored or deleted is also the file of another record."""
     versions = plain(app)
     put(app, races.PUBLIC)
     app.post(f"{VERSIONS}/{versions[0]}/restore", headers=ALICE)
@@ -86,7 +86,7 @@ def delete_version(app: Any) -> Any:
 
 
 def copy(app: Any) -> Any:
-    """To a new record."""
+    """Copy to a new record."""
     body = {"copy_from": RECORD, "version": app.versions[0]}
     return app.post_json(f"{OTHER}/attachment", body, headers=ALICE, status="*")
 
@@ -136,9 +136,9 @@ def versions_there(app: Any) -> str:
 
 
 def meet(app: Any, before: Callable[[Any], list[str]], acts: list[Act]) -> set[tuple[Any, ...]]:
-    """Have two requests meet in many orders; the pairs of their statuses.
+    """Run two requests in many orders; returns the pairs of their statuses.
 
-    No file is lost, none is left, and what nobody has deleted is still a version.
+    No file is lost, none is left over, and what was not deleted is still a version.
     """
     name = " ".join(act.__name__ for act in [before, *acts])
     orders = races.some_orders(name, ONE_IN)
@@ -250,14 +250,14 @@ def test_a_deletion_of_a_shared_file_meets(app: Any, other: Act) -> None:
 def test_a_restore_of_a_deleted_record_meets(app: Any, other: Act) -> None:
     statuses = meet(app, deleted, [restore, other])
     if other is create_record:
-        # Whoever comes second finds a record of another life.
+        # The second request finds a record of another life.
         assert not {(201, 201)} & statuses
     if other is delete_version:
         assert (201, 204) not in statuses
 
 
 def test_a_deleted_record_does_not_come_back_in_a_namesake_of_its_collection(app: Any) -> None:
-    """Its versions have been read before, and the collection is there, with that name."""
+    """Its versions have been read before, and a collection of that name exists."""
     app.versions = begin(app, deleted)
 
     def make_anew() -> None:

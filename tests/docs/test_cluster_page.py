@@ -1,6 +1,6 @@
-"""The configurations for many machines: they parse, and what they name exists.
+"""The configurations for many machines can be parsed, and what they name exists.
 
-nginx's is the one that ``make cluster`` runs with.
+``make cluster`` uses the one for nginx.
 """
 
 from __future__ import annotations

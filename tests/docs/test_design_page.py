@@ -1,4 +1,4 @@
-"""The map of the package in docs/design.rst has the folders and files that there are."""
+"""The map of the package in docs/design.rst lists the existing folders and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_map_has_what_the_package_has() -> None:
 
 
 def test_the_map_is_in_the_order_of_the_layers() -> None:
-    """As import-linter checks them, from the top down."""
+    """The order is the one that import-linter checks, from the top down."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     (block,) = re.findall(r"^layers = \[\n(.*?)^\]", text, re.M | re.S)
     layers = {

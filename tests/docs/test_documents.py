@@ -37,7 +37,7 @@ def test_a_document_is_well_formed_and_its_links_lead_to_files(name: str) -> Non
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_rows_of_tables_are_whole(name: str) -> None:
-    """A second line of a first cell would be a row of its own."""
+    """If a first cell had a second line, that would be a separate row."""
     for table in documents.tables(name):
         for row in table:
             assert row[-1], row

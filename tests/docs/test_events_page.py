@@ -1,4 +1,4 @@
-"""The plugins in docs/events.rst work as pasted, and what that page says of events is so."""
+"""The plugins in docs/events.rst work as pasted, and what it says about events is true."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def start(
     monkeypatch: pytest.MonkeyPatch,
     postgresql_database: dict[str, str],
 ) -> Iterator[Start]:
-    """A server with the one plugin of the page that has a certain text in it.
+    """A server with the one plugin of the page that contains a given text.
 
-    It is on PostgreSQL, where what other plugins wrote is rolled back with a refused request.
+    It uses PostgreSQL, which rolls back what other plugins wrote in a refused request.
     """
     monkeypatch.syspath_prepend(tmp_path)
     apps = []

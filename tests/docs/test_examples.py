@@ -1,4 +1,4 @@
-"""The examples in the documents are run by tests, except a few, each for a reason."""
+"""Tests run the examples in the documents, except a few, each for a given reason."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ STORAGE = "tests/docs/test_writing_a_storage.py"
 IN_BROWSER = "tests/browser/test_pages_page.py::paste"
 OPERATORS = "tests/docs/test_operators_commands.py::test_each_of_them_finds_nothing_wrong"
 
-# The first matching row counts for an example: the document, the language, a text in the example,
-# and the test that runs it, or the reason why none does.
+# The first matching row applies to an example. A row has the document, the language, a text in
+# the example, and the test that runs it or the reason why none does.
 EXAMPLES = [
     ("*", "shell", r"make [a-z0-9-]+( \w+=\S+)*", MAKE),
     ("*", "shell", r"(\w+=\S+ )+make serve", MAKE),

@@ -28,13 +28,13 @@ HELD = "/buckets/main/collections/docs/records/hello"
 
 
 def commands() -> list[str]:
-    """Those of the examples, and those in sentences."""
+    """The commands in examples and in sentences."""
     blocks = [
         re.sub(r" \| .*", "", " ".join(line.split()))
         for name in DOCUMENTS
         for block in code_blocks(name, "shell")
         for line in block.replace("\\\n", " ").splitlines()
-        # After a move, a copy is left until it is certain that nobody reads it.
+        # A move leaves a copy until it is certain that nothing reads it.
         if re.match(r"kinto-attachment (?!move)[\w-]+ .*--ini", line)
     ]
     text = "".join((ROOT / name).read_text("utf-8") for name in DOCUMENTS)
@@ -46,7 +46,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def in_the_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A site with a held file, as the examples name it, and the folder of its configuration."""
+    """A site with the held file that the examples name, and the folder of its configuration."""
     app = build(base_url=FILES)
     put_collection(app, HELD.rpartition("/records/")[0])
     attach(app, HELD)
@@ -58,7 +58,7 @@ def in_the_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(ini, tmp_path / "without-archive.ini")
     (tmp_path / "objects.jsonl").touch()
     monkeypatch.chdir(tmp_path)
-    # The same for all commands, which use it in different ways.
+    # All commands share one application, which they use in different ways.
     monkeypatch.setattr(application, "open_application", cache(application.open_application))
     yield app
     app.delete(f"{HELD}/attachment/hold", headers=ALICE, status="*")

@@ -35,7 +35,7 @@ PRODUCTION = "docs/production.rst"
 
 @contextlib.contextmanager
 def running(command: list[str], url: str, log: Path, **options: Any) -> Iterator[None]:
-    """A server, from its first answer on; told to stop as a service manager does it."""
+    """A server, once it answers; it is stopped in the way of a service manager."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
     try:
@@ -59,7 +59,7 @@ class Session:
         return text.replace(ADDRESS, self.address)
 
     def run(self, *command: str) -> str:
-        """What a command prints. Its input is a terminal: some programs look at that."""
+        """What a command prints. Its input is a terminal, which some programs check."""
         keyboard, terminal = pty.openpty()
         try:
             done = forking.run(
@@ -113,7 +113,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     ):
         (folder / "hello.txt").write_bytes(HELLO)
         yield Session(address, folder, log, own)
-    with pytest.raises(requests.ConnectionError):  # Kinto stops with the command that started it.
+    with pytest.raises(requests.ConnectionError):  # Kinto stops with the command.
         requests.get(url, timeout=5)
 
 
@@ -151,7 +151,7 @@ def restores(session: Session, output: str) -> None:
 
 
 def nothing(session: Session, output: str) -> None:
-    """Its effect is seen in what follows."""
+    """The commands that follow show its effect."""
 
 
 def creates_a_record(session: Session, output: str) -> None:
@@ -263,7 +263,7 @@ def ends_a_hold(session: Session, output: str) -> None:
 
 
 def has_a_quota(session: Session, output: str) -> None:
-    """The server has none."""
+    """The server has no quota."""
     assert output.startswith("HTTP/1.1 200 OK")
     assert "\nTotal-" in output
 
@@ -331,7 +331,7 @@ SHELL_COMMANDS: dict[str, dict[str, Callable[[Session, str], None]]] = {
         '"via": "kinto"': uploads_directly,
     },
 }
-# Not for a shell that runs tests; see test_documents.py and client/test_examples.py.
+# Not run by this test; see test_documents.py and client/test_examples.py.
 ELSEWHERE = (
     "make ",
     "pip install",
@@ -491,7 +491,7 @@ def test_make_serve_serves_a_build_of_kinto_admin(tmp_path: Path) -> None:
 
 @pytest.fixture
 def kinto_ini(tmp_path: Path) -> Path:
-    """A configuration under the name that the documents give it."""
+    """A configuration file with the name that the documents use."""
     ini = (ROOT / "config" / "serve.ini").read_text().replace("%(here)s/..", str(tmp_path))
     (tmp_path / "kinto.ini").write_text(ini)
     return tmp_path / "kinto.ini"

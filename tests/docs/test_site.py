@@ -1,4 +1,4 @@
-"""The site has the documents as pages, and its build tells of links that lead nowhere."""
+"""The site has the documents as pages, and its build reports broken links."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[str]]:
-    """The folder of a small site with mistakes, the status of the build and its remarks."""
+    """The folder of a small site with mistakes, the status of the build, and its messages."""
     folder = tmp_path_factory.mktemp("project")
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
@@ -111,7 +111,7 @@ def test_the_index_is_the_navigation(built: tuple[Path, int, list[str]]) -> None
 
 
 def texts(page: str) -> dict[str, list[str]]:
-    """What the links of a page say, by their addresses."""
+    """The texts of the links on a page, by their addresses."""
     found: dict[str, list[str]] = {}
     pattern = r'<a class="reference [^>]*href="([^"]*)"[^>]*>(.*?)</a>'
     for address, text in re.findall(pattern, page):

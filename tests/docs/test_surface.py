@@ -1,4 +1,4 @@
-"""Whatever the project offers is in the documentation, and in a table with the tests of it."""
+"""Everything that the project offers is documented, and listed in a table with its tests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TABLES = ("Endpoints", "Settings", "Commands", "Python", "Client", "JavaScript",
 METHODS = ("get", "put", "post", "delete", "patch")
 
 
-@cache  # Whoever only collects tests does not need them: it takes half a second.
+@cache  # Collecting tests does not need them, and this takes half a second.
 def rows() -> dict[str, dict[str, list[str]]]:
-    """Of each table, by its title: the tests of each entry."""
+    """The tests of each entry of each table, by the title of the table."""
     found = {}
     for section in documents.sections(TABLE):
         title, ((_, *lines),) = section
@@ -122,7 +122,7 @@ def test_each_entry_has_tests_that_exist(table: str) -> None:
 def test_each_entry_is_documented(table: str) -> None:
     text = documentation()
     for entry in rows()[table]:
-        # Of endpoints, what follows the record's own URL.
+        # For endpoints, only what follows the record's own URL.
         name = re.sub(r"^(\w+) /buckets/.*/attachment(/.*)?$", r"\1 R/attachment\2", entry)
         name = re.sub(r"^(\w+) /buckets/.*/(attachments(?:[./].*)?)$", r"\1 C/\2", name)
         name = re.sub(r"^GET /attachments", "GET /v1/attachments", name)

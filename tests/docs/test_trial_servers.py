@@ -1,4 +1,4 @@
-"""``make s3`` and ``make moto`` start a server, and say how Kinto uses it."""
+"""``make s3`` and ``make moto`` start a server, and print how to use it in Kinto."""
 
 from __future__ import annotations
 

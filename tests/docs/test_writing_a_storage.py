@@ -34,7 +34,7 @@ PAGE = "docs/writing-a-storage.rst"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where somebody has pasted the page."""
+    """A folder into which the page was pasted."""
     small, listing, tests = code_blocks(PAGE, "python")
     (tmp_path / "small_storage.py").write_text(f"{small}\n\n\n{listing}\n")
     (tmp_path / "test_small_storage.py").write_text(tests)
@@ -64,14 +64,14 @@ def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 class TestItsTests:
     def run(self, folder: Path, *arguments: str) -> tuple[int, str]:
-        """Without this repository: in another folder, with nothing of its tests to import."""
+        """Run them in another folder, where this repository's tests cannot be imported."""
         (command,) = code_blocks(PAGE, "console")
         program, *given = command.removeprefix("$ ").split()
         assert program == "pytest"
         done = forking.run(
             [sys.executable, "-m", program, *given, "-p", "no:cacheprovider", *arguments],
             cwd=folder,
-            # And without the plugins of pytest that this project uses.
+            # Also without the plugins of pytest that this project uses.
             env={
                 **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -141,7 +141,7 @@ class TestAServerOnIt:
         attach(app, status=503)
 
     def test_as_in_production(self, folder: Path) -> None:
-        """With processes and sockets, and bytes that go out by ``wsgi.file_wrapper``."""
+        """With processes and sockets, and bytes that are sent by ``wsgi.file_wrapper``."""
         path = f"{ROOT}{os.pathsep}{folder}"
         with live.kinto(options(), environ={"PYTHONPATH": path}) as server:
             url = f"{server.url}/buckets/default/collections/c/records/r/attachment"

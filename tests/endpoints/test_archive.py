@@ -181,7 +181,7 @@ class TestChanges:
             attach(app, record(name), name.encode())
 
     def while_sending(self, app: Any, action: Any) -> dict[str, bytes]:
-        """The archive if something happens once the first file was opened: that of ``c``."""
+        """The archive when something happens after the first file, that of ``c``, was opened."""
         done: list[Any] = []
 
         def once(event: Any) -> None:
@@ -261,7 +261,7 @@ def test_names_lead_nowhere() -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of 48 MiB, half as much again as the memory that a server may take for it."""
+    """A file of 48 MiB, 1.5 times the memory that a server may use for it."""
     path = tmp_path_factory.mktemp("large") / "file"
     path.write_bytes(random.Random(7).randbytes(MIB) * 48)
     return path
@@ -319,7 +319,7 @@ class TestOverTheWire:
     def test_no_connection_to_the_database_is_held(
         self, tmp_path: Path, postgresql: PostgreSQL, large: Path
     ) -> None:
-        """With a pool of one connection, others are answered while the archive is being sent."""
+        """With a pool of one connection, other requests are answered during the transfer."""
         database = postgresql.create_database()
         names = ("storage", "permission", "cache")
         pool = {f"kinto.{name}_{key}": "1" for name in names for key in ("pool_size",)}

@@ -97,7 +97,7 @@ class TestLink:
         query = "gt_size=1&not_id=c&not_id=%C3%A9"
         made = app.get(f"{URL}?{query}&expires_in=1h", headers=ALICE).json["data"]
         assert names(app, own_path(made["url"])) == ["b"]
-        # Those who may read the collection can use it without the token, and get the same.
+        # Those who may read the collection get the same without the token.
         plain = own_path(made["url"]).rpartition("&token=")[0]
         response = app.get(plain, headers=ALICE)
         assert "b" in zipfile.ZipFile(io.BytesIO(b"".join(response.app_iter))).namelist()
@@ -119,7 +119,7 @@ class TestLink:
         monkeypatch.setattr(time, "time", lambda: end)
         app.get(own_path(made[0]["url"]), status=401)
 
-    @pytest.mark.one_way  # A link in a batch is longer or shorter by chance.
+    @pytest.mark.one_way  # The length of a link in a batch is random.
     def test_in_the_default_bucket_and_a_batch(self, app: Any) -> None:
         uri = "/buckets/default/collections/c"
         attach(app, f"{uri}/records/mine")
@@ -210,7 +210,7 @@ class TestWhoMay:
 
 
 class TestTampered:
-    """As if there were no token: 401 to strangers, and the archive to those who may read it."""
+    """They are ignored: strangers get 401, and those who may read the archive get it."""
 
     @pytest.mark.parametrize(
         "changes",
@@ -253,7 +253,7 @@ class TestTampered:
         url = link(app, URL)["url"]
         claims = claims_of(url)
         app.get(with_token(url, signed(claims, purpose=OF_FILES)), status=401)
-        # A link to the archive reads no file, and no list; one to a file reads no archive.
+        # A link to the archive opens neither a file nor a list; one to a file opens no archive.
         (token,) = parse_qs(urlsplit(url).query)["token"]
         app.get(f"/attachments/{key_of({'location': location})}?token={token}", status=401)
         app.get(f"{RECORD}/attachment?token={token}", status=401)

@@ -89,7 +89,7 @@ def test_python_adds_downloads_replaces_and_removes(
 def test_python_downloads_with_its_own_method(
     client: kinto_http.Client, picture: Path, tmp_path: Path
 ) -> None:
-    # It sends no credentials.
+    # That method sends no credentials.
     permissions = {"read": ["system.Everyone"]}
     client.add_attachment(id="own", filepath=str(picture), permissions=permissions)
     record = client.get_record(id="own")["data"]
@@ -139,7 +139,7 @@ def test_javascript_adds_downloads_replaces_and_removes(server: live.Server) -> 
 
 
 def run_javascript(settings: dict[str, Any], script: str = "kinto_js.cjs") -> Any:
-    """node is the system's or, as "make tests" arranges it, one that pip installed."""
+    """Run it with the system's node or, in "make tests", with the one that pip installed."""
     assert (ROOT / "node_modules" / "kinto").is_dir(), 'run "make node_modules/.installed" first'
     done = subprocess.run(
         ["node", str(ROOT / "tests" / "support" / script)],

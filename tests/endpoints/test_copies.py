@@ -151,7 +151,7 @@ class TestCopies:
 
     @ON_DATABASES
     def test_of_a_file_that_came_in_the_same_batch(self, app: Any) -> None:
-        """Whichever of the two records was written first, it is one file that both have."""
+        """Both records have the same file, whichever of them was written first."""
         put(app, OTHER)
         requests = [
             {"method": "PATCH", "path": f"/v1{OTHER}", "body": {"data": {"title": "A"}}},
@@ -399,7 +399,7 @@ def grant(app: Any, uri: str, permission: str) -> None:
 
 
 class TestPermissions:
-    """``read`` on the source, and what an upload needs on the target."""
+    """They are ``read`` on the source, and what an upload needs on the target."""
 
     def test_none(self, app: Any) -> None:
         start(app)
@@ -410,7 +410,7 @@ class TestPermissions:
         start(app)
         grant(app, COLLECTION, "write")
         copy(app, headers=BOB, status=403)
-        # Nobody finds out what exists.
+        # The answer does not show what exists.
         copy(app, SOURCE + "x", headers=BOB, status=403)
         copy(app, "/buckets/x/collections/x/records/x", headers=BOB, status=403)
         app.get(RECORD, headers=ALICE, status=404)
@@ -466,7 +466,7 @@ class TestPermissions:
 
 @ON_DATABASES
 def test_a_pattern_names_no_source(build: Build) -> None:
-    """``*`` means any for Kinto's backends, and with it PostgreSQL takes ``_`` for a wildcard."""
+    """``*`` is a wildcard for Kinto's backends; PostgreSQL then also treats ``_`` as one."""
     app = build(keep_old_files="true")
     secret, own = f"{BUCKET}/collections/axb", f"{BUCKET}/collections/a_b"
     put(app, BUCKET)

@@ -41,12 +41,12 @@ PLAIN = {
     "upload again": 9,
     "record": 20,
 }
-# The record's earlier life has four files, and each that is kept is an update.
+# The record's earlier life has four files; keeping one takes an update.
 KEEPING = {**PLAIN, "replacement": 13, "deletion": 24, "record": 29}
 
 
 def costs(app: Any, requests: Mapping[str, Callable[[Any], Any]] = REQUESTS) -> dict[str, int]:
-    """Of each request, one after the other; the first ones of a process read more."""
+    """The number of statements of each request. The first requests of a process need more."""
     for request in requests.values():
         request(app)
     found = {}
@@ -82,7 +82,7 @@ def test_of_uploads_are_few(build: Build) -> None:
 
 
 WITHOUT = {"data": {"title": "x"}}
-# Each is measured by its own statements, without those of its preparation.
+# Only the statements of each request itself are counted, not those of its preparation.
 MORE: dict[str, Callable[[Any], Any]] = {
     "upload": lambda app: attach(app),
     "put": lambda app: app.put_json(RECORD, WITHOUT, headers=ALICE),
@@ -131,7 +131,7 @@ def test_of_deletions_below_a_default_bucket_are_known(app: Any) -> None:
 
 
 def test_of_links_are_known(build: Build) -> None:
-    """A token replaces credentials and permissions: only the index is asked."""
+    """A token replaces credentials and permissions: only the index is queried."""
     app = build()
     attach(app)
     made = app.get(f"{URL}/url", headers=ALICE).json["data"]["url"]
@@ -147,7 +147,7 @@ def test_of_links_are_known(build: Build) -> None:
 
 
 def called(request: Callable[[], Any]) -> int:
-    """How many functions a request calls, those that are written in C included."""
+    """How many functions a request calls, including those written in C."""
     count = 0
 
     def count_calls(frame: Any, event: str, argument: Any) -> None:

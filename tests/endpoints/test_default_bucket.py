@@ -1,4 +1,4 @@
-"""``/buckets/default/…/attachment``: as for a named bucket, which comes into being."""
+"""``/buckets/default/…/attachment``: as for a named bucket, which is created if needed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OTHER = f"{DEFAULT}2/attachment"
 
 @pytest.fixture(params=["", "kinto_attachment"], ids=["included-last", "included-first"])
 def build(build: Build, request: pytest.FixtureRequest) -> Build:
-    """Servers where we are included after the plugin of the default bucket, and before it."""
+    """Servers that include us after the plugin of the default bucket, or before it."""
 
     def builder(settings: dict[str, Any] | None = None, /, **options: Any) -> Any:
         order = {"included_first": request.param} if request.param else {}
@@ -209,7 +209,7 @@ class TestBatch:
     def test_creates_bucket_and_collection_once(
         self, app: Any, monkeypatch: pytest.MonkeyPatch, uploads: tuple[int, ...]
     ) -> None:
-        """Whoever comes first, an upload or a record of Kinto's, and nobody looks again."""
+        """The first request creates them, an upload or a plain write; later ones do not check."""
         storage = app.app.registry.storage
         create = storage.create
 

@@ -1,4 +1,4 @@
-"""``resources.default``: settings for everybody's default bucket, whatever it is called."""
+"""``resources.default``: settings for all default buckets, under either of their names."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def real(app: Any, path: str = DEFAULT, headers: Headers = ALICE) -> str:
 
 
 def give_to_bob(app: Any) -> str:
-    """Let Bob write Alice's default bucket; the bucket's URI."""
+    """Let Bob write Alice's default bucket; returns its URI."""
     put(app, "/buckets/default", permissions={"write": [userid(app, BOB)]})
     put(app, "/buckets/default/collections/c")
     return real(app, "/buckets/default")
 
 
 def shut_alice_out(app: Any, bucket: str) -> None:
-    """As whoever may write a bucket can do."""
+    """Remove Alice's permissions, which every user who may write a bucket can do."""
     put(app, bucket, headers=BOB, permissions={"write": []})
     assert app.get(bucket, headers=BOB).json["permissions"] == {"write": [userid(app, BOB)]}
     app.get(bucket, headers=ALICE, status=403)
@@ -95,7 +95,7 @@ class TestHold:
         upload(app, real(app), content=LONG, headers=BOB, status=413)
         upload(app, real(app), content=b"short", headers=BOB, status=201)
 
-    @pytest.mark.one_way  # Kinto chooses a short id, which looks like a word.
+    @pytest.mark.one_way  # Kinto chooses a short id that looks like a word.
     def test_in_no_other_bucket(self, build: Build, upload: Any) -> None:
         app = build(**LIMITED)
         upload(app, RECORD, content=LONG)
@@ -128,7 +128,7 @@ class TestHold:
 @ON_POSTGRESQL
 @UPLOADS
 def test_hold_in_buckets_from_before(build: Build, upload: Any) -> None:
-    """Those that were made when no setting named ``default``, once they were written."""
+    """In those created when no setting named ``default``, after they were written to."""
     before = build()
     bucket = give_to_bob(before)
     upload(before, DEFAULT, content=LONG)
@@ -248,7 +248,7 @@ class TestKeepOldFiles:
         put(app, f"{bucket}/collections/c", headers=BOB)
         attach(app, real(app), headers=BOB)
         app.delete(bucket, headers=BOB)
-        assert stored_files(app) == kept  # Without the file of the other bucket.
+        assert stored_files(app) == kept  # The new bucket's file is deleted.
 
 
 @ON_POSTGRESQL
@@ -294,7 +294,7 @@ def test_is_looked_up_where_it_is_set_only(
     def watched(object_id: str, permission: str) -> Any:
         if (
             sys._getframe(1).f_globals["__name__"] == collection_settings.__name__
-        ):  # Kinto asks, too.
+        ):  # Kinto asks as well.
             asked.append(object_id)
         return get(object_id, permission)
 

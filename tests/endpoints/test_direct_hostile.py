@@ -170,7 +170,7 @@ class TestUrls:
         waiting.until(lambda: send(upload["parts"][0], CONTENT).status_code != 200)
         assert state(app, upload)["url_expires_at"] > upload["url_expires_at"]
 
-        def fresh_one_is_taken() -> bool:  # Unless it takes more than its second to send it.
+        def fresh_one_is_taken() -> bool:  # It is sent again if that takes more than its second.
             return send(state(app, upload)["parts"][0], CONTENT).status_code == 200
 
         waiting.until(fresh_one_is_taken)
@@ -179,7 +179,7 @@ class TestUrls:
     def test_they_are_dead_before_the_file_is_read(
         self, app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What has been hashed is not exchanged before it is attached."""
+        """The bytes cannot be replaced between hashing and attaching."""
         monkeypatch.setattr(direct_completion, "SECONDS", 0.0)
         content = bytes(2 * MIB)
         upload = begin(app, len(content))
@@ -218,7 +218,7 @@ class TestCompletion:
         send_all(upload, CONTENT)
         complete(app, upload, status=201)
 
-    @pytest.mark.one_way  # Either of the two may be the first one.
+    @pytest.mark.one_way  # Either of the two may be first.
     def test_twice_at_once(self, app: Any) -> None:
         content = bytes(3 * MIB)
         upload = begin(app, len(content))
@@ -288,7 +288,7 @@ class TestCompletion:
         assert send(upload["parts"][0], b"").status_code == 404
 
     def test_when_the_bucket_has_removed_the_parts(self, app: Any) -> None:
-        """As a rule of the bucket may do, that is shorter than an upload lives."""
+        """A rule of the bucket can do so, if its time is shorter than the life of an upload."""
         upload = begin(app)
         send_all(upload, CONTENT)
         files = app.app.registry.attachment_storages.default.files

@@ -1,6 +1,6 @@
-"""What refuses a direct upload: at its creation, and at its end if it comes in between.
+"""What refuses a direct upload: at its creation, or at its end if it occurs in between.
 
-Both ways, to the storage and to the server; settings change as when servers are started again.
+For uploads to the storage and to the server; settings change as after a restart of servers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.application import (
 from tests.support.backends import Build, runs_on
 from tests.support.sampling import sampled
 
-# Servers with other settings have the same records, which needs a database.
+# Servers with different settings share the records, which requires a database.
 pytestmark = runs_on("moto-postgresql")
 
 URL = f"{RECORD}/attachment"
@@ -37,7 +37,7 @@ HOLD = f"{URL}/hold"
 
 
 def permit(app: Any, *users: Any, **data: Any) -> None:
-    """Who may write the collection besides alice, and the collection's own data."""
+    """Set who may write the collection besides alice, and the collection's own data."""
     writers = [userid(app, user) for user in users]
     put(app, COLLECTION, data=data, permissions={"write": writers})
 
@@ -55,7 +55,7 @@ def of_collection(**data: Any) -> Callable[[Build, Any], Any]:
 
 
 def fill_quota(build: Build, app: Any) -> Any:
-    """Another file is the only one that there is room for."""
+    """Use up the quota with another file."""
     app.delete(URL, headers=ALICE)
     attach(app, OTHER)
     return build(**{"resources.b.quota_files": "1"})
@@ -82,9 +82,9 @@ def replace_file(_: Build, app: Any) -> Any:
 
 @dataclass(frozen=True)
 class Reason:
-    """``begin`` returns the server to ask from then on; without ``end``, it is for good.
+    """``begin`` returns the server to use from then on; without ``end``, it stays in force.
 
-    The server does not take bytes that it can refuse ``early``: they can be sent again.
+    Bytes that the server can refuse ``early`` are not stored: they can be sent again.
     """
 
     begin: Callable[[Build, Any], Any]
@@ -126,14 +126,14 @@ def via(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def started(app: Any) -> Any:
-    """A server where bob may write, with a file that is to be replaced."""
+    """A server on which bob may write, with a file that is to be replaced."""
     permit(app, BOB)
     attach(app, content=b"old")
     return app
 
 
 def creation(app: Any, reason: Reason) -> dict[str, str]:
-    """The headers of a creation, for the file that the record has now if that matters."""
+    """The headers of a creation, with a precondition if the reason is a failed one."""
     if reason.status != 412:
         return BOB
     return {**BOB, "If-Match": app.get(RECORD, headers=ALICE).headers["ETag"]}

@@ -131,7 +131,7 @@ class TestToTheServer:
         put_own(app, upload, CONTENT, status=201)
 
     def test_in_a_default_bucket(self, app: Any) -> None:
-        """The URL names the bucket, which the client without credentials has not."""
+        """The URL names the real bucket, because it is used without credentials."""
         upload = begin(app, record=DEFAULT, via="kinto")
         done = put_own(app, upload, CONTENT, status=201)
         assert attachment_of(app, DEFAULT) == done.json
@@ -148,7 +148,7 @@ class TestToTheServer:
 
 @ON_MEMORY
 class TestRefusesToBegin:
-    """What a form would be refused for, and what no JSON of a direct upload is."""
+    """For reasons that also apply to forms, and for JSON that is not a direct upload."""
 
     @pytest.mark.parametrize(
         "members",
@@ -223,7 +223,7 @@ class TestRefusesToBegin:
 
 @ON_MEMORY
 class TestTokens:
-    """The URL of the server's own, which needs no other credentials."""
+    """The server's own URL, which needs no other credentials."""
 
     def test_it_is_for_one_upload_of_one_record(self, app: Any) -> None:
         upload, other = begin(app, via="kinto"), begin(app, via="kinto")
@@ -268,7 +268,7 @@ class TestTokens:
         ids=lambda changes: "-".join(map(str, *changes.items())),
     )
     def test_each_field_counts(self, build: Build, changes: dict[str, Any]) -> None:
-        """Also in a token that has the signature of the server."""
+        """Even in a token that the server has signed."""
         app = build(signing_keys=KEYS[0])
         upload = begin(app, via="kinto")
         claims = {"upload": upload["id"], "record": RECORD, "expires": int(time.time()) + 60}
@@ -297,7 +297,7 @@ class TestTokens:
             registry.attachment_signatures = before
 
     def test_who_sends_the_bytes_does_not_matter(self, app: Any) -> None:
-        """Neither the rights nor the name of another user."""
+        """Neither the rights nor the name of the other user are used."""
         put(app, COLLECTION, data={}, permissions={"record:create": [userid(app, BOB)]})
         upload = begin(app, headers=BOB, via="kinto")
         put_own(app, upload, CONTENT, status=201, **ALICE)
@@ -455,7 +455,7 @@ def reads(app: Any, monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 @runs_on("moto")
 class TestLongFiles:
-    """Of which the hash takes longer than one request may take."""
+    """Files whose hash takes longer than one request may take."""
 
     CONTENT = b"".join(bytes([number]) * MIB for number in range(4)) + b"end"
 
@@ -512,7 +512,7 @@ class TestLongFiles:
     def test_one_that_has_died_is_taken_over(
         self, app: Any, upload: Any, reads: Reads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The first wakes up again, and does not get far."""
+        """The first one wakes up again, and is refused."""
         monkeypatch.setattr(direct_completion, "LEASE", -1.0)
         answers: list[Any] = []
 
@@ -553,7 +553,7 @@ class TestLongFiles:
 
 @runs_on("moto")
 class TestTrustsNobody:
-    """moto takes other lengths and bytes than its URLs sign, as a careless storage would."""
+    """moto accepts lengths and bytes that its URLs do not sign, as a careless storage would."""
 
     @pytest.mark.parametrize("content", [CONTENT + b"x", CONTENT[:-1]])
     def test_another_length_fails(self, app: Any, content: bytes) -> None:

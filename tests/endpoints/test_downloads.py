@@ -1,4 +1,4 @@
-"""A file comes back: the record's current one, and any by its location."""
+"""Downloads of the current file of a record, and of any file by its location."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ class TestConditions:
         get(served, if_modified_since="yesterday", status=200)
         get(served, if_unmodified_since=now, status=200)
         get(served, if_unmodified_since=before, status=412)
-        # The entity tag is what counts when there is one.
+        # An entity tag takes precedence.
         get(served, if_none_match='"other"', if_modified_since=after, status=200)
 
     def test_come_before_ranges(self, served: Any) -> None:
@@ -316,7 +316,7 @@ class TestNotFound:
             assert get(app, url, status=404).json["errno"] == 110
             errors = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
             assert any(key in entry.getMessage() for entry in errors)
-        # Such a record can be mended, or deleted.
+        # Such a record can be repaired or deleted.
         attach(app)
         assert read(app) == CONTENT
 
@@ -324,7 +324,7 @@ class TestNotFound:
     def test_metadata_that_another_plugin_got_wrong(self, app: Any, attachment: Any) -> None:
         write_behind(app, RECORD, {"attachment": attachment})
         assert get(app, status=404).json["errno"] == 110
-        # Such a record can be mended.
+        # Such a record can be repaired.
         attach(app, status=200)
         assert read(app) == CONTENT
 
@@ -361,7 +361,7 @@ class TestPermissions:
 
 
 class TestLocation:
-    """``/v1/attachments/{key}``: a file under the name that it is stored under."""
+    """``/v1/attachments/{key}``: a file under its name in the storage."""
 
     def test_is_read_by_whoever_may_read_the_record(self, app: Any) -> None:
         location = attach(app).json["location"]
@@ -378,7 +378,7 @@ class TestLocation:
         app = build(public="true")
         location = attach(app).json["location"]
         assert read(app, location, headers=ANONYMOUS) == CONTENT
-        # The record is not public for that.
+        # This does not make the record public.
         app.get(URL, headers=ANONYMOUS, status=401)
         app.get(RECORD, headers=ANONYMOUS, status=401)
 
@@ -413,7 +413,7 @@ class TestLocation:
             app.get(f"/attachments/{key}", headers=ANONYMOUS, status=unknown)
 
     def test_of_a_file_that_belongs_to_no_record(self, build: Build) -> None:
-        """A file that is being uploaded, or that another program has put there."""
+        """A file that is being uploaded, or that another program has stored."""
         app = build(public="true")
         storage = app.app.registry.attachment_storages.default.files
         storage.save_filename(__file__, extensions=())
@@ -494,7 +494,7 @@ class TestHandedOver:
 
 @ON_OBJECT_STORES
 class TestRedirected:
-    """To a URL of the storage that works for a while, and without credentials of the user's."""
+    """To a URL of the storage that works for a while, without the user's credentials."""
 
     def test_to_a_signed_url(self, build: Build) -> None:
         app = build(extensions="any", signed_url_ttl=60)

@@ -1,4 +1,4 @@
-"""A PUT with ``Content-Encoding: gzip``: stored as it came, served with the same header."""
+"""A PUT with ``Content-Encoding: gzip``: stored as received, served with the same header."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_storage_sends_the_encoding_that_it_was_given(build: Build, size: int)
 
 @runs_on("gcs")
 def test_google_is_given_the_encoding(build: Build) -> None:
-    """Its emulator keeps it, but does not send it."""
+    """Google's emulator stores the encoding, but does not send it."""
     app = build(content_encodings="gzip")
     key = key_of(put_packed(app).json)
     blob = app.app.registry.attachment_storages.default.files.get_bucket().get_blob(key)

@@ -1,4 +1,4 @@
-"""What forms and bodies say of themselves: media types, fields, extensions, sizes."""
+"""What forms and bodies declare: media types, fields, extensions, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that other people's programs make of ``/v1/__api__``, against a live server."""
+"""Clients that generators make from ``/v1/__api__``, against a live server."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ COMPILER_OPTIONS = {
     "types": [],
 }
 
-# It runs for a few seconds only: this takes half of the processor time.
+# Java runs for a few seconds only: these options halve the processor time.
 QUICK_JAVA = (
     "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
     "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
 )
-# Of all that is described, the calls that are tried here; no documents, and no tests.
+# Only the calls that are tried here are generated; no documents and no tests.
 GENERATED = "models,apis=Attachments,supportingFiles," + ",".join(
     f"{name}=false" for name in ("modelDocs", "apiDocs", "modelTests", "apiTests")
 )
@@ -74,7 +74,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def typescript(description: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled client, whose calls are what the description allows."""
+    """The compiled client, which allows the calls that the description allows."""
     assert (MODULES / "openapi-fetch").is_dir(), 'run "make node_modules/.installed" first'
     folder = tmp_path_factory.mktemp("typescript")
     (folder / "node_modules").symlink_to(MODULES)
@@ -82,7 +82,7 @@ def typescript(description: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (folder / "api.json").write_text(json.dumps(description))
     shutil.copy(ROOT / "tests" / "support" / "openapi_fetch.ts", folder)
     run(MODULES / ".bin/swagger2openapi", "api.json", "-o", "api3.json", cwd=folder)
-    # The types of Kinto's own calls, which nothing here uses, take longer than ours.
+    # The types of Kinto's own calls, which nothing here uses, would take longer than ours.
     converted = only_ours(json.loads((folder / "api3.json").read_text()))
     (folder / "api3.json").write_text(json.dumps(converted))
     run(MODULES / ".bin/openapi-typescript", "api3.json", "-o", "api.d.ts", cwd=folder)

@@ -1,4 +1,4 @@
-"""``R/attachment/hold``: files that are held, by whom, until when."""
+"""``R/attachment/hold``: which files are held, by whom and until when."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def release(app: Any, status: int = 204) -> Any:
 
 
 def pass_by(app: Any) -> None:
-    """Have the date of every hold pass."""
+    """Let the date of every hold pass."""
     links = app.app.registry.attachment_links
     with transaction.manager:
         for link in [link for page in links.under() for link in page]:
@@ -250,7 +250,7 @@ class TestVersions:
         app.delete(RECORD, headers=ALICE, status=200)
 
     def test_are_not_lost_when_the_setting_is_gone(self, app: Any) -> None:
-        """Without ``keep_old_files``, a DELETE of the attachment deletes earlier files, too."""
+        """Without ``keep_old_files``, a DELETE of the attachment also deletes earlier files."""
         attach(app, filename="held.txt")
         hold(app, until=None)
         attach(app, content=b"two", filename="two.txt")
@@ -354,7 +354,7 @@ class TestWhoMay:
         app.patch_json(uri, {"permissions": permissions}, headers=ALICE)
 
     def answers(self, app: Any, headers: Any) -> list[int]:
-        """To reading a hold, setting it, and ending it."""
+        """The statuses of reading, setting and ending a hold."""
         url = HOLD
         return [
             app.get(url, headers=headers, status="*").status_int,

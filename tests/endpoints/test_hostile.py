@@ -1,4 +1,4 @@
-"""Requests of people who mean harm, and of clients that break: a clear error, nothing lost."""
+"""Requests of attackers and of clients that break: the error is clear, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = EVERYWHERE
 
 URL = f"{RECORD}/attachment"
 
-# Name as sent, name as it is kept (None: it is refused).
+# The name as sent, and as stored (None: it is refused).
 TRAVERSALS = [
     ("../../etc/passwd.txt", "passwd.txt"),
     ("/etc/passwd.txt", "passwd.txt"),
@@ -241,7 +241,7 @@ class TestFilenames:
         ["a.exe.TXT", "a.txt.exe", "a.exe.", "a.exe ", "a.exe\u200b", "a.exe;.txt", "a.ex\u0435"],
     )
     def test_have_the_extension_that_counts(self, build: Build, sent: str) -> None:
-        """What is stored has the extension that was allowed."""
+        """Each stored file has an allowed extension."""
         app = build(randomize="false", extensions="txt")
         response = attach(app, filename=sent, status=(201, 400))
         if response.status_code == 201:
@@ -332,7 +332,7 @@ class TestResponses:
 
     @ON_DATABASES
     def test_lead_to_no_file_that_is_known_as_another_one(self, app: Any) -> None:
-        """As records may, which clients wrote before the plugin was installed."""
+        """Records that clients wrote before the plugin was installed may try to."""
         secret = attach(app, OTHER, content=b"secret").json
         for forged in ({}, {"hash": None}, {"hash": "0" * 64}, {"hash": [secret["hash"]]}):
             known = {"location": secret["location"], "size": secret["size"]}
@@ -420,7 +420,7 @@ class TestPaths:
 
 
 class Disconnected(io.BytesIO):
-    """A client that goes away after its first bytes."""
+    """A client that disconnects after its first bytes."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.tell() > 0:
@@ -491,7 +491,7 @@ class TestBrokenBodies:
         self.check(app)
 
     def test_longer_than_their_length(self, app: Any) -> None:
-        """What comes after is the next request's."""
+        """The bytes after the length belong to the next request."""
         body = io.BytesIO(CONTENT + b"GET / HTTP/1.1\r\n")
         send(app, "PUT", f"{URL}?filename=a.txt", body, length=len(CONTENT), status=200)
         assert read(app) == CONTENT

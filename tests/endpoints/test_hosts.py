@@ -1,4 +1,4 @@
-"""A client chooses neither a file by what it calls the server, nor where others are sent to."""
+"""The Host header selects neither a file nor where other clients are redirected to."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.application import (
 from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
 
 BOBS = "/buckets/bob/collections/c/records/r"
-# What a Host would have to be for a URL that starts with it to lead elsewhere.
+# Hosts that would make a URL that starts with them lead elsewhere.
 HOSTILE = [
     "x/v1/attachments/{key}?",
     "x/v1/attachments/{key}#",
@@ -170,7 +170,7 @@ def test_a_server_without_a_name_says_so_at_its_start(
 
 
 def write(app: Any, request_uri: str, attachment: Any, status: int = 200) -> Any:
-    """Have code on the server give a record an attachment, as a publishing plugin does."""
+    """Let code on the server give a record an attachment, like a publishing plugin."""
     source = f"{BUCKET}/collections/source/records/r"
     put(app, f"{BUCKET}/collections/source")
     write_behind(app, source, {FIELD: attachment})
@@ -200,7 +200,7 @@ class TestCopiedMetadata:
         write(publisher, OTHER, {**attachment, **forged}, status=409)
         assert {record for record, _, _ in stored_links(publisher)} == {RECORD}
         publisher.delete(f"{BUCKET}/collections/source", headers=ALICE)
-        # Nothing is rolled back on a memory backend, and the copy has no file there.
+        # A memory backend rolls nothing back, and the copy has no file there.
         if publisher.get(OTHER, headers=ALICE, status="*").status_int == 200:
             write_behind(publisher, OTHER, {})
 
@@ -214,7 +214,7 @@ class TestCopiedMetadata:
 
 @ON_MEMORY
 class TestFilesOfOthers:
-    """What is in the storage, but was not stored by the plugin."""
+    """Files in the storage that the plugin did not store."""
 
     @pytest.fixture
     def foreign(self, app: Any) -> Any:
@@ -238,7 +238,7 @@ class TestFilesOfOthers:
 
 @ON_DATABASES
 class TestBeforeTheIndex:
-    """Records whose file the index does not know: their location is all there is."""
+    """Records whose file the index does not know: they have only their location."""
 
     def unlinked(self, app: Any, **changed: Any) -> dict[str, Any]:
         attachment = {**attach(app).json, **changed}

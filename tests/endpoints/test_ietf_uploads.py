@@ -1,4 +1,4 @@
-"""Files in several requests by HTTP's draft, from real servers, with a client for any server."""
+"""Uploads in several requests by HTTP's draft, to real servers, with a generic client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def server(engine: live.Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def client(server: live.Server) -> Client:
-    """A client of alice's, for a record that there is not yet."""
+    """A client of alice's, for a record that does not exist yet."""
     path = f"/v1{COLLECTION}/records/{uuid4()}/attachment?filename=notes.txt"
     return Client(Target(HOST, server.port, path, ALICE))
 
@@ -56,7 +56,7 @@ def content_of(client: Client) -> bytes:
 
 
 def version_of(client: Client) -> str:
-    """The id of the current version, by the list."""
+    """The id of the current version, according to the list."""
     answer = client.ask("GET", f"{client.target.path.partition('?')[0]}/versions")
     current = json.loads(answer.content)["data"][0]
     assert current["state"] == "current"
@@ -64,7 +64,7 @@ def version_of(client: Client) -> str:
 
 
 def state_of(client: Client, url: str) -> str:
-    """What the upload says of itself in JSON."""
+    """The state of the upload in its JSON."""
     return str(json.loads(client.ask("GET", url).content)["data"]["state"])
 
 
@@ -101,7 +101,7 @@ class TestTheLastAnswer:
 
     @pytest.mark.parametrize("version", [None, 6, 8])
     def test_whole_files_are_plain_puts(self, client: Client, version: int | None) -> None:
-        """Some clients say ?1 to every server, whichever version of the draft they know."""
+        """Some clients send ?1 to every server, whichever version of the draft they know."""
         answer = Client(client.target, version).create(FILE, complete=True)
         assert answer.status == 201
         assert json.loads(answer.content)["size"] == SIZE
@@ -111,8 +111,8 @@ class TestTheLastAnswer:
     def test_it_is_told_again_if_it_was_lost(self, client: Client) -> None:
         url = client.create().url
         client.break_off("PATCH", url, append_headers(0, complete=True), FILE, SIZE)
-        # A HEAD would put the request out of force, if it came while it still runs: in memory,
-        # the file is there before the upload has ended.
+        # A HEAD would cancel the request if that were still running: in memory, the file exists
+        # before the upload has ended.
         waiting.until(lambda: state_of(client, url) == "done")
         state = client.retrieve_offset(url)
         assert (state.offset, state.length) == (SIZE, SIZE)
@@ -253,15 +253,15 @@ class TestBrokenRequests:
             assert (answer.status, answer.complete) == (201, True)
             hung.send(b"x" * (SIZE - 5))
             late = hung.response()
-        # Waitress waits for the whole request. So that one comes last, and repeats the end. It may
-        # on gunicorn, too, if its thread was not given the time to begin.
+        # Waitress waits for the whole request, which is then the last one and repeats the end. The
+        # same can happen on gunicorn, if its thread had no time to begin.
         assert late.status in ((423, 201) if engine == "gunicorn" else (201,))
         assert content_of(client) == FILE
 
 
 @ON_MEMORY
 def test_errors_tell_what_is_durable_by_then(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if bytes of the same request are."""
+    """This includes bytes of the same request."""
     monkeypatch.setattr(partials, "CHECKPOINT_BYTES", 1)
     created = {**ALICE, "Upload-Complete": "?0", "Upload-Length": str(CHUNK_SIZE + 5)}
     path = f"{RECORD}/attachment?filename=notes.txt"

@@ -1,4 +1,4 @@
-"""Links to files that need no credentials: by the server's own token, or by the storage."""
+"""Links to files without credentials: with the server's own token, or by the storage."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class TestOwnLinks:
         answer = linked.get(own_path(made["url"]))
         assert answer.headers["Content-Disposition"].startswith("attachment; ")
         assert "UTF-8''%C3%B6.txt" in answer.headers["Content-Disposition"]
-        # Nobody can change them.
+        # The query cannot override them.
         changed = linked.get(own_path(made["url"]) + "&disposition=inline&filename=b.html")
         assert changed.headers["Content-Disposition"] == answer.headers["Content-Disposition"]
 
@@ -158,7 +158,7 @@ class TestEnds:
         attach(app)
         path = own_path(link(app)["url"])
         attach(app, content=b"other")
-        assert app.get(path).body == CONTENT  # It was kept.
+        assert app.get(path).body == CONTENT  # The file was kept.
         app.delete(RECORD, headers=ALICE)
         app.get(path, status=401)
         attach(app, content=b"of a namesake")
@@ -182,7 +182,7 @@ class TestEnds:
 
 
 class TestTampered:
-    """As if there were no token: 401 to strangers, and the file to those who may read it.
+    """They are ignored: strangers get 401, and those who may read the file get it.
 
     The storage is not compared: the file may have been moved.
     """
@@ -271,7 +271,7 @@ class TestKeys:
         (token,) = parse_qs(urlsplit(url).query)["token"]
         own = Signatures([derived_key(b"secret")])
         assert own.read(PURPOSE, token) is not None
-        # Kinto's secret itself signs other things.
+        # Kinto's secret itself is used to sign other things.
         assert Signatures([b"secret"]).read(PURPOSE, token) is None
 
     def test_derived_as_the_rfc_says(self) -> None:
@@ -387,7 +387,7 @@ def test_a_presigned_link_ends_with_temporary_credentials(
 
 @runs_on("seaweedfs")
 def test_a_presigned_link_is_for_get_alone(app: Any) -> None:
-    """The method is signed, and moto checks no signature. Kinto itself answers to HEAD."""
+    """The method is signed, but moto checks no signatures. Kinto itself answers HEAD."""
     attach(app)
     with requests.Session() as session:
         session.trust_env = False

@@ -90,7 +90,7 @@ class TestPresigned:
         app = build(content_encodings="gzip")
         attach_packed(app)
         answer = ask(link(app)["url"])
-        assert answer.content == CONTENT  # requests unpacks it.
+        assert answer.content == CONTENT  # requests decompresses it.
 
 
 class TestHosts:
@@ -149,13 +149,13 @@ class TestCompressed:
         attach_packed(app)
         answer = app.get(own_path(link(app)["url"]))
         assert not {"X-Accel-Redirect", "X-Sendfile"} & set(answer.headers)
-        assert answer.body == CONTENT  # WebTest unpacks what says that it is packed.
+        assert answer.body == CONTENT  # WebTest decompresses by the header.
 
 
 class TestSecrets:
     @pytest.fixture
     def logged(self) -> Iterator[list[logging.LogRecord]]:
-        """What Kinto logs of each request."""
+        """What Kinto logs for each request."""
         records: list[logging.LogRecord] = []
         logger, handler = logging.getLogger("request.summary"), logging.Handler()
         handler.emit = records.append  # type: ignore[method-assign]
@@ -173,7 +173,7 @@ class TestSecrets:
             (token,) = parse_qs(urlsplit(url).query)["token"]
             path = own_path(url)
             app.get(path, headers=ANONYMOUS, status=200)
-            # Where there is no such token either, and where nobody looks for one.
+            # Also a wrong token, and URLs at which no token is read.
             app.get(f"{path}x", headers=ANONYMOUS, status=401)
             app.get(path.removeprefix("/v1"), headers=ANONYMOUS, status="*")
             app.get(f"{RECORD}/attachment?token={token}", headers=ANONYMOUS, status=401)

@@ -52,7 +52,7 @@ class TestListing:
     def test_has_a_link_to_each_file(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         contents = fill(app, 3)
         now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now)  # Later, there is another link.
+        monkeypatch.setattr(time, "time", lambda: now)  # Links change with time.
         items = listed(app, "_urls=600")
         assert {item["id"] for item in items} == {*contents}
         for item in items:
@@ -60,7 +60,7 @@ class TestListing:
             answer = app.get(own_path(item["url"]), headers=ANONYMOUS)
             assert answer.body == contents[item["id"]]
             assert f'{item["id"]}.txt"' in answer.headers["Content-Disposition"]
-            # The link is the same as that for the single file, and uses caches in the same way.
+            # The link is the same as that for the single file, so that caches serve both.
             single = link(app, f"{item['record']}/attachment/url")
             assert single == {"url": item["url"], "expires_at": item["url_expires_at"]}
 
@@ -136,7 +136,7 @@ class TestListing:
         app.delete(OTHER, headers=ALICE)
         by_id = {item["id"]: item for item in listed(app, "state=kept&_urls=600")}
         assert app.get(own_path(by_id["r"]["url"])).body == b"first"
-        # With a record, the links to its files end.
+        # The links to a record's files end with the record.
         assert by_id["other"]["url"] is by_id["other"]["url_expires_at"] is None
         put(app, COLLECTION, permissions={"read": [userid(app, BOB)]})
         app.get(f"{FILES}?state=kept&_urls=600", headers=BOB, status=403)
@@ -224,7 +224,7 @@ class TestVersion:
         attach(app, OTHER, content=b"another")
         app.get(f"{OTHER}/attachment/versions/{version}/url", headers=ALICE, status=404)
         app.get(f"{VERSIONS}/{'0' * 64}/url", headers=ALICE, status=404)
-        # A token with the version of one file and the key of another one is for neither.
+        # A token with the version of one file and the key of another one opens neither.
         claims = claims_of(link(app, f"{VERSIONS}/{version}/url")["url"])
         other = link(app, f"{OTHER}/attachment/url")["url"]
         mixed = replace(claims, key=claims_of(other).key)

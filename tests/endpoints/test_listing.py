@@ -41,7 +41,7 @@ from tests.support.statements import statements
 
 URL = f"{COLLECTION}/attachments"
 DEFAULT = "/buckets/default/collections/c"
-# What only the statements have that take a private method of Kinto's storage.
+# Occurs only in the statements that use a private method of Kinto's storage.
 OWN_SQL = re.compile(r"json_build_object|SUM\(")
 
 
@@ -50,7 +50,7 @@ def record(name: str, collection: str = COLLECTION) -> str:
 
 
 def fill(app: Any, count: int, collection: str = COLLECTION) -> list[str]:
-    """Records with files of growing size; their ids, the newest first."""
+    """Create records with files of growing size; returns their ids, the newest first."""
     names = [f"r{number}" for number in range(count)]
     for number, name in enumerate(names):
         attach(app, record(name, collection), b"x" * (number + 1), f"doc{number}.txt")
@@ -67,7 +67,7 @@ def ids(app: Any, query: str = "", **options: Any) -> list[str]:
 
 
 MISSING = object()
-# What other code may have made of a record's attachment.
+# Changes that other code may have made to a record's attachment.
 UNUSUAL: dict[str, dict[str, Any]] = {
     "usual": {},
     "more": {"author": "somebody", "record": "none", "key": "none"},
@@ -144,7 +144,7 @@ class TestLists:
             app.app.registry.attachment_links._put(link)
 
     def test_the_same_with_links_and_without(self, build: Build) -> None:
-        """PostgreSQL itself writes items without links; unusual items are not lost."""
+        """PostgreSQL itself formats items without links; unusual items are not lost."""
         app = build(keep_old_files="true", extensions="any")
         attach(app, record("again"), b"12", "old.txt")
         app.delete(record("again"), headers=ALICE)
@@ -165,7 +165,7 @@ class TestLists:
             del item["url"], item["url_expires_at"]
         items = listed(app)
         assert items == with_links
-        assert repr(items) == repr(with_links)  # For Python, 4 is 4.0.
+        assert repr(items) == repr(with_links)  # In Python, 4 == 4.0.
         found = {item["id"]: item for item in items}
         assert found.keys() == {*UNUSUAL, *replaced, "again"} - {"no-size"}
         for name in replaced:
@@ -403,7 +403,7 @@ class TestFilters:
         for query in REFUSED:
             errno, _ = error(app.get(f"{URL}?{query}", headers=ALICE, status=400))
             assert errno == 107, query
-            if not query.startswith("_token"):  # It has no meaning there.
+            if not query.startswith("_token"):  # It means nothing to HEAD.
                 app.head(f"{URL}?{query}", headers=ALICE, status=400)
             app.get(f"{COLLECTION}/attachments.zip?{query}", headers=ALICE, status=400)
 
@@ -471,8 +471,8 @@ class TestTimestamps:
         assert app.get(URL, headers=ALICE, status="*").status_code in (200, 401, 403)
 
 
-# Who may do what: the permission, the object it is given for, and the statuses of the listing, of
-# kept files, of the archive and of the rules.
+# Who may do what: the permission, the object that it is granted on, and the statuses of the
+# listing, of kept files, of the archive and of the rules.
 RIGHTS = [
     ("nobody", "", (401, 401, 401, 401)),
     ("stranger", "", (403, 403, 403, 403)),
@@ -562,7 +562,7 @@ class TestKept:
         assert {name: kept[name] for name in first} == first
         assert (kept["record"], kept["state"]) == (RECORD, "kept")
         assert kept["created"] > 0
-        # Nobody can read what belongs to a life that has ended.
+        # Files of an ended life cannot be read.
         assert found["gone"]["location"] is None
         assert ids(app) == ["r"]
         head = app.head(f"{URL}?state=kept", headers=ALICE)
@@ -596,7 +596,7 @@ class TestKept:
         assert sorted(found) == uris
 
     def test_not_those_of_other_collections(self, app: Any) -> None:
-        """In PostgreSQL's LIKE, ``_`` is any character."""
+        """In PostgreSQL's LIKE, ``_`` matches any character."""
         put(app, f"{BUCKET}/collections/a_b")
         put(app, f"{BUCKET}/collections/axb")
         for content in (b"1", b"2"):

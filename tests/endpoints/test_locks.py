@@ -173,7 +173,7 @@ class TestSettings:
 
 @ON_POSTGRESQL
 def test_a_lock_that_is_set_while_a_body_arrives_counts(app: Any) -> None:
-    """The lock is read again, after the last byte."""
+    """The lock is read again after the last byte."""
     attach(app)
     begun, locked = threading.Event(), threading.Event()
 

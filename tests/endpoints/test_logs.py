@@ -1,4 +1,4 @@
-"""What Kinto's logs say of uploads, and why a storage failed, in each of Kinto's formats."""
+"""What the logs say about uploads and failures of a storage, in each of Kinto's formats."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOWHERE = {
     "aws.access_key": "k",
     "aws.secret_key": "s",
     "aws.num_retries": "1",
-    "aws.endpoint_url": "http://127.0.0.1:9",  # Nobody listens there.
+    "aws.endpoint_url": "http://127.0.0.1:9",  # Nothing listens there.
 }
 
 Lines = Callable[[], list[str]]

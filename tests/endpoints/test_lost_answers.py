@@ -1,4 +1,4 @@
-"""Uploads that are repeated, since their answer did not arrive, as docs/pages.rst says."""
+"""Uploads that are repeated because their answer was lost, as described in docs/pages.rst."""
 
 from __future__ import annotations
 

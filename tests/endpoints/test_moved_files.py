@@ -60,7 +60,7 @@ READERS: dict[str, Callable[[Any], str]] = {
 
 
 def move_before(app: Any, monkeypatch: pytest.MonkeyPatch, name: str, key: str) -> None:
-    """Have the file moved before the storage is asked, and after the index was."""
+    """Let the file be moved after the index was queried, and before the storage is."""
     files = app.app.registry.attachment_storages[""].files
     asked = getattr(files, name)
 

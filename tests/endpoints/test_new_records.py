@@ -1,4 +1,4 @@
-"""``POST C/attachments``: a file for a record whose id the server makes."""
+"""``POST C/attachments``: a file for a record whose id the server chooses."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TestCreatesToo:
         assert added.record_uri == record_of(response)
 
     def test_preconditions_as_kinto_has_them(self, app: Any) -> None:
-        """There is no record yet: one condition always holds, and the other one never."""
+        """There is no record yet: one condition always holds, and the other one never does."""
         for url in (f"{COLLECTION}/records", URL):
             for headers, status in (
                 ({"If-None-Match": "*"}, 201),
@@ -257,7 +257,7 @@ def test_a_right_that_is_withdrawn_while_the_file_is_stored(app: Any) -> None:
 
 @ON_POSTGRESQL
 def test_a_repeated_request_creates_one_record(build: Build) -> None:
-    """After a conflict, with the id that the file was stored for."""
+    """It is repeated after a conflict, with the id for which the file was stored."""
     app = build(randomize="false", filename_pattern="{rid}-{filename}")
     failures = [IntegrityError("once"), IntegrityError("twice")]
 

@@ -1,4 +1,4 @@
-"""The documents' nginx configurations, in nginx."""
+"""The nginx configurations in the documents, run in nginx."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.nginx
 
 AUTH = ("alice", "secret")
 ORIGIN = {"Origin": "https://app.example.com"}
-CONTENT = os.urandom(3 * 1024 * 1024)  # nginx takes 1 MiB if it is not told otherwise.
+CONTENT = os.urandom(3 * 1024 * 1024)  # By default, nginx accepts 1 MiB.
 MAX_SIZE = 64 * 1024 * 1024
 SHA256 = hashlib.sha256(CONTENT)
 
@@ -72,7 +72,7 @@ def site(
     *,
     user: str = "root",
 ) -> Iterator[Site]:
-    """Run nginx under a user, if root runs the tests, and Kinto behind it."""
+    """Run nginx with Kinto behind it, under another user if root runs the tests."""
     files = folder / "files"
     port = _free_port()
     url = f"http://{HOST}:{port}"
@@ -334,7 +334,7 @@ def test_pages_of_other_origins_read_every_answer(
         )
         assert answer.status_code in (200, 206, 302, 304, 412, 416)
         if (how, answer.status_code) == ("public", 412) and "/files/" in url:
-            continue  # nginx's own, which the document says cannot be read.
+            continue  # nginx's own answer, which the document calls unreadable.
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
         assert {"ETag", "Content-Range"} <= set(exposed)
@@ -361,7 +361,7 @@ def test_answers_for_one_of_several_origins_are_kept_apart(tmp_path: Path) -> No
 
 
 def test_what_arrives_of_an_upload_that_breaks_off_is_kept(protected: Site) -> None:
-    """As long as nginx does not buffer, and accepts chunks of any size."""
+    """This requires that nginx does not buffer, and accepts chunks of any size."""
     told = {"Upload-Length": str(len(CONTENT)), "Upload-Metadata": metadata(filename="a.html")}
     record = protected.record.removesuffix("a") + "several"
     url = f"{record}/attachment/uploads"
@@ -422,12 +422,12 @@ def test_permissions_hold_whatever_sends_the_file(protected: Site) -> None:
 
 
 def test_a_web_server_of_another_user_reads_the_files_by_their_group() -> None:
-    """As docs/storage.rst says: a group, its bit on the folder, and ``file_mode``."""
+    """As described in docs/storage.rst: a group, its bit on the folder, and ``file_mode``."""
     (text,) = [text for text in code_blocks("docs/storage.rst", "ini") if "file_mode" in text]
     settings = dict(re.findall(r"kinto\.attachment\.(\w+) = (\S+)", text))
     server, _ = nginx_blocks()
     (settings["downloads"],) = re.findall(r"kinto\.attachment\.downloads = (\S+)", server)
-    del settings["base_path"]  # ``site`` has one of its own.
+    del settings["base_path"]  # ``site`` sets its own.
     settings["resources.default.docs.folder"] = "{bucket_id}/{collection_id}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

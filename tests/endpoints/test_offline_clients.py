@@ -1,8 +1,8 @@
-"""kinto.js, whose clients write copies of records that they pulled before: its own ``sync``.
+"""The ``sync`` of kinto.js, whose clients write copies of records that they pulled before.
 
-Two clients edit the same records. One of them is offline, while the other one attaches, replaces
-and removes files. What the server has in the end, and what both clients hear, is compared for each
-strategy and each value of the settings.
+Two clients edit the same records. One of them is offline while the other one attaches, replaces
+and removes files. The final state of the server, and what both clients are told, is compared for
+each strategy and each value of the settings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUNS = [
     *((name, "client_wins") for name in ("ignoring", "keeping", "defaults")),
     ("defaults", "server_wins"),
 ]
-# What the clients did last to the file of each record.
+# The last thing that the clients did to the file of each record.
 FILES = {
     "untouched": "untouched, at first",
     "replaced": "replaced, later",
@@ -63,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
 
 @pytest.fixture(scope="module")
 def results(server: live.Server) -> dict[str, Any]:
-    """What the clients heard and have in the end, by collection."""
+    """What the clients were told and have in the end, by collection."""
     settings = {
         "url": server.url,
         "authorization": "Basic " + b64encode(":".join(ALICE).encode()).decode(),
@@ -78,7 +78,7 @@ def results(server: live.Server) -> dict[str, Any]:
 
 
 def on_server(server: live.Server, collection: str) -> dict[str, Any]:
-    """The records, by id, as they are now."""
+    """The current records by id."""
     url = f"{server.url}/buckets/b/collections/{collection}/records"
     records = requests.get(url, auth=ALICE, timeout=90).json()["data"]
     return {record["id"]: record for record in records}
@@ -157,7 +157,7 @@ def test_by_default_the_refused_records_are_named_and_the_others_written(
 def test_by_default_a_client_that_wins_deletes_files_that_it_does_not_know(
     server: live.Server, results: dict[str, Any]
 ) -> None:
-    """This is why the documentation recommends other settings for such clients."""
+    """For this reason, the documentation recommends other settings for such clients."""
     lost = dict.fromkeys(("added", "again", "created"))
     for name in ("defaults", "ignoring"):
         assert files_of(on_server(server, f"{name}-client_wins")) == {**FILES, **lost}

@@ -61,11 +61,11 @@ def test_names_the_parts_of_the_path(paths: Any) -> None:
 
 @ON_MEMORY
 def test_is_valid(description: Any) -> None:
-    # Every process that runs tests imports this file, and one of them needs this package.
+    # Every process that runs tests imports this file, but only one needs this package.
     from openapi_spec_validator import OpenAPIV2SpecValidator
 
-    # Of Kinto's own paths, one is not. The type of a response may be "file", by the specification
-    # and by its JSON Schema, but not by what this validator asks of every schema besides.
+    # One of Kinto's own paths is invalid. The specification and its JSON Schema allow the type
+    # "file" for a response, but this validator has further rules for every schema.
     errors = OpenAPIV2SpecValidator(only_ours(description)).iter_errors()
     assert [error for error in errors if error.instance != "file"] == []
 
@@ -136,7 +136,7 @@ def test_describes_conditions(paths: Any) -> None:
 
 @ON_MEMORY
 def test_names_the_answers(paths: Any) -> None:
-    """All of them: there is no "default"."""
+    """It names all of them, without a "default"."""
     access = {"400", "401", "403", "404", "412", "503"}
     for method in ("post", "put"):
         uploads = {"200", "201", "408", "409", "413", "415", "423", "507"}
@@ -146,7 +146,7 @@ def test_names_the_answers(paths: Any) -> None:
     assert set(paths[ATTACHMENT]["delete"]["responses"]) == access | {"204", "409", "423"}
     for operation in (paths[ATTACHMENT]["get"], paths[FILE]["get"]):
         downloads = {"200", "206", "302", "304", "416"}
-        # What may not be read is not told from what does not exist.
+        # The answer is the same for what may not be read and what does not exist.
         refusals = access - {"403"} if operation is paths[FILE]["get"] else access
         assert set(operation["responses"]) == refusals | downloads
 
@@ -206,7 +206,7 @@ def test_tells_what_each_operation_requires(paths: Any) -> None:
 
 @ON_MEMORY
 def test_describes_holds(app: Any, paths: Any) -> None:
-    """With null, for generated clients."""
+    """Null is described for generated clients."""
     hold = paths[f"{ATTACHMENT}/hold"]
     (body,) = [each for each in hold["put"]["parameters"] if each["in"] == "body"]
     assert body["required"]

@@ -1,4 +1,4 @@
-"""What pages of other origins, browsers' caches and browsers' tabs need, as headers tell it."""
+"""The headers that pages of other origins, browsers' caches and browsers' tabs need."""
 
 from __future__ import annotations
 

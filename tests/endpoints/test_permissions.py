@@ -1,4 +1,4 @@
-"""Which permission the endpoints for versions, copies and lists need, on which object."""
+"""The permissions, and their objects, that endpoints for versions, copies and lists need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.application import (
 )
 from tests.support.backends import ON_DATABASES, Build
 
-# The precondition fails for those who may do it, so that nothing changes.
+# The precondition fails for permitted users, so that nothing changes.
 WRONG = {"If-Match": '"1"'}
 FORBIDDEN, OK, ABSENT, FAILED, MADE = 403, 200, 404, 412, 201
 # Method and path of each endpoint, with a body and headers.
@@ -41,7 +41,7 @@ WRITES = {"versions": OK, "earlier file": OK} | dict.fromkeys(
     ("restore", "delete", "copy over"), FAILED
 )
 LISTS = dict.fromkeys(("list", "archive", "rules"), OK)
-# Permission, where, and what becomes possible.
+# The permission, its object, and what becomes possible.
 GRANTS: dict[str, tuple[str, str, dict[str, int]]] = {
     "stranger": ("", "", {}),
     "reader of the record": ("read", "record", READS),

@@ -1,4 +1,4 @@
-"""A readonly server gives files out, and takes none in."""
+"""A readonly server serves files, and accepts none."""
 
 from __future__ import annotations
 

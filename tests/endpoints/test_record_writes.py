@@ -1,4 +1,4 @@
-"""Records that clients write: what becomes of an ``attachment`` that is not the stored one."""
+"""Records that clients write with an ``attachment`` that is not the stored one."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def statuses(answers: list[Any]) -> list[int]:
 
 
 def send(app: Any, method: str, path: str, body: Any, kind: str, status: Any = None) -> Any:
-    """A write with a media type; a batch only has JSON."""
+    """A write with a media type; a batch only takes JSON."""
     headers = {**ALICE, "Content-Type": kind}
     return app._gen_request(method, path, params=json.dumps(body), headers=headers, status=status)
 
@@ -153,7 +153,7 @@ class TestPartsOfABatch:
         assert len(stored_files(app)) == 5
 
     def test_a_precondition_comes_first(self, app: Any) -> None:
-        """Clients resolve conflicts when they get a 412."""
+        """It has to: clients resolve conflicts when they get a 412."""
         attach(app)
         answers = batch(
             app,
@@ -228,7 +228,7 @@ PATCHES = [
 
 
 class TestPatches:
-    """Of RFC 7396 and RFC 6902, whose results are computed first."""
+    """Patches of RFC 7396 and RFC 6902, whose results are computed first."""
 
     @pytest.mark.parametrize(("kind", "body"), PATCHES)
     def test_are_refused_before_kinto_writes(self, app: Any, kind: str, body: Any) -> None:
@@ -250,7 +250,7 @@ class TestPatches:
 
     @pytest.mark.parametrize(("kind", "body"), PATCHES)
     def test_are_ignored_where_there_is_no_file(self, build: Build, kind: str, body: Any) -> None:
-        """What cannot be applied is refused by Kinto; nothing is stored."""
+        """Kinto refuses patches that cannot be applied; nothing is stored."""
         app = build(**OFFLINE)
         put(app, RECORD, data={"other": FORGED})
         answer = send(app, "PATCH", RECORD, body, kind, status="*")
@@ -296,7 +296,7 @@ class TestPatches:
     )
     @pytest.mark.parametrize("kind", [MERGE_PATCH, JSON_PATCH, "application/json"])
     def test_that_are_none(self, app: Any, kind: str, body: Any) -> None:
-        """They are answered as Kinto does, and so are bodies that are no JSON."""
+        """They are answered as by Kinto, and so are bodies that are not JSON."""
         attachment = attach(app).json
         answer = send(app, "PATCH", RECORD, body, kind, status="*")
         assert answer.status_code == (200 if (kind, body) == (JSON_PATCH, []) else 400)
@@ -515,7 +515,7 @@ class TestOmission:
     @ON_POSTGRESQL
     @pytest.mark.parametrize("before", [True, False], ids=["replaced", "added"])
     def test_an_upload_in_between_is_not_undone(self, build: Build, before: bool) -> None:
-        """The write is refused, to be tried again, if the upload commits after it was read."""
+        """The write is refused, for a retry, if the upload commits after the record was read."""
         app = build(**OFFLINE)
         put(app, RECORD, data={"title": "A"})
         if before:
@@ -572,7 +572,7 @@ class TestForOneCollection:
 
 @ON_POSTGRESQL
 class TestCost:
-    """Deciding executes no statement: Kinto has read the record when it authorized the user."""
+    """The decision needs no statement: Kinto read the record when it authorized the user."""
 
     def costs(self, app: Any, *writes: Callable[[], object]) -> list[int]:
         found = []
@@ -608,7 +608,7 @@ class TestCost:
 
 
 def includeme(config: Any) -> None:
-    """A plugin that writes records as clients do: ``POST /rewrite``."""
+    """A plugin that writes records like a client: ``POST /rewrite``."""
     config.add_route("rewrite", "/rewrite")
     config.add_view(
         rewrite,
@@ -631,7 +631,7 @@ def rewrite(request: Any) -> Any:
 
 
 class TestPlugins:
-    """Code on the server writes attachments, and leaves them out, where it says so."""
+    """Code on the server may write attachments, or omit them, if it says so."""
 
     def rewrite(self, app: Any, uri: str, data: Any, how: str, status: Any = 200) -> Any:
         body = {"uri": uri, "data": data, "how": how}
@@ -675,7 +675,7 @@ class TestPlugins:
 
 
 def test_files_of_others_are_not_reached(build: Build) -> None:
-    """What is ignored is not linked either."""
+    """An ignored attachment is not linked either."""
     app = build(**OFFLINE)
     stored = attach(app).json
     put(app, OTHER, data={"attachment": stored})

@@ -182,7 +182,7 @@ class TestLimits:
         app = build(max_size=1000)
         put_raw(app, content=b"x" * 1001, status=413)
         assert app.app.body.taken == 0
-        # A form has two text fields of up to 1 MiB besides.
+        # A form also has two text fields of up to 1 MiB.
         attach(app, content=b"x" * 4_000_000, status=413)
         assert app.app.body.taken == 0
 
@@ -191,7 +191,7 @@ class TestLimits:
         body = io.BytesIO(b"x" * 10_000_000)
         send(app, "PUT", f"{URL}?filename=a.txt", body, status=413)
         assert app.app.body.taken <= 10_000
-        # A client that is still sending is read on a little, so that it sees the answer.
+        # The server reads a little more of what a client still sends, so that it sees the answer.
         assert body.tell() < 5_000_000
 
     @ON_MEMORY
@@ -295,7 +295,7 @@ class TestClaimedDigests:
 
 
 class TestPermissions:
-    """They are decided before the first byte of the body is read."""
+    """They are checked before the first byte of the body is read."""
 
     @pytest.mark.parametrize("upload", [attach, put_raw])
     def test_to_create(self, app: Any, upload: Any) -> None:
@@ -340,7 +340,7 @@ class TestPermissions:
     @ON_DATABASES
     @pytest.mark.parametrize("upload", [attach, put_raw])
     def test_to_create_are_enough_to_be_told_that_it_exists(self, app: Any, upload: Any) -> None:
-        """As Kinto does: the precondition fails, which is no lack of permission."""
+        """As in Kinto, the precondition fails, which is not a lack of permission."""
         attach(app)
         put(app, COLLECTION, permissions={"record:create": ["system.Authenticated"]})
         headers = {**BOB, "If-None-Match": "*"}
@@ -359,7 +359,7 @@ class TestPermissions:
 @ON_DATABASES
 @pytest.mark.parametrize("upload", [attach, put_raw])
 class TestUnknownParents:
-    """The answers are Kinto's for a record there."""
+    """The answers are those of Kinto for a record there."""
 
     @pytest.mark.parametrize(
         "record",

@@ -1,4 +1,4 @@
-"""Rights are looked at afresh once the body is there, and refusals tell nothing."""
+"""Rights are checked again after the body has arrived, and refusals reveal nothing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ FORMS = pytest.mark.parametrize("method", ["POST", "PUT"])
 @ON_DATABASES
 @FORMS
 class TestWithdrawn:
-    """A right that the user had when the upload began, and has not when it ends."""
+    """A right that the user had when the upload began, and no longer has when it ends."""
 
     @pytest.mark.parametrize("withdraw", [remove_member, delete_group])
     @pytest.mark.parametrize("grant", ["bucket", "collection", "create"])
@@ -223,13 +223,13 @@ class TestExisting:
 
 
 def seen_by(app: Any, method: str, url: str, headers: Headers) -> tuple[Any, ...]:
-    """An answer, without what belongs to the moment."""
+    """An answer, without the parts that change with time."""
     response = app.request(url, method=method, headers=headers, expect_errors=True)
     return response.status_code, sorted(response.headers.items()), response.body
 
 
 class TestKeys:
-    """``/v1/attachments/{key}`` tells nobody whether there is a file that they may not read."""
+    """``/v1/attachments/{key}`` does not reveal whether files exist that users may not read."""
 
     @ON_DATABASES
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -285,7 +285,7 @@ PARTS_OF_A_PAGE = [
 
 @ON_MEMORY
 class TestPasswords:
-    """No picture makes a browser ask for a password."""
+    """Pictures do not make a browser ask for a password."""
 
     @pytest.mark.parametrize("record", [RECORD, DEFAULT])
     def test_are_not_asked_for_within_a_page(self, app: Any, record: str) -> None:
@@ -336,7 +336,7 @@ def vary(response: Any) -> set[str]:
 
 
 class TestCaches:
-    """What one user was given is given to nobody else, and not to that user logged out."""
+    """Caches give one user's answer to no other user, nor to that user after a logout."""
 
     @pytest.mark.parametrize("record", [RECORD, DEFAULT])
     def test_ask_again_for_another_user(self, build: Build, record: str) -> None:

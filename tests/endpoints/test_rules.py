@@ -44,7 +44,7 @@ class TestRules:
             "locked": False,
             "hold": 0,
             "direct": True,
-            "resumable": [],  # The server compresses files that are whole.
+            "resumable": [],  # The server compresses only whole files.
         }
 
     def test_by_default(self, app: Any) -> None:
@@ -55,7 +55,7 @@ class TestRules:
         assert found["resumable"] == ["tus/1.0.0", "ietf/8"]
 
     def test_with_quotas(self, build: Build) -> None:
-        """The quota of the bucket or the collection, whichever leaves less space."""
+        """The rules have the quota of the bucket or collection, whichever leaves less space."""
         app = build(**{"resources.b.quota_bytes": 30, "resources.b.c.quota_bytes": 25})
         names = ("quota_bytes", "used_bytes", "quota_files", "used_files")
         assert [rules(app)[name] for name in names] == [25, 0, 0, 0]

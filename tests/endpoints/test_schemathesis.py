@@ -1,7 +1,7 @@
-"""Requests generated from ``/v1/__api__``: every answer is one that it names, and none is a 5xx.
+"""Requests generated from ``/v1/__api__``: it describes every answer, and none is a 5xx.
 
-They are the same ones each time. The variable ``SCHEMATHESIS_EXAMPLES`` says how many there are of
-each operation, valid ones and as many invalid ones: ``5000`` takes minutes.
+The requests are the same each time. The variable ``SCHEMATHESIS_EXAMPLES`` sets the number of
+valid requests per operation; there are as many invalid ones. ``5000`` takes minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tests.support.snapshots import begin
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "6"))
 
-# The answers that the requests of the table have to get to see.
+# The answers that the requests of the table have to receive.
 REACHED = {
     ("POST", ATTACHMENT): {200, 201, 400, 401, 403, 404, 412, 415},
     ("POST", ATTACHMENTS): {201, 400, 401, 403, 404, 412, 415},
@@ -62,8 +62,8 @@ REACHED = {
     ("GET", FILE): {200, 206, 304, 404, 412, 416},
 }
 
-# Generated ids do not exist, and few generated headers have a meaning. So these replace the
-# generated values in some of the requests.
+# Generated ids do not exist, and few generated headers are meaningful. In some of the requests,
+# these values replace the generated ones.
 PLACES = [
     {"bucket_id": bucket, "collection_id": collection, "id": record}
     for bucket, collection, record in (
@@ -114,7 +114,7 @@ READING: list[Headers] = [
 
 
 class Closing:
-    """A WSGI application whose answers are read and closed, as a server does."""
+    """A WSGI application whose answers are read and closed, as by a server."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -130,20 +130,20 @@ class Closing:
 
 @dataclass(frozen=True)
 class Changes:
-    """What takes the place of something generated; None leaves that."""
+    """Replacements for generated values; None keeps the generated value."""
 
     place: dict[str, str] | None = None
     user: Headers = field(default_factory=dict)
     headers: Headers = field(default_factory=dict)
     filename: str | None = None
     form: dict[str, str] | None = None
-    only_these: bool = False  # Headers: those that were generated are left out.
+    only_these: bool = False  # Leaves out generated headers.
 
 
 def all_changes(method: str) -> Iterator[Changes]:
     """The table: each place with each header, each user, each name and each form.
 
-    ``make tests`` takes every other header and user at each place, and the others at the next.
+    ``make tests`` uses every other header and user for each place, and the others for the next.
     """
     usual: dict[str, Any] = {"user": ALICE, "filename": "a.txt", "form": {}}
     one_in = sampling.one_in(2)
@@ -182,7 +182,7 @@ class Server:
 
     @classmethod
     def of(cls, app: Any) -> Server:
-        """The same one in all tests that share the application."""
+        """The same server in all tests that share the application."""
         if not hasattr(app, "server"):
             app.server = cls(app)
         server: Server = app.server
@@ -193,7 +193,7 @@ class Server:
         self.versions: dict[tuple[str, str], str] = begin(self.app, self.make)
 
     def make(self, app: Any) -> dict[tuple[str, str], str]:
-        """The versions, by bucket and record."""
+        """Create the objects; returns the versions by bucket and record."""
         put_collection_behind(app)
         versions = {}
         for bucket in ("b", "default"):
@@ -220,7 +220,7 @@ class Server:
         return self.versions.get((changes.place["bucket_id"], name), "x")
 
     def answer(self, case: Any, changes: Changes) -> int:
-        """Send the request, and look at the answer."""
+        """Send the request, and check the answer."""
         if changes.place:
             key = self.key if changes.place["bucket_id"] == "b" else "gone.txt"
             place = {"key": key} if case.path == FILE else dict(changes.place)
@@ -249,7 +249,7 @@ class Server:
 
 
 def type_is_described(ctx: Any, response: Any, case: Any) -> None:
-    """OpenAPI 2.0 names media types for an operation, and Schemathesis wants them of no body."""
+    """Answers without a body are exempt: OpenAPI 2.0 names media types per operation."""
     from schemathesis.specs.openapi.checks import content_type_conformance
 
     if response.status_code not in (204, 304):
@@ -257,7 +257,7 @@ def type_is_described(ctx: Any, response: Any, case: Any) -> None:
 
 
 def error_is_kinto_s(ctx: Any, response: Any, case: Any) -> None:
-    """Whatever the file's media type: errors are JSON, and nothing has a type without a body."""
+    """Whatever the file's media type, errors are JSON, and answers without a body have no type."""
     content_type = response.headers.get("content-type")
     if response.status_code >= 400:
         assert content_type == ["application/json"]
@@ -268,7 +268,7 @@ def error_is_kinto_s(ctx: Any, response: Any, case: Any) -> None:
 
 @cache
 def checks() -> list[Any]:
-    # Every process that runs tests imports this file, and one of them needs this package.
+    # Every process that runs tests imports this file, but only one needs this package.
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi import checks
 
@@ -283,7 +283,7 @@ def checks() -> list[Any]:
 
 
 OF_VERSIONS = ["versions", "version", "delete-version", "restore"]
-# What is generated is random.
+# The generated requests are random.
 pytestmark = pytest.mark.one_way
 
 OPERATIONS = pytest.mark.parametrize(
@@ -311,7 +311,7 @@ Describe = Callable[..., Any]
 def describe(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> Describe:
     """``describe(app)`` is the operation as that application describes it.
 
-    Where Schemathesis knows of ``credentials``, it makes them up, and leaves out ours.
+    If the description has ``credentials``, Schemathesis generates them, and leaves out ours.
     """
 
     def operation(app: Any, credentials: bool = False) -> Any:
@@ -324,7 +324,7 @@ def describe(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> Describ
 
 
 def schema_of(app: Any, monkeypatch: pytest.MonkeyPatch, credentials: bool) -> Any:
-    """What Schemathesis makes of the description, which takes 0.05 seconds."""
+    """The schema that Schemathesis makes of the description, which takes 0.05 seconds."""
     import schemathesis
 
     description = only_ours(described(app, monkeypatch))
@@ -344,7 +344,7 @@ def test_the_table_is_answered_as_described(
     app = build(keep_old_files="true")
     operation, server = describe(app), Server.of(app)
     bodies: dict[str, Any] = {
-        # By the bytes, the part is called "attachment.png".
+        # Because of these bytes, the part is named "attachment.png".
         "POST": {
             "body": {"attachment": b"\x89PNG\r\n\x1a\n"},
             "media_type": "multipart/form-data",
@@ -368,8 +368,8 @@ def test_what_is_generated_is_answered_as_described(
 ) -> None:
     from schemathesis import GenerationMode
 
-    app = build(extensions="any", keep_old_files="true")  # Few generated names have one.
-    # Nothing else of these can be invalid.
+    app = build(extensions="any", keep_old_files="true")  # Few generated names have any.
+    # Only the credentials of these can be invalid.
     credentials = mode == "negative" and method in ("GET", "DELETE")
     operation, server = describe(app, credentials), Server.of(app)
 

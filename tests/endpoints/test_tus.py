@@ -62,14 +62,14 @@ MIB = 1024 * 1024
 
 
 def version_of(app: Any) -> str:
-    """The id of the record's only version, by the list."""
+    """The id of the record's only version, according to the list."""
     (version,) = app.get(f"{RECORD}/attachment/versions", headers=ALICE).json["data"]
     return str(version["id"])
 
 
 @ON_OBJECT_STORES
 def test_parts_that_break_off_are_kept_as_far_as_they_came(app: Any) -> None:
-    """Although the storage gets them while they arrive; twice, then with a wrong checksum."""
+    """They go to the storage as they arrive. Two break off; a third has a wrong checksum."""
     content = random.Random(22).randbytes(20 * MIB + 5)
     url = begin(app, len(content))
     for start, end in ((0, 3 * MIB), (3 * MIB, 14 * MIB + 1)):
@@ -271,7 +271,7 @@ def test_a_conflict_that_may_pass_is_tried_again(app: Any) -> None:
 def test_preconditions_hold_when_the_attaching_is_repeated(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another request has changed the record: that is why it is repeated."""
+    """It is repeated because another request has changed the record."""
     etag = attach(app, content=b"old").headers["ETag"]
     url = begin(app, SIZE, headers={**ALICE, "If-Match": etag})
     begin_again = transactions._begin_again
@@ -296,7 +296,7 @@ def test_preconditions_hold_when_the_attaching_is_repeated(
 def test_the_last_request_while_another_one_makes_the_file_whole(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The storage is not at fault: nobody has to be alarmed by a 503 and a traceback."""
+    """The storage has not failed, so there is no 503 and no traceback."""
     monkeypatch.setattr(local_partials, "PATIENCE", 0.0)
     url = begin(app, SIZE)
     append(app, url, 0, CONTENT[:-1])
@@ -312,7 +312,7 @@ def test_the_last_request_while_another_one_makes_the_file_whole(
 
 @ON_MEMORY
 def test_a_database_that_fails(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer does not take the database once more."""
+    """The answer needs no further access to the database."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise BackendError()
@@ -326,7 +326,7 @@ def test_a_database_that_fails(app: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @ON_MEMORY
 class TestRefusesToBegin:
-    """What a form would be refused for."""
+    """For the reasons that also apply to forms."""
 
     def test_extension(self, build: Build) -> None:
         app = build(extensions="pdf")
@@ -427,7 +427,7 @@ class TestRefusesToBegin:
 
 @ON_MEMORY
 class TestBytes:
-    """Refused bytes, and the other bytes that are kept."""
+    """Which bytes are refused, and which are kept."""
 
     def test_wrong_offset(self, app: Any) -> None:
         url = begin(app, SIZE)
@@ -507,7 +507,7 @@ class TestBytes:
     def test_one_that_would_make_the_last_request_long(
         self, app: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With another digest than SHA-256, the file has to be read at the end."""
+        """With a digest other than SHA-256, the file has to be read at the end."""
         monkeypatch.setattr(session_writes, "LARGEST_READ_BACK", SIZE - 1)
         other = {**ALICE, "Repr-Digest": f"sha-512=:{digest(CONTENT, 'sha512')}:"}
         create(app, SIZE, headers=other, status=413)
@@ -519,7 +519,7 @@ class TestBytes:
         assert read(app) == CONTENT
 
     def test_a_hash_that_cannot_be_saved(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The file is read back at its end."""
+        """The file is read back at the end."""
         url = begin(app, SIZE)
         append(app, url, 0, CONTENT[:5])
         with monkeypatch.context() as patched:
@@ -563,7 +563,7 @@ class TestStrangers:
     @pytest.mark.parametrize("bucket", ["b%00", "*", "_"])
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "DELETE"])
     def test_ids_that_no_object_has(self, app: Any, method: str, bucket: str) -> None:
-        """``*`` and ``_`` are wildcards for databases, and no text in them has a NUL."""
+        """``*`` and ``_`` are wildcards in databases, whose texts cannot contain a NUL."""
         url = begin(app, SIZE).replace("/buckets/b/", f"/buckets/{bucket}/")
         told = {**ALICE, **TUS, **BYTES, "Upload-Offset": "0"}
         app.request(url, method=method, headers=told, status=404)
@@ -572,7 +572,7 @@ class TestStrangers:
 
     @pytest.mark.parametrize("collection", ["*", "c%00", "_"])
     def test_wildcards_list_nothing(self, app: Any, collection: str) -> None:
-        """Without this check, who has a bucket ``a_`` could list those of bucket ``ab``."""
+        """Without this check, the owner of a bucket ``a_`` could list those of bucket ``ab``."""
         begin(app, SIZE)
         url = f"{BUCKET}/collections/{collection}/attachments/uploads"
         for headers in (ALICE, BOB, ANONYMOUS):
@@ -712,7 +712,7 @@ def test_readonly_servers_take_no_uploads(build: Build) -> None:
 
 @ON_MEMORY
 class TestOverride:
-    """Clients that can send no other methods than POST and GET."""
+    """Clients that can only send POST and GET."""
 
     def test_names_the_method(self, app: Any) -> None:
         url = begin(app, SIZE)
@@ -724,10 +724,10 @@ class TestOverride:
         app.post(url, b"", headers={**ALICE, **TUS}, status=405)
 
 
-@pytest.mark.one_way  # Either of the two may be the first one.
+@pytest.mark.one_way  # Either of the two may be first.
 @ON_POSTGRESQL
 def test_of_two_requests_that_attach_a_file_the_second_one_finds_it_done(app: Any) -> None:
-    """Both have found all bytes there, and none has locked the upload yet."""
+    """Both have found all bytes there, and neither has locked the upload yet."""
     url = begin(app, SIZE)
     files = app.app.registry.attachment_storages.default.files
     finish, both, first = (

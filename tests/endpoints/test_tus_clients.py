@@ -1,7 +1,7 @@
-"""The clients of tus that people use upload large files over connections and workers that break.
+"""Popular clients of tus upload large files while connections and workers fail.
 
 ``tuspy`` sends chunks, ``tus-js-client`` the whole file in one request. Half-way, either the
-connection breaks or the worker is killed; another worker goes on.
+connection breaks or the worker is killed; another worker continues.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.faults import FaultProxy
 from tests.support.interruptions import broken_half_way
 from tests.support.resuming import COLLECTION, MIB, STORAGES, two_workers, write_film
 
-# The whole size in make tests-all; in any case, several parts of S3 and of a checkpoint.
+# The full size only in make tests-all; in any case, several parts on S3 and checkpoints.
 SIZE = (200 if sampling.every_case() else 40) * MIB
 CHUNK = 8 * MIB
 # ``make tests`` tries each case on one of the storages.
@@ -58,7 +58,7 @@ def is_there(server: live.Server, record: str, film: Path) -> None:
 
 
 def tuspy(url: str) -> Any:
-    # Every process that runs tests imports this file, and one of them needs this package.
+    # Every process that runs tests imports this file, but only one needs this package.
     from tusclient.client import TusClient
 
     return TusClient(url, ALICE)
@@ -115,7 +115,7 @@ def test_a_lost_last_answer_uploads_nothing_again(
     path.write_bytes(b"x" * 1000)
     with FaultProxy(server.address) as proxy:
         url = f"{proxy.url}/v1{COLLECTION}/records/{record}/attachment/uploads"
-        # The answer to the creation comes back, and not the one to the bytes.
+        # The answer to the creation arrives, but not the one to the bytes.
         answer = len(created_answer(server))
         proxy.cut(received=answer + 20, once=True)
         if library == "tuspy":
@@ -143,7 +143,7 @@ def test_a_lost_last_answer_uploads_nothing_again(
 
 
 def created_answer(server: live.Server) -> bytes:
-    """The bytes of an answer to a creation, whose length is the same each time but for cookies."""
+    """The bytes of an answer to a creation, whose length only varies with cookies."""
     with live.Client(server) as client:
         status, headers, _ = client.request(
             "POST",

@@ -227,7 +227,7 @@ class TestPut:
         assert app.app.body.taken == 0
 
     @ON_MEMORY
-    # Kinto and Cornice have views of their own on these types.
+    # Kinto and Cornice treat these types in their own ways.
     @pytest.mark.parametrize(
         "content_type",
         [
@@ -374,7 +374,7 @@ class TestKeepOldFiles:
 
 @ON_MEMORY
 def test_the_body_is_read_in_bounded_pieces_by_one_reader_alone(app: Any) -> None:
-    """What the guard of all these tests guards: it would fail for ``request.body``."""
+    """The guard of all these tests works: it fails if ``request.body`` is used."""
     attach(app)
     assert app.app.body.taken > len(CONTENT)
     put_raw(app)
@@ -389,7 +389,7 @@ def test_the_body_is_read_in_bounded_pieces_by_one_reader_alone(app: Any) -> Non
 
 
 class Careless:
-    """A storage whose caller's request body is read whole."""
+    """A storage that reads the body of the current request as a whole."""
 
     def __init__(self, registry: Any) -> None:
         self.storage = registry.attachment_storages.default.files

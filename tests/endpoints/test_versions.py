@@ -1,4 +1,4 @@
-"""``R/attachment/versions``: which files a record has and had, and what may be done with them."""
+"""``R/attachment/versions``: a record's current and earlier files, and operations on them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def app(build: Build) -> Any:
 
 
 def attach_all(app: Any, *contents: bytes, record: str = RECORD) -> list[str]:
-    """Attach one file after the other; their versions."""
+    """Attach one file after the other; returns their versions."""
     answers = [attach(app, record, content, f"{content.decode()}.txt") for content in contents]
     return [answer.headers["Attachment-Version"] for answer in answers]
 
@@ -192,7 +192,7 @@ class TestList:
 
     @ON_POSTGRESQL
     def test_has_all_versions_of_a_record_with_many(self, build: Build) -> None:
-        """More than Kinto's storage returns at once."""
+        """There are more than Kinto's storage returns at once."""
         app = build({"storage_max_fetch_size": "5", "paginate_by": "20"}, **KEEPING)
         contents = [b"%d" % number for number in range(13)]
         attach_all(app, *contents)
@@ -360,7 +360,7 @@ class TestRestore:
         assert names(app) == ["one.txt", "two.txt"]
 
     def test_is_in_the_history(self, build: Build) -> None:
-        """Kinto's plugin knows who has restored what, and when."""
+        """Kinto's plugin records who has restored what, and when."""
         app = build({"includes": "kinto.plugins.history"}, **KEEPING)
         first, _ = attach_all(app, b"one", b"two")
         grant(app, "record", "write")
@@ -421,7 +421,7 @@ class TestDelete:
 
 
 class TestDeletedRecord:
-    """Its versions are for those who may write the collection."""
+    """Its versions are available to those who may write the collection."""
 
     def test_are_listed_and_read(self, app: Any) -> None:
         first, second = attach_all(app, b"one", b"two")
@@ -573,7 +573,7 @@ class TestPermissions:
     """Which permission each endpoint needs, on which object."""
 
     def statuses(self, app: Any, version: str, headers: Headers = BOB) -> list[int]:
-        """Of the list, the bytes, a restore and a deletion; without changing anything."""
+        """The statuses of listing, reading, restoring and deleting; nothing is changed."""
         url = f"{VERSIONS}/{version}"
         wrong = {**headers, "If-Match": '"1"'}
         return [

@@ -29,7 +29,7 @@ LENGTH = str(len(CONTENT))
 
 @dataclass(frozen=True)
 class Fronted(Site):
-    """A web server with Kinto behind it, whose own answers are at ``behind``."""
+    """A web server with Kinto behind it; ``behind`` is the URL of Kinto itself."""
 
     behind: str
 
@@ -46,7 +46,7 @@ Mutex file:{folder}
 {server}
 """
 MODULES = "/usr/lib/apache2/modules"
-# Kept apart from the system's own configuration.
+# The configuration does not include the system's.
 LOADED = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "xsendfile")
 LIGHTTPD = """\
 server.document-root = "{folder}"
@@ -58,7 +58,7 @@ server.errorlog = "{folder}/error.log"
 
 
 def apache(folder: Path, server: str, port: int) -> list[str]:
-    """The command that runs Apache, which does not do so as root."""
+    """The command that runs Apache, whose workers do not run as root."""
     modules = [f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in LOADED]
     user = "User nobody\nGroup nogroup" if os.geteuid() == 0 else ""
     values = {"folder": folder, "host": HOST, "port": port, "user": user}
@@ -90,7 +90,7 @@ def site(language: str, command: Callable[[Path, str, int], list[str]]) -> Itera
         for each in (folder, files):
             each.chmod(0o755)
         url = f"http://{HOST}:{port}"
-        # Names are kept, so that they are in the paths that the web server gets.
+        # Filenames are kept, so that they occur in the paths that the web server gets.
         settings = {
             **{"downloads": "x-sendfile", "base_path": str(files)},
             **{"file_mode": "0644", "randomize": "false"},

@@ -130,7 +130,7 @@ class TestFile:
             assert parse(body, on_file=read, chunk_size=chunk_size).file == CONTENT
 
     def test_is_consumed_where_it_stands(self) -> None:
-        """The bytes come while the rest of the body has not been sent yet."""
+        """The bytes are available before the rest of the body has been sent."""
         body = encode((FILE, bytes(1000)), DATA)
         read = 0
 
@@ -433,7 +433,7 @@ def endless(*start: bytes) -> Iterator[bytes]:
 
 
 class TestLimits:
-    """Each body is endless: whatever is not limited does not end."""
+    """Each body is endless: without a limit, the test does not end."""
 
     def refuse(self, *start: bytes) -> AttachmentError:
         pieces = endless(*start)

@@ -118,7 +118,7 @@ def test_content_range() -> None:
 def test_http_date() -> None:
     assert http_date(MODIFIED) == SAME
     assert http_date(MODIFIED.astimezone(timezone(timedelta(hours=9)))) == SAME
-    # What a client has from us, it gets a 304 for.
+    # A client that sends our date back gets a 304.
     assert judge(If_Modified_Since=http_date(MODIFIED)).status == 304
 
 

@@ -1,4 +1,4 @@
-"""Each row is a sentence of draft-ietf-httpbis-resumable-upload, or of the docs here."""
+"""Each row tests a sentence of draft-ietf-httpbis-resumable-upload, or of our docs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def put(**headers: object) -> Head:
 
 
 def patch(**headers: object) -> Head:
-    """A PATCH with three bytes at the beginning, unless ``headers`` say something else."""
+    """A PATCH with three bytes at the beginning, unless ``headers`` override that."""
     given: dict[str, object] = {
         "Upload_Complete": "?0",
         "Upload_Offset": 0,
@@ -105,7 +105,7 @@ class TestRecognizes:
             (put(Upload_Complete="1"), False),
             (put(Upload_Complete="true"), False),
             (put(Upload_Complete="?1, ?1"), False),
-            # Unless it can only be the beginning of an upload, gone wrong.
+            # Unless the request can only be a malformed creation of an upload.
             (put(Upload_Complete="1", Upload_Draft_Interop_Version=8), True),
             # Ordinary uploads.
             (head("POST", Upload_Complete="?1"), False),
@@ -226,7 +226,7 @@ class TestVersions:
 
     @pytest.mark.parametrize("version", ["8", "08", " 8 ", "8;a", "x", "", "8.0", '"8"'])
     def test_the_one_and_none(self, version: str) -> None:
-        # What is no Integer is ignored, and a missing version only means that no 104 is sent.
+        # Other types than Integer are ignored, and without a version only the 104 is not sent.
         assert IETF.read(patch(Upload_Draft_Interop_Version=version)) == Append(0)
         assert IETF.read(patch()) == Append(0)
 
@@ -436,7 +436,7 @@ class TestProblems:
         ("state", "offset", "complete"),
         [
             ("open", 25, "?0"),
-            ("finishing", 100, "?0"),  # It can be tried again.
+            ("finishing", 100, "?0"),  # It can be retried.
             ("failed", 100, "?1"),  # All of it was transmitted, and refused.
             ("failed", 25, "?0"),
             ("expired", 100, "?0"),

@@ -26,7 +26,7 @@ VECTORS = [
     ),
     (b"a" * 1_000_000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
 ]
-# The largest size of which the number of bits has 64 bits, and sizes around each carry before.
+# The largest size whose number of bits fits in 64 bits, and sizes around each carry below.
 SIZES = [
     *(
         power + extra
@@ -101,7 +101,7 @@ class TestEachLibrary:
 
     @pytest.mark.parametrize("size", SIZES)
     def test_sizes_that_nobody_hashes_in_a_test(self, size: int) -> None:
-        # The standard's own arithmetic, from a state of which nobody knows the message.
+        # The standard's own arithmetic, from a state whose message is unknown.
         words = tuple(range(1, 9))
         tail, rest = bytes(size % 64), bytes(range(100))
         made = new(str(saved_hashes._State(words, size, tail)))
@@ -206,7 +206,7 @@ def test_python_has_been_given_a_library_of_its_own_openssl() -> None:
 
 
 def test_the_interpreter_runs_on_while_libcrypto_hashes() -> None:
-    """Unless the machine is so busy that this thread gets no processor meanwhile: then again."""
+    """It is tried again if the machine is so busy that this thread gets no processor."""
     data = bytes(64 << 20)
 
     def turns() -> int:

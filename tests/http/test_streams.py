@@ -46,7 +46,7 @@ class Stream:
 
 
 class ShortReader(BaseReader):
-    """Gives ``data`` in pieces of random sizes."""
+    """Returns ``data`` in pieces of random sizes."""
 
     def __init__(self, data: bytes, seed: int) -> None:
         self.source = io.BytesIO(data)
@@ -153,7 +153,7 @@ class TestBodyReader:
 
 
 def gunicorn_body(*received: bytes) -> Any:
-    """What gunicorn makes ``wsgi.input`` of these packets."""
+    """The ``wsgi.input`` that gunicorn makes of these packets."""
     return next(RequestParser(Config(), iter(received), ("127.0.0.1", 1))).body
 
 
@@ -216,7 +216,7 @@ class TestDrain:
 
     def test_no_further_than_the_limit(self) -> None:
         source = io.BytesIO(CONTENT)
-        clock = iter(range(10)).__next__  # There is no waiting for the time to pass.
+        clock = iter(range(10)).__next__  # The time passes without waiting.
         assert not BodyReader(source, len(CONTENT)).drain(2500, 100, clock)
         assert source.tell() == 2500
 

@@ -1,4 +1,4 @@
-"""Items and dictionaries of RFC 9651, by its own rules and examples."""
+"""Items and dictionaries of RFC 9651, with its own rules and examples."""
 
 from __future__ import annotations
 

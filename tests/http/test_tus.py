@@ -1,4 +1,4 @@
-"""Each row is a sentence of https://tus.io/protocols/resumable-upload, or of the docs here."""
+"""Each row tests a sentence of https://tus.io/protocols/resumable-upload, or of our docs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from kinto_attachment.http.upload_steps import (
 TUS = Tus(json_object)
 VERSION = {"Tus-Resumable": "1.0.0"}
 CONTENT = {"Content-Type": "application/offset+octet-stream"}
-EXPIRES = 1_403_712_000_000  # The date of the text's example.
+EXPIRES = 1_403_712_000_000  # The date in the protocol's example.
 EXPIRES_DATE = "Wed, 25 Jun 2014 16:00:00 GMT"
 ATTACHED = Attached(201, '"1700000000000"', "Tue, 14 Nov 2023 22:13:20 GMT", {"size": 100}, "5f")
 

@@ -1,4 +1,4 @@
-"""Direct uploads of the JavaScript module in Node: the bytes go to the storage, in parts."""
+"""Direct uploads of the JavaScript module in Node: the bytes go to the storage in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.javascript import COLLECTION, RECORD, content, javascript, st
 from tests.support.sampling import one_value, sampled
 from tests.support.services import S3
 
-# ``make tests`` tries each case on one of the storages, and on both where parts are the point.
+# ``make tests`` tries each case on one of the storages, and on both where parts matter.
 pytestmark = one_value("on_each")
 ON_BOTH = sampled(1, "on_each")
 MIB = 1024 * 1024
@@ -26,7 +26,7 @@ OTHERS = {
     "direct.part_size": "5M",
 }
 
-# What was asked of the server and of the storage is in `seen`; `meddle` comes between.
+# `seen` has the requests to the server and to the storage; `meddle` can intercept them.
 PREPARE = """
 const bytes = new Uint8Array(Buffer.alloc(size, Uint8Array.from({ length: 251 }, (_, n) => n)));
 const large = new File([bytes], "größe.bin", { type: "video/mp4", lastModified: 1 });

@@ -77,7 +77,7 @@ class TestUpload:
         assert content(server, result["record"]) == CONTENT
 
     def test_of_a_default_bucket(self, server: live.Server) -> None:
-        """Its real name is told, whichever way the record was made."""
+        """The real name is returned, whichever way the record was made."""
         uris = javascript(
             server.url,
             """
@@ -304,7 +304,7 @@ class TestCancelling:
 
 
 class TestRetries:
-    """Attempts whose answer is lost: the server does its work, and the client hears nothing."""
+    """Attempts whose answer is lost: the server does its work, but the client is not told."""
 
     def lose_an_answer(self, proxy: FaultProxy, code: str) -> Any:
         proxy.cut(received=0, once=True)
@@ -370,7 +370,7 @@ class TestRetries:
         assert content(server) != CONTENT
 
     def test_an_upload_to_a_collection_is_not_sent_again(self) -> None:
-        """Another attempt would make another record, if the first one has arrived."""
+        """If the first attempt has arrived, another one would create another record."""
         with answering(Answer(502, b"<html>")) as (url, seen):
             error = javascript(url, "return failure(client.upload(file, { collection }));")
         assert error["status"] == 502
@@ -417,7 +417,7 @@ class TestPackage:
         assert f'version="{package["version"]}"' in (ROOT / "setup.py").read_text("utf-8")
 
     def test_the_types_are_those_of_the_module(self, tmp_path: Path) -> None:
-        """Each line of the program that is marked has to be refused, and no other one."""
+        """The compiler must refuse each marked line of the program, and no other one."""
         (tmp_path / "node_modules").mkdir()
         (tmp_path / "node_modules" / "kinto-attachment").symlink_to(ROOT / "js")
         tus = ROOT / "node_modules" / "tus-js-client"

@@ -1,4 +1,4 @@
-"""Large files of the JavaScript module in Node: they go in several requests, and continue."""
+"""Large files of the JavaScript module in Node are sent in several requests, and resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGE = bytes(range(256)) * 2560  # In ten chunks.
 CHUNK = 64 * 1024
 WAYS = ["own", "tus-js-client"]
 
-# What was asked of the server is in `seen`: the method, and where a chunk begins.
+# `seen` has the requests to the server: the method, and where a chunk begins.
 PREPARE = f"""
 const bytes = new Uint8Array(
   Buffer.alloc({len(LARGE)}, Uint8Array.from({{ length: 256 }}, (_, n) => n)));
@@ -182,7 +182,7 @@ class TestEachWay:
 
 
 def test_a_signal_does_not_keep_what_has_been_sent(server: live.Server) -> None:
-    """fetch has listeners of its own, which keep nothing."""
+    """fetch adds its own listeners, which keep nothing."""
     listening = run(
         server.url,
         """
@@ -280,7 +280,7 @@ class TestWhatIsSent:
         }
 
     def test_the_rest_after_another_request_has_taken_over(self, server: live.Server) -> None:
-        """So does a request whose connection broke, if the server begins with it only then."""
+        """A request with a broken connection also takes over, if the server starts on it late."""
         taken, requests = run(
             server.url,
             """
@@ -425,7 +425,7 @@ class TestUnfinished:
 
 
 class TestForms:
-    """Where files cannot go in several requests, they go in one, unless that is forbidden."""
+    """Files that cannot be sent in several requests are sent in one, unless it is forbidden."""
 
     @pytest.fixture
     def gzipped(self, server: live.Server) -> str:
@@ -466,7 +466,7 @@ class TestForms:
         assert "Upload-Metadata" in error["message"]
 
     def test_of_other_servers(self) -> None:
-        """They would take the request that begins an upload for an empty file."""
+        """They would mistake the request that begins an upload for an empty file."""
         with answering(Answer(200, b'{"capabilities": {"attachments": {}}}')) as (url, seen):
             error = run(
                 url,

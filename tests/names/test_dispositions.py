@@ -41,7 +41,7 @@ class TestContentDisposition:
         assert re.fullmatch(r"[ -~]+", header)
         assert len(header) < 1200
         expected = shortened(printable(filename))
-        # Read back by us, and by a parser that is not ours.
+        # Our own parser and another one read it back.
         assert (disposition_filename(header) or "") == expected
         kind, parameters = parse_options_header(header)
         assert kind == "attachment"

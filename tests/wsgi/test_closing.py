@@ -1,4 +1,4 @@
-"""Connections that are answered and dropped, beside the threads of the server."""
+"""Connections that are answered and dropped outside the threads of the server."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ def test_a_client_that_has_hung_up_is_no_trouble(pair: Pair) -> None:
 
 
 def test_the_child_of_a_process_that_is_closing_closes_its_own(pair: Pair) -> None:
-    """It has none of the threads, and nobody would release the lock."""
+    """The child has none of the threads, so nothing would release the lock."""
     crowd = Closing()
     with crowd._lock:
         child = os.fork()
         if not child:
             try:
-                signal.alarm(30)  # Ends it.
+                signal.alarm(30)  # Ends the child.
                 crowd.take_over(pair[0])
                 os._exit(0)
             finally:
@@ -136,7 +136,7 @@ def test_the_child_of_a_process_that_is_closing_closes_its_own(pair: Pair) -> No
 
 
 class Wrapped:
-    """As gevent's, which is no socket of the standard library."""
+    """Like gevent's socket, which is not one of the standard library."""
 
     def __init__(self, inner: socket.socket) -> None:
         self.fileno = inner.fileno

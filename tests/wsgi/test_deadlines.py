@@ -1,4 +1,4 @@
-"""How long a body is waited for: the judgement, and the thread that looks after it."""
+"""How long the server waits for a body: the decision, and the thread that watches it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TestPace:
     def test_gives_the_benefit_of_the_doubt(self, pace: Pace, clock: Clock) -> None:
         clock.now += 60
         assert not pace.too_slow(30 * 1024, unknown=30 * 1024)
-        # What was unknown then may have been received since.
+        # Bytes that were unknown then may have been received since.
         clock.now += 60
         assert not pace.too_slow(60 * 1024, unknown=30 * 1024)
         clock.now += 60
@@ -172,8 +172,8 @@ class TestWatchdog:
         for _ in range(200):
             with watchdog.watching(Wait(False)):
                 pass
-            time.sleep(0.001)  # As between requests: other threads run.
-        # It is woken once it sleeps, and sleeps once it has looked.
+            time.sleep(0.001)  # Other threads run, as between requests.
+        # It is woken only when it sleeps, and sleeps only after it has looked.
         assert woken <= looked + 1
         # It looks once in an interval, however long these waits have taken.
         assert looked <= (time.monotonic() - started) / watchdog.INTERVAL + 1
@@ -188,7 +188,7 @@ class TestWatchdog:
         assert "surprise" in caplog.text
 
     def test_works_after_a_fork(self) -> None:
-        """As with gunicorn's ``preload``, or a server that forks while it serves."""
+        """gunicorn forks with ``preload``, and some servers fork while they serve."""
         program = """if True:
             import os, sys
             from tests.support import waiting
@@ -227,10 +227,10 @@ Reading = Callable[[Limits], BodyReader]
 
 
 class TestBodyTimeouts:
-    """On a socket of which the kernel counts the bytes, and on one of which nobody does.
+    """With a socket whose bytes the kernel counts, and with one whose bytes are not counted.
 
-    The rate is measured by a clock that goes on as bytes are sent, so that it does not depend on
-    how busy the machine is.
+    The rate is measured by a clock that advances as bytes are sent, so that it does not depend
+    on how busy the machine is.
     """
 
     PATIENT = Limits(timeout=waiting.SECONDS, min_rate=1000)
@@ -249,7 +249,7 @@ class TestBodyTimeouts:
     def reading(
         self, pair: tuple[socket.socket, socket.socket], watchdog: Watchdog, clock: Clock
     ) -> Iterator[Reading]:
-        """A body whose stream blocks until it has all that it is asked for, as servers' do."""
+        """A body whose stream, like those of servers, blocks until it has all requested bytes."""
         with pair[0].makefile("rb") as stream:
             yield lambda limits: BodyReader(
                 stream, self.SIZE, BodyTimeouts(limits, pair[0], watchdog, clock)
@@ -260,7 +260,7 @@ class TestBodyTimeouts:
     ) -> None:
         body = reading(Limits(timeout=0.2, min_rate=1000))
         pair[1].sendall(bytes(10))
-        for _ in range(2):  # Once it has failed, it stays so.
+        for _ in range(2):  # Further reads also fail.
             with pytest.raises(BodyTimeout, match="stopped"):
                 body.read()
         assert pair[0].gettimeout() is None
@@ -294,11 +294,11 @@ class TestBodyTimeouts:
         watchdog: Watchdog,
         clock: Clock,
     ) -> None:
-        """However much is asked for at a time: four times the rate, for more than two windows."""
+        """Reads may be of any size. It sends four times the rate, for more than two windows."""
         seconds = self.PATIENT.window / 200
         piece = bytes(int(4 * self.PATIENT.min_rate * seconds))
         assert len(piece) * 440 < self.SIZE
-        # What has been sent, but not received, would be an advance of the clock.
+        # Bytes that are sent but not received would set the clock ahead.
         pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
 
         def send() -> None:

@@ -1,7 +1,7 @@
 """Hostile requests over real sockets, on gunicorn and on waitress.
 
-Each is answered with one of the statuses that its row names, never with a 5xx or a traceback, and
-leaves alice's file as it was and the server at work.
+Each is answered with one of the statuses that its row names, never with a 5xx or a traceback.
+Alice's file does not change, and the server continues to work.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def send(
     *headers: str,
     host: str | None = "localhost",
 ) -> tuple[int, bytes]:
-    """The status and the rest of the answer to one request on a connection of its own."""
+    """The status and the rest of the answer to one request on its own connection."""
     lines = [f"{line} HTTP/1.1", *([] if host is None else [f"Host: {host}"]), *headers]
     if not any(header.lower().startswith("transfer-encoding") for header in headers):
         lines.append(f"Content-Length: {len(body)}")
@@ -77,7 +77,7 @@ def bobs_form(*parts: Part) -> tuple[str, bytes, str]:
 
 KEY = "00000000-0000-4000-8000-000000000000.txt"
 HOSTS = ["x/v1/attachments/KEY?", "evil.example#", "evil.example?", "[::1", "a b", "user@evil"]
-# Name: request line, body, headers, host, expected statuses. Alice's key stands where KEY is.
+# Name: request line, body, headers, host, expected statuses. KEY stands for alice's key.
 ATTACKS: dict[str, tuple[str, bytes, tuple[str, ...], str, set[int]]] = {
     **{f"host {host}": (UPLOAD, b"bob", (), host, {400}) for host in HOSTS},
     **{

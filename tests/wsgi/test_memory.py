@@ -1,4 +1,4 @@
-"""A large file goes in and out, and the server's memory stays where it was."""
+"""A large file is uploaded and downloaded, and the server's memory does not grow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.sampling import every_case
 
 MIB = 1024 * 1024
 SIZE = 144 * MIB
-LIMIT = 64 * MIB  # Less than a copy of the file, or of half of it.
+LIMIT = 64 * MIB  # Less than half of the file.
 BLOCK = bytes(range(256)) * (MIB // 256)
 ALICE = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}
 NAMED, DEFAULT = "/v1/buckets/b", "/v1/buckets/default"
@@ -39,7 +39,7 @@ def expected() -> str:
     return digest.hexdigest()
 
 
-# The first two have each value; the first and the last three each pair of values.
+# The first two cover each value; the first and the last three cover each pair of values.
 CASES = [
     ("gunicorn", "form", NAMED),
     ("waitress", "raw", DEFAULT),

@@ -47,7 +47,7 @@ def folder(engine: live.Engine, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
     settings = {"base_path": str(folder), "max_size": str(MAX_SIZE)}
-    # Python itself, with the command that starts each server.
+    # Each server is started by Python itself, with the server's command.
     with (
         live.kinto(
             settings,
@@ -73,7 +73,7 @@ def connection(server: live.Server) -> Iterator[Connection]:
 
 @pytest.fixture
 def files(folder: Path, connection: Connection) -> Callable[[], list[Path]]:
-    """All that is stored, drafts included; nothing, to begin with."""
+    """All stored files, including drafts; there are none at first."""
 
     def listed() -> list[Path]:
         return stored_paths(folder)
@@ -200,13 +200,13 @@ def test_a_body_that_is_too_short_is_refused_or_dropped(
             response, content = connection.answer()
             assert response.status == 400
             assert b'"errno":107' in content
-        else:  # Waitress gives up on a request that is not whole.
+        else:  # Waitress drops an incomplete request.
             assert connection.socket.recv(1) == b""
     assert not files()
 
 
 def server_reads_bodies_as_they_come(server: live.Server) -> bool:
-    """Waitress does not: it keeps them in a file of its own until they are whole."""
+    """Waitress does not: it buffers them in its own file until they are complete."""
     return "gunicorn" in server.process.args  # type: ignore[operator]
 
 
@@ -299,7 +299,7 @@ def test_a_connection_stays_usable_after_errors(connection: Connection, files: F
     ):
         response, _ = connection.ask(method, target, *lines, body=body, user=user)
         assert response.status == status, (method, target, lines)
-        # Waitress closes it after a 204, which has no Content-Length.
+        # Waitress closes the connection after a 204, which has no Content-Length.
         assert status < 400 or not response.will_close
     assert connection.ask("GET", "/v1/")[0].status == 200
     assert not files()

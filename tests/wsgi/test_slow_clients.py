@@ -1,4 +1,4 @@
-"""Clients that wait, drip or stop in the middle of an upload, and hold up nobody else."""
+"""Clients that wait, drip or stop in the middle of an upload do not hold up others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THREADS = 16
 TIMEOUT = 3.0  # Seconds: `body_timeout`; the rate is measured over twice the time.
 MIN_RATE = 1024
 LONG = 120.0  # Seconds: `body_timeout` of a server that refuses, and how long clients drip.
-SOON = 50.0  # Seconds: less than that, also if the machine is busy.
+SOON = 50.0  # Seconds: less than that, even if the machine is busy.
 URL = f"{RECORD}/attachment?filename=a.bin"
 DEFAULT_URL = f"{DEFAULT}/attachment?filename=a.bin"
 NEW_URL = f"{RECORD.rpartition('/records/')[0]}/attachments"
@@ -66,7 +66,7 @@ def serving(engine: live.Engine, folder: Path, **settings: str) -> Iterator[live
 
 @pytest.fixture(scope="module")
 def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
-    """It loses patience soon."""
+    """A server with a short timeout."""
     limits = {"body_timeout": f"{TIMEOUT}s", "body_min_rate": str(MIN_RATE)}
     with serving(engine, folder, **limits) as server:
         yield server
@@ -76,19 +76,19 @@ def server(engine: live.Engine, folder: Path) -> Iterator[live.Server]:
 def refusing(
     engine: live.Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[live.Server]:
-    """It would wait for bodies longer than any of these tests takes."""
+    """A server that waits for bodies for longer than any of these tests takes."""
     limits = {"body_timeout": f"{LONG}s"}
     with serving(engine, tmp_path_factory.mktemp(engine), **limits) as server:
         yield server
 
 
-# Waitress answers once it has all of a body, and calls nobody before.
+# Waitress calls no application before it has the whole body.
 AS_IT_COMES = pytest.mark.parametrize("engine", ["gunicorn"], indirect=True)
 
 
 @contextlib.contextmanager
 def dripping(connection: Connection, data: bytes = b"x", every: float = 0.1) -> Iterator[None]:
-    """Send a little, again and again, until the server has had enough or the block ends."""
+    """Send a little repeatedly, until the server ends the connection or the block ends."""
     stop = threading.Event()
     target = connection.socket
 
@@ -121,7 +121,7 @@ def answer_of(connection: Connection) -> tuple[int, dict[str, Any], float]:
 
 
 def is_closed(target: socket.socket) -> bool:
-    """Whether the server says nothing more, and ends the connection."""
+    """Whether the server sends nothing more, and closes the connection."""
     try:
         return target.recv(1000) == b""
     except ConnectionError:
@@ -173,7 +173,7 @@ def test_a_client_that_waits_is_refused_at_once(refusing: live.Server, name: str
 
 @AS_IT_COMES
 def test_a_client_that_is_redirected_is_not_waited_for(refusing: live.Server) -> None:
-    """As Kinto redirects a path with a slash at its end, before anybody looks at the body."""
+    """Kinto redirects a path with a trailing slash before the body is read."""
     with Connection(refusing) as connection:
         connection.head("PUT", f"{RECORD}/attachment/?filename=a.bin", LENGTH, user=None)
         connection.send(b"x")
@@ -189,7 +189,7 @@ def test_a_client_that_is_redirected_is_not_waited_for(refusing: live.Server) ->
 
 @AS_IT_COMES
 def test_a_client_that_drips_is_refused_at_once_and_dropped(refusing: live.Server) -> None:
-    """Each of them, at the same time, because they wait."""
+    """All of them run at the same time, because they wait."""
 
     def drip(name: str) -> tuple[int, float, float]:
         with (
@@ -230,7 +230,7 @@ def test_what_a_refused_client_goes_on_to_send_is_no_request(server: live.Server
 
 
 def test_requests_behind_a_refused_one_are_answered(server: live.Server) -> None:
-    """The body of which has come whole."""
+    """The body of the refused request has arrived completely."""
     with Connection(server) as connection:
         for length in ("Content-Length: 5", CHUNKED):
             body = b"5\r\nhello\r\n0\r\n\r\n" if length == CHUNKED else b"hello"
@@ -248,7 +248,7 @@ def test_requests_behind_a_refused_one_are_answered(server: live.Server) -> None
 
 
 class Crowd:
-    """Clients that drip into refused uploads, and come again as soon as they are dropped."""
+    """Clients that drip into refused uploads, and reconnect as soon as they are dropped."""
 
     def __init__(self, server: live.Server, size: int, user: str | None) -> None:
         self.server, self.user = server, user
@@ -294,7 +294,7 @@ def test_a_crowd_that_drips_into_refused_uploads_does_not_hold_up_others(
     refusing: live.Server, engine: live.Engine, user: str | None
 ) -> None:
     with Crowd(refusing, 3 * THREADS, user) as crowd, Connection(refusing) as other:
-        if engine == "gunicorn":  # All of them have been, and some again.
+        if engine == "gunicorn":  # All were refused, and some again.
             waiting.until(lambda: crowd.refused > 2 * len(crowd.clients))
         for _ in range(10):
             seconds = seconds_to(lambda: other.ask("GET", "/v1/"))
@@ -326,9 +326,9 @@ def upload_begins(connection: Connection, kind: str) -> None:
 
 @pytest.fixture
 def slow_upload(server: live.Server) -> Iterator[Future[int]]:
-    """The status of an upload that is slow, after it has been fast.
+    """The status of an upload that is fast at first, and then slow.
 
-    So the server has asked for much at a time.
+    So the server requests many bytes at a time.
     """
     piece = bytes(2048)
     slowly = 5 * TIMEOUT  # Seconds: more than two windows.
@@ -362,7 +362,7 @@ def nothing_has_changed(server: live.Server, folder: Path) -> bool:
 def test_uploads_that_stop_or_drip_are_given_up_and_their_threads_are_free(
     server: live.Server, folder: Path, slow_upload: Future[int]
 ) -> None:
-    """And those that are slow, but not too slow, pass meanwhile."""
+    """Uploads that are slow, but not too slow, succeed meanwhile."""
     with contextlib.ExitStack() as stack:
         stopped, dripped = (
             [stack.enter_context(Connection(server)) for _ in range((THREADS - 1) // 2)]
