@@ -217,7 +217,7 @@ def test_the_service_worker_shows_pictures(reader: Any, server: live.Server) -> 
     reader.evaluate("import('/register.js')")
     for url in (attachment["location"], attachment["url"]):
         assert show(reader, url) == 7
-    # The page's own requests have not changed.
+    # The page's own requests are sent unchanged.
     assert fetch(reader, attachment["url"], headers={"Authorization": "Basic eDp5"})["status"] in (
         403,
         404,

@@ -395,7 +395,7 @@ def test_a_wrong_hash_raises_and_keeps_no_partial_file(
 ) -> None:
     local.upload("r", io.BytesIO(CONTENT), filename="f")
     record = record_of(local, "r")
-    # The record has another file, which the file's entity tag would detect first.
+    # The record does not match the file, which the file's entity tag shows first.
     with pytest.raises(ConflictError):
         local.download(
             {**record, "attachment": {**record["attachment"], "hash": "0" * 64}}, io.BytesIO()

@@ -174,7 +174,7 @@ def test_an_upload_that_was_cancelled_begins_again(
 
 
 def test_broken_connections_are_retried(client: AttachmentClient, storage: FaultProxy) -> None:
-    """So is the connection of the first part that reaches the limit."""
+    """The connection of the first part that reaches the limit is cut."""
     storage.cut(sent=2 * MIB, once=True)
     try:
         client.upload("r", file_of(), direct=True)
@@ -186,7 +186,7 @@ def test_broken_connections_are_retried(client: AttachmentClient, storage: Fault
 def test_urls_that_are_refused_are_renewed(
     client: AttachmentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Expired URLs are, after a machine has slept: storages refuse both in the same way."""
+    """Like expired URLs after a machine has slept: storages refuse both in the same way."""
     create = sending.DirectUpload._create
 
     def damaged(self: Any) -> Any:

@@ -25,7 +25,7 @@ THREE_BLOCKS = 17 * MIB  # As they are sent to Google.
 
 @contextmanager
 def s3_storage(server: S3, bucket: str = "", **changes: Any) -> Iterator[S3Storage]:
-    """A storage in a bucket of its own, or in the given one."""
+    """A storage in a new bucket, or in the given one."""
     options: dict[str, Any] = {
         "part_size": PART,
         "endpoint_url": server.endpoint_url,
@@ -49,7 +49,7 @@ def google_storage(
     last_try: float = waiting.SECONDS,
     **changes: Any,
 ) -> Iterator[GoogleStorage]:
-    """A storage in a bucket of its own, or in the given one."""
+    """A storage in a new bucket, or in the given one."""
     storage = GoogleStorage(bucket or server.create_bucket(), **changes)
     storage._bucket = GoogleBucket(
         storage.bucket_name,
