@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks that all tests share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-# While tests are collected, everything stays: looking for garbage takes two thirds of that time.
+# While tests are collected, nothing is freed, and garbage collection takes two thirds of the time.
 gc.disable()
 
-# A slow machine is no failure.
+# A slow machine is not a failure.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
@@ -28,7 +28,7 @@ pytest_plugins = [
 ]
 
 
-# What takes longest, and begins first when tests run side by side.
+# The slowest tests, which start first when tests run in parallel.
 SLOW = tuple(
     f"tests/{path}"
     for path in (
@@ -50,17 +50,17 @@ def order_of(name: str) -> int:
 
 
 def pytest_collection_finish() -> None:
-    # What is there now stays until the end, and an application, of 60,000 objects, for long. To
-    # look at them for garbage, again and again, takes a tenth of the time of the tests.
+    # All current objects stay until the end, and an application, of 60,000 objects, stays for
+    # long. Checking them repeatedly for garbage takes a tenth of the time of the tests.
     gc.freeze()
     gc.set_threshold(200_000, 10, 5)
     gc.enable()
 
 
 def pytest_configure() -> None:
-    # Without keys, the libraries of Amazon and Google look for the server of their clouds that has
-    # some, at 169.254.169.254, and wait for it. Google's reads this when it is imported.
+    # Without keys, the libraries of Amazon and Google wait for the server in their clouds that
+    # provides some, at 169.254.169.254. Google's library reads this when it is imported.
     os.environ.update(AWS_EC2_METADATA_DISABLED="true", NO_GCE_CHECK="true")
-    # A shell makes background processes ignore Ctrl-C. So would the commands that the tests start
-    # and interrupt.
+    # A shell makes background processes ignore Ctrl-C. The commands that tests start and interrupt
+    # would inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""What ``/v1/`` says of attachments."""
+"""The capability ``attachments`` in ``/v1/``."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_says_the_extra_base_url(build: Build, options: dict[str, str], advertis
 
 
 def test_gives_no_secrets_away(app: Any) -> None:
-    """No folder, no bucket, no key."""
+    """It contains no folder, bucket or key."""
     assert set(capability(app)) == {
         "version",
         "description",

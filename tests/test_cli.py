@@ -77,7 +77,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process, which is quicker: for what is not about processes."""
+    """Run the command in this process, which is faster, for tests that are not about processes."""
 
     def run(*arguments: str | Path) -> Done:
         code: int | str | None
@@ -88,7 +88,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
             except SystemExit as stopped:
                 code = stopped.code
             finally:
-                manager.clear()  # What is active at the end of a command stays so.
+                manager.clear()  # A command leaves a manager active at its end.
         return Done(code, *capsys.readouterr())
 
     return run
@@ -254,7 +254,7 @@ def test_progress_is_plain_lines_elsewhere(capsys: pytest.CaptureFixture[str]) -
         meter.show("files scanned", 0)
         meter.show("files scanned", 1_000)
         meter.show("files scanned", 20_000, 30_000)
-        meter.show("files scanned", 40_000, 30_000)  # More than when they were counted.
+        meter.show("files scanned", 40_000, 30_000)  # More than were counted before.
     expected = "files scanned: 20,000 of 30,000\nfiles scanned: 40,000 of 40,000\n"
     assert capsys.readouterr().err == expected
 

@@ -1,4 +1,4 @@
-"""A test that hangs ends its process: it is reported, tried once, and the others go on."""
+"""A test that hangs ends its process: it is reported, not run again, and the others run."""
 
 from __future__ import annotations
 

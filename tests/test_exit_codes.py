@@ -1,6 +1,6 @@
-"""What ``kinto-attachment gc`` and ``reindex`` say to cron: exit codes, and a line for each error.
+"""Results of ``kinto-attachment gc`` and ``reindex`` for cron: exit codes, a line for each error.
 
-The commands run in this process, and one of them as a process, to see that it makes no difference.
+The commands run in this process. One also runs as a process, to check that the result is the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GC = ("gc", "--orphan-age", "0", "--ini")
 
 @dataclass(frozen=True)
 class Site:
-    """An ini file, and the folder of the files."""
+    """An ini file and the folder of the files."""
 
     folder: Path
 
@@ -94,7 +94,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-NOWHERE = "postgresql://postgres:@127.0.0.1:9/kinto"  # Nobody listens there.
+NOWHERE = "postgresql://postgres:@127.0.0.1:9/kinto"  # Nothing listens there.
 POSTGRESQL = {"storage_backend": "kinto.core.storage.postgresql", "storage_url": NOWHERE}
 S3 = {
     "attachment.base_path": None,
@@ -183,7 +183,7 @@ def test_a_database_of_an_earlier_kinto(site: Site, run: Run, postgresql: Postgr
 
 
 def test_an_error_of_a_process_is_one_line(site: Site) -> None:
-    """In the tests' own process, pytest takes what Python would write to stderr."""
+    """In the tests' own process, pytest captures what Python would write to stderr."""
     ini = site.configure(**POSTGRESQL)
     command = [sys.executable, "-m", "kinto_attachment.cli", "gc", "--ini", str(ini)]
     done = forking.run(command, capture_output=True, text=True, timeout=120)
@@ -192,7 +192,7 @@ def test_an_error_of_a_process_is_one_line(site: Site) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_report_that_has_no_room(site: Site, options: list[str]) -> None:
-    """Not 1, which says that something was found."""
+    """The exit code is not 1, which means that something was found."""
     command = [sys.executable, "-m", "kinto_attachment.cli", "verify", "--ini", str(site.ini)]
     with open("/dev/full", "wb") as full:
         done = forking.run(
@@ -249,7 +249,7 @@ def test_a_file_that_cannot_be_deleted_is_an_error(
     site: Site, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stray = site.stray()
-    monkeypatch.setattr(os, "unlink", refuse)  # Permissions do not stop root.
+    monkeypatch.setattr(os, "unlink", refuse)  # Permissions do not restrict root.
     done = run(*GC, site.ini, "--json")
     monkeypatch.undo()
     assert done.code == 2
@@ -282,7 +282,7 @@ def test_quiet_tells_what_was_found(site: Site, run: Run) -> None:
 
 
 def test_names_that_the_terminal_does_not_have(site: Site) -> None:
-    """Their letters are replaced; the exit code and ``--json`` tell what was found as ever."""
+    """Their letters are replaced; the exit code and ``--json`` are not affected."""
     ini = site.configure(**{"attachment.randomize": "false"})
     names = ["\u65e5\u672c.txt", "\x9b31mred.txt", *(f"{n}.txt" for n in range(20))]
     remains = site.files / UNFINISHED_FOLDER
@@ -325,7 +325,7 @@ def test_the_metrics_of_a_running_server_are_left_alone(site: Site) -> None:
 def test_a_missing_file_is_something_found(
     run: Run, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """And a process ends with the same exit code."""
+    """A process ends with the same exit code."""
     database = postgresql.create_database()
     files = tmp_path / "files"
     with (

@@ -1,4 +1,4 @@
-"""A process that is forked (``tests/support/forking.py``) is like one that Python starts."""
+"""Forked processes (``tests/support/forking.py``) behave like those that Python starts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ warnings.warn("to the other one")
 sys.exit(7)
 """
 
-# Whether each service of Kinto itself answers a page of another origin.
+# Whether each service of Kinto itself allows a page of another origin.
 SERVICES = """
 import json, warnings
 import kinto
@@ -118,7 +118,7 @@ def test_it_is_a_fork() -> None:
 
 
 def test_its_services_answer_pages_of_other_origins() -> None:
-    """They are defined when they are imported, which is before there are settings."""
+    """They are defined on import, before there are settings."""
     found, _, _ = look([sys.executable, "-c", SERVICES], fork=True)
     assert len(found) == 5
     assert set(found.values()) == {"*"}, found

@@ -1,4 +1,4 @@
-"""Clients and ``--help`` import nothing of a server; a new Python shows what they import."""
+"""Clients and ``--help`` import no server code; checked in a new Python process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import kinto_attachment
 from kinto_attachment import cli, errors
 from tests.support import waiting
 
-# What a server needs, and no client does.
+# Packages that servers need, but not clients.
 SERVER = (
     *("kinto", "pyramid", "pyramid_storage", "cornice", "colander", "webob", "zope"),
     *("transaction", "sqlalchemy", "psycopg2", "boto3", "botocore", "google"),
@@ -20,7 +20,7 @@ SERVER = (
 
 
 def imported_by(code: str) -> set[str]:
-    """The packages that a new Python has imported at the end of some code."""
+    """The packages that a new Python process has imported after running some code."""
     code += "\nimport sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -45,7 +45,7 @@ def test_no_server_is_imported(code: str) -> None:
 
 
 def test_the_command_says_what_it_takes_without_a_server() -> None:
-    """Its help, that of each command on a server's data, and what is wrong with an option."""
+    """Its help, that of each command on a server's data, and errors in options."""
     told = [["--help"], ["--version"], ["gc"], ["gc", "--ini", "x", "--shard", "3/2"]]
     told += [[name, "--help"] for name in cli.SERVER_COMMANDS]
     packages = imported_by(
@@ -77,7 +77,7 @@ def test_without_kinto_a_server_s_command_says_what_to_install() -> None:
 
 
 def test_a_name_that_needs_a_library_is_imported_when_it_is_used() -> None:
-    """The check of the others would see a library if it were there."""
+    """The other tests would detect a library if it were imported."""
     assert "pyramid_storage" in imported_by("from kinto_attachment.errors import FileNotAllowed")
 
 

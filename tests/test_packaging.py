@@ -1,4 +1,4 @@
-"""What is installed works with what was installed along, and modules know only who they may."""
+"""The installed package works with its dependencies; modules import only what they may."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGE = ROOT / "kinto_attachment"
 VERSION = re.findall(r'version="([^"]+)"', (ROOT / "setup.py").read_text("utf-8"))[0]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Who alone may import a library: those are the ones that need its extra.
+# The only modules that may import a library: those that need its extra.
 EXCLUSIVE = {
     "boto3": "storage/s3*.py",
     "botocore": "storage/s3*.py",
@@ -37,9 +37,9 @@ EXCLUSIVE = {
     "kinto_http": "client/*.py",
     "rich": "client/*.py",
 }
-GONE = ("cgi", "pkg_resources")  # From Python 3.13 and from new versions of setuptools.
+GONE = ("cgi", "pkg_resources")  # Removed from Python 3.13 and new versions of setuptools.
 
-# A server with the least: files in a folder, no library of an extra, no docstrings.
+# A minimal server: files in a folder, no libraries of extras, no docstrings.
 LEAST = f"""
 import json, sys
 for name in {list(EXCLUSIVE)!r}:
@@ -68,7 +68,7 @@ print(json.dumps(answers))
 
 
 def imported(module: Path) -> Iterator[str]:
-    """The full names of the modules that a file imports, wherever in it."""
+    """The full names of the modules that a file imports anywhere."""
     package = ".".join(module.relative_to(ROOT).parent.parts)
     for node in ast.walk(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -90,7 +90,7 @@ def test_a_module_imports_what_it_may(module: Path) -> None:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the server with the least answers to two uploads."""
+    """The responses of the minimal server to two uploads."""
     folder = tmp_path_factory.mktemp("least")
     command = [sys.executable, "-OO", "-W", "ignore", "-c", LEAST, str(folder)]
     done = subprocess.run(
@@ -120,7 +120,7 @@ def test_the_command_is_installed() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that is built from the sdist, as an installer does it that has only that."""
+    """The wheel that is built from the sdist, as by an installer that has only the sdist."""
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
     shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -142,7 +142,7 @@ def build(kind: str, source: Path, folder: Path) -> Path:
 
 
 def test_the_wheel_is_newer_than_the_other_distribution(wheel: Path) -> None:
-    """``pip install -U`` would else replace this plugin by the one on PyPI."""
+    """Otherwise, ``pip install -U`` would replace this plugin by the one on PyPI."""
     assert wheel.name == f"kinto_attachment-{VERSION}-py3-none-any.whl"
     assert [*map(int, VERSION.split("."))] >= [10, 0, 0]
     assert (ROOT / "CHANGELOG.rst").read_text("utf-8").splitlines()[4].startswith(VERSION)
@@ -161,7 +161,7 @@ def test_the_description_on_a_package_index_has_whole_links(wheel: Path) -> None
 
 
 def test_the_wheel_has_everything(wheel: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:  # As an installer does it.
+    with zipfile.ZipFile(wheel) as archive:  # As an installer does.
         archive.extractall(tmp_path)
     installed = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")}
     assert installed == {path.relative_to(ROOT) for path in MODULES}
@@ -181,7 +181,7 @@ def test_the_wheel_has_everything(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_no_message_has_people_install_the_other_distribution() -> None:
-    """A name alone would bring PyPI's, wherever no checkout is named."""
+    """A name without a checkout would install the distribution on PyPI."""
     documents = [*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst"), *MODULES]
     for path in documents:
         named = re.findall(r"pip install [^`\n]*kinto-attachment.*", path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What the tests do once for all applications (``tests/support/quick_setup.py``) changes none."""
+"""The shared setup of applications in tests (``tests/support/quick_setup.py``) changes none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tests.support import ROOT, application, forking, waiting
 
 THREADS = 4
-# Of as many routes.
+# Each has its own route.
 PATHS = (
     *("/", "/__api__", "/batch", "/permissions", "/contribute.json"),
     *("/buckets", "/buckets/b", "/buckets/b/collections", "/buckets/b/collections/c"),
@@ -38,7 +38,7 @@ def built(count: int, folder: Path, *, fork: bool) -> Any:
 
 
 def test_it_builds_the_same_application(tmp_path: Path) -> None:
-    """The second one in a process takes what the first one has left to it."""
+    """The second one in a process reuses results of the first one."""
     quick = built(2, tmp_path, fork=True)
     as_ever = built(1, tmp_path, fork=False)
     assert quick.keys() == as_ever.keys()
@@ -48,7 +48,7 @@ def test_it_builds_the_same_application(tmp_path: Path) -> None:
 
 
 def test_requests_meet_that_ask_for_a_view_first(tmp_path: Path) -> None:
-    """None of them is told that there is no such view, or another one."""
+    """Each of them finds the view, and not another one."""
     apps = [
         application.make_app(
             {"base_path": str(tmp_path), "max_size": str(number)}, application.MEMORY

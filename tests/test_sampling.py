@@ -11,13 +11,13 @@ from tests.support import sampling
 
 def test_each_value_of_each_parameter_is_in_it(request: pytest.FixtureRequest) -> None:
     taken = {value for item in request.session.items for value in sampling.values(item)}
-    # A contract runs on one server or the other: each is tried in some of its tests.
+    # A contract runs on one of two servers: some of its tests run on each.
     of_contracts = {without_test(value) for value in taken}
     for item in sampling.left_out:
         mark = item.get_closest_marker("sampled")
         parameters = mark.args[1:] if mark is not None else ["each"]
         if mark is not None and len(parameters) == 1:
-            continue  # To try one of its values is what is meant.
+            continue  # Only one of its values is to be tried.
         (one_of,) = item.get_closest_marker("one_value").args if mark is None else ("",)
         for value in sampling.values(item):
             if value[-2] == one_of:

@@ -1,4 +1,4 @@
-"""Settings are read once, at the start-up, and whatever is wrong with them stops it there."""
+"""Settings are read once, at start-up, and any error in them stops the server then."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ class TestStorages:
 
 
 class TestSeveralStorages:
-    """``storages.NAME.`` before the settings of a storage makes another one."""
+    """``storages.NAME.`` before the settings of a storage creates another one."""
 
     COLD = {**LOCAL, "storages.cold.base_path": "/tmp/cold"}
 
@@ -711,7 +711,7 @@ def test_readonly_is_kinto_s() -> None:
 
 
 class TestOfOtherReleases:
-    """What the kinto-attachment on PyPI takes starts this plugin, or is answered with the fix."""
+    """Settings of the kinto-attachment on PyPI work, or the error names the fix."""
 
     @pytest.mark.parametrize("comment", ["; kept", "# kept", " ;kept"])
     def test_a_comment_after_a_value(self, comment: str) -> None:

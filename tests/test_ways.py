@@ -1,4 +1,4 @@
-"""The comparison of the two ways to write records: what it sees, and what it lets pass."""
+"""The comparison of the two ways to write records: what it detects, and what it ignores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = ON_MEMORY
 
 
 def run(app: Any, before: Callable[[Any], object], after: Callable[[Any], object]) -> Transcript:
-    """Some requests, and something that comes before them or after them."""
+    """Make some requests, after ``before`` and before ``after``."""
     put_collection_behind(app)
     with transcripts.noting() as transcript:
         before(app)
@@ -54,7 +54,7 @@ def nothing(app: Any) -> None:
 
 
 def usual(app: Any) -> Transcript:
-    """What the same requests do by themselves, noted once for each application."""
+    """The transcript of the same requests alone, recorded once for each application."""
     if not hasattr(app, "usual"):
         app.usual = run(app, nothing, nothing)
     noted: Transcript = app.usual
@@ -105,7 +105,7 @@ def change_impacted(event: Any) -> None:
 
 
 def stored(action: Callable[[Any], object]) -> Callable[[Any], None]:
-    """A change of what is stored, past Kinto."""
+    """A change of the stored data without Kinto."""
 
     def act(app: Any) -> None:
         with transaction.manager:
@@ -186,7 +186,7 @@ def test_runs_that_do_the_same_are_the_same(app: Any) -> None:
 
 
 def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each value in a transcript that is no object and no list: what contains it, and its key."""
+    """The container and key of each value in a transcript that is not an object or list."""
     keys = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys:
         if isinstance(value[key], dict | list):
@@ -196,7 +196,7 @@ def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def test_no_value_may_be_another_one(app: Any) -> None:
-    """Apart from times that are not Kinto's."""
+    """Except times that are not from Kinto."""
     unseen = []
     first, second = Transcript(), Transcript()
     for number, entry in enumerate(run(app, nothing, nothing).entries):
@@ -283,7 +283,7 @@ def test_a_test_in_both_ways_fails_if_one_does_or_if_they_differ(
     (tmp_path / "test_both.py").write_text(SOME_TESTS)
     outcomes = Outcomes()
     options = f"-q --tb=no -c /dev/null --rootdir {tmp_path} -p no:cacheprovider"
-    # Which looks for garbage several times.
+    # This runs garbage collection several times.
     options += " -p no:unraisableexception"
     pytest.main([*options.split(), str(tmp_path)], plugins=[ways, outcomes])
     assert outcomes.found == {

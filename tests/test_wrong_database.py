@@ -1,4 +1,4 @@
-"""Commands with a database that is not the one of the storage: nothing there is not all well."""
+"""Commands with a database that is not the storage's: an empty one must not count as success."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ kinto.attachment.base_path = {files}
 kinto.attachment.storages.cold.base_path = {folder}/cold
 {database}
 """
-# Each ends well if there is nothing to do.
+# Each succeeds if there is nothing to do.
 COMMANDS = {
     "verify": [],
     "export": ["--to", "{folder}/export"],
@@ -48,8 +48,8 @@ COMMANDS = {
     "move": ["--to", "cold", "--dry-run"],
 }
 
-# All of them ask the same question before they begin. One of the tests sees that each one does,
-# another that it ends well nevertheless, the others what the answer depends on.
+# All of them do the same check before they begin. One of the tests shows that each command does
+# it, another that each still succeeds, and the others what the result depends on.
 FEW = ("verify", "usage")
 
 Run = Callable[..., list[int]]
@@ -67,7 +67,7 @@ def few() -> Collection[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the commands; returns their exit codes. Each error is to say ``reason``."""
+    """Run the commands; returns their exit codes. Each error must contain ``reason``."""
 
     def run(url: str = "", reason: str = "", names: Collection[str] = COMMANDS) -> list[int]:
         ini = tmp_path / "kinto.ini"

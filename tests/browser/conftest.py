@@ -1,4 +1,4 @@
-"""What the tests in Chromium share: pages, and servers of other origins."""
+"""Fixtures of the tests in Chromium: pages, and servers of other origins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.browser import (
 __all__ = ["chromium", "context", "other_pages", "page", "pages_fixture"]
 
 
-@pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
+@pytest.hookimpl(tryfirst=True)  # Before -m selects by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = str(Path(__file__).parent)
     for item in items:
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
 
 @pytest.fixture(scope="session")
 def public_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[live.Server]:
-    """Kinto with files that everybody may read, and that browsers display whatever they are."""
+    """Kinto with files that everybody may read, and that browsers display whatever their type."""
     folder = tmp_path_factory.mktemp("public")
     shown = "text/html image/svg+xml application/pdf image/png audio/x-wav audio/wav video/webm"
     settings = {"base_path": str(folder), "public": "true", "inline_types": shown}

@@ -84,7 +84,7 @@ class Visit:
             self.headers |= request.headers.keys()
 
     def _number(self, request: Any) -> list[int]:
-        """That of the part that a request sends."""
+        """The number of the part that a request sends."""
         found = re.search(r"[?&]partNumber=(\d+)|[?&]token=", request.url)
         return [int(found[1] or 1)] if found and request.method == "PUT" else []
 
@@ -120,7 +120,7 @@ def test_goes_on_after_a_reload(
     page.evaluate("send(), 0")
     wait(page, lambda: sorted(visit.arrived) == [1, 2] and held, lambda: visit.arrived)
     page.reload()
-    page.unroute("**/*partNumber=3&*")  # What is held would be sent, if it was still there.
+    page.unroute("**/*partNumber=3&*")  # A held request would be sent if it still existed.
     visit.sent.clear()
     visit.choose()
     assert visit.send() == {"created": True, "size": SIZE}

@@ -1,4 +1,4 @@
-"""Browsers show or save files, and run none of them."""
+"""Browsers display or save files, and execute none of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_isolated_pages_show_files(isolated: Any, public_server: live.Server) ->
     assert show(isolated, attachment["location"]) == 4
     assert "Error" in isolated.evaluate(
         "(url) => fetch(url, { mode: 'no-cors' }).catch(String)", f"{public_server.url}/"
-    )  # Kinto's own answers are not for embedding, so the policy is at work.
+    )  # Kinto's own responses may not be embedded, which shows that the policy works.
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
@@ -71,7 +71,7 @@ def test_a_video_plays_in_a_tab(page: Any, public_server: live.Server, kind: str
     page.goto(attachment["location"])
     until(page, "document.querySelector('video')?.readyState >= 3")
     page.focus("video")
-    page.keyboard.press("Space")  # In a sandbox, browsers play nothing before a click.
+    page.keyboard.press("Space")  # In a sandbox, browsers play media only after a user action.
     until(page, PLAYS)
 
 
@@ -97,7 +97,7 @@ def test_a_page_of_another_origin_has_a_file_saved(page: Any, server: live.Serve
 def test_files_run_no_scripts(
     context: Any, page: Any, public_server: live.Server, name: str, content: str, where: str
 ) -> None:
-    """Even if the operator has them displayed."""
+    """Even if the operator lets browsers display them."""
     location = upload(public_server, f"docs/hostile-{where}", content.encode(), name)["location"]
     page.evaluate("window.messages = []; onmessage = ({ data }) => messages.push(data); 0")
     if where == "tab":
@@ -133,6 +133,6 @@ def test_a_pdf_is_shown_if_the_operator_allows_it(
 
 
 def test_scripts_run_without_the_policy(page: Any, pages: Pages) -> None:
-    """So that the test above would notice them."""
+    """This shows that the test above would detect them."""
     page.goto(pages.add("/hostile.html", HTML))
     assert page.evaluate("document.documentElement.dataset.ran") is not None

@@ -1,4 +1,4 @@
-"""The JavaScript module in Chromium: what differs from Node, where tests/js tests it."""
+"""The JavaScript module in Chromium: differences from Node, where tests/js tests it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PNG = png(width=3)
 
 @pytest.fixture
 def location(public_server: live.Server, request: pytest.FixtureRequest) -> str:
-    """Of a public file that no other test has asked for."""
+    """The location of a public file that no other test has requested."""
     name = request.node.name.replace("[", "-").replace("]", "")
     return str(upload(public_server, f"docs/{name}", PNG, "a.png")["location"])
 

@@ -130,7 +130,7 @@ def test_a_large_file_goes_on_after_a_reload(
 
 
 def open_again(page: Any, path: Path, way: str) -> None:
-    """Load a page anew, and choose a file in it."""
+    """Reload a page, and choose a file in it."""
     page.reload()
     page.add_script_tag(url="/tus.js")
     page.evaluate(
@@ -217,7 +217,7 @@ def test_the_service_worker_shows_pictures(reader: Any, server: live.Server) -> 
     reader.evaluate("import('/register.js')")
     for url in (attachment["location"], attachment["url"]):
         assert show(reader, url) == 7
-    # What the page itself sends is as before.
+    # The page's own requests are sent unchanged.
     assert fetch(reader, attachment["url"], headers={"Authorization": "Basic eDp5"})["status"] in (
         403,
         404,
@@ -266,15 +266,15 @@ async () => {{
 
 
 class Visits:
-    """How often which method had which status, of requests for pictures."""
+    """Counts the methods and statuses of requests for pictures."""
 
     def __init__(self, server: live.Server) -> None:
         self.server = server
         self.before = self._all()
 
     def next(self, **expected: int) -> None:
-        """What has been asked for since the last call."""
-        # The server writes to its log after it has answered.
+        """Compare the requests since the last call."""
+        # The server writes its log after it has responded.
         waiting.until(lambda: self._new() == expected, self._new)
         self.before += Counter(expected)
 

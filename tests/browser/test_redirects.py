@@ -29,7 +29,7 @@ def server(seaweedfs: S3, bucket: str) -> Iterator[live.Server]:
 
 @pytest.fixture
 def rules(seaweedfs: S3, bucket: str) -> Any:
-    """Sets the rules of the page, after a change."""
+    """Set the rules of the page, with changes."""
     return partial(put_rules, seaweedfs, bucket)
 
 
@@ -40,7 +40,7 @@ def test_scripts_read_files_of_the_bucket(page: Any, server: live.Server, rules:
         answer = fetch(page, url, **SECRET)
         assert (answer["status"], answer["text"]) == (200, "Hello!\n")
         assert "hello.txt" in answer["headers"]["content-disposition"]
-        assert answer["headers"]["etag"] != f'"{sha256(b"Hello!")}"'  # The bucket's own one.
+        assert answer["headers"]["etag"] != f'"{sha256(b"Hello!")}"'  # The bucket's own ETag.
     part = fetch(page, attachment["url"], headers={**ALICE, "Range": "bytes=1-2"})
     assert (part["status"], part["text"]) == (206, "el")
     assert part["headers"]["content-range"] == "bytes 1-2/7"
@@ -59,7 +59,7 @@ def test_a_rule_for_one_origin_refuses_pages_of_it(
     rules(AllowedOrigins=[pages.origin])
     attachment = upload(server, "docs/refused", b"Hello!\n", "hello.txt")
     assert "Failed to fetch" in fetch(page, attachment["url"], **SECRET)
-    # Of the request to the bucket. The browser tells of requests later than the page.
+    # Of the request to the bucket. The browser reports requests later than the page.
     wait(page, lambda: "null" in origins, lambda: origins)
     assert pages.origin in origins
 

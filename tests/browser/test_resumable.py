@@ -1,4 +1,4 @@
-"""Large files from Chromium, from a page of another origin: they continue where they broke off."""
+"""Large uploads from a page of another origin in Chromium continue where they broke off."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SIZE = 200 * MIB
 CHUNK = 16 * MIB
 TITLE = "Ein Füm"
 
-# The ways of the module: HTTP's draft, tus where there are attributes, tus-js-client. The last one
-# is tus-js-client without the module, as its own documentation has it.
+# The ways of the module: HTTP's draft, tus if there are attributes, tus-js-client. The last one is
+# tus-js-client without the module, as in its own documentation.
 WAYS = ["draft", "tus", "module with tus-js-client", "tus-js-client"]
 
 PREPARE = """
@@ -71,7 +71,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Requests:
-    """What a page has asked for: methods, and where chunks begin."""
+    """The requests of a page: methods, and the offsets of chunks."""
 
     def __init__(self, page: Any) -> None:
         self.seen: list[str] = []
@@ -90,7 +90,7 @@ class Requests:
 
 
 def prepare(page: Any, url: str, record: str, way: str, film: Path) -> None:
-    """Load the page's scripts, and choose the file as its user."""
+    """Load the page's scripts, and choose the file as a user does."""
     page.add_script_tag(url="/tus.js")
     page.evaluate(PREPARE, [f"{url}/v1", ALICE, f"{COLLECTION}/records/{record}", way])
     page.evaluate("document.body.innerHTML = '<input type=file id=input>'")
@@ -159,7 +159,7 @@ def test_a_lost_last_answer_uploads_nothing_again(
     with FaultProxy(workers.address) as proxy:
         page.expose_function("lose", lambda: proxy.cut(received=0, once=True))
         prepare(page, proxy.url, record, way, small)
-        # Before the third of three chunks: whatever a preflight asks is known by then.
+        # Before the third of three chunks, when all preflights have been answered.
         page.evaluate(
             """
             () => {

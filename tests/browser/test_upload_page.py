@@ -112,7 +112,7 @@ class Visit:
 
 
 def paste(site: Pages, url: str, collection: str, *, direct: bool = False) -> None:
-    """Put the page on a site, as it would be copied."""
+    """Put the page on a site, as a user would copy it."""
     for path in (ROOT / "examples" / "upload").iterdir():
         text = path.read_text("utf-8").replace(ADDRESS, url).replace(UPLOADS, collection)
         if direct:
@@ -349,7 +349,7 @@ def test_direct_uploads_pause_and_continue_after_a_reload(
     visit.press("Continue film.bin")
     visit.until_held(held, 2)
     visit.page.reload()
-    visit.page.unroute(re.compile(last))  # What is held would be sent, if it was still there.
+    visit.page.unroute(re.compile(last))  # A held request would be sent if it still existed.
     visit.until("missing")
     sent.clear()
     visit.choose(film)

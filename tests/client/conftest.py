@@ -1,4 +1,4 @@
-"""Live servers, and a client of each."""
+"""Live servers, and a client for each."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PRODUCTION = pytest.param("production", marks=[pytest.mark.postgresql, pytest.ma
 numbers = itertools.count()
 
 
-@pytest.hookimpl(tryfirst=True)  # Before those that are not sampled are left out.
+@pytest.hookimpl(tryfirst=True)  # Before unsampled cases are deselected.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """``make tests`` tries each case on one of the servers."""
+    """``make tests`` runs each case on one of the servers."""
     folder = Path(__file__).parent
     try_in_turn([item for item in items if item.path.parent == folder], "server")
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the embedded server stores files."""
+    """The folder where the embedded server stores files."""
     return tmp_path_factory.mktemp("stored")
 
 
@@ -35,7 +35,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embedded(files: Path) -> Iterator[live.Server]:
     """Records in memory, files in a folder.
 
-    In the bucket ``gzipped``, it compresses files; in ``encoded``, it takes compressed ones.
+    In the bucket ``gzipped``, it compresses files; in ``encoded``, it accepts compressed ones.
     """
     settings = {
         "base_path": str(files),
@@ -45,7 +45,7 @@ def embedded(files: Path) -> Iterator[live.Server]:
         "resources.small.max_size": "1000",
         "resources.limited.quota_bytes": "1000",
         "resources.keeping.keep_old_files": "true",
-        # As of `make serve`.
+        # As in `make serve`.
         "resources.default.kept.keep_old_files": "true",
     }
     schemas = {"kinto.experimental_collection_schema_validation": "true"}
@@ -55,7 +55,7 @@ def embedded(files: Path) -> Iterator[live.Server]:
 
 @pytest.fixture(scope="session")
 def production(postgresql: PostgreSQL, seaweedfs: S3) -> Iterator[live.Server]:
-    """Records in PostgreSQL, files in SeaweedFS, to which downloads are sent on; two workers."""
+    """Records in PostgreSQL, files in SeaweedFS, to which downloads redirect; two workers."""
     database = postgresql.create_database()
     settings = {
         **seaweedfs.options(seaweedfs.create_bucket()),
@@ -84,7 +84,7 @@ def collection() -> str:
 
 @pytest.fixture
 def client(server: live.Server, collection: str) -> AttachmentClient:
-    """A client that never waits long, of a collection in the default bucket."""
+    """A client that never waits long, for a collection in the default bucket."""
     return AttachmentClient(
         server.url, "default", collection, AUTH, retries=Retries(count=3, pause=0.01)
     )

@@ -82,7 +82,7 @@ def record_of(client: AttachmentClient, record_id: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let the system refuse to write files that are larger."""
+    """Make the system refuse to write larger files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -204,7 +204,7 @@ def test_safe_does_not_replace(client: AttachmentClient) -> None:
 
 @pytest.mark.parametrize("resumable", [False, True])
 def test_a_quota(embedded: live.Server, collection: str, resumable: bool) -> None:
-    """Is not asked again, and the file before stays."""
+    """The upload is not retried, and the previous file stays."""
     client = AttachmentClient(embedded.url, "limited", collection, AUTH, retries=5)
     client.kinto.create_bucket(if_not_exists=True)
     client.kinto.create_collection()
@@ -349,7 +349,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(local: AttachmentClient) -> None
 
         def sleep(seconds: float) -> None:
             waited.append(seconds)
-            polite.session.backoff = None  # It is over.
+            polite.session.backoff = None  # The wait is over.
 
         polite.session.retries = Retries(0, sleep=sleep)
         polite.session.request("get", "/")
@@ -395,7 +395,7 @@ def test_a_wrong_hash_raises_and_keeps_no_partial_file(
 ) -> None:
     local.upload("r", io.BytesIO(CONTENT), filename="f")
     record = record_of(local, "r")
-    # The record is not the file's, which the file's own entity tag would tell first.
+    # The record does not match the file, which the file's entity tag shows first.
     with pytest.raises(ConflictError):
         local.download(
             {**record, "attachment": {**record["attachment"], "hash": "0" * 64}}, io.BytesIO()
@@ -409,12 +409,12 @@ def test_a_wrong_hash_raises_and_keeps_no_partial_file(
 
 
 def test_a_gzip_bomb_is_not_unpacked(local: AttachmentClient, tmp_path: Path) -> None:
-    """What comes out of it is written up to the size that was announced, and no further."""
+    """At most the announced size is decompressed and written."""
     bomb, harmless = gzip.compress(bytes(64 * MIB)), bytes(1000)
     assert len(bomb) < MIB
     original = {**stored_record(harmless)["attachment"], "filename": "f"}
     local.upload("r", io.BytesIO(bomb), {"original": original}, filename="f.gz")
-    with largest_file(MIB):  # A write past it would be another error.
+    with largest_file(MIB):  # A longer write would cause another error.
         for target in (tmp_path / "copy", io.BytesIO()):
             with pytest.raises(MismatchError, match="another size or hash than announced, after"):
                 local.download("r", target)
@@ -427,7 +427,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(
     told: list[int] = []
     client.upload("r", io.BytesIO(LARGE), filename="f")
     record = record_of(client, "r")
-    # On S3, the bytes do not pass by the server: then nothing breaks here.
+    # From S3, the bytes do not pass through the server, so nothing breaks here.
     with FaultProxy(server.address) as proxy:
         flaky = through(proxy, client, Retries(2, pause=0))
         proxy.cut(received=1_000_000, once=True)
@@ -453,7 +453,7 @@ def test_a_download_gives_up_in_the_end(
 
 
 def test_every_byte_that_comes_is_progress(tmp_path: Path) -> None:
-    """Connections that never last are enough, if there are enough of them."""
+    """Many short connections suffice for a download."""
 
     def break_off(request: Request) -> Answer:
         whole = ranges_of(LARGE)(request)
@@ -468,7 +468,7 @@ def test_every_byte_that_comes_is_progress(tmp_path: Path) -> None:
 
 
 def test_what_has_come_is_taken_at_once(local: AttachmentClient, embedded: live.Server) -> None:
-    """Or a connection that is reset would take with it what had come already."""
+    """Otherwise, a reset connection would lose bytes that have already arrived."""
     local.upload("r", io.BytesIO(LARGE), filename="f")
     told: list[int] = []
     with FaultProxy(embedded.address) as proxy:
@@ -570,7 +570,7 @@ def test_errors_of_others_than_kinto(answer: bytes) -> None:
             client.stat("r")
 
 
-# Reading here and there.
+# Reading at any position.
 
 
 @pytest.mark.parametrize("bucket", ["default", "gzipped"])
@@ -590,7 +590,7 @@ def test_open_reads_as_a_local_file_does(
                 [(chance.randrange(len(LARGE) + 10), 0), (chance.randrange(99), 1), (0, 2)]
             )
             if bucket == "gzipped" and whence == 2:
-                continue  # The end of a compressed file is only known when it is read.
+                continue  # The end of a compressed file is only known after reading it.
             assert remote.seek(offset, whence) == ours.seek(offset, whence)
             size = chance.choice([0, 1, 100, 700_000])
             assert remote.read(size) == ours.read(size)
@@ -653,7 +653,7 @@ def test_open_asks_for_more_the_longer_one_reads_on() -> None:
 
 
 def test_credentials_stay_with_the_server() -> None:
-    """A storage that the server sends the client on to gets the range, and that is all."""
+    """A storage to which the server redirects gets only the range."""
     with stub(ranges_of(LARGE)) as storage:
 
         def redirect(request: Request) -> Answer:
@@ -689,7 +689,7 @@ def test_a_server_that_knows_no_ranges_is_read_all_the_same() -> None:
 
 
 def test_a_storage_that_decompresses_is_asked_not_to() -> None:
-    """As Google does for clients that do not say that they take gzip."""
+    """Google decompresses for clients that do not accept gzip."""
     packed = gzip.compress(CONTENT)
 
     def decompress(request: Request) -> Answer:
@@ -730,7 +730,7 @@ def test_an_answer_that_is_no_file_is_none() -> None:
                 file.read()
 
 
-# What else there is to do.
+# Other methods.
 
 
 def test_stat_exists_and_remove(client: AttachmentClient) -> None:
@@ -818,7 +818,7 @@ def test_metadata_that_is_none_is_an_error(change: dict[str, Any]) -> None:
 def test_files_with_a_content_encoding(
     server: live.Server, collection: str, tmp_path: Path
 ) -> None:
-    """Another client has compressed them, and the record does not describe what is in them."""
+    """Another client compressed them, and the record does not describe the original."""
     client = AttachmentClient(server.url, "encoded", collection, AUTH)
     client.kinto.create_bucket(if_not_exists=True)
     client.kinto.create_collection(if_not_exists=True)

@@ -1,4 +1,4 @@
-"""``client.changes(since)``: what changed after a timestamp."""
+"""``client.changes(since)``: changes after a timestamp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which server, with which credentials, through which proxy: options and environment."""
+"""The server, the credentials and the proxy: options and environment."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_the_scripts_and_the_commands_have_the_same_help_with_defaults(
     assert "(default: None)" not in text
     assert "(default: False)" not in text
     command = [str(ROOT / "scripts" / script), "--help"]
-    # One of them by its first line, which is the same in all.
+    # One of them by its first line, which all of them share.
     assert os.access(command[0], os.X_OK)
     with open(command[0]) as file:
         assert file.readline() == "#!/usr/bin/env python3\n"

@@ -1,4 +1,4 @@
-"""Files that the client sends to the server's storage, in parts side by side."""
+"""Files that the client sends to the server's storage, in parallel parts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONTENT = hashlib.shake_256(b"film").digest(11 * MIB)  # Three parts.
 
 @pytest.fixture(scope="module")
 def storage(seaweedfs: S3) -> Iterator[FaultProxy]:
-    """In front of SeaweedFS."""
+    """A proxy in front of SeaweedFS."""
     with FaultProxy(seaweedfs.address) as proxy:
         yield proxy
 
@@ -174,7 +174,7 @@ def test_an_upload_that_was_cancelled_begins_again(
 
 
 def test_broken_connections_are_retried(client: AttachmentClient, storage: FaultProxy) -> None:
-    """As is the one of the first part that has got so far."""
+    """The connection of the first part that reaches the limit is cut."""
     storage.cut(sent=2 * MIB, once=True)
     try:
         client.upload("r", file_of(), direct=True)
@@ -186,7 +186,7 @@ def test_broken_connections_are_retried(client: AttachmentClient, storage: Fault
 def test_urls_that_are_refused_are_renewed(
     client: AttachmentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As expired ones are, after a machine was asleep: storages answer both in the same way."""
+    """Like expired URLs after a machine has slept: storages refuse both in the same way."""
     create = sending.DirectUpload._create
 
     def damaged(self: Any) -> Any:
@@ -225,7 +225,7 @@ def test_a_url_for_somebody_else(client: AttachmentClient) -> None:
     assert store.stat("letters/june.txt").mimetype == "text/x-letter"
     with pytest.raises(RejectedError):
         store.upload_url("letters/july.txt", size=5, expires_in=0)
-    for key in ("new\nline\x7f", "z" * 1024):  # The server takes neither as a filename.
+    for key in ("new\nline\x7f", "z" * 1024):  # The server accepts neither as a filename.
         url = store.upload_url(key, size=1)
         assert requests.put(url, data=b"x", timeout=90).status_code == 201
         assert store.get(key) == b"x"

@@ -33,13 +33,13 @@ def download(server: live.Server, collection: str, tmp_path: Path) -> Script:
 
 @pytest.fixture
 def local_download(embedded: live.Server, collection: str, tmp_path: Path) -> Script:
-    """On the embedded server only."""
+    """The script, on the embedded server only."""
     return Script.of("download.py", embedded, collection, tmp_path / "tmp")
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Where the files go; not there yet."""
+    """The target folder, which does not exist yet."""
     return tmp_path / "some" / "where"
 
 
@@ -48,7 +48,7 @@ def put(client: AttachmentClient, record: str, content: bytes, filename: str, **
 
 
 def stored(folder: Path) -> dict[str, bytes]:
-    """The files that are not ours alone, and their content."""
+    """The files except the script's own ones, and their content."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".last_sync"}
 
 
@@ -63,11 +63,11 @@ def attachment_of(content: bytes, filename: str = "f.txt") -> dict[str, Any]:
 
 
 def wait_for_a_part(folder: Path) -> None:
-    """Until some of a file has come."""
+    """Wait until a part of a file has arrived."""
     waiting.until(lambda: any(part.stat().st_size for part in folder.glob("*")))
 
 
-# What it does.
+# Downloads.
 
 
 @pytest.mark.parametrize("option", ["--verbose", "--debug", "--ignore-batch-4xx"])
@@ -275,7 +275,7 @@ def test_records_of_one_filename_have_a_file_each(
     assert len(first) == 4
     assert len({name.casefold() for name in first}) == 4
     assert set(first.values()) == {b"r1", b"r2", b"r3", b"other"}
-    # Each keeps its name when it changes, whichever is asked for first.
+    # Each keeps its name when it changes, whichever is requested first.
     for record in ("r3", "r1"):
         put(client, record, f"{record} changed".encode(), "same.txt")
         assert download.call("-f", out).code == 0
@@ -300,7 +300,7 @@ def test_a_file_keeps_its_name_when_a_better_one_gets_free(
     put(local, "r2", b"two, changed", "same.txt")
     assert local_download.call("-f", out).code == 0
     assert stored(out) == {
-        "same.txt": b"one",  # What is no longer anybody's stays.
+        "same.txt": b"one",  # A file without a record stays.
         "same-r2.txt": b"two, changed",
         "new.txt": b"one, renamed",
     }
@@ -458,7 +458,7 @@ def test_nobody_is_told_what_he_may_not_read(
     assert "403" in done.err
 
 
-# What may come between.
+# Interruptions.
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
@@ -502,7 +502,7 @@ def test_killed_on_the_way_through_many_files(
         put(client, name[:2], content, name)
     with FaultProxy(server.address) as proxy:
         script = Script.of("download.py", proxy, collection, download.temporary)
-        # What is sent on to S3 does not come by here: the records alone are some 20 kB.
+        # Redirects to S3 bypass the proxy: the records alone are about 20 kB.
         proxy.hang(sent=12_000)
         with script.started("--jobs", 3, "-f", out) as process:
             assert proxy.broken.wait(waiting.SECONDS), "the proxy saw too little"
@@ -575,7 +575,7 @@ def test_what_was_sent_from_folders_comes_into_folders(
     assert up.call("-r", "--json", tmp_path / "in").summary["skipped"] == 4
     again = down.call("--json", "-f", tmp_path / "out", "--since", 0)
     assert again.summary["skipped"] == 4
-    # A file of the same name that is in no folder has a record of its own.
+    # A file with the same name outside of folders has its own record.
     (tmp_path / "é.txt").write_text("another")
     assert up.call("--json", tmp_path / "é.txt").summary["uploaded"] == 1
     assert len(list(local.records())) == 5

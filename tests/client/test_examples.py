@@ -1,4 +1,4 @@
-"""The examples in docstrings and in the documentation run as they are written."""
+"""The examples in docstrings and in the documentation run as written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 def names(
     embedded: live.Server, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, object]:
-    """What examples take for granted: a server, and a folder with a file in it."""
+    """The environment of the examples: a server, and a folder with a file in it."""
     monkeypatch.chdir(tmp_path)
     Path("report.csv").write_text("a;b\n")
     client = AttachmentClient(embedded.url, "default", collection, AUTH)
@@ -55,7 +55,7 @@ def names(
     "module", [kinto_attachment.client, attachments, copies, file_store, links, lists, versions]
 )
 def test_docstrings(module: ModuleType, names: dict[str, object]) -> None:
-    # One after the other, as they are read: later ones use what earlier ones made.
+    # In the order of the text: later ones use results of earlier ones.
     examples = [
         test
         for test in doctest.DocTestFinder().find(module, extraglobs=names)

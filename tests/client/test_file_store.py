@@ -47,7 +47,7 @@ def store(client: AttachmentClient) -> FileStore:
 
 @pytest.fixture
 def simple(local: AttachmentClient) -> FileStore:
-    """On the embedded server only."""
+    """A store on the embedded server only."""
     return FileStore(local)
 
 
@@ -142,7 +142,7 @@ def test_a_list_is_limited_and_an_iteration_is_not(
 
 
 class Body:
-    """An object with ``read`` and nothing else; it gives less than it is asked for."""
+    """An object with only ``read``, which returns less than requested."""
 
     def __init__(self, content: bytes) -> None:
         self._content = io.BytesIO(content)
@@ -220,7 +220,7 @@ NESTED = ["a", "a/", "a/1", "a/2/x", "a/2/y", "a/3", "a0", "b//c", "b/d", "ä/1"
 
 
 def entries(prefix: str, *, recursive: bool) -> list[str]:
-    """What is in a folder, by the definition."""
+    """The entries of a folder, by the definition."""
     found = set()
     for key in NESTED:
         if key.startswith(prefix):
@@ -231,7 +231,7 @@ def entries(prefix: str, *, recursive: bool) -> list[str]:
 
 @pytest.fixture(scope="module")
 def nested(embedded: live.Server) -> FileStore:
-    """With keys in folders; nobody writes to it."""
+    """A store with keys in folders; tests do not write to it."""
     store = FileStore(AttachmentClient(embedded.url, "default", "nested", AUTH))
     for key in NESTED:
         store.set(key, b"x")
@@ -287,7 +287,7 @@ def test_what_others_put_into_the_collection_is_no_key(simple: FileStore) -> Non
     simple.set("k", b"x")
     client.upload("other", io.BytesIO(b"x"), filename="f")
     client.upload("key-6b6", io.BytesIO(b"x"), filename="f")  # Half a byte.
-    client.upload("key-ff", io.BytesIO(b"x"), filename="f")  # No UTF-8.
+    client.upload("key-ff", io.BytesIO(b"x"), filename="f")  # Not UTF-8.
     client.kinto.create_record(id=record_id("no file"), data={})
     assert simple.list() == ["k"]
     assert not simple.exists("no file")

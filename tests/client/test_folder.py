@@ -1,4 +1,4 @@
-"""Which file in a folder is whose."""
+"""The assignment of files in a folder to records."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_place_is_found_for_every_record(tmp_path: Path) -> None:
         for record, filename in (
             ("r1", "x.txt"),
             ("r2", "x.txt"),
-            ("r3", "x-r4.txt"),  # As if somebody knew what comes.
+            ("r3", "x-r4.txt"),  # As if the later name had been known.
             ("r4", "x.txt"),
             ("key-" + "0" * 2048, "x.txt"),
             ("r5", "x" * 300 + ".txt"),

@@ -89,7 +89,7 @@ class TestCommand:
             (["none"], "404"),
             (["--until", "2000-01-01", "r"], "in the future"),
             (["--show", "--reason", "x", "r"], "for a hold that is set"),
-            (["--auth", "bob:secret", "r"], "404"),  # In a bucket of their own.
+            (["--auth", "bob:secret", "r"], "404"),  # In bob's own bucket.
         ):
             assert cli.main(["hold", *options, *wrong]) == 2
             assert told in capsys.readouterr().err

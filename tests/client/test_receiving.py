@@ -1,4 +1,4 @@
-"""What comes out of gzip files."""
+"""Decompressed gzip files."""
 
 from __future__ import annotations
 

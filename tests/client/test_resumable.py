@@ -1,4 +1,4 @@
-"""Large files are uploaded in several requests, and go on where they were interrupted."""
+"""Large files are uploaded in several requests, and continue where they were interrupted."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def file_of(content: bytes = CONTENT) -> io.BytesIO:
 
 
 def kept() -> list[Path]:
-    """Where unfinished uploads are remembered."""
+    """The files that record unfinished uploads."""
     return list(unfinished.folder().glob("*")) if unfinished.folder().exists() else []
 
 
 def interrupted(client: AttachmentClient, after: int, record: str = "r", **options: Any) -> None:
-    """An upload that its user ends after so many bytes."""
+    """Start an upload that its user interrupts after so many bytes."""
 
     def stop(done: int, total: int) -> None:
         if done >= after:
@@ -63,7 +63,7 @@ def interrupted(client: AttachmentClient, after: int, record: str = "r", **optio
 
 
 def continued(client: AttachmentClient, record: str = "r", **options: Any) -> int:
-    """Upload the same again; returns where it went on."""
+    """Upload the same again; returns the position where it continued."""
     seen: list[int] = []
     client.upload(
         record, file_of(), resumable=True, progress=lambda done, _: seen.append(done), **options
@@ -104,7 +104,7 @@ def test_goes_on_after_it_was_interrupted(client: AttachmentClient) -> None:
     interrupted(client, 5 * CHUNK + 1)
     (file,) = kept()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    # A part of the chunk that was interrupted may have arrived.
+    # A part of the interrupted chunk may have arrived.
     assert 5 * CHUNK <= continued(client) < 6 * CHUNK
     with client.open("r") as stored:
         assert stored.read() == CONTENT
@@ -129,7 +129,7 @@ def test_begins_again_when_the_server_has_forgotten(local: AttachmentClient) -> 
 
 
 def test_uploads_that_have_expired_are_forgotten(local: AttachmentClient) -> None:
-    """Their URLs would stay for ever: nobody uploads these files again."""
+    """Otherwise, URLs of files that are never uploaded again would stay."""
     interrupted(local, 5 * CHUNK)
     (expired,) = kept()
     idle = 24 * 3600  # The server's default.
@@ -186,7 +186,7 @@ def test_goes_on_after_the_connection_broke(
 
 
 def test_goes_on_after_another_request_has_taken_over(local: AttachmentClient) -> None:
-    """So does a request whose connection broke, if the server begins with it only then."""
+    """This may be a request whose connection broke, if the server begins it only then."""
     taken: list[int] = []
 
     def take_over(done: int, total: int) -> None:
@@ -246,7 +246,7 @@ class TestByDefault:
         monkeypatch.setattr(resuming, "LARGE", CHUNK)
 
     def sessions(self, client: AttachmentClient, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """The requests that a client makes."""
+        """The requests of a client."""
         made: list[str] = []
         send = client.session._send
 
@@ -304,7 +304,7 @@ class TestByDefault:
         made = self.sessions(local, monkeypatch)
 
         def change_schema(done: int, total: int) -> None:
-            if done == total // 2:  # Before the server has all bytes.
+            if done == total // 2:  # Before the server has received all bytes.
                 schema = {"type": "object", "required": ["title"]}
                 local.kinto.patch_collection(data={"schema": schema})
 

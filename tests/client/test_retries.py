@@ -1,4 +1,4 @@
-"""When to try again, and when no more."""
+"""When requests are retried, and when retries end."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ from tests.support.scripts import AUTH, ROOT, Press, Script
 
 LARGE = random.Random(1).randbytes(3_000_000)
 GIB = 1024**3
-LARGEST_FORM = 64 * 1024**2  # Larger files go in several requests.
+LARGEST_FORM = 64 * 1024**2  # Larger files are sent in several requests.
 HUGE = GIB // 4 // one_in(5)
-MANY = 120 if every_case() else 51  # More than are looked up in one request: 50.
+MANY = 120 if every_case() else 51  # More than the 50 that one request looks up.
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def upload(server: live.Server, collection: str, tmp_path: Path) -> Script:
 
 @pytest.fixture
 def local_upload(embedded: live.Server, collection: str, tmp_path: Path) -> Script:
-    """On the embedded server only."""
+    """The script, on the embedded server only."""
     return Script.of("upload.py", embedded, collection, tmp_path / "tmp")
 
 
@@ -71,11 +71,11 @@ def content(client: AttachmentClient, record: Any) -> bytes:
 
 
 def wait(process: subprocess.Popen[str], proxy: FaultProxy) -> None:
-    """Until the proxy has stopped the traffic."""
+    """Wait until the proxy has stopped the traffic."""
     assert proxy.broken.wait(waiting.SECONDS), process.poll()
 
 
-# What it does.
+# Uploads.
 
 
 @pytest.mark.parametrize("options", [[], ["--gzip"]], ids=["plain", "gzip"])
@@ -84,7 +84,7 @@ def test_a_second_run_transfers_nothing(
 ) -> None:
     paths = fill(folder, 5)
     (folder / "ünï cödé.txt").write_text("x" * 100_000)
-    # Files that are compressed are temporary ones of the process.
+    # Compressed files are temporary files of the process.
     start = upload.run if options else upload.call
     first = start("--json", *options, *folder.iterdir())
     assert first.code == 0, first.err
@@ -148,7 +148,7 @@ def test_gzip_says_what_was_compressed(
         f"{local.kinto.get_endpoint('record', id=record['id'])}/attachment", {}
     )
     assert gzip.decompress(stored.content) == text
-    # Plain again: nothing of it is left to mislead a download.
+    # Plain again: no trace of the encoding is left to mislead a download.
     assert local_upload.call("--force", folder / "notes.txt").code == 0
     record = records(local)["notes.txt"]
     assert record["original"] is None
@@ -311,7 +311,7 @@ def test_bucket_and_collection_are_created_if_that_is_allowed(
     script = Script.of("upload.py", server, collection, tmp_path / "tmp", bucket=bucket)
     assert script.call(path).code == 0
     assert script.call(path).code == 0
-    # Bob may write records here, and that is all that he may.
+    # Bob may write records here, and nothing else.
     client = AttachmentClient(server.url, bucket, collection, AUTH)
     bob = AttachmentClient(server.url, bucket, collection, ("bob", "secret"))
     who = bob.session.request("get", "/")[0]["user"]["id"]
@@ -321,7 +321,7 @@ def test_bucket_and_collection_are_created_if_that_is_allowed(
     done = script.call("--auth", "bob:secret", bobs)
     assert done.code == 0, done.err
     assert set(records(client)) == {"000.bin", "bobs.txt"}
-    # Nor may he overwrite alice's file, and is told so.
+    # He may not overwrite alice's file either, and the message says so.
     path.write_bytes(b"bob's")
     done = script.call("--auth", "bob:secret", path)
     assert done.code == 1
@@ -343,7 +343,7 @@ def test_one_failing_file_does_not_stop_the_others(
     assert failed["missing.txt"] == "No such file or directory"
 
 
-# How it says so.
+# Output.
 
 
 def test_plain_lines_in_a_pipe(local_upload: Script, folder: Path) -> None:
@@ -451,7 +451,7 @@ def test_options_that_make_no_sense(local_upload: Script, arguments: list[str]) 
     assert "usage:" in done.err
 
 
-# What may come between.
+# Interruptions.
 
 
 def test_a_server_that_is_away_for_a_moment(
@@ -542,7 +542,7 @@ def test_a_large_file_goes_on_after_ctrl_c(
             _, err = process.communicate(timeout=120)
         assert (process.returncode, "Traceback" in err) == (130, False)
         assert list(local.records()) == []
-        # The whole file would not get through.
+        # The complete file would not pass.
         proxy.cut(sent=LARGEST_FORM * 3 // 4)
         done = script.run("--json", "--retry", 0, path)
         assert (done.code, done.results()) == (0, {"film.bin": "uploaded"}), done.err
@@ -570,7 +570,7 @@ def test_ctrl_c_in_a_terminal(
     assert records(local) == {}
 
 
-# How much it takes.
+# Costs.
 
 
 @sampled(1, "options")  # On both servers.

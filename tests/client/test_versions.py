@@ -1,4 +1,4 @@
-"""``kinto-attachment versions``, ``restore`` and ``cp``, and what they use of the client."""
+"""``kinto-attachment versions``, ``restore`` and ``cp``, and their methods of the client."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ SHARDS = 4
 KIB, MIB = 1024, 1024 * 1024
 SIZES = {"form": 300 * KIB, "resumed": 20 * MIB, "direct": 12 * MIB}
 ACTIONS = [*["form"] * 4, *["download"] * 4, "delete", "resumed", "direct"]
-# An upload that its client never took up again expires, so that gc may remove it.
+# An upload that its client never resumed expires, so that gc may remove it.
 IDLE = 20
 USER = ("alice", "secret")
 
@@ -52,14 +52,14 @@ class Interrupted(Exception):
 
 
 class Worker:
-    """A client with records of its own, who knows what may be in them.
+    """A client with its own records, which knows what may be in them.
 
-    ``known`` has the SHA-256 that a record's file may have, None for no file: one after an
-    acknowledged request, two after one of which nobody knows whether it took effect.
+    ``known`` has the SHA-256 hashes that a record's file may have, None for no file: one after an
+    acknowledged request, two after a request that may have taken effect.
     """
 
     def __init__(self, url: str, number: int) -> None:
-        # A client in the field is patient: nginx needs seconds to leave a dead server out.
+        # Real clients are patient: nginx needs seconds to exclude a dead server.
         self.client = AttachmentClient(url, "b", "c", USER, retries=Retries(8, pause=1.0))
         self.choices = random.Random(number)
         names = [f"client{number}-{index}" for index in range(RECORDS_EACH)]
@@ -173,7 +173,7 @@ def test_no_acknowledged_file_is_lost(
 
 
 def under_load(running: Cluster, workers: list[Worker]) -> None:
-    """Have all workers at it for a while, and kill a part of the cluster twice."""
+    """Run all workers for a while, and kill a part of the cluster twice."""
     start = time.monotonic()
     errors: list[BaseException] = []
 

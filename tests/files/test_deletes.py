@@ -40,7 +40,7 @@ URL = f"{RECORD}/attachment"
 
 
 def batch(app: Any, *requests: dict[str, Any], status: Any = None) -> list[Any]:
-    """The answers to the requests of a batch."""
+    """The responses to the requests of a batch."""
     answer = app.post_json("/batch", {"requests": list(requests)}, headers=ALICE, status=status)
     return list(answer.json.get("responses", []))
 
@@ -117,7 +117,7 @@ class TestTheAttachment:
 
     @ON_DATABASES
     def test_of_a_record_that_is_deleted_meanwhile(self, app: Any) -> None:
-        """It does not come back without its attachment."""
+        """The record is not created again without its attachment."""
         attach(app)
         with overtaken(app, lambda: app.delete(RECORD, headers=ALICE, status=200)):
             app.delete(URL, headers=ALICE, status=404)
@@ -218,7 +218,7 @@ class TestManyRecords:
         assert not stored_files(app)
 
 
-# A pattern of SQL's LIKE takes the underscore for any character.
+# In a pattern of SQL's LIKE, the underscore matches any character.
 NEIGHBOURS = ["a_c", "abc", "a-c", "a_", "a_c2", "A_C"]
 
 
@@ -387,7 +387,7 @@ class TestKeepOldFiles:
 
 @ON_POSTGRESQL
 class TestKeptBefore:
-    """Files that were kept stay when old files are not kept any more."""
+    """Files that were kept stay when the setting no longer keeps old files."""
 
     def test_by_a_record_that_is_replaced(self, build: Build) -> None:
         keeping = build(keep_old_files="true")
@@ -562,7 +562,7 @@ class TestBatch:
         assert len(stored_files(app)) == 1
 
     def test_of_a_replacement_and_a_precondition_that_fails(self, app: Any) -> None:
-        """A DELETE beside a 412: either the file and the attachment are there, or neither."""
+        """A DELETE and a 412 in one batch: the file and the attachment both exist, or neither."""
         attach(app)
         put(app, OTHER)
         answers = batch(

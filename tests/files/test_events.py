@@ -1,4 +1,4 @@
-"""The events for other plugins: what happened to attachments, once it is committed."""
+"""The events for other plugins: changes of attachments, after they are committed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS = (AttachmentAdded, AttachmentReplaced, AttachmentRemoved, AttachmentRead)
 
 
 def told(app: Any) -> list[tuple[type, str]]:
-    """The events, and the records that they are about; forgets them."""
+    """Return the events and their records, and forget them."""
     events = [(type(event), event.record_uri) for event in seen(app, *KINDS)]
     app.app.registry.seen.clear()
     return events
@@ -123,7 +123,7 @@ class TestWrites:
 
     @ON_DATABASES
     def test_come_outside_of_any_transaction(self, app: Any) -> None:
-        """A subscriber may use Kinto's storage, in a transaction of its own."""
+        """A subscriber may use Kinto's storage, in its own transaction."""
         written = []
 
         def write(event: Any) -> None:
@@ -165,7 +165,7 @@ class TestReads:
         assert told(served) == [(AttachmentRead, RECORD)]
 
     def test_elsewhere(self, app: Any) -> None:
-        """Also where the storage itself, or the web server in front, sends the bytes."""
+        """Also if the storage itself, or the web server in front, sends the bytes."""
         attach(app)
         told(app)
         app.get(URL, headers=ALICE)
@@ -183,7 +183,7 @@ class TestReads:
 
 @ON_MEMORY
 def test_a_deleted_bucket_is_kinto_s_to_tell(app: Any) -> None:
-    """Its records are not loaded for it: a bucket may have a million."""
+    """Its records are not loaded for an event: a bucket may have a million."""
     attach(app)
     told(app)
     app.delete(BUCKET, headers=ALICE)

@@ -1,4 +1,4 @@
-"""Records that are written without a sub-request: nobody can tell, but by the time it takes."""
+"""Records written without a sub-request: only the time they take is different."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def upload(app: Any, **options: Any) -> Any:
 
 
 def new(app: Any, **options: Any) -> list[Any]:
-    """A record that does not exist, and another one after it."""
+    """Upload to a record that does not exist, and then to another one."""
     return [upload(app, **options), upload(app, record=OTHER)]
 
 
@@ -80,7 +80,7 @@ def replaced(app: Any, **options: Any) -> list[Any]:
 
 
 def both(**options: Any) -> dict[str, Action]:
-    """The same for a record that does not exist, and for one that does."""
+    """The same action for a record that does not exist, and for one that does."""
     return {
         "new": lambda app: new(app, **options),
         "replaced": lambda app: replaced(app, **options),
@@ -146,7 +146,7 @@ def by_bob(permission: str, uri: str, *, anonymous: bool = False) -> Action:
 def meanwhile(
     prepare: Callable[[Any], object], act: Callable[[Any], object], user: Any = ALICE
 ) -> Action:
-    """Something happens while the body arrives."""
+    """Call a function while the body arrives."""
 
     def action(app: Any) -> list[Any]:
         prepare(app)
@@ -349,7 +349,7 @@ def test_are_as_by_a_sub_request_with_settings(build: Build, case: str) -> None:
     kinto, own = SETTINGS[case]
     app = build(kinto, **own)
     assert some_uploads(app)
-    clear(app)  # Files that linger wait for gc.
+    clear(app)  # Lingering files wait for gc.
 
 
 NAME = {"data": {"filename": "b.txt"}}
@@ -390,7 +390,7 @@ def test_make_a_sub_request_only_where_one_is_needed(app: Any, case: str) -> Non
 @pytest.mark.one_way
 @ON_POSTGRESQL
 def test_kinto_has_the_timestamp_of_the_collection_s_records_stored(app: Any) -> None:
-    """Two requests that both ask for it while it is not there would wait for each other."""
+    """Otherwise, two requests that both read it while it is missing would deadlock."""
     with subrequests(app) as made:
         attach(app)
         attach(app)
@@ -511,7 +511,7 @@ CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON {table}
 
 @contextlib.contextmanager
 def failing(app: Any, **how: str) -> Iterator[None]:
-    """Have the database fail when a record or a right is written, or when that is committed."""
+    """Make the database fail when a record or permission is written, or on commit."""
     engine = app.app.registry.storage.client.session_factory.session_factory.kw["bind"]
     with engine.begin() as connection:
         connection.exec_driver_sql(FAIL.format(**how))
@@ -538,7 +538,7 @@ def database_fails(what: dict[str, str], code: str, when: str) -> Action:
 
 
 def storage_fails_too(app: Any) -> list[Any]:
-    """The file of a request that fails cannot be removed: it is left to gc."""
+    """The file of a failed request cannot be removed: it is left to gc."""
     attach(app, data={"title": "before"})
     on_event(app, ResourceChanged, raise_error)
     with failing_deletes(app):
@@ -553,7 +553,7 @@ def raise_error(_: Any) -> None:
 
 
 def subscriber_fails(app: Any) -> list[Any]:
-    """After the commit, which nothing changes any more."""
+    """It fails after the commit, which is final."""
     on_event(app, AttachmentAdded, raise_error)
     return [upload(app, status=201), upload(app, status=200)]
 
@@ -602,7 +602,7 @@ def test_files_of_object_stores_are_attached_and_replaced(app: Any) -> None:
 
 @ON_POSTGRESQL
 def test_writers_stay_writers(app: Any) -> None:
-    """Kinto makes each user who writes a record its writer, unless that is so already."""
+    """Kinto makes each user who writes a record its writer, unless the user already is."""
     attach(app)
     for permissions in ({"write": []}, {"read": ["system.Everyone"]}, {"write": ["a"]}):
         attach(app, permissions=permissions, status=200)

@@ -33,7 +33,7 @@ URL = f"{RECORD}/attachment"
 
 
 def settings_of(text: str) -> dict[str, str]:
-    """The settings of the block on the page that has a certain text, without ``kinto.``."""
+    """The settings in the page's block that contains a text, without ``kinto.``."""
     (block,) = [block for block in code_blocks(PAGE, "ini") if text in block]
     return dict(re.findall(r"^kinto\.(\S+) *= *(.*?) *$", block, re.M))
 

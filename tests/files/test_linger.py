@@ -1,4 +1,4 @@
-"""Files that stay for a while after their record let go of them."""
+"""Files that stay for a while after their record has released them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def collect(app: Any) -> Any:
 
 
 def publish(app: Any, attachment: Any, target: str = OTHER, status: int = 200) -> None:
-    """What a plugin does that read a record a moment ago, and copies it now."""
+    """Copy a record like a plugin that read it a moment ago."""
     put(app, f"{BUCKET}/collections/source")
     write_behind(app, SOURCE, {"attachment": attachment})
     app.post_json("/publish", {"copies": {SOURCE: target}}, status=status)
@@ -188,7 +188,7 @@ class TestDeleted:
 @ON_DATABASES
 @pytest.mark.parametrize("delete", [RECORD, f"{RECORD}/attachment"], ids=["record", "attachment"])
 def test_nobody_can_read_what_a_batch_deleted(app: Any, delete: str) -> None:
-    """Though the record is there again when it ends, with another file, and for everybody."""
+    """Even if the batch creates the record again, with another file, and public."""
     first = attach(app).json["location"]
     second = attach(app, content=b"secret").json["location"]
     readable = {"permissions": {"read": ["system.Everyone"]}}

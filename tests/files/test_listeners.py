@@ -1,4 +1,4 @@
-"""Who may write ``attachment`` in a record, and what becomes of the file when it is dropped."""
+"""Who may write ``attachment`` in a record, and what happens to the file if it is dropped."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def refuses(response: Any) -> None:
 
 
 class TestForgery:
-    """A client may not make an attachment up, nor change one."""
+    """A client may not invent or change an attachment."""
 
     def batch(self, app: Any, requests: list[dict[str, Any]]) -> list[int]:
         answer = app.post_json("/batch", {"requests": requests}, headers=ALICE, status=200)
@@ -76,7 +76,7 @@ class TestForgery:
 
     @ON_DATABASES
     def test_leaves_no_trace(self, app: Any) -> None:
-        """Nobody who asks for changes hears of a record that never was."""
+        """Clients that ask for changes do not see a record that was never created."""
         body = {"data": {"attachment": FORGED}}
         refuses(app.put_json(RECORD, body, headers=ALICE, status=400))
         changes = app.get(f"{COLLECTION}/records?_since=1", headers=ALICE)
@@ -119,7 +119,7 @@ class TestForgery:
         refuses(app.put_json(RECORD, body, headers=ALICE, status=400))
         refuses(app.patch_json(RECORD, body, headers=ALICE, status=400))
         merge = {"data": {"attachment": {name: value}}}
-        # Kinto merges it into the old object in place, where it cannot be told any more.
+        # Kinto merges it into the old object in place, so that it can no longer be detected.
         refuses(app.patch_json(RECORD, merge, headers=MERGE_PATCH, status=400))
         operation = {"op": "add", "path": f"/data/attachment/{name}", "value": value}
         refuses(app.patch_json(RECORD, [operation], headers=JSON_PATCH, status=400))
@@ -176,7 +176,7 @@ class TestForgery:
         assert app.get(RECORD, headers=ALICE).text == before
 
     def test_with_the_attachment_of_another_record(self, app: Any) -> None:
-        """It would open the other record's file to the readers of one's own."""
+        """Otherwise, readers of this record could read the other record's file."""
         stolen = attach(app, OTHER).json
         attachment = attach(app).json
         body = {"data": {"attachment": stolen}}
@@ -209,7 +209,7 @@ class TestForgery:
         assert attachment_of(app) == attachment
 
     def test_beside_an_upload_in_a_batch(self, app: Any) -> None:
-        """What the upload may write, the rest of the batch may not."""
+        """The rest of the batch may not write what the upload may."""
         requests = [
             {"method": "PUT", "path": f"/v1{URL}?filename=a.json", "body": {"n": 1}},
             {"method": "PUT", "path": f"/v1{OTHER}", "body": {"data": {"attachment": FORGED}}},
@@ -232,7 +232,7 @@ class TestForgery:
 
 
 class TestUnchanged:
-    """Repeating the attachment as it is passes, as kinto.js and admin pages do."""
+    """Repeating the unchanged attachment is allowed, as kinto.js and admin pages do."""
 
     def test_by_put_and_patch(self, app: Any) -> None:
         attachment = attach(app).json
@@ -273,7 +273,7 @@ class TestUnchanged:
 
 
 class TestDetach:
-    """Dropping the attachment in a write of the record deletes the file: nothing is stranded."""
+    """Dropping the attachment in a write of the record deletes the file."""
 
     @pytest.mark.parametrize("data", [{}, {"attachment": None}, {"title": "A"}])
     def test_by_put(self, app: Any, data: dict[str, Any]) -> None:
@@ -330,7 +330,7 @@ class TestDetach:
 
 @ON_DATABASES
 class TestWithoutIndex:
-    """Records that are older than the index: restored, or written by another plugin."""
+    """Records that are not in the index: restored, or written by another plugin."""
 
     @pytest.fixture
     def unlinked(self, app: Any) -> Any:
@@ -378,7 +378,7 @@ class TestEventsOfPlugins:
 
     @pytest.mark.parametrize("told", [RECORD, OTHER])
     def test_what_was_linked_wrongly_is_put_right(self, build: Build, told: str) -> None:
-        """By an event that did not come through Kinto's own way of telling them."""
+        """The event was not sent by Kinto's own function for events."""
         app = build({"includes": "tests.support.publishing"})
         put(app, f"{BUCKET}/collections/public")
         copy = f"{BUCKET}/collections/public/records/copy"
@@ -403,7 +403,7 @@ class TestEventsOfPlugins:
 
 @ON_MEMORY
 def test_an_unrelated_change_adds_no_link_to_a_wrong_one(app: Any) -> None:
-    """Such as a backup of the records leaves; reindex repairs it."""
+    """A backup of the records can cause such a link; reindex repairs it."""
     key = key_of(attach(app).json)
     other = attach(app, OTHER).json
     write_behind(app, RECORD, {"attachment": other})
@@ -413,7 +413,7 @@ def test_an_unrelated_change_adds_no_link_to_a_wrong_one(app: Any) -> None:
 
 @ON_POSTGRESQL
 class TestFlagsOfPlugins:
-    """A plugin that is included before ours, and copies what clients write."""
+    """A plugin that is included before ours and copies what clients write."""
 
     def test_a_flag_does_not_cover_what_a_client_wrote_before(self, build: Build) -> None:
         app = build({"included_first": "tests.support.mirroring"})
@@ -435,7 +435,7 @@ class TestFlagsOfPlugins:
 
 @ON_DATABASES
 class TestSeveralWritesInABatch:
-    """Kinto tells of them sorted by kind, not in the order in which they were made."""
+    """Kinto's events are sorted by kind, not in the order of the writes."""
 
     def batch(self, app: Any, *requests: tuple[str, str]) -> list[int]:
         parts = [
@@ -580,7 +580,7 @@ def write_record(request: Any, uri: str, attachment: Any) -> None:
 
 
 class TestPlugins:
-    """Server-side code may write attachments, when it says so."""
+    """Server-side code may write attachments if it sets the flag."""
 
     @pytest.fixture
     def app(self, build: Build) -> Any:
@@ -619,7 +619,7 @@ class TestPlugins:
 
     @ON_MEMORY
     def test_that_are_refused_leave_no_trace(self, app: Any) -> None:
-        """What a plugin writes is written before it is refused. Databases roll it back."""
+        """A plugin's changes are written before they are refused. Databases roll them back."""
         attachment = attach(app).json
         self.write(app, (OTHER, attachment, ""), status=400)
         changes = app.get(f"{COLLECTION}/records?_since=1", headers=ALICE).json["data"]
@@ -636,14 +636,14 @@ class TestPlugins:
         elsewhere = {"filename": "a", "location": "https://elsewhere.example.com/a"}
         self.write(app, (OTHER, elsewhere, "context"))
         assert stored_links(app) == set()
-        # Clients may repeat it, and drop it.
+        # Clients may repeat it and drop it.
         put(app, OTHER, data={"attachment": elsewhere, "title": "A"})
         put(app, OTHER, data={})
         write_behind(app, OTHER, {"id": "other"})
 
     @ON_POSTGRESQL
     def test_that_point_at_a_file_that_is_gone(self, app: Any) -> None:
-        """The record is not written: its file could not be had."""
+        """The record is not written, because its file could not be downloaded."""
         attachment = attach(app).json
         app.delete(URL, headers=ALICE)
         response = app.post_json(

@@ -1,6 +1,6 @@
-"""Kept files belong to the life of a record, not to its name: namesakes do not see them.
+"""Kept files belong to the life of a record, not to its name: namesakes cannot read them.
 
-A table of the ways in which a life ends, and of the namesakes that others then create.
+The tests combine the ways in which a life ends with the namesakes that others then create.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.support.backends import ON_DATABASES, Build
 pytestmark = ON_DATABASES
 
 EVERYONE = {"read": ["system.Everyone"]}
-# Bob may create the same objects as alice. The record's permissions were deleted with it.
+# Bob may create the same objects as alice. A record's permissions are deleted with it.
 OPEN = {"record:create": ["system.Authenticated"]}
 OPEN_BUCKET = {"collection:create": ["system.Authenticated"]}
 
@@ -131,7 +131,7 @@ NAMESAKES = (
 
 @pytest.fixture(params=["keep_old_files", "linger"])
 def rule(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The setting by which files outlive their record."""
+    """A setting with which files outlive their record."""
     return {request.param: {"keep_old_files": "true", "linger": "1h"}[request.param]}
 
 
@@ -144,7 +144,7 @@ def app(build: Build, rule: dict[str, str]) -> Any:
 
 
 def make_parents(app: Any, headers: dict[str, str]) -> None:
-    """Bucket and collection; what is there stays whose it is."""
+    """Create bucket and collection; existing ones keep their owners."""
     for uri, permissions in ((BUCKET, OPEN_BUCKET), (COLLECTION, OPEN)):
         there = app.get(uri, headers=ALICE, status="*")
         if there.status_int != 200 or headers is ALICE:
@@ -152,7 +152,7 @@ def make_parents(app: Any, headers: dict[str, str]) -> None:
 
 
 def assert_unreadable(app: Any, keys: set[str], content: bytes | None) -> None:
-    """Nobody reads these files, and the record has this one or none."""
+    """Check that nobody can read these files, and the record's file is ``content`` or none."""
     for key in keys:
         path = f"/attachments/{key}"
         app.get(path, headers=BOB, status=404)
@@ -173,7 +173,7 @@ def collect(app: Any) -> None:
 
 
 def some_namesakes(name: str) -> tuple[Callable[[Any], bytes | None], ...]:
-    """Two or three of them, others by the ``name`` of the case; all in tests-all."""
+    """Two or three namesakes, chosen by the ``name`` of the case; all in tests-all."""
     one_in = sampling.one_in(2)
     return NAMESAKES[sampling.start(name, one_in) :: one_in]
 
@@ -223,7 +223,7 @@ def test_public_files_of_an_ended_life_are_served_to_nobody(build: Build, end: s
 
 
 def test_a_default_bucket_of_that_id_shows_nothing(build: Build) -> None:
-    """Users may create a bucket with the id of somebody else's default bucket."""
+    """Users may create a bucket with the id of another user's default bucket."""
     app = build(keep_old_files="true")
     record = "/buckets/default/collections/c/records/r"
     for content in (b"first", b"second"):
@@ -249,7 +249,7 @@ def test_a_flush_leaves_nothing(build: Build) -> None:
 
 
 def test_the_file_of_a_record_that_is_made_again_in_one_batch_stays(build: Build) -> None:
-    """Of Kinto's events, which it groups by their actions, the deletion comes last."""
+    """Kinto groups its events by action, and the deletion comes last."""
     app = build()
     attach(app)
     batch(
@@ -316,7 +316,7 @@ def test_lives_of_one_record_stay_apart(build: Build) -> None:
 
 @pytest.mark.parametrize("end", [RECORD, COLLECTION])
 def test_what_was_kept_before_is_not_deleted_with_a_namesake(build: Build, end: str) -> None:
-    """Though old files are not kept any more."""
+    """Even if the setting no longer keeps old files."""
     keeping = build(keep_old_files="true")
     attach(keeping)
     keys = stored_files(keeping)

@@ -1,4 +1,4 @@
-"""Which file a location stands for: the exact form of this server's own, and nothing else."""
+"""The file that a location identifies: only this server's exact form is accepted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STRICT = settings(
 
 
 def own_key(settings: Settings, route_prefix: str, attachment: object) -> str | None:
-    """The key of the only file that a location may stand for, with one storage."""
+    """The key of the only file that a location may identify, with one storage."""
     files = own_files(settings, route_prefix, attachment)
     assert len(files) <= 1
     assert all(storage == "" for storage, _ in files)
@@ -151,7 +151,7 @@ class TestPossibleKeys:
         ("location", "keys"),
         [
             (f"{CDN}a/b.txt", {"a/b.txt"}),
-            # Whatever the server was called, and wherever it is mounted.
+            # Whatever the server's name was, and wherever it is mounted.
             ("http://other.example.com/v1/attachments/b.txt", {"b.txt"}),
             ("http://other.example.com/kinto/v1/attachments/b.txt", {"b.txt"}),
             ("https://elsewhere.example.com/b.txt", set()),

@@ -1,4 +1,4 @@
-"""Buckets and collections whose ids differ where one has an ``_``: any character of LIKE."""
+"""Buckets and collections whose ids differ where one has ``_``, a wildcard in LIKE."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestOfBuckets:
         check_untouched(app, MINE, OTHER)
 
     def test_what_kinto_leaves_is_deleted_of_this_one_alone(self, app: Any) -> None:
-        """Kinto deletes as many records as one query returns, and the plugin the others."""
+        """Kinto deletes the records that one query returns, and the plugin the others."""
         with transaction.manager:
             delete_records_below(app.app.registry, MINE)
         assert set(records(app)) == {f"{OTHER}/collections/c/records/{n}" for n in ("r", "r2")}

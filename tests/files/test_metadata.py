@@ -1,4 +1,4 @@
-"""The attachment object: where its location leads, in every mode, and back to the key."""
+"""The attachment object: its location in every mode, and the key of a location."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class TestBaseUrl:
 
 @ON_POSTGRESQL
 class TestMoved:
-    """Files keep working for the server when their public URL is another now."""
+    """Files keep working for the server after their public URL has changed."""
 
     @pytest.fixture(params=["https://old.example.com", "", None])
     def moved(self, build: Build, request: pytest.FixtureRequest) -> Any:
@@ -204,7 +204,7 @@ class TestMoved:
 
 @ON_MEMORY
 def test_a_location_of_another_server_is_nothing_of_ours(app: Any) -> None:
-    """Such a record comes from before the plugin, or from another one."""
+    """Such a record is older than the plugin, or from another one."""
     storage = app.app.registry.storage
     location = "https://elsewhere.example.com/a.txt"
     elsewhere = {"attachment": {"filename": "a.txt", "location": location}}

@@ -1,4 +1,4 @@
-"""Figures by Kinto's own metrics: uploads by result, bytes, storage timings, failed deletes."""
+"""Kinto's metrics: uploads by result, bytes, storage timings, failed deletes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.application import (
 from tests.support.backends import ON_MEMORY, Build
 from tests.support.interruptions import failing_deletes
 
-# Counters go on from one run to the next.
+# Counters continue from one run to the next.
 pytestmark = [ON_MEMORY, pytest.mark.one_way]
 
 URL = f"{RECORD}/attachment"
@@ -38,7 +38,7 @@ def app(build: Build) -> Any:
 
 
 def metered(build: Build, **options: str) -> Any:
-    """A server whose figures are seen from here on: they belong to the process."""
+    """A server with metrics; the figures belong to the process, so only changes are compared."""
     app = build({"includes": "kinto.plugins.prometheus"}, downloads="proxy", **options)
     app.before = {}
     app.before = figures(app)
@@ -46,7 +46,7 @@ def metered(build: Build, **options: str) -> Any:
 
 
 def figures(app: Any) -> dict[str, float]:
-    """The samples about attachments that have grown, and by how much."""
+    """The increases of the samples about attachments."""
     text = app.get("/__metrics__").text
     lines = re.findall(r"^kinto_(attachments_\S+) (\S+)$", text, re.M)
     grown = {name: float(value) - app.before.get(name, 0) for name, value in lines}
@@ -158,7 +158,7 @@ def test_what_is_left_to_gc(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_by_users_or_records(app: Any) -> None:
-    """Labels have few values, or the collector of the figures runs full."""
+    """Labels must have few values, to limit the size of the metrics."""
     for number in range(3):
         attach(app, f"{RECORD}{number}")
     labels = {label for name in figures(app) for label in re.findall(r'(\w+)="', name)}

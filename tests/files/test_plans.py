@@ -1,4 +1,4 @@
-"""With many files in the database, each request finds its rows by an index."""
+"""With many files in the database, each request finds its rows with an index."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ def test_many_records_are_found_by_their_ids(app: Any) -> None:
     plans = plans_of(app, write)
     assert len(plans) == 4
     for plan in plans:
-        # By any other index, all records of the collection are read for each of them.
+        # With any other index, all records of the collection are read for each of them.
         assert "Index Cond: ((id = ANY" in plan

@@ -1,4 +1,4 @@
-"""Quotas: refusals and the space left, for each way in which a file can arrive."""
+"""Quotas: refusals and the space left, for each way to attach a file."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ BOTH = {
     "resources.full.c.quota_bytes": "1G",
 }
 IN_FULL_BUCKET = "/buckets/full/collections/c/records/r"
-SOURCE = "/buckets/s/collections/c/records/source"  # Where there is no quota.
+SOURCE = "/buckets/s/collections/c/records/source"  # In a bucket without a quota.
 TRIGGER = "/buckets/s/collections/c/records/trigger"
 
 
 def used(app: Any, scope: str = BUCKET) -> tuple[int, int] | None:
-    """Files and bytes, as the counter of a bucket or a collection says."""
+    """Files and bytes by the counter of a bucket or a collection."""
     with transaction.manager:
         found = app.app.registry.attachment_usage.known([scope])
     return (found[scope].files, found[scope].bytes) if found else None
@@ -203,7 +203,7 @@ SCHEMA = {
 
 
 def start(app: Any) -> None:
-    """A file of ten bytes, in a bucket with a quota, and a place without one."""
+    """Create a file of ten bytes in a bucket with a quota, and a bucket without one."""
     put_collection(app, "/buckets/s/collections/c")
     attach(app, content=b"0123456789")
 
@@ -265,7 +265,7 @@ class OfEachWay:
         self.check(app, 2, 1)
 
     def check(self, app: Any, files: int, size: int) -> None:
-        """The counters, as they are and as they would be."""
+        """Compare the counters with these numbers, and with the real usage."""
         registry = app.app.registry
         assert held(registry, BUCKET) == (files, size)
         counted = used(app) or used(app, COLLECTION)
@@ -310,7 +310,7 @@ class TestRefusals:
         put_collection(app, IN_FULL_BUCKET.partition("/records/")[0])
         put_raw(app, record, content=b"x" * 31, status=507)
         assert app.app.body.taken == 0
-        for _ in range(2):  # Now this process knows, for a moment, what both of them hold.
+        for _ in range(2):  # After this, the process has both counters cached for a moment.
             attach(app, f"{record}2", b"")
         put_raw(app, record, content=b"x" * 31, status=507)
         assert app.app.body.taken == 0
@@ -319,7 +319,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("record", [RECORD, IN_FULL_BUCKET])
     def test_come_before_the_rest_of_the_body(self, build: Build, record: str) -> None:
-        """A socket gives less than all of it at once, and so does the body of the tests."""
+        """The body of the tests gives only a part at once, like a socket."""
         app = build(**BOTH)
         put_collection(app, IN_FULL_BUCKET.partition("/records/")[0])
         body, url = BytesIO(bytes(100_000)), f"{record}/attachment?filename=a.txt"
@@ -338,7 +338,7 @@ class TestRefusals:
     @ON_POSTGRESQL
     @pytest.mark.parametrize("record", [RECORD, IN_FULL_BUCKET])
     def test_of_copies_come_before_the_record(self, build: Build, record: str) -> None:
-        """Listeners would hear of a change that is rolled back."""
+        """Otherwise, listeners would get a change that is rolled back."""
         app = build(**BOTH)
         put_collection(app, IN_FULL_BUCKET.partition("/records/")[0])
         put_collection(app, "/buckets/s/collections/c")
@@ -365,7 +365,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("scope", [COLLECTION, BUCKET])
     def test_of_parts_of_a_batch_know_of_each_other(self, build: Build, scope: str) -> None:
-        """Each fits alone. What is refused at the end would fail the whole batch."""
+        """Each fits alone. A refusal at the end would fail the whole batch."""
         setting = {BUCKET: "resources.b.quota_bytes", COLLECTION: "resources.b.c.quota_bytes"}
         app = build(**{"quota_bytes": "1G", setting[scope]: "30"})
         put_collection(app, "/buckets/s/collections/c")
@@ -385,7 +385,7 @@ class TestRefusals:
         assert used(app, scope) == (1, 20)
 
     def test_of_a_part_leave_its_room_to_the_next(self, build: Build) -> None:
-        """A part that another rule refuses takes nothing."""
+        """A part that another rule refuses uses no space."""
         app = build(**QUOTA)
         copies = [self.copy(app, number, size) for number, size in ((1, 20), (2, 11), (3, 12))]
         put(app, COLLECTION, data={"schema": SCHEMA})
@@ -404,7 +404,7 @@ class TestRefusals:
 
     @pytest.mark.runs_on("local-postgresql")
     def test_are_for_the_part_also_if_others_take_the_room_meanwhile(self, build: Build) -> None:
-        """The counters are written last, and that would refuse the whole batch."""
+        """The counters are written last, and a refusal then would fail the whole batch."""
         app = build(**QUOTA)
         put_collection(app, f"{BUCKET}/collections/d")
         there = f"{BUCKET}/collections/d/records/r"
@@ -413,7 +413,7 @@ class TestRefusals:
         begun: list[Any] = []
 
         def take_room(event: Any) -> None:
-            """What the parts have written is not committed yet."""
+            """Use some of the room before the parts are committed."""
             if event.payload["resource_name"] == "record" and not begun:
                 begun.append(event)
                 with ThreadPoolExecutor(1) as thread:
@@ -429,7 +429,7 @@ class TestRefusals:
         assert used(app) == (2, 25)
 
     def copy(self, app: Any, number: int, size: int) -> dict[str, Any]:
-        """A part of a batch, which copies a file from where there is no quota."""
+        """A part of a batch that copies a file from a bucket without a quota."""
         put_collection(app, "/buckets/s/collections/c")
         attach(app, f"{SOURCE}{number}", b"x" * size)
         return {
@@ -533,7 +533,7 @@ class TestWhatCounts:
     def test_unfinished_uploads(self, build: Build) -> None:
         app = build(**QUOTA)
         url = begin(app, 25)
-        begin(app, 25, OTHER)  # Empty creations book nothing.
+        begin(app, 25, OTHER)  # Empty creations reserve nothing.
         assert used(app) in (None, (0, 0))
         append(app, url, 0, b"x" * 20)
         assert used(app) == (0, 20)
@@ -603,7 +603,7 @@ class TestWhatCounts:
     def test_a_chunk_counts_in_the_bucket_and_in_the_collection_or_in_neither(
         self, build: Build
     ) -> None:
-        """The collection has no room any more when the bytes have come, and the bucket has."""
+        """When the bytes have arrived, the collection has no room left, but the bucket has."""
         app = build(**QUOTA, **{"resources.b.c.quota_bytes": "20"})
         url, other = begin(app, 10), begin(app, 15, OTHER)
 
@@ -640,7 +640,7 @@ class TestUploadsToTheStorage:
         assert used(app) == (2, 30)
         assert not miscounted(app.app.registry)
 
-    @pytest.mark.one_way  # A counter is the sum of several rows, one of which is taken at random.
+    @pytest.mark.one_way  # A counter is the sum of several rows, and a random one is changed.
     def test_do_not_count_once_they_have_ended(self, build: Build) -> None:
         app = build(**QUOTA)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The event before a file is stored, by which a plugin refuses it."""
+"""The event before a file is stored, in which a plugin can refuse it."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class TestAnswers:
 
 @ON_DATABASES
 def test_a_plugin_may_read_and_write_records(app: Any) -> None:
-    """What it writes is committed before the body is read, and stays if the upload fails."""
+    """Its writes are committed before the body is read, and stay if the upload fails."""
     storage = app.app.registry.storage
 
     def count(event: Any) -> None:

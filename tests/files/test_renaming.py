@@ -33,7 +33,7 @@ KEPT = pytest.mark.parametrize(
 
 
 def rename_while(app: Any, action: Callable[[], object], **options: Any) -> Any:
-    """Something happens while the body with the new name arrives."""
+    """Call a function while the body with the new name arrives."""
     body = json.dumps({"data": {"filename": "renamed.txt"}}).encode()
     watched = Meanwhile(body, action)
     return send(app, "PATCH", URL, watched, length=len(body), **options)
@@ -85,7 +85,7 @@ def test_what_is_no_file_may_change_meanwhile(build: Build) -> None:
 
 @contextlib.contextmanager
 def once_kinto_has_read_the_record(app: Any, action: Callable[[], object]) -> Iterator[None]:
-    """Something happens after the last look at the record, before it is written and locked."""
+    """Call a function after the record is last read, before it is written and locked."""
     left = [action]
 
     def act(event: Any) -> None:

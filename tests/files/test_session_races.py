@@ -1,4 +1,4 @@
-"""Requests for uploads in several requests that meet."""
+"""Concurrent requests for uploads in several requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MIB = 1024 * 1024
 
 
 def elsewhere(action: Callable[[], object]) -> None:
-    """Do something in another thread, which has transactions of its own."""
+    """Call a function in another thread, which has its own transactions."""
     with ThreadPoolExecutor(1) as other:
         other.submit(action).result(waiting.SECONDS)
 
@@ -60,7 +60,7 @@ def test_together_they_begin_no_more_uploads_than_one_by_one(
     really = files.begin
 
     def begin_together(*args: Any, **options: Any) -> Partial:
-        """Each request has found that there is room, and none has taken it."""
+        """Wait until each request has found that there is room, and none has used it."""
         together.wait(waiting.SECONDS)
         partial: Partial = really(*args, **options)
         return partial
@@ -81,13 +81,13 @@ def test_together_they_begin_no_more_uploads_than_one_by_one(
     if headers is ALICE:
         assert len(going_on) == MOST
         assert statuses == [201] * MOST + [429] * (CLIENTS - MOST)
-    else:  # Two may give way for one that comes.
+    else:  # Two may be removed for one new upload.
         assert 0 < len(going_on) <= MOST
         assert set(statuses) <= {201, 429}
 
 
 class Interrupted(io.BytesIO):
-    """A body, in the middle of which something else happens."""
+    """A body that calls a function in the middle."""
 
     def __init__(self, content: bytes, at: int, action: Callable[[], object]) -> None:
         super().__init__(content)
@@ -102,7 +102,7 @@ class Interrupted(io.BytesIO):
 
 @runs_on("local", "seaweedfs", "gcs")
 def test_what_a_writer_stores_after_the_cancellation_is_found(build: Build) -> None:
-    """Its name is the client's, which alone does not tell gc that it is ours."""
+    """Its name is from the client, and does not show gc that the file is ours."""
     app = build(randomize=False)
     content = bytes(9 * MIB)
     url = begin(app, len(content))
@@ -119,9 +119,9 @@ def test_what_a_writer_stores_after_the_cancellation_is_found(build: Build) -> N
 @runs_on("moto", "seaweedfs")
 @pytest.mark.parametrize("fails", [False, True], ids=["by the request", "by gc"])
 def test_what_is_stored_after_the_cancellation_is_found(build: Build, fails: bool) -> None:
-    """A process that is about to store the whole file, and dies after that.
+    """A process dies just after it has stored the whole file.
 
-    The upload began long ago. What it had sent goes by the cancellation, or by gc.
+    The upload began long ago. Its earlier bytes are deleted by the cancellation, or by gc.
     """
     app = build(randomize=False)
     registry, files = app.app.registry, storage_of(app)

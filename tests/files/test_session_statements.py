@@ -1,4 +1,4 @@
-"""What uploads in several requests cost the database."""
+"""The database statements of uploads in several requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_of_a_patch(app: Any) -> None:
 
 @ON_POSTGRESQL
 def test_a_patch_takes_two_transactions(app: Any) -> None:
-    """One before the bytes and one after them: nothing is read in one of its own."""
+    """One before the bytes and one after them: there is no separate one for reading."""
     put_raw(app)
     url = begin(app, SIZE)
     append(app, url, 0, b"W")
@@ -67,7 +67,7 @@ def test_of_a_question_for_the_offset(app: Any) -> None:
 
 @ON_POSTGRESQL
 def test_other_uploads_cost_what_they_did(app: Any) -> None:
-    """No statement is about uploads in several requests."""
+    """None of their statements is about uploads in several requests."""
     put(app, RECORD)
     for url in (None, begin(app, SIZE)):
         done = statements(app, lambda: put_raw(app, content=b"x"))

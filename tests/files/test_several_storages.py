@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def several(build: Build, folder: str) -> Start:
-    """``several(storage="cold")`` is a server with a second folder, for all or some files."""
+    """``several(storage="cold")`` is a server with a second folder for all or some files."""
 
     def start(settings: dict[str, Any] | None = None, /, **options: str) -> Any:
         return build(settings or {}, **{"storages.cold.base_path": folder}, **options)
@@ -83,13 +83,13 @@ def storages_of(app: Any) -> list[str]:
 
 
 def store(app: Any, storage: str, key: str, content: bytes = b"stray") -> None:
-    """A file that no request knows."""
+    """Store a file that belongs to no request."""
     files = app.app.registry.attachment_storages[storage].files
     files.write(key, BytesIO(content), "text/plain")
 
 
 def statements(app: Any, action: Callable[[], object]) -> int:
-    """How many statements the database executes."""
+    """The number of statements that the database executes."""
     executed: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
@@ -152,11 +152,11 @@ class TestTheChoice:
 
 @ON_POSTGRESQL
 class TestAChangedSetting:
-    """Files stay where they are; new ones go where the setting says."""
+    """Files stay where they are; new ones are stored where the setting says."""
 
     @pytest.fixture
     def app(self, several: Start) -> Any:
-        """A server that stored a file and was started again with another setting."""
+        """A server that stored a file and was restarted with another setting."""
         attach(several(), content=b"old")
         return several(storage="cold")
 
@@ -238,7 +238,7 @@ class TestAChangedSetting:
 
 @ON_DATABASES
 class TestNames:
-    """A key names one file over all storages."""
+    """A key names one file across all storages."""
 
     OPTIONS = {"randomize": "false", "resources.b.other.storage": "cold"}
 
@@ -273,7 +273,7 @@ class TestNames:
         assert placed_files(app) == {("cold", "notes-1.txt")}
 
     def test_what_nobody_knows_in_the_other_storage_is_not_served(self, app: Any) -> None:
-        """A key that exists in both: the link's storage has the file."""
+        """For a key that exists in both, the link says which storage has the file."""
         registry = app.app.registry
         path = Path(registry.attachment_storages["cold"].files.path("notes.txt"))
         path.write_bytes(b"forged")
@@ -288,7 +288,7 @@ class TestNames:
 
 @ON_POSTGRESQL
 class TestSideBySide:
-    """A folder, S3 and Google in one server, by collection; another bucket has another one."""
+    """A folder, S3 and Google in one server, by collection and bucket."""
 
     @pytest.fixture
     def app(
@@ -381,7 +381,7 @@ def test_each_can_fail_by_itself(build: Build, tmp_path: Path) -> None:
 
 
 class TestDownloads:
-    """Each storage has its own way, whatever the others do."""
+    """Each storage serves downloads in its own way, independently of the others."""
 
     @pytest.fixture
     def app(self, build: Build, tmp_path: Path, moto_storage: dict[str, str]) -> Any:
@@ -451,14 +451,14 @@ class TestPublic:
             for headers, status in ((ANONYMOUS, 401), (BOB, 404))
         ]
         assert [error(each) for each in refusals[:2]] == [error(each) for each in refusals[2:]]
-        # By the record, a public file needs the permission too.
+        # By the record's URL, a public file also needs the permission.
         app.get(f"{self.OPEN}/attachment", headers=BOB, status=403)
 
     @ON_DATABASES
     def test_a_private_file_stays_private_in_a_record_of_a_public_collection(
         self, app: Any
     ) -> None:
-        """The storage of the file counts, and not the setting of the collection it is in."""
+        """The file's storage decides, not the current setting of its collection."""
         attachment = attach(app).json
         with transaction.manager:
             write_behind(app, self.OPEN, {"attachment": attachment})
@@ -471,7 +471,7 @@ class TestPublic:
 
 
 class TestForgedLocations:
-    """What a location says selects no file of another storage."""
+    """A location cannot select a file of another storage."""
 
     CDN, COLD = "https://cdn.example.com/", "https://cdn.example.com/cold/"
 
@@ -497,7 +497,7 @@ class TestForgedLocations:
     def test_of_a_careless_plugin_link_no_file_but_the_one_that_is_described(
         self, several: Start
     ) -> None:
-        """A key below one storage's URL, as the location of a file in the other one."""
+        """A key below one storage's URL is the location of a file in the other one."""
         app = several(
             {"includes": "tests.support.publishing"},
             **{"base_url": self.CDN, "storages.cold.base_url": self.COLD},
@@ -547,7 +547,7 @@ class TestMaintenance:
         assert placed_files(app) == {("", key), ("cold", key)}
         app.delete(self.CLOSED, headers=ALICE)
         assert placed_files(app) == {("", key)}
-        # This one has a name of which nobody knows that the plugin gave it.
+        # Its name does not show that the plugin generated it.
         assert not collect(app).found
         app.app.registry.attachment_storages.default.files.delete(key)
 
@@ -592,7 +592,7 @@ class TestMaintenance:
                 "base_url": "https://a.example.com",
                 "storages.cold.base_url": "https://b.example.com",
             },
-            # Below the one, a key with a folder; below the other, one without.
+            # Below one, a key with a folder; below the other, one without.
             {
                 "base_url": "https://a.example.com",
                 "storages.cold.base_url": "https://a.example.com/x",
@@ -609,7 +609,7 @@ class TestMaintenance:
         before = {(link.record, link.storage, link.key) for link in links_of(app)}
         with transaction.manager:
             app.app.registry.storage.delete_all("attachment", "attachments:*", with_deleted=False)
-        # They can be read meanwhile, as records from before the index can.
+        # They can be read meanwhile, like records from before the index.
         assert read(app) == CONTENT
         assert read(app, f"{self.CLOSED}/attachment") == b"closed"
         report = reindex(app.app.registry)
@@ -629,13 +629,13 @@ class TestMaintenance:
 
 @ON_POSTGRESQL
 class TestCost:
-    """What is executed for files of a server with two storages, compared with one."""
+    """The statements on a server with two storages, compared with one."""
 
     @pytest.fixture
     def counts(self) -> Callable[[Any], list[int]]:
         def count(app: Any) -> list[int]:
             """The statements of an upload, a replacement, two downloads and two deletions."""
-            attach(app, OTHER)  # What a process asks only once.
+            attach(app, OTHER)  # A process executes some statements only once.
 
             def read_location() -> None:
                 read(app, urlsplit(attachment_of(app)["location"]).path)
@@ -676,13 +676,13 @@ class TestCost:
 
 @ON_POSTGRESQL
 class TestNotConfigured:
-    """A storage whose settings are gone: nothing is lost, and everybody is told."""
+    """A storage whose settings were removed: no file is lost, and errors say so."""
 
     @pytest.fixture
     def servers(
         self, backends: list[dict[str, str]], applications: Applications, folder: str
     ) -> Iterator[Start]:
-        """Servers on one database and one folder; the first one ends with everything in order."""
+        """Servers on one database and one folder; the first one is checked at the end."""
         storage, database = backends
         started = []
 
@@ -717,7 +717,7 @@ class TestNotConfigured:
             assert message == "The file is in the storage 'cold', which is not configured."
             assert answer.headers["Retry-After"]
             app.head(path, headers=ALICE, status=503)
-        # Only those who may read the record learn of it.
+        # Only users who may read the record are told.
         app.get(URL, headers=BOB, status=403)
         app.get(location, headers=BOB, status=404)
         app.get(location, headers=ANONYMOUS, status=401)
@@ -751,7 +751,7 @@ class TestNotConfigured:
         assert storages_of(back) == ([""] if how == "replaced" else [])
 
     def test_gc_reports_it_and_takes_nothing_for_garbage(self, app: Any, servers: Start) -> None:
-        # The link's record was also deleted, by a plugin and without Kinto.
+        # The link's record was also deleted, by a plugin without Kinto.
         with transaction.manager:
             app.app.registry.storage.delete("record", COLLECTION, "r")
         for _ in range(2):

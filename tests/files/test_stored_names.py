@@ -1,4 +1,4 @@
-"""The keys that files are stored under, and the extensions that they may have."""
+"""The keys of stored files, and the extensions that they may have."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestNames:
     def test_that_are_taken_while_they_are_looked_for_get_a_number(
         self, build: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Before the name is reserved, another upload has taken it and ended."""
+        """Before the name is reserved, another upload has taken it and is finished."""
         app = build(randomize="false")
         exists = app.app.registry.attachment_storages.default.files.exists
 

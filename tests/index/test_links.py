@@ -1,4 +1,4 @@
-"""Files that belong to several records live until the last of them lets go."""
+"""Files that belong to several records live until the last of them releases them."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ FAR = 4_102_444_800_000  # The year 2100, in ms.
 def includeme(config: Any) -> None:
     """A plugin that publishes a collection when its status is set to ``to-publish``.
 
-    As such plugins do, it copies the records by Kinto's storage, and notifies the changes in the
-    name of a request that it makes up.
+    Like real ones, it copies the records by Kinto's storage, and notifies the changes with a
+    request that it creates.
     """
     config.add_subscriber(
         on_status, ResourceChanged, for_resources=("collection",), for_actions=(ACTIONS.UPDATE,)
@@ -121,7 +121,7 @@ def request_publication(app: Any) -> None:
 
 @pytest.fixture
 def app(build: Build) -> Any:
-    """A server that publishes, and three records that it has published."""
+    """A server with the publishing plugin, and three published records."""
     app = build({"includes": __name__})
     put_collection(app, PUBLISHED)
     for number in range(3):
@@ -213,7 +213,7 @@ class TestPublishing:
         app.get(location, headers=BOB, status=404)
 
     def test_in_the_request_that_uploads(self, app: Any) -> None:
-        """The upload's own link, and the copy's, to a file that no transaction knows yet."""
+        """Both the upload and the copy write a link to a file that is not committed yet."""
         requests = [
             {
                 "method": "PUT",
@@ -266,7 +266,7 @@ class TestPublishing:
 
 @ON_EACH_DATABASE
 class TestLocks:
-    """They leave nothing in the database."""
+    """Locks leave nothing in the database."""
 
     def test_of_a_file_that_is_kept(self, build: Build) -> None:
         app = build(keep_old_files="true")
@@ -302,7 +302,7 @@ def locks(app: Any) -> list[Any]:
 
 
 class TestManyOfOne:
-    """A file that more records point at than the database gives in one page."""
+    """A file with more records than the database returns in one page."""
 
     @pytest.mark.parametrize("path", [PUBLISHED, f"{PUBLISHED}/records", BUCKET])
     def test_are_all_dropped(self, build: Build, path: str) -> None:
@@ -314,7 +314,7 @@ class TestManyOfOne:
         app.delete(RECORD, headers=ALICE)
         assert stored_files(app) == {key_of(attachment)}
         app.delete(path, headers=ALICE)
-        if path.endswith("/records"):  # Kinto deletes a page of them.
+        if path.endswith("/records"):  # Kinto deletes one page of them.
             for _ in range(3):
                 app.delete(path, headers=ALICE)
         assert not stored_links(app)
@@ -323,7 +323,7 @@ class TestManyOfOne:
 
 @pytest.fixture
 def links(build: Build) -> Iterator[Links]:
-    """The index alone, in a transaction that is given up, and files in memory."""
+    """The index alone, in a transaction that is rolled back, and files in memory."""
     registry = build().app.registry
     backend, usage = registry.storage, registry.attachment_usage
     transaction.begin()
@@ -338,7 +338,7 @@ def link(key: str, uri: str = RECORD) -> Link:
 
 
 def dropped(links: Links, found: list[Link]) -> list[str]:
-    """The keys of files whose last link goes with these."""
+    """The keys of files whose last link is among these."""
     return [each.key for each in links.drop(found)]
 
 
@@ -429,7 +429,7 @@ class TestIndex:
         assert replace(found, created=0, attached=0) == link("a.txt")
         assert found.created == found.attached > 0
         assert [waiting.keys for waiting in links.outbox.entries()] == [["b.txt"]]
-        # A process that read the entry before must not delete its files.
+        # A process that read the entry earlier must not delete its files.
         assert not links.outbox.take(entry)
 
     def test_an_entry_is_taken_once(self, links: Links) -> None:
@@ -463,7 +463,7 @@ class TestIndex:
 
 
 def test_the_index_is_in_no_client_s_way(app: Any) -> None:
-    """Its objects are Kinto's, but no bucket has them, and no list shows them."""
+    """Its objects are in Kinto's storage, but in no bucket and no list."""
     attach(app)
     assert {item["id"] for item in app.get("/buckets", headers=ALICE).json["data"]} == {"b"}
     rights = app.get("/permissions", headers=ALICE).json["data"]

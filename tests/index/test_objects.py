@@ -29,10 +29,10 @@ STOPPED = """
 
 @pytest.fixture
 def backend(postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Any]:
-    """A storage where all happens in the same millisecond."""
+    """A storage where everything happens in the same millisecond."""
     url = postgresql.create_database()
     name = url.split("?")[0].rsplit("/", 1)[1]
-    # The system's functions come first, unless the path says otherwise.
+    # The system's functions have precedence, unless the path says otherwise.
     path = f"ALTER DATABASE {name} SET search_path = public, pg_catalog"
     postgresql.execute(STOPPED, path, database=name)
     try:
@@ -56,7 +56,7 @@ def test_transactions_of_one_millisecond_are_not_in_each_others_way(
     with ThreadPoolExecutor(1) as thread, transaction.manager:
         write(rows, "attachments-lock:x", "a", {})
         future = thread.submit(other)
-        # Unless it waits for this transaction, to fail when it is committed.
+        # This fails if the other transaction waits for this one.
         future.result(waiting.SECONDS)
     with transaction.manager:
         assert {row["id"] for row in rows.list("attachments-lock:x")} == {"a", "b"}
@@ -64,7 +64,7 @@ def test_transactions_of_one_millisecond_are_not_in_each_others_way(
 
 @ON_EACH_DATABASE
 class TestFilters:
-    """Kinto's memory backend lets HAS override the filters before it."""
+    """In Kinto's memory backend, HAS overrides the filters before it."""
 
     def test_all_have_to_match_in_any_order(self, app: Any) -> None:
         rows = Objects(app.app.registry.storage, "attachment-test")

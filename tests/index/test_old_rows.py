@@ -1,4 +1,4 @@
-"""Rows that an earlier release wrote: everything works, and reindex completes them."""
+"""With rows of an earlier release, everything works, and reindex completes them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def app(build: Build) -> Iterator[Any]:
 
 
 def links(app: Any, name: str = "") -> dict[bytes, Link]:
-    """The links of a record, or all, by the content of their files."""
+    """The links of a record, or all links, by the content of their files."""
     prefix = record(name) if name else ""
     found = [link for link in invariants.links(app.app.registry) if prefix in link.record]
     return {stored_content(app, link.key): link for link in found}
@@ -114,7 +114,7 @@ def test_the_first_upload_draws_a_life_and_later_ones_inherit_it(app: Any) -> No
     new, (older, newer) = links(app)[b"new"], links(app, "kept/new").values()
     assert older.life == newer.life != new.life
     assert {len(new.life), len(newer.life)} == {16}
-    # The links of a record from before are of one life, which has no id.
+    # The old links of a record belong to one life, which has no id.
     assert {link.life for link in links(app, "kept/living").values()} == {""}
 
 
@@ -210,7 +210,7 @@ def test_a_namesake_of_what_had_been_deleted_sees_nothing_after_reindex(app: Any
 def test_reindex_completes_the_rows(app: Any) -> None:
     before = locks(app)
     report = reindex(app.app.registry)
-    # What is of two records is found by one of its links, and both are completed.
+    # A file of two records is found by one of its links, and both links are completed.
     assert report.completed == len(invariants.links(app.app.registry))
     assert not report.found
     for link in invariants.links(app.app.registry):
@@ -231,7 +231,7 @@ def test_reindex_completes_the_rows(app: Any) -> None:
 
 
 def test_reindex_leaves_no_lock_behind(app: Any) -> None:
-    """Neither of a file that two records have, nor of one that is missing."""
+    """Neither for a file of two records, nor for a missing file."""
     storage, index = app.app.registry.attachment_storages.default.files, app.app.registry.storage
     (packed,) = links(app, "packed/r").values()
     storage.delete(packed.key)
@@ -243,7 +243,7 @@ def test_reindex_leaves_no_lock_behind(app: Any) -> None:
     assert report.linked == len(CURRENT)
     assert locks(app) == 0
     app.delete(record("packed/r"), headers=ALICE)
-    # Files without a record of which nobody knows any more that they were ours.
+    # Files without a record that can no longer be identified as ours.
     with transaction.manager:
         left = app.app.registry.attachment_links.without_links(sorted(stored_files(app)))
     storage.delete(*left)

@@ -1,4 +1,4 @@
-"""Storage backends of Kinto's that other packages provide: only their interface is known."""
+"""Storage backends for Kinto from other packages, of which only the interface is known."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_record_whose_collection_is_gone_gets_no_link(app: Any) -> None:
     attach(app, RECORD, status=409)
     assert not stored_links(app)
 
-    # What a rollback does, which this backend does not have.
+    # Undo what a rollback would, which this backend does not have.
     storage.delete("record", COLLECTION, "r")
     app.app.registry.attachment_storages.default.files.delete(*stored_files(app))
 

@@ -1,4 +1,4 @@
-"""Entries of the outbox are taken once, and their removal need not be on the disk at once."""
+"""Entries of the outbox are taken once; their removal need not be synced at once."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TestOnPostgreSQL:
         assert at == len(executed) - 1
 
     def test_files_that_lingered_go_with_a_commit_that_is_synced(self, build: Build) -> None:
-        """Their links go with them."""
+        """Their links are deleted with them."""
         app = build(linger="1h")
         attach(app)
         attach(app, content=b"new", status=200)

@@ -1,4 +1,4 @@
-"""Overviews read in one statement are those that Kinto's backends give one by one."""
+"""Overviews read in one statement equal those read from Kinto's backends one by one."""
 
 from __future__ import annotations
 

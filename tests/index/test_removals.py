@@ -1,6 +1,6 @@
-"""What is below a deleted bucket or collection is removed, in one statement and in several.
+"""Links below a deleted bucket or collection are removed, in one statement and in several.
 
-The files are in the outbox afterwards.
+Their files are in the outbox afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DESCRIBED = {"filename": "ü.txt", "hash": "0" * 64, "mimetype": "text/plain", "
 LINK = Link.to(f"{COLLECTION}/records/r", "a.txt", DESCRIBED, created=1, attached=2)
 ELSEWHERE = replace(LINK, record=f"{COLLECTION}x/records/r")
 HOLD = {"until": 1, "is_open": False, "reason": None, "by": None, "since": 0}
-# Links that need more than to be deleted.
+# Links that cannot simply be deleted.
 SPECIAL = {
     "shared": {"shared": True},
     "held": {"hold": {**HOLD, "is_open": True}},
@@ -40,7 +40,7 @@ SPECIAL = {
 
 @pytest.fixture(params=["separate", "chosen"])
 def ways(request: pytest.FixtureRequest, app: Any) -> Any:
-    """The way of any backend, and the one for this backend."""
+    """The way for any backend, and the one for this backend."""
     links = app.app.registry.attachment_links
     if request.param == "chosen":
         return links.removals

@@ -1,4 +1,4 @@
-"""A file that takes the place of another one, in one statement and in several."""
+"""A file that replaces another one, in one statement and in several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEW = Link.to(RECORD, "new.txt", DESCRIBED, created=3, attached=4, storage="othe
 
 @pytest.fixture(params=["separate", "chosen"])
 def ways(request: pytest.FixtureRequest, app: Any) -> Any:
-    """The way of any backend, and the one for this backend."""
+    """The way for any backend, and the one for this backend."""
     links = app.app.registry.attachment_links
     if request.param == "chosen":
         return links.replacements

@@ -23,7 +23,7 @@ NOW = 2_000_000_000_000
 
 @ON_POSTGRESQL
 def test_sessions_that_have_ended_are_not_read_to_find_the_others(app: Any) -> None:
-    """They stay for a day or longer, and each new upload looks for those that go on."""
+    """They stay for a day or longer, and each new upload looks for unfinished ones."""
     url = begin(app, len(CONTENT))
     registry = app.app.registry
     with transaction.manager:
@@ -46,7 +46,7 @@ def ended(number: int) -> Session:
 
 
 def plan_of_search(registry: Any) -> dict[str, Any]:
-    """What PostgreSQL does to find the sessions that may go on: the innermost node."""
+    """The innermost node of PostgreSQL's plan for finding the sessions that may continue."""
     search = {
         "parent_id": parent_of(COLLECTION),
         "least": sessions.LEAST,
@@ -66,7 +66,7 @@ def plan_of_search(registry: Any) -> dict[str, Any]:
 
 
 def session(upload: str, **changes: Any) -> Session:
-    """A session of alice's that may go on until NOW is over."""
+    """A session of alice that may continue until NOW is over."""
     file = {"filename": "a", "mimetype": "text/plain", "storage": "", "key": f"{upload}.txt"}
     times = {"created": 1, "expires": NOW + 1}
     known = {"owner": "alice", "record": RECORD, "protocol": "tus/1.0.0", **file, **times}

@@ -1,4 +1,4 @@
-"""Counters of quotas, by themselves: what nothing else has refused before."""
+"""Counters of quotas alone: for uploads that nothing else has refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.backends import ON_EACH_DATABASE, ON_POSTGRESQL
 Step = tuple[dict[str, int], tuple[int, int], bool]
 
 FILES, BYTES, FEWER = {"files": 2}, {"bytes": 30}, {"bytes": 10}
-# The limits, files and bytes that come or go, and whether they may.
+# The limits, the files and bytes added or removed, and whether this is allowed.
 CASES: dict[str, list[Step]] = {
     "files": [
         (FILES, (2, 50), True),
@@ -72,7 +72,7 @@ def test_give_away_what_is_left(app: Any, case: str) -> None:
 
 @ON_POSTGRESQL
 def test_two_that_create_the_same_one_wait_for_each_other(app: Any) -> None:
-    """They meet in a few of a hundred counters."""
+    """They collide in a few of a hundred counters."""
     slots = app.app.registry.attachment_usage._slots
     scopes = [f"{BUCKET}/collections/{number}" for number in range(300)]
     together = threading.Barrier(2, timeout=waiting.SECONDS)

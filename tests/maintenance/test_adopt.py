@@ -46,7 +46,7 @@ def key_of(uri: str) -> str:
 
 
 def store(app: Any, uri: str, content: bytes = CONTENT, location: str = "", **more: Any) -> None:
-    """A record and its file as the other release leaves them, but for its row."""
+    """Create a record and its file like the other release, but without its row."""
     path = Path(app.app.registry.attachment_storages.default.files.path(key_of(uri)))
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -68,7 +68,7 @@ def add_row(app: Any, uri: str, key: str = "", resource_name: str = UNTIL_8) -> 
 
 
 def rows(app: Any, resource_name: str = UNTIL_8) -> list[str]:
-    """The records that they name."""
+    """The records that the other release's rows name."""
     with transaction.manager:
         found = app.app.registry.storage.list_all(resource_name, PARENT)
     return sorted(row["record_uri"] for row in found)
@@ -96,7 +96,7 @@ def test_former_addresses_are_told(app: Any) -> None:
     told = f"its location is under no known address (--old-base-url): {forms[RECORD]}"
     assert reasons(report)[RECORD] == told
     assert (report.linked, len(report.unplaced)) == (1, 3)
-    # Without a slash at its end, the other release left its last segment out.
+    # Without a trailing slash, the other release omitted its last segment.
     report = adopt(app.app.registry, old_base_urls=["https://old.example/x"])
     assert (report.linked, report.unplaced, report.unnamed) == (3, [], [])
     for uri in forms:
@@ -104,7 +104,7 @@ def test_former_addresses_are_told(app: Any) -> None:
 
 
 def test_a_file_with_other_content_is_reported(app: Any) -> None:
-    """With a row, only if asked to look: the other release vouches for it."""
+    """With a row, only on request: the row is trusted otherwise."""
     store(app, RECORD, hash="0" * 64)
     add_row(app, RECORD)
     report = adopt(app.app.registry, verify=True)
@@ -117,7 +117,7 @@ def test_a_file_with_other_content_is_reported(app: Any) -> None:
 
 
 def test_nobody_gets_a_file_by_a_forged_attachment(app: Any) -> None:
-    """The other release takes whatever a client writes into a new record."""
+    """The other release accepts any attachment that a client writes into a new record."""
     store(app, OTHER)
     add_row(app, OTHER)
     forged = {**attachment_of(app, OTHER), "hash": "0" * 64}
@@ -159,7 +159,7 @@ def test_each_record_without_a_file_is_reported_with_the_reason(app: Any) -> Non
 
 
 def test_an_upload_meanwhile_wins(app: Any) -> None:
-    """It comes between reading the record and linking the file that the record had."""
+    """It happens between reading the record and linking the file that the record had."""
     store(app, RECORD)
 
     def locate(uri: str, record: dict[str, Any]) -> list[Candidate]:
@@ -218,7 +218,7 @@ def migrated(app: Any) -> Iterator[None]:
 
 
 def test_back_to_release_9(app: Any) -> None:
-    """It knows its rows by another name than the releases before."""
+    """Its rows have another name than those of earlier releases."""
     stranded = f"{COLLECTION}/records/stranded"
     for uri in (RECORD, OTHER, stranded):
         store(app, uri)

@@ -1,4 +1,4 @@
-"""``kept_max_age`` and ``max_age``: what gc does with files that have become too old."""
+"""``kept_max_age`` and ``max_age``: gc and files that have become too old."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def collect(app: Any, **options: Any) -> GcReport:
 
 
 def make_older(app: Any, *fields: str, hours: float = 2) -> None:
-    """Have everything happen some hours earlier, as far as these fields tell."""
+    """Change these fields as if everything had happened some hours earlier."""
     links = app.app.registry.attachment_links
     with transaction.manager:
         for page in [*links.under()]:
@@ -100,7 +100,7 @@ class TestKept:
 
     def test_those_of_earlier_releases_count_from_the_first_gc(self, app: Any) -> None:
         self.fill(app)
-        make_older(app, "retired", hours=10**7)  # Not known.
+        make_older(app, "retired", hours=10**7)  # Unknown.
         assert not collect(app).expired
         assert not collect(app).expired
         make_older(app, "retired")

@@ -1,4 +1,4 @@
-"""``kinto-attachment bundle``: stored archives of collections, and who gets them when."""
+"""``kinto-attachment bundle``: stored archives of collections, and their downloads."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class TestServing:
         assert get(app, BOB, status=403)
         assert get(app, {}, status=401)
         (link,) = bundles(app)
-        # Not by its key either, nor as the file of a record.
+        # Neither by its key nor as the file of a record.
         app.get(f"/attachments/{link.key}", headers=ALICE, status=404)
         for path in ("attachment", "attachment/versions", "attachment/url"):
             app.get(f"{link.record}/{path}", headers=ALICE, status=400)
@@ -268,7 +268,7 @@ class TestMaintenance:
     def test_gc_removes_a_dead_one(self, app: Any) -> None:
         ask_for_bundle(app)
         report(app)
-        with transaction.manager:  # Past Kinto's views and listeners.
+        with transaction.manager:  # Without Kinto's views and listeners.
             app.app.registry.storage.delete("collection", BUCKET, "c")
         found = self.collect(app)
         assert len(found.dangling) == 1
@@ -345,7 +345,7 @@ class TestFindings:
 class TestBesideTheServer:
     @pytest.fixture
     def during(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """What is to be done when the archive is stored, and not put in place yet."""
+        """Functions to call when the archive is stored, but not put in place yet."""
         todo: list[Any] = []
         stored = maintenance._Bundling.stored
 
@@ -392,7 +392,7 @@ class TestBesideTheServer:
         assert len(stored_files(app)) == 2
 
     def test_what_is_not_committed_yet(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A writer whose timestamp is earlier than the collection's, and who commits later."""
+        """A writer has an earlier timestamp than the collection, but commits later."""
         attach(app)
         ask_for_bundle(app)
         registry = app.app.registry
@@ -426,7 +426,7 @@ def test_on_s3_by_redirect(build: Build) -> None:
     assert "c.zip" in before.headers["Content-Disposition"]
     attach(app, OTHER)
     assert report(app).made == 1
-    # The URL that was just handed out works until it expires.
+    # The URL that was just returned works until it expires.
     assert ask(url).content == before.content
     assert len(entries(ask(get(app, status=302).location).content)) == 5
     (entry,) = outbox(app)
@@ -468,7 +468,7 @@ def test_killed_and_run_again(
 
     before = size()
     killed = forking.Popen(command, stdout=subprocess.PIPE)
-    # If this process gets no processor meanwhile, the bundle is there: nothing is left to do then.
+    # If this process is slow, the bundle already exists, and there is nothing left to do.
     waiting.until(lambda: size() != before or killed.poll() is not None, pause=0.002)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=waiting.SECONDS)

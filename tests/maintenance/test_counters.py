@@ -1,4 +1,4 @@
-"""The counters of quotas: what commands count, correct and give back."""
+"""The counters of quotas: commands count, correct and release usage."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestReindex:
         app = build(**QUOTA)
         attach(app, content=b"x" * 10)
         append(app, begin(app, 20, OTHER), 0, b"y" * 5)
-        with transaction.manager:  # As another server does that knows no quota.
+        with transaction.manager:  # Like another server without a quota.
             app.app.registry.storage.delete_all(
                 "attachment", f"attachments:{RECORD}", with_deleted=False
             )
@@ -177,10 +177,10 @@ class TestGc:
 @ON_POSTGRESQL
 class TestQuotasThatComeAndGo:
     def test_what_was_not_counted_meanwhile_is_counted_again(self, build: Build) -> None:
-        """The first writer without a quota deletes the counter, which would be wrong."""
+        """The first writer without a quota deletes the counter, which would become wrong."""
         counting, plain = build(**QUOTA), build(**{"resources.b.d.quota_bytes": "1"})
         attach(counting, content=b"x" * 10)
-        plain.app.registry.attachment_usage._is_tidy = False  # A server that has just started.
+        plain.app.registry.attachment_usage._is_tidy = False  # As after a restart.
         attach(plain, OTHER, b"x" * 20)
         assert used(counting) is None
         app = counting
@@ -189,7 +189,7 @@ class TestQuotasThatComeAndGo:
         assert used(app) == (3, 100)
 
     def test_two_first_writes_count_each_other(self, build: Build, postgresql: PostgreSQL) -> None:
-        """The second one waits for the commit of the first."""
+        """The second one waits until the first has committed."""
         app = build(keep_old_files="true", **QUOTA)
         for size in (10, 20):
             attach(app, content=b"x" * size)
@@ -217,7 +217,7 @@ class TestQuotasThatComeAndGo:
         append(app, begin(app, 20, OTHER), 0, b"y" * 5)
         for change, expected in (
             (lambda: attach(app, content=b"x" * 13), ((4, 51), (3, 39))),
-            (lambda: app.delete(RECORD, headers=ALICE), (None, None)),  # All is kept.
+            (lambda: app.delete(RECORD, headers=ALICE), (None, None)),  # All files are kept.
             (
                 lambda: append(app, begin(app, 9, f"{COLLECTION}/records/n"), 0, b"z"),
                 ((4, 52), (3, 40)),
@@ -231,7 +231,7 @@ class TestQuotasThatComeAndGo:
 
 @pytest.mark.parametrize("name", ["b_", "b"])
 def test_underscores_of_names_are_no_patterns(build: Build, name: str) -> None:
-    """PostgreSQL takes them for any character."""
+    """In PostgreSQL's patterns, they match any character."""
     app = build(quota_bytes="100")
     for bucket, size in (("b_", 10), ("bx", 20), ("b", 5)):
         put_collection(app, f"/buckets/{bucket}/collections/c")

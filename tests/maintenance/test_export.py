@@ -1,4 +1,4 @@
-"""``kinto-attachment export``: the current collection under load, complete or not at all."""
+"""``kinto-attachment export``: the current collection, under load, complete or not at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def paths(folder: Path) -> set[str]:
 
 
 def contents(target: Path) -> dict[str, bytes]:
-    """What an export has, by path."""
+    """The files of an export, by path."""
     if target.suffix == ".zip":
         with zipfile.ZipFile(target) as archive:
             assert archive.testzip() is None
@@ -58,7 +58,7 @@ def contents(target: Path) -> dict[str, bytes]:
 
 
 def exported(target: Path, name: str = "records.jsonl") -> dict[str, dict[str, Any]]:
-    """The lines for the records of an export, by their ids."""
+    """The lines of an export's records, by id."""
     found = [json.loads(line) for line in contents(target)[name].splitlines()]
     assert len({line["data"]["id"] for line in found}) == len(found)
     return {line["data"]["id"]: line for line in found}
@@ -71,7 +71,7 @@ def without_location(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def delete_behind(app: Any, uri: str = RECORD) -> None:
-    """Have a file disappear from the storage."""
+    """Delete a file from the storage only."""
     files = app.app.registry.attachment_storages[""].files
     files.delete(key_of(attachment_of(app, uri)))
 
@@ -151,7 +151,7 @@ class TestSelection:
 
 @ON_DATABASES
 class TestBesideTheServer:
-    """What is done after a page of records was read is in the export, or was never done."""
+    """A change after a page of records was read is exported completely, or not at all."""
 
     @pytest.fixture
     def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
@@ -311,7 +311,7 @@ class TestTargets:
         assert "collection.json" not in paths(tmp_path)
         copied = sorted((tmp_path / "files").iterdir())
         assert len(copied) == 20
-        copied[0].write_bytes(b"?")  # The process had died while it was written.
+        copied[0].write_bytes(b"?")  # As if the process had died while writing it.
         (tmp_path / ".draft-1").write_bytes(b"x")
         opened = []
         files = app.app.registry.attachment_storages[""].files

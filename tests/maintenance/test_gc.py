@@ -1,4 +1,4 @@
-"""gc: the files that it deletes, reports and leaves alone."""
+"""gc: the files that it deletes, reports and keeps."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ from tests.support.owned import STRAY, stray
 
 pytestmark = EVERYWHERE
 
-# Clocks differ, and those of object stores have no fractions of seconds.
+# Clocks differ, and times of object stores have no fractions of seconds.
 AT_ONCE = timedelta(seconds=-5)
 
 
 def store(app: Any, key: str = STRAY, content: bytes = b"stray") -> None:
-    """A file that no request knows, as a killed one leaves it."""
+    """Store a file that belongs to no request, as if left by a killed one."""
     app.app.registry.attachment_storages.default.files.write(
         key, io.BytesIO(content), "text/plain"
     )
@@ -134,7 +134,7 @@ def test_young_files_are_left_alone(app: Any) -> None:
     "key",
     [
         *("notes.txt", "index.html", "backup.tar", f"{STRAY}/other.txt", f"x{STRAY}"),
-        # As other programs name files, this plugin for another site included.
+        # Names from other programs, including this plugin on another site.
         *(
             "00000000-0000-4000-8000-000000000000.txt",
             "folder/6f9619ff-8b86-4d01-b42d-00c04fc964ff.txt",
@@ -165,7 +165,7 @@ def test_names_that_the_plugin_gave_are_known_in_any_folder(build: Build) -> Non
 
 @ON_DATABASES
 def test_reserved_names_of_requests_that_died_tell_whose_files_they_are(build: Build) -> None:
-    """The name of an old file may by now be that of a new one, which is on its way."""
+    """The name of an old file may now be reserved for a new one that is being uploaded."""
     app = build(randomize="false")
     for key in ("notes.txt", "index.html"):
         store(app, key)
@@ -201,7 +201,7 @@ def test_a_file_that_an_upload_could_not_delete_is_known_by_its_name(build: Buil
 def test_a_file_that_was_stored_although_the_storage_failed_is_known_by_its_name(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its answer got lost, for example."""
+    """For example, the response was lost."""
     app = build(randomize="false")
     files = app.app.registry.attachment_storages.default.files
     write = files.write
@@ -306,7 +306,7 @@ def test_files_stay_when_the_base_url_was_changed(build: Build, before: str | No
 def test_files_stay_of_records_that_others_wrote_with_another_address_and_hash(
     app: Any, location: str
 ) -> None:
-    """The address tells nothing here: the file may be that of the record all the same."""
+    """The address shows nothing here: the file may still belong to the record."""
     attachment = attach(app).json
     changed = {**attachment, "location": location, "hash": "0" * 64}
     write_behind(app, RECORD, {"attachment": changed})
@@ -350,7 +350,7 @@ def test_a_file_that_comes_while_gc_looks_is_not_missing(
 def test_the_storage_is_not_asked_for_files_that_it_has_listed(
     app: Any, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
-    """Or gc would take a request for each file there is."""
+    """Otherwise gc would send a request for each file."""
     for number in range(20):
         attach(app, f"{COLLECTION}/records/r{number}")
     asked: list[str] = []
@@ -378,7 +378,7 @@ def test_records_whose_file_is_missing_are_reported(app: Any) -> None:
 
 @ON_DATABASES
 def test_a_record_that_is_gone_misses_no_file(app: Any) -> None:
-    """As another program deletes both, or another release of this plugin."""
+    """For example, another program or release deleted both."""
     attach(app)
     registry = app.app.registry
     registry.attachment_storages.default.files.delete(key_of(attachment_of(app)))
@@ -391,7 +391,7 @@ def test_a_record_that_is_gone_misses_no_file(app: Any) -> None:
     assert not collect(app).dangling
 
 
-# Not on moto, where all multipart uploads have been started in 2010.
+# Not on moto, where all multipart uploads have the start time 2010.
 @runs_on("local", "seaweedfs", "gcs")
 def test_remains_of_interrupted_writes_are_removed(app: Any) -> None:
     storage = app.app.registry.attachment_storages.default.files
@@ -407,7 +407,7 @@ def test_remains_of_interrupted_writes_are_removed(app: Any) -> None:
 
 
 def start_unfinished(storage: Any) -> None:
-    """Leave what a process leaves that is killed while it writes a large file."""
+    """Create the remains of a process that is killed while it writes a large file."""
     if hasattr(storage, "base_path"):
         folder = os.path.join(storage.base_path, ".unfinished")
         os.makedirs(folder, exist_ok=True)
@@ -496,12 +496,12 @@ def test_progress_is_told(app: Any) -> None:
 def test_progress_is_told_for_every_thousand_files(app: Any) -> None:
     storage = app.app.registry.attachment_storages.default.files
     os.makedirs(storage.base_path, exist_ok=True)
-    for number in range(1001):  # Not by the storage, which would sync each.
+    for number in range(1001):  # Not with the storage, which would sync each file.
         with open(storage.path(f"{number:04}.txt"), "wb"):
             pass
     steps: list[tuple[Any, ...]] = []
     collect(app, dry_run=True, progress=lambda *step: steps.append(step))
-    assert steps == [("files scanned", 1000, 0)]  # As many files as there are links, usually.
+    assert steps == [("files scanned", 1000, 0)]  # Files and links are usually as many.
     storage.delete(*stored_files(app))
 
 

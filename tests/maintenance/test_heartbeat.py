@@ -1,4 +1,4 @@
-"""``/v1/__heartbeat__`` and uploads while the storage is away."""
+"""``/v1/__heartbeat__`` and uploads while the storage is unavailable."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_says_that_the_storage_works(app: Any) -> None:
 @ON_DATABASES
 def test_of_a_readonly_server_touches_nothing(build: Build, tmp_path: Path) -> None:
     app = build({"readonly": "true"}, base_path=str(tmp_path / "missing"))
-    # Kinto's own storage is not sure of itself while it is empty.
+    # Kinto's own storage may report a failure while it is empty.
     assert app.get("/__heartbeat__", status="*").json["attachments"] is True
     assert not (tmp_path / "missing").exists()
 
 
 class Local:
-    """A folder whose disk is away."""
+    """A folder whose disk can be removed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "files"
@@ -77,7 +77,7 @@ class Local:
 
 
 class Remote:
-    """A server behind a network that is down."""
+    """A server behind a network that can be down."""
 
     def __init__(self, proxy: FaultProxy, server: S3, timeout: float = 20) -> None:
         self.proxy = proxy
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told(build: Build, monkeypatch: pytest.MonkeyPatch, uplo
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    # No disk can be filled without taking it from others.
+    # A disk cannot be filled without affecting other programs.
     with monkeypatch.context() as patch:
         patch.setattr(Draft, "write", full)
         response = upload(app, content=b"new", status=507)

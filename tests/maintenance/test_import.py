@@ -1,4 +1,4 @@
-"""``kinto-attachment import``: what was exported is the same site elsewhere."""
+"""``kinto-attachment import``: an export becomes the same site elsewhere."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def held(app: Any) -> Iterator[None]:
     yield
 
 
-# What the server does not allow, and what the command says of it.
+# Violations of the server's limits, and the command's messages about them.
 LIMITS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "locked": (
         lambda app: collection(app, attachment={"locked": True}),
@@ -95,7 +95,7 @@ def bring(
 
 
 def fill(app: Any) -> None:
-    """A collection with every kind of record."""
+    """Create a collection with every kind of record."""
     put_collection(app, data={"displayFields": ["title"]})
     attach(
         app, content=b"first", data={"title": "ä 😀"}, permissions={"read": ["system.Everyone"]}
@@ -112,7 +112,7 @@ def fill(app: Any) -> None:
 
 
 def described(app: Any) -> dict[str, Any]:
-    """The site as its users see it, but for the locations."""
+    """The site as its users see it, without the locations."""
     found = {}
     with transaction.manager:
         for uri, record in records(app).items():
@@ -150,7 +150,7 @@ def test_round_trip(build: Build, tmp_path: Path, name: str) -> None:
 def elsewhere(
     request: pytest.FixtureRequest, applications: Applications, tmp_path_factory: Any
 ) -> Iterator[Any]:
-    """Another site: files in S3, records in a database of its own."""
+    """Another site: files in S3, records in a separate database."""
     storage, database = (request.getfixturevalue(each) for each in request.param)
     app = applications.get({**storage, "folder": "{bucket_id}"}, database, {})
     owned.own(app.app.registry)
@@ -179,7 +179,7 @@ def test_another_configuration(build: Build, elsewhere: Any, tmp_path: Path) -> 
 
 @ON_MEMORY
 class TestStoredForms:
-    """Files are stored again as they are."""
+    """Files are stored in the same form again."""
 
     def test_compressed(self, build: Build, tmp_path: Path) -> None:
         app = build(gzipped=True)
@@ -206,7 +206,7 @@ class TestStoredForms:
 
 @ON_DATABASES
 class TestExisting:
-    """Records that exist already."""
+    """Records that already exist."""
 
     def test_the_same_and_others(self, app: Any, tmp_path: Path) -> None:
         exports.write(
@@ -278,11 +278,11 @@ class TestExisting:
         assert app.get(COLLECTION, headers=ALICE).json["data"]["title"] == "mine"
 
     def test_a_collection_that_is_locked(self, app: Any, tmp_path: Path) -> None:
-        """In the export: it is complete before it is locked, also if the import is repeated."""
+        """The collection is locked only after it is complete, also if the import is repeated."""
         data = {"id": "new", "last_modified": 5, "attachment": {"locked": True}, "title": "x"}
         exports.write(tmp_path / "one", exports.line("r", b"1"), collection={"data": data})
         uri = "/buckets/b/collections/new"
-        put_collection(app, uri, data={"title": "x"})  # As an import that was killed leaves it.
+        put_collection(app, uri, data={"title": "x"})  # As if left by a killed import.
         assert bring(app, tmp_path / "one").created == 1
         stored = app.get(uri, headers=ALICE).json["data"]
         assert stored["attachment"] == {"locked": True}
@@ -382,7 +382,7 @@ class TestCommand:
     def run(
         self, app: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> Any:
-        """Runs the command; returns its exit code, its report and what it says."""
+        """Run the command; returns its exit code, report and messages."""
         monkeypatch.setattr(application, "open_application", lambda ini: app.app.registry)
 
         def run(path: Path, *more: str) -> tuple[int, Any, str]:

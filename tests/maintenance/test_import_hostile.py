@@ -1,4 +1,4 @@
-"""``kinto-attachment import`` of exports that somebody has prepared: nothing is imported."""
+"""``kinto-attachment import`` of malicious exports: nothing is imported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def everything(app: Any) -> Any:
 
 
 def refusal(app: Any, path: Path, **options: Any) -> str:
-    """Why an import is refused, which changes nothing."""
+    """The message of a refused import, which must change nothing."""
     before = everything(app)
     try:
         report = import_(
@@ -56,13 +56,13 @@ def refusal(app: Any, path: Path, **options: Any) -> str:
 
 
 def good(folder: Path) -> None:
-    """An export in which only what a test changes is wrong."""
+    """A valid export, which a test then makes invalid."""
     first = exports.line("first", b"good")
     exports.write(folder, first, exports.line("r", CONTENT), exports.line("plain"))
 
 
 def record(change: Callable[[dict[str, Any]], Any]) -> Change:
-    """Change a record in its line."""
+    """Change the line of a record."""
 
     def act(folder: Path) -> None:
         path = folder / "records.jsonl"
@@ -83,7 +83,7 @@ def data(**changes: Any) -> Change:
 
 
 def raw(line: bytes) -> Change:
-    """Have another line in the place of a record."""
+    """Replace the line of a record."""
 
     def act(folder: Path) -> None:
         path = folder / "records.jsonl"
@@ -299,32 +299,32 @@ def comment(path: Path) -> None:
 
 
 def flag(path: Path) -> None:
-    """Call the first entry encrypted."""
+    """Mark the first entry as encrypted."""
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
 
 
 def newer(path: Path) -> None:
-    """Say that the first entry needs a later version of the format."""
+    """Mark the first entry as needing a later version of the format."""
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + 6] = 255
     path.write_bytes(content)
 
 
 def without_name(path: Path) -> None:
-    """Have the name of the last entry begin with NUL: for Python, it ends there."""
+    """Make the name of the last entry begin with NUL, where it ends for Python."""
     content = path.read_bytes()
     before, name, after = content.rpartition(b"collection.json")
     path.write_bytes(before + b"\0" + name[1:] + after)
 
 
 def other_local_name(path: Path) -> None:
-    """Have the name before an entry's bytes be no UTF-8, though it should be."""
+    """Make the name before an entry's bytes invalid UTF-8, although it is marked as UTF-8."""
     content = bytearray(path.read_bytes())
     name = content.index(b"collection.json")
     content[name] = 0xFF
-    content[name - 30 + 7] |= 0x08  # Of the flags: the name is UTF-8.
+    content[name - 30 + 7] |= 0x08  # The flag for a name in UTF-8.
     content[content.rindex(b"collection.json") - 46 + 9] |= 0x08
     path.write_bytes(content)
 
@@ -391,7 +391,7 @@ def test_entries_that_overlap(app: Any, tmp_path: Path) -> None:
 
 @ON_MEMORY
 def test_a_bomb_as_an_original(app: Any, tmp_path: Path) -> None:
-    """No more is unpacked than the record says."""
+    """Only as many bytes are decompressed as the record says."""
     packed = gzip.compress(bytes(10**7), 9)
     line, _ = exports.line("r", packed)
     line["data"]["attachment"]["original"] = exports.attachment(b"12345")

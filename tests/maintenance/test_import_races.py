@@ -1,4 +1,4 @@
-"""Imports that are killed, that meet another one, and beside a server that is used."""
+"""Imports that are killed, that run at the same time, and beside a server in use."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COUNT = 40
 
 
 def many(folder: Path) -> Path:
-    """Records with files, each of its own."""
+    """Many records, each with a different file."""
     lines = [exports.line(f"r{number}", f"{number}".encode() * 9000) for number in range(COUNT)]
     exports.write(folder, *lines)
     return folder
@@ -134,7 +134,7 @@ def hold(app: Any) -> None:
     app.put_json(f"{RECORD}/attachment/hold", wanted, headers=ALICE)
 
 
-# What is done after everything was checked, and why nothing is written then.
+# Changes made after everything was checked, and the reasons why nothing is written.
 MEANWHILE: dict[str, tuple[Meanwhile, str]] = {
     "locked by a setting": (
         lambda app, stack: stack.enter_context(changed_setting(app, "locked", value=True)),
@@ -185,7 +185,7 @@ def test_what_is_refused_meanwhile(build: Build, tmp_path: Path, name: str) -> N
 @ON_DATABASES
 class TestBesideTheServer:
     def at_writing(self, monkeypatch: pytest.MonkeyPatch, change: Callable[[], Any]) -> None:
-        """Do something after the record was read, and its file stored."""
+        """Call a function after the record was read and its file stored."""
         receive = imports._receive
         todo = [change]
 
@@ -216,7 +216,7 @@ class TestBesideTheServer:
     def test_somebody_deletes_the_record(
         self, app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whose file was to stay; so it is stored again."""
+        """The record's file was to be kept, so it is stored again."""
         attach(app, content=b"same", data={"n": 1})
         exports.write(tmp_path / "one", exports.line("r", b"same", n=2))
         self.at_writing(monkeypatch, lambda: app.delete(RECORD, headers=ALICE))

@@ -1,4 +1,4 @@
-"""A bucket of thousands of attachments goes in a few calls and queries."""
+"""A bucket of thousands of attachments is deleted in a few calls and queries."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.support.application import (
 from tests.support.sampling import one_in
 from tests.support.services import S3, PostgreSQL
 
-COUNT = 10_000 // one_in(8)  # A call deletes a thousand files, a query as many links.
-FILES = 20  # The others were lost: to the index and to the storage that is the same.
+COUNT = 10_000 // one_in(8)  # A call deletes a thousand files, and a query as many links.
+FILES = 20  # The others are missing, which makes no difference to the index and the storage.
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def app(postgresql: PostgreSQL, seaweedfs: S3) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def counting(app: Any) -> Iterator[tuple[list[str], list[str]]]:
-    """The requests to the storage and the queries made meanwhile."""
+    """The requests to the storage and the queries within the context."""
     calls: list[str] = []
     queries: list[str] = []
     send = URLLib3Session.send
@@ -66,7 +66,7 @@ def counting(app: Any) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def fill(app: Any) -> None:
-    """Records and links; a storage deletes a missing file as it does one that is there."""
+    """Create records and links; a storage deletes missing files like existing ones."""
     for number in range(FILES):
         attach(app, f"{COLLECTION}/records/file{number}", b"content")
     storage, index = app.app.registry.storage, app.app.registry.attachment_links
@@ -98,7 +98,7 @@ def test_no_record_stays_without_its_file_however_many_there_are(
     for number in range(10):
         attach(app, f"{COLLECTION}/records/r{number}")
     app.delete(uri, headers=ALICE)
-    put_collection(app)  # With it, Kinto would bring back what it has left.
+    put_collection(app)  # This would make remaining records visible again.
     assert app.get(f"{COLLECTION}/records", headers=ALICE).json["data"] == []
     assert not list(tmp_path.rglob("*.txt"))
     forget_database(url)

@@ -1,4 +1,4 @@
-"""Many rows of earlier releases: requests cost the same as without; reindex and adopt stay small.
+"""Many rows of earlier releases: requests cost no more; reindex and adopt need little memory.
 
 ``make tests`` has some thousand rows, ``make tests-all`` 300,000.
 """
@@ -34,10 +34,10 @@ from tests.support.services import PostgreSQL
 from tests.support.statements import counted, rows_read
 
 MANY = 300_000
-SOME_IN = 100  # In ``make tests``, one in so many.
+SOME_IN = 100  # ``make tests`` uses one row in so many.
 MEBIBYTE = 1024**2
 STORED = datetime(2020, 1, 1, tzinfo=timezone.utc)
-# Those of the kinto-attachment that adopt takes over, beside the records.
+# The rows of the kinto-attachment that adopt takes over, in addition to the records.
 ITS_ROWS = f"""
     ALTER TABLE objects DISABLE TRIGGER ALL;
     INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
@@ -57,7 +57,7 @@ class FullStorage(MemoryStorage):
         return FileStat(key, 3, STORED)
 
     def list(self, prefix: str = "") -> Iterator[FileStat]:
-        """One of them: it is not empty."""
+        """One file, to show that the storage is not empty."""
         yield self.stat("one.txt")
 
 
@@ -70,7 +70,7 @@ def database(postgresql: PostgreSQL) -> Iterator[str]:
 
 
 def measure(app: Any, name: str) -> dict[str, tuple[int, int]]:
-    """Statements, and rows that they read, of an upload, a replacement and two deletions."""
+    """The statements of an upload, a replacement and two deletions, and the rows they read."""
     record = f"{COLLECTION}/records/{name}"
     calls = {
         "upload": lambda number: attach(app, f"{record}{number}", b"1"),
@@ -150,7 +150,7 @@ def test_adopt_takes_over_many_rows_in_little_memory_and_few_queries(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (report.records, report.linked, report.unplaced) == (count, count, [])
-    # Most of it is a page of rows and records, with what SQLAlchemy and Kinto make of them.
+    # Most of it is a page of rows and records, and the objects of SQLAlchemy and Kinto for them.
     assert peak < 16 * MEBIBYTE
-    # Which is what lets 50,000 records take less than a minute.
+    # So 50,000 records take less than a minute.
     assert statements.total() < 100 + count / 20

@@ -1,4 +1,4 @@
-"""``kinto-attachment move``: files get to another storage, whatever else goes on."""
+"""``kinto-attachment move``: files move to another storage, whatever else happens."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run(app: Any, to: str = "cold", selection: Selection | None = None, **option
 
 
 def check(app: Any, storage: str, count: int) -> None:
-    """All files are in one storage, whole, and nothing is left to do."""
+    """Check that all files are complete in one storage, and nothing is left to do."""
     registry = app.app.registry
     assert {link.storage for link in links_of(app)} <= {storage}
     assert {name for name, _ in placed_files(app)} <= {storage}
@@ -147,7 +147,7 @@ class TestCopiesThatStay:
         assert {name for name, _ in placed_files(app)} == {"", "cold"}
         assert invariants.collect(app.app.registry).spare == []
         assert verify(app.app.registry).files == 1
-        # It is not needed when the file is moved back, nor is the other one.
+        # Neither it nor the other one is needed when the file is moved back.
         assert (run(app, "").files, run(app, "").deleted) == (1, 0)
         check(app, "", 1)
 
@@ -241,7 +241,7 @@ def forget_due(app: Any) -> None:
 
 
 def change_location(app: Any, uri: str, location: str) -> None:
-    """As ``relocate`` does."""
+    """Change the location of a file like ``relocate``."""
     parent, _, object_id = uri.rpartition("/records/")
     data = {"attachment": {**attachment_of(app, uri), "location": location}}
     with transaction.manager:
@@ -518,7 +518,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class Stub:
-    """What the command got to report."""
+    """Returns a report that a test chooses to the command."""
 
     def __init__(self, **found: Any) -> None:
         self.report = MoveReport(**found)

@@ -1,4 +1,4 @@
-"""From the kinto-attachment that people run today to this plugin, and back: no file is lost."""
+"""From the kinto-attachment that is in use today to this plugin and back: no file is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.sampling import sampled
 from tests.support.services import S3, PostgreSQL
 
 DAY = timedelta(days=1)
-# These take longest, and what differs between the releases is what they have stored.
+# These tests are the slowest, and the releases differ only in the data that they store.
 ONE_RELEASE = sampled(len(RELEASES), "_old_site")
 PLUGINS = ("kinto.plugins.default_bucket", "tests.support.publishing")
 
@@ -53,7 +53,7 @@ def old_rows(site: OldSite) -> dict[str, str]:
 
 
 def ours(site: OldSite) -> int:
-    """How many rows this plugin has about files."""
+    """The number of rows that this plugin has about files."""
     statement = "SELECT count(*) FROM objects WHERE parent_id LIKE 'attachments%'"
     of_site = "('attachment-site', 'attachment-mark')"
     ((count,),) = query(site, f"{statement} AND resource_name NOT IN {of_site}")
@@ -71,7 +71,7 @@ def read_all(client: live.Client, site: OldSite) -> dict[str, bytes]:
 
 @pytest.fixture
 def bucket(seaweedfs: S3, old_site: OldSite) -> str:
-    """With the files of the site, as release 7 would have stored them."""
+    """A bucket with the files of the site, as release 7 would have stored them."""
     name = seaweedfs.create_bucket()
     client = seaweedfs.client()
     for key, content in contents(old_site.files).items():
@@ -80,7 +80,7 @@ def bucket(seaweedfs: S3, old_site: OldSite) -> str:
 
 
 def objects(s3: S3, bucket: str) -> dict[str, bytes]:
-    """The objects in a bucket, by their keys, but for the one that tells whose they are."""
+    """The objects in a bucket by key, except the one that says who owns them."""
     client, found = s3.client(), {}
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for each in page["Contents"]:
@@ -92,7 +92,7 @@ def objects(s3: S3, bucket: str) -> dict[str, bytes]:
 
 @pytest.fixture(params=["local", "s3"])
 def our_settings(request: pytest.FixtureRequest, old_site: OldSite) -> dict[str, str]:
-    """For the files where they are, or where release 7 would have stored them."""
+    """Settings for the files where they are, or where release 7 would have stored them."""
     if request.param == "local":
         return settings(old_site)
     s3: S3 = request.getfixturevalue("seaweedfs")
@@ -132,7 +132,7 @@ def test_everything_is_taken_over(old_site: OldSite, our_settings: dict[str, str
 
 
 def change(client: live.Client, site: OldSite) -> None:
-    """What happens while this plugin runs."""
+    """Make changes while this plugin runs."""
     for name in ("plain/r1", "names/r3", "kept/replaced", "plain/new", "names/new"):
         site.attach(client, record(name), f"{name}, new".encode(), "a b.txt")
     for name in ("plain/r2", "names/r2", "kept/r1"):
@@ -178,7 +178,7 @@ def test_there_and_back(old_site: OldSite, postgresql: PostgreSQL) -> None:
 
 
 def assert_located(client: live.Client, site: OldSite) -> None:
-    """Each file is where its record says, below the address that it was stored under."""
+    """Check that each file is at its record's location, below the address at its upload."""
     for uri, content in site.contents.items():
         location = client.request("GET", uri)[2]["data"]["attachment"]["location"]
         for base in (BASE_URL, "https://old.example.org/"):
@@ -188,7 +188,7 @@ def assert_located(client: live.Client, site: OldSite) -> None:
 
 @ONE_RELEASE
 def test_there_and_back_on_s3(old_site: OldSite, seaweedfs: S3, bucket: str) -> None:
-    """Release 7 was the last one with S3: what its rows say is read and deleted here for it."""
+    """Release 7 was the last one with S3: this test reads and deletes the files of its rows."""
     site = old_site
     ours = settings(site, {**seaweedfs.options(bucket), "downloads": "proxy"})
     with kinto_here(ours, site.database, PLUGINS) as (registry, client):
@@ -232,8 +232,8 @@ def test_there_and_back_on_s3(old_site: OldSite, seaweedfs: S3, bucket: str) -> 
         assert sorted(left[key] for key in report.unnamed) == sorted(site.strays)
 
 
-# adopt as a tired operator runs it: killed half-way, twice at once, with gc right after it. Here,
-# because the site of the other plugin takes long to make.
+# adopt with mistakes of operators: killed half-way, twice at once, with gc right after it. These
+# tests are here because creating the site of the other plugin takes long.
 
 KILLED = """
 import os, signal, sys

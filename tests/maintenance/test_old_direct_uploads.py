@@ -1,4 +1,4 @@
-"""gc and direct uploads: of what their clients do, only the storage knows."""
+"""gc and direct uploads, whose progress only the storage knows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.application import ALICE, CONTENT, RECORD, attachment_of, sha
 from tests.support.backends import Build, runs_on
 from tests.support.direct import MIB, begin, complete, create, send, send_all, state
 
-# Not on moto, where all multipart uploads have been started in 2010.
+# Not on moto, where all multipart uploads have the start time 2010.
 pytestmark = runs_on("seaweedfs")
 
 
@@ -22,7 +22,7 @@ def left(app: Any) -> list[Any]:
 
 
 def forget_activity(app: Any) -> None:
-    """As if the upload, and all that came for it, were long ago."""
+    """Change the times as if the upload and all its requests were long ago."""
     age(app, created=1, expires=1)
 
 
@@ -56,7 +56,7 @@ def test_one_that_is_never_completed_leaves_nothing(app: Any, sent: bytes) -> No
 
 
 def test_bytes_that_came_lately_prolong_it(app: Any) -> None:
-    """Whatever the row says: its client need not ask the server while it sends."""
+    """The row does not show this: a client need not contact the server while it sends."""
     upload = begin(app)
     send_all(upload, CONTENT)
     age(app, expires=1)
@@ -79,7 +79,7 @@ def test_without_bytes_it_expires(app: Any) -> None:
 
 
 def test_a_file_that_nobody_attaches_is_removed(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is whole in the storage, and its client has not come back for the rest."""
+    """It is complete in the storage, but its client has not finished the upload."""
     upload = begin(app)
     send_all(upload, CONTENT)
 
@@ -102,7 +102,7 @@ def test_a_file_that_nobody_attaches_is_removed(app: Any, monkeypatch: pytest.Mo
 def test_what_a_creation_has_left_that_died_is_removed(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its row was written."""
+    """The creation failed before its row was written."""
 
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

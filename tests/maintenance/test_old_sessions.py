@@ -1,4 +1,4 @@
-"""gc and uploads in several requests: those that go on, and those that are over."""
+"""gc and uploads in several requests, both unfinished and finished ones."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ AT_ONCE = timedelta(seconds=-5)
 
 
 def collect(app: Any, **options: Any) -> GcReport:
-    """Run gc as if all that is there were old."""
+    """Run gc as if everything were old."""
     now = {"grace": AT_ONCE, "orphan_age": timedelta(0), "pause": timedelta(0), **options}
     return waiting.elsewhere(gc, app.app.registry, **now)
 
 
 def age(app: Any, **changes: Any) -> None:
-    """Change the rows of all sessions, as time does."""
+    """Change the rows of all sessions, as if time had passed."""
     sessions = app.app.registry.attachment_sessions
     with transaction.manager:
         for session in [each for page in sessions.pages() for each in page]:
@@ -83,7 +83,7 @@ def test_an_upload_that_has_expired_is_removed(app: Any) -> None:
 
 @ON_POSTGRESQL
 def test_a_file_that_waits_for_its_record_stays(app: Any) -> None:
-    """All bytes are there, and the record could not be written."""
+    """All bytes have arrived, but the record could not be written."""
     url = begin(app, SIZE)
 
     def fail(event: Any) -> None:
@@ -128,10 +128,10 @@ def test_a_name_is_reserved_as_long_as_its_upload_goes_on(build: Build) -> None:
     head(app, url, status=410)
 
 
-# Not on moto, where all multipart uploads have been started in 2010.
+# Not on moto, where all multipart uploads have the start time 2010.
 @runs_on("seaweedfs")
 def test_what_was_sent_and_not_kept_is_removed_when_the_file_is_linked(build: Build) -> None:
-    """A part, here with a wrong checksum, whose multipart upload nobody goes on with."""
+    """A part, here with a wrong checksum, of a multipart upload that nobody continues."""
     app = build(randomize=False)
     files = app.app.registry.attachment_storages.default.files
     content = bytes(9 * 1024 * 1024)

@@ -1,4 +1,4 @@
-"""reindex: links made again from the records, for data of others and after restores."""
+"""reindex: links created again from records, for other programs' data and after restores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.backends import ON_DATABASES, ON_MEMORY, Build
 
 
 def lose_links(app: Any) -> set[tuple[str, str, str]]:
-    """As if another version of such a plugin had written the records; returns what is lost."""
+    """Delete the links, as if another plugin had written the records; returns the lost links."""
     lost = stored_links(app)
     with transaction.manager:
         app.app.registry.storage.delete_all("attachment", "attachments:*", with_deleted=False)
@@ -67,7 +67,7 @@ def test_a_file_of_several_records_lives_until_the_last_lets_go(app: Any) -> Non
 
 @ON_DATABASES
 def test_a_record_that_only_kept_its_file_is_linked_again(build: Build) -> None:
-    """As when a backup of the record, and not of the index, has been restored."""
+    """As if a backup of the record, but not of the index, had been restored."""
     app = build(keep_old_files="true")
     attachment = attach(app).json
     app.delete(f"{RECORD}/attachment", headers=ALICE)
@@ -85,7 +85,7 @@ def test_a_record_that_only_kept_its_file_is_linked_again(build: Build) -> None:
 
 @ON_DATABASES
 def test_a_record_that_was_made_again_begins_a_life_of_its_own(build: Build) -> None:
-    """What a record of its id had left is not among its versions, now or when it comes back."""
+    """Files of an earlier record with its id are not among its versions, now or later."""
     app = build(keep_old_files="true")
     versions = f"{RECORD}/attachment/versions"
     first = attach(app, content=b"one").headers["Attachment-Version"]

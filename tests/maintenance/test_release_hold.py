@@ -1,4 +1,4 @@
-"""Commands and held files: release-hold ends holds, and gc leaves such files alone."""
+"""Commands and held files: release-hold ends holds, and gc keeps held files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def collect(app: Any, **options: Any) -> Any:
 
 
 def make_older(app: Any) -> None:
-    """Have everything happen two hours earlier."""
+    """Change the times as if everything had happened two hours earlier."""
     links = app.app.registry.attachment_links
     with transaction.manager:
         for link in [link for page in links.under() for link in page]:
@@ -122,7 +122,7 @@ def test_of_one_version(build: Build) -> None:
     [
         {"record": "r"},
         {"record": "/buckets/b"},
-        {"record": f"{RECORD[:-1]}*"},  # Of Kinto's backends, those of all records.
+        {"record": f"{RECORD[:-1]}*"},  # For Kinto's backends, this matches all records.
         {"reason": " "},
         {"by": ""},
     ],
@@ -163,7 +163,7 @@ class TestGc:
         assert len(stored_files(app)) == 1
 
     def test_keeps_held_files_whose_record_is_gone(self, app: Any) -> None:
-        """As after ``kinto delete-collection``, which tells no plugin."""
+        """As after ``kinto delete-collection``, which does not notify plugins."""
         attach(app)
         hold(app)
         (key,) = stored_files(app)
@@ -180,7 +180,7 @@ class TestGc:
 
 @pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "shared"])
 def test_versions_that_were_held_since_they_were_read_stay(build: Build, is_shared: bool) -> None:
-    """What gc, or the deletion of a version, has read is out of date when it deletes."""
+    """The data that gc or the deletion of a version has read is outdated when it deletes."""
     app = build(keep_old_files="true")
     links = app.app.registry.attachment_links
     attach(app, content=b"old", filename="old.txt")

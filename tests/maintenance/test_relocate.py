@@ -1,4 +1,4 @@
-"""``kinto-attachment relocate``: records get the locations that the configuration says now."""
+"""``kinto-attachment relocate``: records get the locations of the current configuration."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def record(name: str, collection: str = COLLECTION) -> str:
 
 
 def make_old(app: Any, *uris: str) -> None:
-    """Have the locations of records be those of an earlier configuration."""
+    """Give records the locations of an earlier configuration."""
     for uri in uris or (RECORD,):
         found = records(app)[uri]
         key = found["attachment"]["location"].rpartition("/")[2]
@@ -85,7 +85,7 @@ def location_of(app: Any, uri: str = RECORD) -> str:
 
 
 def stamps(app: Any) -> tuple[Any, ...]:
-    """What synchronizing clients look at, and the history."""
+    """The timestamps that synchronizing clients use, and the history."""
     listed = app.get(f"{COLLECTION}/records", headers=ALICE)
     history = app.get(f"{BUCKET}/history", headers=ALICE).json["data"]
     return (
@@ -358,7 +358,7 @@ def test_parts(app: Any) -> None:
 
 
 class TestBesideTheServer:
-    """What requests change between a page and its transaction, and after that."""
+    """Changes by requests between a page and its transaction, and after that."""
 
     @pytest.fixture
     def meanwhile(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
@@ -404,7 +404,7 @@ class TestBesideTheServer:
         wait = maintenance._Relocation.wait_for_requests
 
         def end_request(self: Any) -> None:
-            # Of a client who changes the title: Kinto has read the record before.
+            # A client changes the title, after Kinto has read the record.
             make_old(app)
             wait(self)
 
@@ -486,7 +486,7 @@ def configure(folder: Path, includes: str = "", **settings: str) -> str:
 def test_killed_and_run_again_twice_at_once(
     postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path
 ) -> None:
-    """Each record is written once, whoever does it."""
+    """Each record is written once, by either process."""
     many_rows.fill(postgresql, postgresql_url, 300, *PARENTS)
     backends = {
         f"{each}_{what}": value

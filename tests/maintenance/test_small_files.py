@@ -1,4 +1,4 @@
-"""Processes read small files for ``verify``; what it finds does not depend on that."""
+"""Processes read small files for ``verify``; its findings do not depend on them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def storage(tmp_path: Path) -> LocalStorage:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes that a test starts; each has ended at its end."""
+    """The processes that a test starts; all of them have to end by its end."""
     processes: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen
 
@@ -86,7 +86,7 @@ def lead_outside(path: Path) -> None:
 
 
 def move_folder(path: Path) -> None:
-    """Have a symbolic link in the place of the file's folder."""
+    """Replace the file's folder by a symbolic link."""
     moved = path.parent.with_name("moved")
     moved.mkdir()
     path.rename(moved / path.name)
@@ -156,7 +156,7 @@ class TestFiles:
 
     def test_of_another_class_of_storage(self, tmp_path: Path) -> None:
         class Mirrored(LocalStorage):
-            """It may have its files in any form."""
+            """A subclass, which may store its files in any form."""
 
         storage = Mirrored(str(tmp_path))
         files = SmallFiles(Storages({"": Storage("", storage, DownloadMode("stream"))}))
@@ -189,7 +189,7 @@ class TestProcesses:
     def test_one_goes_on_after_a_key_that_no_file_can_have(
         self, storage: LocalStorage, started: list[subprocess.Popen[bytes]]
     ) -> None:
-        """As in a locale whose encoding lacks a character."""
+        """For example, in a locale whose encoding lacks a character."""
         process = ReadingProcess()
         try:
             found = [(key, len(CONTENT), sha256(CONTENT)) for key in ("\ud800", "\0", KEYS[0])]
@@ -214,7 +214,7 @@ class TestProcesses:
         assert os.getpgid(started[0].pid) != os.getpgid(0)
 
     def test_none_outlives_the_command(self) -> None:
-        """Not even if that is killed with SIGKILL."""
+        """Not even if the command is killed with SIGKILL."""
         command = [sys.executable, "-I", "-S", reading_program.__file__]
         start = "import subprocess, sys, time; import os; "
         start += f"p = subprocess.Popen({command!r}, stdin=subprocess.PIPE, stdout=sys.stdout); "
@@ -224,14 +224,14 @@ class TestProcesses:
         assert int(waiting.line_of(parent)) > 0
         parent.kill()
         parent.wait(waiting.SECONDS)
-        # The output ends when the last process that has it has ended.
+        # The output ends when the last process that has it open has ended.
         waiting.wait_for_bytes(parent.stdout.fileno())
         assert parent.stdout.read() == b""
         parent.stdout.close()
 
 
 def test_the_program(storage: LocalStorage) -> None:
-    """In this process, so that its coverage is measured."""
+    """The program runs in this process, so that its coverage is measured."""
     files = [(KEYS[0], len(CONTENT), sha256(CONTENT)), (KEYS[1], 1, sha256(CONTENT))]
     batches = [(storage.base_path, files), (f"{storage.base_path}/none", files)]
     lines = b"".join(json.dumps(batch).encode() + b"\n" for batch in batches)

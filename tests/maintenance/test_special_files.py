@@ -1,4 +1,4 @@
-"""A pipe, a socket, a folder or a link to itself under a key: a missing file, for everybody."""
+"""A pipe, socket, folder or link to itself under a key is treated as a missing file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def special(app: Any, key: str, kind: str) -> Iterator[None]:
-    """With something else in the place of the file of a record, which is still there then."""
+    """Put something else in the place of a record's file; nothing may remove it."""
     path = path_of(app, key)
     exchange(path, kind)
     with nobody_waits(path):
@@ -75,7 +75,7 @@ class TestRequests:
         assert read(app) == CONTENT
 
     def test_a_file_of_another_size(self, app: Any, kind: str) -> None:
-        """An empty one has the size of a pipe."""
+        """An empty file has the size of a pipe."""
         key = key_of(attach(app, content=b"").json)
         exchange(path_of(app, key), kind)
         with nobody_waits(path_of(app, key)):

@@ -1,4 +1,4 @@
-"""``kinto-attachment verify``: damaged and missing files are found, wherever they are stored."""
+"""``kinto-attachment verify``: damaged and missing files are found in every storage."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def key_of(app: Any, uri: str) -> str:
 
 
 def noted(app: Any, *keys: str) -> set[str]:
-    """Those of the keys that are noted as whole."""
+    """The keys that are noted as intact."""
     with transaction.manager:
         known = app.app.registry.attachment_links.verified.read("", map(short_digest, keys))
     return {key for key in keys if short_digest(key) in known}
@@ -86,7 +86,7 @@ def noted(app: Any, *keys: str) -> set[str]:
 
 @pytest.fixture
 def by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have processes read files of local folders, however few there are."""
+    """Make processes read files of local folders, even if there are few."""
     monkeypatch.setattr(small_files, "FEWEST", 1)
 
 
@@ -252,7 +252,7 @@ class TestSelection:
 @ON_DATABASES
 @pytest.mark.usefixtures("by_processes")
 class TestBesideTheServer:
-    """What a request changes after the page of links was read is no finding."""
+    """Changes by requests after the page of links was read are not findings."""
 
     @pytest.fixture
     def meanwhile(self, app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:

@@ -1,4 +1,4 @@
-"""The contract is tried on storages that break one rule each: it has to notice."""
+"""Tests of the contract: it must fail for storages that each break one rule."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class WholeContract(
     UploadsDirectlyContract,
     HasPathsContract,
 ):
-    """All rules that there are."""
+    """All rules of the contract."""
 
 
 RULES = [name for name in dir(WholeContract) if name.startswith("test_")]
@@ -124,7 +124,7 @@ def parameters(test: Any) -> Iterator[dict[str, Any]]:
 
 
 class Complete(DirectMemory):
-    """With every capability: it has its files in a folder, too, and signs URLs of ``server``."""
+    """A storage with every capability: it also has files in a folder, and signs URLs."""
 
     base: Path
     signed: dict[str, Signed]
@@ -154,7 +154,7 @@ class Complete(DirectMemory):
 
 @dataclass
 class Signed:
-    """What is behind a signed URL."""
+    """The file and headers of a signed URL."""
 
     storage: Complete
     key: str
@@ -162,7 +162,7 @@ class Signed:
 
 
 class SignedUrls(BaseHTTPRequestHandler):
-    """The server of signed URLs: whoever has one may GET the file."""
+    """The server of signed URLs: anyone who has one may GET the file."""
 
     def do_GET(self) -> None:
         signed = Complete.signed[self.path]
@@ -286,7 +286,7 @@ class StopsAtAShortRead(MemoryStorage):
 
 
 class Remembers:
-    """A reader that keeps what it has read."""
+    """A reader that keeps the bytes that it has read."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -319,7 +319,7 @@ class TranslatesTheReadersErrors(MemoryStorage):
 
 
 class LeavesDrafts(MemoryStorage):
-    """Of writes that end with ``error``."""
+    """It leaves drafts of writes that end with ``error``."""
 
     error: type[Exception]
 
@@ -402,7 +402,7 @@ class SaysUnavailableForAFolder(MemoryStorage):
 
 
 class OpensWrongly(MemoryStorage):
-    """The range that is asked for is not the one that is given."""
+    """It returns another range than the requested one."""
 
     def given(self, start: int, end: int | None, size: int) -> tuple[int, int | None]:
         raise NotImplementedError
@@ -833,7 +833,7 @@ class TranslatesTheErrorsOfChunks(MemoryStorage):
 
 @breaks("test_an_append_that_is_not_kept_was_none")
 class GoesOnWhereItWas(MemoryStorage):
-    """Whatever its caller has kept."""
+    """It ignores what its caller has kept."""
 
     def begin(self, id: str, *args: Any, **kwargs: Any) -> Partial:
         self.latest = super().begin(id, *args, **kwargs)
@@ -852,7 +852,7 @@ class GoesOnWhereItWas(MemoryStorage):
 
 @breaks("test_a_writer_that_was_taken_over_changes_nothing")
 class FinishesWhatIsThere(MemoryStorage):
-    """Instead of what was kept."""
+    """It finishes the stored chunks, not what its caller has kept."""
 
     def finish(self, partial: Partial) -> FileStat:
         chunks = sorted(item for item in self._chunks.items() if item[0][0] == partial.id)
@@ -964,7 +964,7 @@ class KnowsNoSiteInAnOutage(MemoryStorage):
 
 
 class SignsWrongly(Complete):
-    """What is asked for is not what is signed."""
+    """It signs something else than requested."""
 
     def changed(self, asked: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -1183,7 +1183,7 @@ class FailsAsIfNothingWereThere(FailsWrongly):
 
 
 class CoreOnly(MemoryStorage):
-    """What is not there is ``None``, as for any protocol of Python's."""
+    """Missing methods are ``None``, as in other Python protocols."""
 
     list = copy = list_unfinished = discard_unfinished = None  # type: ignore[assignment]
     read_site = write_site = has_hash = None  # type: ignore[assignment]
@@ -1237,7 +1237,7 @@ class SharesItsBuffer(MemoryStorage):
         return super().write(key, io.BytesIO(self.buffer), *args, **kwargs)
 
 
-@sampled(3, "rule")  # As does the memory storage, with its own tests.
+@sampled(3, "rule")  # Like the memory storage, with its own tests.
 @pytest.mark.parametrize("rule", RULES)
 def test_the_whole_one_follows(rule: str) -> None:
     check(rule, Complete)

@@ -86,7 +86,7 @@ class TestGoogleStorage(
                 yield storage
 
 
-# What is written.
+# Writing.
 
 
 @pytest.mark.parametrize("size", [10, THREE_BLOCKS])
@@ -105,7 +105,7 @@ def test_the_object_has_the_headers_it_is_served_with(gcs: GoogleEmulator, size:
 def test_each_way_to_create_an_object_has_its_class_and_key(
     gcs: GoogleEmulator, size: int
 ) -> None:
-    """The emulator has neither classes nor keys: what shows is what is sent to it."""
+    """The emulator has neither classes nor keys, so the requests to it are checked."""
     key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
     with google_storage(gcs, storage_class="COLDLINE", kms_key=key) as storage:
         sent: list[Any] = []
@@ -125,7 +125,7 @@ def test_each_way_to_create_an_object_has_its_class_and_key(
 
 
 def requests_of(storage: GoogleStorage) -> list[tuple[str, dict[str, list[str]]]]:
-    """The method and the query of each request that changes something, from now on."""
+    """The method and query of each later request that changes something."""
     sent: list[tuple[str, dict[str, list[str]]]] = []
 
     def note(response: Any, *_: object, **__: object) -> None:
@@ -182,7 +182,7 @@ def test_bytes_that_change_on_the_way_are_not_kept(
 def test_a_missing_bucket_is_an_outage_that_names_the_setting(gcs: GoogleEmulator) -> None:
     with google_storage(gcs, "no-such-bucket") as storage:
         for name, call in calls(storage).items():
-            if name == "delete two":  # Google says of each file that it is not there.
+            if name == "delete two":  # Google reports each missing file.
                 continue
             with pytest.raises(StorageUnavailable) as caught:
                 call()
@@ -359,7 +359,7 @@ def test_nothing_is_sent_at_the_start(
 
 
 def run(script: str, *arguments: str, fork: bool = True) -> str:
-    """Run Python in a process of its own and return what it prints."""
+    """Run Python in a separate process and return its output."""
     command = [sys.executable, "-c", script, *arguments]
     done = forking.run(command, fork=fork, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -427,5 +427,5 @@ for key, size in [("small", MIB), ("large", 80 * MIB)]:
         print(int(status.read().split("VmHWM:")[1].split()[0]) // 1024)
 """
     small, large = map(int, run(script, gcs.create_bucket(), fork=False).split())
-    # A block as it is read, as it is, and as it is sent.
+    # A block while it is read, complete, and while it is sent.
     assert large - small < 48, f"{small} MiB for a small file, {large} MiB for a large one"

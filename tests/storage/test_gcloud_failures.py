@@ -1,4 +1,4 @@
-"""Google Cloud Storage behind a network that breaks, and Google that fails by itself."""
+"""Google Cloud Storage behind a network that breaks, and failures of Google itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.objects import THREE_BLOCKS, calls, google_storage, impatient
 from tests.support.sampling import every_case
 from tests.support.services import GoogleEmulator
 
-PATIENCE = 18  # Seconds, for storages that lose theirs after one: less than without `timeout`.
+PATIENCE = 18  # Seconds, for storages with a timeout of one: less than without `timeout`.
 METHODS = list(calls(None))
 
 
@@ -32,7 +32,7 @@ def proxy(gcs: GoogleEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 @pytest.fixture
 def storage(gcs: GoogleEmulator, proxy: FaultProxy) -> Iterator[GoogleStorage]:
-    """In a bucket of its own, behind the proxy."""
+    """A storage in a separate bucket, behind the proxy."""
     with google_storage(gcs) as storage:
         storage.write("warm", Source(b"x"), BINARY)
         storage.delete("warm")
@@ -60,7 +60,7 @@ def test_a_server_that_refuses_is_given_up(
 def test_a_slow_answer_is_waited_for(
     storage: GoogleStorage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only calls that clean up are given up sooner."""
+    """Only calls that clean up have a shorter timeout."""
     monkeypatch.setattr(gcloud_bucket, "CLEANUP_TIMEOUT", 0.05)
     storage.write("a", Source(b"x"), BINARY)
     proxy.slow(4_000)
@@ -98,7 +98,7 @@ def test_an_error_of_the_server_is_told_as_ours(
     expected: type[Exception],
 ) -> None:
     if (method, status) == ("list_unfinished", 403):
-        return  # Who may use the objects need not be allowed to look at the bucket.
+        return  # The right to use objects does not include reading the bucket.
     body = b'{"error": {"code": 0, "message": "Not now."}}'
     with answering(Answer(status, body, {"Content-Type": "application/json"})) as (url, _):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
@@ -121,7 +121,7 @@ def test_what_is_no_answer_of_google_is_an_outage(
                     calls(storage)[name]()
 
 
-# A server that dies in the middle.
+# A server that dies during a transfer.
 
 BREAKS: dict[str, Callable[[FaultProxy], None]] = {
     "refuse": lambda proxy: proxy.refuse(),
@@ -171,7 +171,7 @@ def test_a_file_whose_answer_is_lost_is_there(
     gcs: GoogleEmulator, proxy: FaultProxy, size: int, last_try: float
 ) -> None:
     def lose(position: int) -> None:
-        if position >= size:  # At the end: what is answered from now on is the last block.
+        if position >= size:  # At the end: later responses are for the last block.
             proxy.cut(received=50, once=True)
 
     content = b"x" * size

@@ -1,4 +1,4 @@
-"""Files that arrive in chunks on Google Cloud Storage: what is sent, and calls that fail."""
+"""Files that arrive in chunks on Google Cloud Storage: requests, and calls that fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ID = "0123456789abcdef" * 2
 
 
 class Upload:
-    """Keeps what it is told, as callers do."""
+    """A caller that keeps the checkpoints."""
 
     def __init__(self, storage: GoogleStorage) -> None:
         self.storage = storage
@@ -47,7 +47,7 @@ def hidden(storage: GoogleStorage) -> list[str]:
 
 @contextmanager
 def failing_at(number: int, *, after: bool = False) -> Iterator[list[str]]:
-    """The connection breaks in one request, or when its answer is on its way; gives them all."""
+    """Break the connection in one request, or before its response; yields all requests."""
     seen: list[str] = []
     send = BoundedSession.request
 
@@ -68,7 +68,7 @@ def failing_at(number: int, *, after: bool = False) -> Iterator[list[str]]:
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were more pieces."""
+    """Lower the limits, as if there were more pieces."""
     monkeypatch.setattr(gcloud_partials, "COMPOSED_AT_ONCE", 3)
     monkeypatch.setattr(gcloud_partials, "MUCH_GARBAGE", 5)
 
@@ -97,7 +97,7 @@ def test_pieces_are_composed_and_tidied(gcs: GoogleEmulator) -> None:
     ids=["class", "key"],
 )
 def test_the_file_has_its_class_and_key(gcs: GoogleEmulator, options: dict[str, str]) -> None:
-    """Pieces are deleted soon: they are of a class for which that costs nothing."""
+    """Pieces are deleted soon, so their class is one without costs for that."""
     with google_storage(gcs, **options) as storage:
         upload = Upload(storage)
         for content in (b"a" * 1000, b"b"):
@@ -147,7 +147,7 @@ def test_each_call_can_fail_and_be_done_again(
                 upload.finish()
         assert contents(storage, "a") == content
         storage.delete("a")
-        storage.discard(upload.partial)  # What gc does.
+        storage.discard(upload.partial)  # As gc does.
         assert hidden(storage) == keys(storage, "") == []
         return seen
 

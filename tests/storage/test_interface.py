@@ -34,7 +34,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> FileStorage:
 
 
 def field(filename: str, content: bytes = b"content") -> Any:
-    """A file field of a form, as web frameworks give it."""
+    """A file field of a form, as from a web framework."""
     return SimpleNamespace(filename=filename, file=io.BytesIO(content))
 
 

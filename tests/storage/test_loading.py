@@ -1,4 +1,4 @@
-"""``kinto.attachment.backend``: a storage of somebody else's, by the name of its class."""
+"""``kinto.attachment.backend``: a storage from another package, by the name of its class."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ URL = f"{RECORD}/attachment"
 
 
 class CoreOnly(FileStorage):
-    """Nothing but what each storage has to have."""
+    """Only the required methods of a storage."""
 
     def __init__(self, base_url: str = "") -> None:
         super().__init__(base_url)
@@ -245,7 +245,7 @@ class TestOptions:
         assert self.options(WithAnyOptions, x="y") == {"x": "y"}
 
     def test_are_texts(self) -> None:
-        """Kinto reads as JSON what it can."""
+        """Kinto parses values as JSON if it can."""
         given = {
             "number": "7",
             "truth": "true",

@@ -70,7 +70,7 @@ def refuse(error: int) -> Callable[..., None]:
     return call
 
 
-# More than a draft without a name may have.
+# Longer than a draft without a name may be.
 LARGE = bytes(SMALL + 1)
 
 
@@ -101,7 +101,7 @@ class TestLocalStorage(
 
     @pytest.fixture
     def broken_storage(self, tmp_path: Path) -> LocalStorage:
-        # A link to itself: an error of the disk that even root gets.
+        # A link to itself causes a disk error even for root.
         os.symlink(tmp_path / "loop", tmp_path / "loop")
         return LocalStorage(str(tmp_path / "loop"))
 
@@ -115,7 +115,7 @@ class TestWithoutHardLinks(
     KeepsSiteContract,
     HasPathsContract,
 ):
-    """The contract on what FAT and some network file systems can do."""
+    """The contract with only the features of FAT and some network file systems."""
 
     @pytest.fixture
     def storage(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStorage:
@@ -176,7 +176,7 @@ class TestSymbolicLinks:
     def key(self, base: Path, storage: LocalStorage, request: pytest.FixtureRequest) -> str:
         """A key that leads out of the base folder."""
         put(storage, "folder/b")
-        outside = base.parent / "files-outside"  # Its name starts with the base folder's.
+        outside = base.parent / "files-outside"  # Its name begins with that of the base folder.
         outside.mkdir()
         (outside / "secret").write_bytes(b"secret")
         if request.param == "file":
@@ -316,7 +316,7 @@ class TestDrafts:
 class TestDurability:
     @pytest.fixture
     def calls(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """What is synced and published, in order; names relative to the base's parent."""
+        """The synced and published names, in order, relative to the base's parent."""
         calls: list[str] = []
         fsync, link = os.fsync, os.link
 
@@ -342,7 +342,7 @@ class TestDurability:
         put(storage, "a/b/c")
         assert calls == [
             *("sync .", "sync files"),  # The base folder, and the hidden one in it.
-            "link draft",  # Whether a file without a name can get one.
+            "link draft",  # A check whether a file without a name can get one.
             *("sync draft", "link files/a/b/c"),  # There is no folder yet.
             *("sync files", "sync files/a", "link files/a/b/c"),
             "sync files/a/b",
@@ -524,7 +524,7 @@ class TestDiskErrors:
     ) -> None:
         put(storage, "a")
         with storage.open("a") as file:
-            # Reading a folder is an error that needs no broken disk.
+            # Reading a folder fails without a broken disk.
             folder = os.open(os.path.dirname(storage.path("a")), os.O_RDONLY)
             os.dup2(folder, file.fileno())
             os.close(folder)
@@ -536,7 +536,7 @@ SOMEBODY = 54321  # A user id that nobody has.
 
 
 def as_somebody(action: Callable[[], object]) -> None:
-    """Do something in a process of another user, if root runs the tests."""
+    """Call a function in a process of another user, if root runs the tests."""
     child = os.fork()
     if not child:
         try:
@@ -580,13 +580,13 @@ class TestPermissions:
         assert self.mode(base / "a") == 0o2750
 
     def test_folders_keep_the_group_of_others(self, tmp_path: Path) -> None:
-        """Also if the server's user is not in the group, such as that of a web server."""
+        """Also if the server's user is not in that group, such as a web server's group."""
         os.umask(0o022)
         with tempfile.TemporaryDirectory() as name:
             os.chmod(name, 0o711)
             base = Path(name, "files")
             base.mkdir()
-            if os.geteuid() == 0:  # Only root may give a folder away.
+            if os.geteuid() == 0:  # Only root may change a folder's owner.
                 os.chown(base, SOMEBODY, SOMEBODY + 1)
             base.chmod(0o2750)
             as_somebody(lambda: put(LocalStorage(str(base), file_mode=0o640), "a/b/c"))
@@ -814,7 +814,7 @@ class TestReading:
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # Or each of them would import it.
+    context.set_forkserver_preload([__name__])  # Otherwise each of them would import it.
     with ProcessPoolExecutor(3, mp_context=context) as pool:
         yield pool
 
@@ -861,7 +861,7 @@ class TestRaces:
 
 
 def waits_for_a_lock(pool: ProcessPoolExecutor) -> bool:
-    """Whether a process of the pool waits for another one's lock of a file (proc_locks(5))."""
+    """Whether a process of the pool waits for another's lock on a file (proc_locks(5))."""
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     pids = {int(fields[5]) for fields in locks if fields[1] == "->"}
     return not pids.isdisjoint(pool._processes)
@@ -871,7 +871,7 @@ LINK = os.link
 
 
 def win(base: str, number: int, hard_links: bool, count: int = 200) -> list[str]:
-    """Write keys in one order with other processes, and return those that were not taken."""
+    """Write keys in the same order as other processes; returns those that were free."""
     os.link = LINK if hard_links else refuse(errno.EPERM)  # type: ignore[assignment]
     storage = LocalStorage(base, durable=False)
     won = []

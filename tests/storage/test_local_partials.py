@@ -57,7 +57,7 @@ def many_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Kept:
-    """What a caller keeps, in a file, which outlives a process."""
+    """The state that a caller keeps, in a file that outlives a process."""
 
     def __init__(self, storage: LocalStorage, path: Path) -> None:
         self.storage = storage
@@ -91,7 +91,7 @@ def kept(storage: LocalStorage, tmp_path: Path) -> Kept:
 
 @contextmanager
 def hanging(kept: Kept) -> Iterator[None]:
-    """With a writer that has stored the first bytes, stores some more, and hangs."""
+    """Run a writer that has stored the first bytes, stores some more, and hangs."""
     kept.append(b"a")
     read = iter([b"b" * CHUNK_SIZE, b"x"])
 
@@ -106,7 +106,7 @@ def hanging(kept: Kept) -> Iterator[None]:
 
 
 class HungWriter:
-    """A writer in the middle of an append, in a process of its own."""
+    """A writer in the middle of an append, in a separate process."""
 
     def __init__(self, kept: Kept, reader: Any) -> None:
         ready, tell = os.pipe()
@@ -138,7 +138,7 @@ class HungWriter:
 
 @contextmanager
 def at_step(number: int, act: Callable[[], None]) -> Iterator[list[str]]:
-    """Do something before the ``number``-th step on the disk; gives the steps."""
+    """Call a function before the ``number``-th step on the disk; yields the steps."""
     seen: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in STEPS:
@@ -157,7 +157,7 @@ def at_step(number: int, act: Callable[[], None]) -> Iterator[list[str]]:
 
 
 def killed_at(number: int, action: Callable[[], object]) -> bool:
-    """Do something in a process that is killed before a step; False if it has fewer."""
+    """Call a function in a process that is killed before a step; False if it has fewer."""
     child = os.fork()
     if not child:
         try:
@@ -176,9 +176,9 @@ def everything(base: Path) -> list[str]:
 
 
 def steps_until_done(attempt: Callable[[int], bool], name: str) -> int:
-    """Have it interrupted at each of its steps in turn; the number of steps.
+    """Interrupt an attempt at each of its steps in turn; returns the number of steps.
 
-    ``make tests`` takes every other step, or those between, by the ``name``.
+    ``make tests`` takes the even or the odd steps, depending on the ``name``.
     """
     one_in = sampling.one_in(2)
     return until_done(attempt, 1 + sampling.start(name, one_in), one_in)
@@ -192,12 +192,12 @@ def until_done(attempt: Callable[[int], bool], first: int, one_in: int) -> int:
     return number - 1
 
 
-# Processes that are killed. They are forked by a small process, which makes each fork a tenth as
-# expensive as a fork of the process that runs the tests; that one is given the attempts to make.
+# Processes that are killed. They are forked by a small process, to which the attempts are sent:
+# each fork costs a tenth of a fork of the process that runs the tests.
 
 
 class Attempts:
-    """A folder, and what is done in it again and again by processes killed at each step."""
+    """A folder with repeated actions by processes that are killed at each step."""
 
     def __init__(self, folder: str) -> None:
         self.base = Path(folder, "files")
@@ -210,7 +210,7 @@ class Attempts:
         return kept
 
     def append(self, first: int, one_in: int) -> tuple[int, int]:
-        """The numbers of steps, and of the sizes that are left."""
+        """The number of steps, and the number of different sizes that are left."""
         head, tail = b"a" * (CHUNK_SIZE + 5), b"b" * (3 * CHUNK_SIZE)
         sizes: set[int] = set()
 
@@ -274,14 +274,14 @@ class Attempts:
 
 
 def make_attempts() -> None:
-    """In the small process: for each line of the input, one of the output."""
-    os.fsync = lambda _: None  # No test cuts the power.
+    """The small process: for each line of input, it writes one of output."""
+    os.fsync = lambda _: None  # No test simulates a power failure.
     partials.CHECKPOINT_BYTES = CHUNK_SIZE
     for line in sys.stdin:
         folder, action, *arguments = json.loads(line)
         try:
             done = {"done": getattr(Attempts(folder), action)(*arguments)}
-        except Exception:  # noqa: BLE001 - For the test, to be told.
+        except Exception:  # noqa: BLE001 - Reported to the test.
             done = {"failed": traceback.format_exc()}
         print(json.dumps(done), flush=True)
 
@@ -306,7 +306,7 @@ def small_process() -> Iterator[Any]:
 
 @pytest.fixture
 def attempt(small_process: Any, tmp_path: Path) -> Attempt:
-    """Have an action interrupted at every step, or every other one by ``name``."""
+    """Interrupt an action at every step, or at every other one depending on ``name``."""
 
     def told(action: str, name: str, *arguments: Any) -> Any:
         one_in = sampling.one_in(2)
@@ -376,7 +376,7 @@ class TestHungWriters:
     def test_a_lock_is_of_the_file_that_has_the_name(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another process may remove the file and make a new one before it is locked."""
+        """Another process may remove the file and create a new one before it is locked."""
         path, flock = tmp_path / "lock", fcntl.flock
 
         def replace_first(descriptor: int, operation: int) -> None:
@@ -509,7 +509,7 @@ class TestDiskErrors:
 
 
 class TestSpecialFiles:
-    """In the place of a file of the hidden folder: they are not waited for, nor written to."""
+    """Special files in the hidden folder: nothing waits for them or writes to them."""
 
     @pytest.mark.parametrize("kind", SPECIAL)
     def test_a_chunk(self, kept: Kept, storage: LocalStorage, base: Path, kind: str) -> None:
@@ -560,7 +560,7 @@ class TestSpecialFiles:
     def test_the_chunk_of_a_writer_that_hangs(
         self, kept: Kept, storage: LocalStorage, base: Path, kind: str
     ) -> None:
-        """It is exchanged between the attempt to lock it and the reading of its bytes."""
+        """It is replaced between the attempt to lock it and the reading of its bytes."""
         with hanging(kept):
             kept.append(b"second")
             first, _ = sorted((base / ".unfinished").iterdir())
@@ -610,7 +610,7 @@ class TestSpecialFiles:
     def test_the_key_of_an_empty_file(
         self, kept: Kept, storage: LocalStorage, base: Path, kind: str
     ) -> None:
-        """A pipe has no bytes either, but is not what an earlier call has finished."""
+        """A pipe has no bytes either, but is not a file that an earlier call has finished."""
         (base / "folder").mkdir(parents=True)
         SPECIAL[kind](base / "folder" / "a")
         with nobody_waits(base / "folder" / "a"), pytest.raises(KeyTaken):
@@ -620,7 +620,7 @@ class TestSpecialFiles:
 class TestDurability:
     @pytest.fixture
     def calls(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """What is synced and named, in order."""
+        """The synced and named files, in order."""
         calls: list[str] = []
         fsync, rename, link = os.fsync, os.rename, os.link
 
@@ -653,7 +653,7 @@ class TestDurability:
         kept.begin()
         assert calls == []
         kept.append(b"x" * CHUNK_SIZE + b"y")
-        # The name of a new chunk once; the last byte has come after a checkpoint.
+        # The name of a new chunk only once; the last byte came after a checkpoint.
         chunk = "sync .unfinished/.0"
         assert calls == [chunk, "sync .unfinished", chunk]
         calls.clear()

@@ -1,4 +1,4 @@
-"""A storage that does not answer is a 503 in time, whatever was asked for; a slow one is none."""
+"""A storage that does not answer causes a 503 in time for every request; a slow one does not."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from tests.support.services import S3, GoogleEmulator
 URL = f"{RECORD}/attachment"
 MIB = 1024 * 1024
 LARGE = bytes(9 * MIB)  # Two parts.
-TIMEOUT = 0.4  # Seconds, of storages from which no answer is expected.
-PATIENT = 20  # Seconds, of the others: a busy machine is silent itself for moments.
+TIMEOUT = 0.4  # Seconds, for storages that are not expected to answer.
+PATIENT = 20  # Seconds, for the others: a busy machine may itself be silent for moments.
 AUTH = ("alice", "secret")
-BUSY = 10  # Seconds for a machine that has much else to do.
+BUSY = 10  # Seconds for a busy machine.
 
 Broken = tuple[Any, FaultProxy]
 Build = Callable[..., Broken]
@@ -50,7 +50,7 @@ Build = Callable[..., Broken]
 
 @pytest.fixture(params=["seaweedfs", "gcs"])
 def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """``build(timeout)`` is a server with its storage behind a proxy, and that."""
+    """``build(timeout)`` is a server with its storage behind a proxy, and the proxy."""
     service: S3 | GoogleEmulator = request.getfixturevalue(request.param)
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(FaultProxy(service.address))
@@ -83,7 +83,7 @@ def unavailable(response: Any) -> None:
 
 
 class TestSilence:
-    """With a small timeout, so that it takes moments what takes half a minute otherwise."""
+    """With a small timeout, so that tests take moments instead of half a minute."""
 
     def test_after_the_connection(self, build: Build) -> None:
         app, proxy = build()
@@ -103,7 +103,7 @@ class TestSilence:
         put_raw(app, content=b"old")
         for sent in (MIB, 8 * MIB + 100_000):
             proxy.hang(sent=sent)
-            with without_patience(app, 2):  # Some of it succeeds.
+            with without_patience(app, 2):  # Part of it succeeds.
                 unavailable(put_raw(app, content=LARGE, status=503))
             assert proxy.broken.is_set()
             proxy.work()
@@ -121,7 +121,7 @@ class TestSilence:
         assert read(app) == CONTENT
 
     def test_where_a_file_is_deleted(self, build: Build) -> None:
-        """The record has let go of it, so that is what is answered; the rest is for gc."""
+        """The record has released the file, so the request succeeds; gc does the rest."""
         app, proxy = build()
         attach(app)
         proxy.hang()
@@ -134,8 +134,8 @@ class TestSilence:
 
 class TestSlowness:
     def test_is_no_silence(self, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A part that takes longer than any timeout is sent, as long as it moves."""
-        # Or the kernel would take half of the part at once.
+        """A part may take longer than any timeout, as long as bytes are sent."""
+        # Otherwise the kernel would take half of the part at once.
         small = (socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         options = [*HTTPConnection.default_socket_options, small]
         monkeypatch.setattr(HTTPConnection, "default_socket_options", options)
@@ -149,7 +149,7 @@ class TestSlowness:
 
 
 class SilentDownloads(BaseHTTPRequestHandler):
-    """S3 that takes everything, and gives headers but no content."""
+    """An S3 server that accepts everything, and returns headers but no content."""
 
     protocol_version = "HTTP/1.1"
     released = threading.Event()
@@ -198,14 +198,14 @@ def test_headers_without_content_are_an_outage_too() -> None:
         server.shutdown()
 
 
-# All that waits does so at the same time. With the default settings, some of it takes 25 seconds;
-# a sample of the tests waits for a twentieth of that.
+# All requests wait at the same time. With the default settings, some take 25 seconds; a sample of
+# the tests waits for a twentieth of that.
 
 SETTINGS = {"resources.default.named.randomize": "false"}
 
 
 def ask(server: live.Server, method: str, path: str, **kwargs: Any) -> tuple[Any, float]:
-    """The answer, and how long it took."""
+    """The response, and how long it took."""
     started = time.monotonic()
     answer = requests.request(method, f"{server.url}{path}", auth=AUTH, timeout=60, **kwargs)
     return answer, time.monotonic() - started
@@ -262,5 +262,5 @@ def test_a_storage_that_hangs_is_told_within_thirty_seconds(
                 assert int(answer.headers["Retry-After"]) > 0, told
         for proxy, server in zip(proxies, servers, strict=True):
             proxy.work()
-            for _ in range(20):  # More than there are threads.
+            for _ in range(20):  # More than the threads.
                 assert ask(server, "GET", f"{records}/b/attachment")[0].content == b"new"

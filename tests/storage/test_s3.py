@@ -61,7 +61,7 @@ def storage(server: S3) -> Iterator[S3Storage]:
 
 @pytest.fixture(scope="module")
 def default_storage(server: S3) -> Iterator[S3Storage]:
-    """With parts as large as they are unless they are set."""
+    """A storage with the default size of parts."""
     with s3_storage(server, part_size=PIECE_SIZE) as storage:
         yield storage
 
@@ -76,7 +76,7 @@ def small_page(params: dict[str, Any], **_: Any) -> None:
 
 
 def unfinished(storage: S3Storage, folder: str) -> list[str]:
-    """What was begun below a name, and not ended; other tests leave what they do not end."""
+    """Unfinished uploads below a name, since other tests also leave some."""
     keys = [each.key for each in storage.list_unfinished()]
     return [key for key in keys if key.startswith(folder)]
 
@@ -108,7 +108,7 @@ class TestS3Storage(
                 yield storage
 
 
-# What is written.
+# Writing.
 
 
 @ON_BOTH
@@ -133,7 +133,7 @@ def test_each_way_to_create_an_object_has_its_class_and_encryption(
 ) -> None:
     """In one call, in parts, and as a copy in one call or in parts.
 
-    moto remembers what it was told, and encrypts nothing. That a key may be used shows only AWS.
+    moto records the settings, and encrypts nothing. Only AWS shows whether a key may be used.
     """
     monkeypatch.setattr(s3_upload, "COPIED_AT_ONCE", PART)
     options = {"storage_class": "STANDARD_IA", "encryption": encryption, "kms_key_id": key}
@@ -206,7 +206,7 @@ def test_the_acl_is_the_one_that_is_set(moto: S3, acl: str, size: int, public: b
 @ON_BOTH
 @pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_no_acl_is_sent_unless_it_is_set(storage: S3Storage, folder: str, size: int) -> None:
-    # Buckets that have ACLs disabled refuse a request that brings one.
+    # Buckets with disabled ACLs refuse requests with an ACL.
     with recorded(storage) as requests:
         storage.write(f"{folder}/a", Source(bytes(size)), BINARY)
         storage.copy(f"{folder}/a", f"{folder}/b")
@@ -230,7 +230,7 @@ def test_the_server_checks_the_bytes(seaweedfs: S3) -> None:
 @ON_BOTH
 @pytest.mark.parametrize("size", [10, THREE_PARTS])
 def test_every_byte_goes_with_a_checksum(storage: S3Storage, folder: str, size: int) -> None:
-    storage.write(f"{folder}/a", Source(b"x"), BINARY)  # So that nothing is to be found out.
+    storage.write(f"{folder}/a", Source(b"x"), BINARY)  # To learn the server's features.
     with recorded(storage) as requests:
         storage.write(f"{folder}/b", Source(bytes(size)), BINARY)
     bodies = [headers for name, headers in requests if name in ("PutObject", "UploadPart")]
@@ -238,7 +238,7 @@ def test_every_byte_goes_with_a_checksum(storage: S3Storage, folder: str, size: 
     assert all(headers["x-amz-checksum-crc32"] for headers in bodies)
 
 
-# Never overwritten, whatever the server can do.
+# Files are never overwritten, whatever the server supports.
 
 
 @ON_BOTH
@@ -468,7 +468,7 @@ def test_a_signed_url_opens_nothing_else(seaweedfs: S3) -> None:
             assert caught.value.code == 403
 
 
-# Where the bucket is.
+# The place of the bucket.
 
 
 def test_the_server_can_be_named_by_host_and_port(seaweedfs: S3) -> None:
@@ -609,7 +609,7 @@ def test_nothing_is_sent_at_the_start() -> None:
 
 
 def run(script: str, *arguments: str, fork: bool = True) -> str:
-    """Run Python in a process of its own and return what it prints."""
+    """Run Python in a separate process and return its output."""
     command = [sys.executable, "-c", script, *arguments]
     done = forking.run(command, fork=fork, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -689,5 +689,5 @@ for key, size in [("small", MIB), ("large", 72 * MIB)]:
     keys = (seaweedfs.access_key, seaweedfs.secret_key)
     printed = run(script, bucket, seaweedfs.endpoint_url, *keys, fork=False)
     small, large = map(int, printed.split())
-    # Four parts in flight and one being read, each in a buffer with room to grow: about 40.
+    # Four parts being sent and one being read, each in a buffer with room to grow: about 40.
     assert large - small < 52, f"{small} MiB for a small file, {large} MiB for a large one"

@@ -1,4 +1,4 @@
-"""S3 behind a network that breaks, and S3 that fails by itself."""
+"""S3 behind a network that breaks, and failures of S3 itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.sampling import every_case
 from tests.support.services import S3
 
 TIMEOUT = 0.2
-PATIENCE = 25  # Seconds for what tries a few times, and cleans up: less than without `timeout`.
+PATIENCE = 25  # Seconds for a few attempts and the cleanup: less than without `timeout`.
 METHODS = list(calls(None))
 
 
@@ -42,7 +42,7 @@ def proxy(seaweedfs: S3) -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="module")
 def bucket(seaweedfs: S3) -> str:
-    """Has a small file ``a`` and nothing else, as far as tests succeed."""
+    """A bucket with only a small file ``a``, as long as tests succeed."""
     with s3_storage(seaweedfs) as storage:
         storage.write("z", Source(b"x"), BINARY)
         return storage.bucket_name
@@ -50,7 +50,7 @@ def bucket(seaweedfs: S3) -> str:
 
 @pytest.fixture
 def storage(seaweedfs: S3, proxy: FaultProxy) -> Iterator[S3Storage]:
-    """In a bucket of its own, behind the proxy; it has found out what the server can do."""
+    """A storage in a separate bucket, behind the proxy, which already knows the server."""
     with s3_storage(seaweedfs, endpoint_url=proxy.url, timeout=20) as storage:
         storage.write("warm", Source(b"x"), BINARY)
         storage.delete("warm")
@@ -66,7 +66,7 @@ def unavailable(within: float = PATIENCE) -> Iterator[None]:
     assert time.monotonic() - started < within
 
 
-# A server that does not work at all.
+# A server that does not work.
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -92,7 +92,7 @@ def error(code: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def failing() -> Iterator[tuple[Answer, list[str], S3Storage]]:
-    """What a server answers, the requests that it gets, and a storage on it."""
+    """The response of a server, its requests, and a storage on it."""
     told = Answer(500)
     with (
         answering(told) as (url, requests),
@@ -123,7 +123,7 @@ def test_an_error_of_the_server_is_told_as_ours(
     expected: type[Exception],
 ) -> None:
     if code == "QuotaExceeded" and method in ("stat", "copy", "write"):
-        expected = StorageUnavailable  # They begin with HEAD, whose answer has no code.
+        expected = StorageUnavailable  # They begin with HEAD, whose response has no code.
     told, requests, storage = failing
     told.status, told.body = status, error(code)
     requests.clear()
@@ -154,7 +154,7 @@ def test_a_call_is_made_as_often_as_set(num_retries: int) -> None:
     assert requests == ["HEAD /bucket/a"] * num_retries
 
 
-# A server that dies in the middle.
+# A server that dies during a transfer.
 
 BREAKS: dict[str, Callable[[FaultProxy], None]] = {
     "refuse": lambda proxy: proxy.refuse(),
@@ -163,7 +163,7 @@ BREAKS: dict[str, Callable[[FaultProxy], None]] = {
 }
 
 
-# Before the first part, in the middle, and near the end; a server that hangs takes its time.
+# Before the first part, in the middle, and near the end; a hanging server takes long.
 MOMENTS = [("cut", 30 * MIB), ("refuse", 9 * MIB), ("hang", MIB)]
 OTHERS = [pair for pair in product(BREAKS, (MIB, 9 * MIB, 30 * MIB)) if pair not in MOMENTS]
 
@@ -184,7 +184,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
         storage.write("a", Source(bytes(40 * MIB), on_read=fail), BINARY)
     assert failing
     proxy.work()
-    # The next file that gets through takes with it what could not be removed in time.
+    # The next successful upload also removes what could not be removed in time.
     storage.write("b", Source(b"b"), BINARY)
     with s3_storage(seaweedfs, storage.bucket_name) as direct:
         assert keys(direct, "") == ["b"]
@@ -221,7 +221,7 @@ def test_a_failing_reader_leaves_no_upload_even_as_the_server_dies(
 
 
 def test_an_upload_is_aborted_only_once_its_parts_are_answered(storage: S3Storage) -> None:
-    """A part that comes later may stay, and be paid for, without an upload."""
+    """Otherwise, a part that arrives later may stay without an upload, and cost money."""
 
     def fail(reached: int) -> None:
         if reached >= 12 * MIB:
@@ -230,7 +230,7 @@ def test_an_upload_is_aborted_only_once_its_parts_are_answered(storage: S3Storag
 
     def hold(**_: Any) -> None:
         in_flight.release()
-        aborted.wait(0.5)  # Nothing is done meanwhile, unless the upload is aborted too early.
+        aborted.wait(0.5)  # Nothing happens meanwhile, unless the upload is aborted too early.
 
     def abort(**_: Any) -> None:
         order.append("abort")
@@ -239,7 +239,7 @@ def test_an_upload_is_aborted_only_once_its_parts_are_answered(storage: S3Storag
     in_flight = threading.Semaphore(0)
     aborted = threading.Event()
     order: list[str] = []
-    # What cleans up has a client of boto3 of its own.
+    # The cleanup has its own boto3 client.
     cleaner = storage._bucket.client(cleanup=True).meta.events
     cleaner.register("before-send.s3.AbortMultipartUpload", abort)
     with (
@@ -252,7 +252,7 @@ def test_an_upload_is_aborted_only_once_its_parts_are_answered(storage: S3Storag
     assert list(storage.list_unfinished()) == []
 
 
-# An answer that is lost is not a lost file.
+# Lost responses do not lose files.
 
 
 def lose_answer(proxy: FaultProxy, operation: str) -> Callable[..., None]:
@@ -272,7 +272,7 @@ def lose_answer(proxy: FaultProxy, operation: str) -> Callable[..., None]:
     [
         (10, "PutObject"),
         (2 * MIB, "PutObject"),
-        (THREE_PARTS, "PutObject"),  # What claims the key.
+        (THREE_PARTS, "PutObject"),  # The request that claims the key.
         (THREE_PARTS, "CompleteMultipartUpload"),
     ],
 )
@@ -353,7 +353,7 @@ def test_a_download_that_is_left_early_does_not_disturb_others(
     with s3_storage(seaweedfs, timeout=20) as storage:
         storage.write("a", Source(bytes(THREE_PARTS)), BINARY)
         storage.write("b", Source(b"b"), BINARY)
-        for _ in range(8):  # More than there are connections.
+        for _ in range(8):  # More than the connections.
             with closing(storage.open("a")) as reader:
                 assert reader.read(10) == bytes(10)
         assert contents(storage, "b") == b"b"

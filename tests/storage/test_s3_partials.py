@@ -1,4 +1,4 @@
-"""Files that arrive in chunks on S3: what is sent, calls that fail, processes that are killed."""
+"""Files that arrive in chunks on S3: requests, calls that fail, processes that are killed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def storage(server: S3) -> Iterator[S3Storage]:
 
 
 class Upload:
-    """Keeps what it is told, as callers do."""
+    """A caller that keeps the checkpoints."""
 
     def __init__(self, storage: S3Storage, key: str = "a", **options: Any) -> None:
         self.storage = storage
@@ -67,7 +67,7 @@ class Upload:
         self.partial = Partial(**json.loads(json.dumps(asdict(partial))))
 
     def append(self, content: bytes | Source, length: int | None = None) -> None:
-        """``length`` is what is promised, if that is not what comes."""
+        """``length`` is the announced length, if it differs from the real one."""
         source = content if isinstance(content, Source) else Source(content)
         length = len(source.content) if length is None else length
         self.keep(self.storage.append(self.partial, source, self.keep, length=length))
@@ -80,14 +80,14 @@ class Upload:
 
 
 def hidden(storage: S3Storage) -> list[str]:
-    """What is on the server besides files."""
+    """The objects on the server that are not files."""
     client, bucket = storage.s3_client, storage.bucket_name
     objects = client.list_objects_v2(Bucket=bucket, Prefix=".").get("Contents", [])
     uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
     return [found["Key"] for found in [*objects, *uploads]]
 
 
-# What is sent.
+# Requests.
 
 
 @ON_BOTH
@@ -99,10 +99,10 @@ def test_whole_parts_are_sent_once_and_nothing_else(storage: S3Storage) -> None:
             upload.append(content[first : first + 2 * PART])
         upload.finish()
     names = [name for name, _ in requests]
-    # And those of the first request, which show that moto does not tell their checksums.
+    # And those of the first request, which show that moto does not return checksums.
     assert 4 <= names.count("UploadPart") <= 6
     assert "GetObject" not in names
-    # The empty object that claims the key, and maybe a second one that shows whether it does.
+    # The empty object that claims the key, and maybe a second one to check that this works.
     assert names.count("PutObject") <= 2
     assert contents(storage, "a") == content
     assert hidden(storage) == []
@@ -110,7 +110,7 @@ def test_whole_parts_are_sent_once_and_nothing_else(storage: S3Storage) -> None:
 
 @ON_BOTH
 def test_small_pieces_are_merged_as_they_grow(storage: S3Storage) -> None:
-    """A piece costs about one request, and few objects are there at a time."""
+    """A piece costs about one request, and there are only a few objects at a time."""
     content, step = os.urandom(100 * 1024), 1024
     with recorded(storage) as requests:
         upload = Upload(storage)
@@ -164,7 +164,7 @@ def test_each_request_that_creates_an_object_has_its_class_and_encryption(
     for headers in [*aside, *created]:
         assert headers["x-amz-server-side-encryption"] == "aws:kms"
         assert headers["x-amz-server-side-encryption-aws-kms-key-id"].endswith("alias/f")
-    # What is kept aside is nobody else's, and would cost more in a class for files that stay.
+    # Temporary objects have no ACL, and would cost more in a class for long storage.
     assert "x-amz-acl" not in aside[0]
     assert "x-amz-storage-class" not in aside[0]
     for headers in created:
@@ -196,7 +196,7 @@ UPLOAD_PART = "before-send.s3.UploadPart"
 
 @contextmanager
 def sent_early(storage: S3Storage, act: Callable[..., Any] | None = None) -> Iterator[list[int]]:
-    """The numbers of the parts whose sending begins before all of their bytes are there."""
+    """The numbers of the parts that are sent before all of their bytes have arrived."""
     numbers: list[int] = []
 
     def note(request: Any, **_: Any) -> Any:
@@ -209,7 +209,7 @@ def sent_early(storage: S3Storage, act: Callable[..., Any] | None = None) -> Ite
 
 
 def waits_at(position: int, moment: Callable[[], bool]) -> Callable[[int], None]:
-    """For a reader: go on from this position once something has happened."""
+    """For a reader: wait at this position until a condition holds."""
 
     def wait(reached: int) -> None:
         if reached == position:
@@ -243,7 +243,7 @@ def test_a_part_that_breaks_off_is_kept_as_far_as_it_came(
     with sent_early(storage) as numbers:
 
         def begun() -> bool:
-            # Moto shows with the first one that it does not tell the checksum.
+            # The first one shows that moto does not return the checksum.
             return len(numbers) > arrives // PART or not storage._bucket.vouches_for_parts
 
         waits = waits_at(arrives, begun)
@@ -261,7 +261,7 @@ def test_a_part_that_breaks_off_is_kept_as_far_as_it_came(
 def test_a_client_that_stalls_holds_no_connection_to_s3(
     storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what was sent of the part until then does not become one."""
+    """The bytes of the part sent until then do not become a part."""
     monkeypatch.setattr(arriving_piece, "PATIENCE", 0.05)
     content, failed = os.urandom(2 * PART), []
     upload = Upload(storage)
@@ -275,7 +275,7 @@ def test_a_client_that_stalls_holds_no_connection_to_s3(
 
 @ON_BOTH
 def test_a_slow_client_is_waited_for(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its parts are sent when they are there."""
+    """Its parts are sent when they are complete."""
     monkeypatch.setattr(partials, "SOON_SECONDS", 0)
     upload = Upload(storage)
     with sent_early(storage) as numbers:
@@ -293,7 +293,7 @@ def test_a_slow_client_is_waited_for(storage: S3Storage, monkeypatch: pytest.Mon
 def test_a_server_that_refuses_such_parts_gets_them_whole(
     storage: S3Storage, status: int, code: str, tries: int
 ) -> None:
-    """It is not asked again; one that has only lost a body is."""
+    """It is not tried again; a server that has only lost a body is."""
     content = os.urandom(3 * PART)
     upload = Upload(storage)
     with sent_early(storage, answer(status, code)) as numbers:
@@ -307,7 +307,7 @@ def test_a_server_that_refuses_such_parts_gets_them_whole(
 @pytest.mark.parametrize("server", ["seaweedfs"], indirect=True)
 @pytest.mark.seaweedfs
 def test_a_part_that_was_changed_on_its_way_does_not_count(server: S3) -> None:
-    """It is not signed, so S3 takes it; but S3 tells the CRC-32 of what it has got."""
+    """It is not signed, so S3 accepts it; but S3 returns the CRC-32 of the received bytes."""
     content = b"original" * (PART // 8)
     with FaultProxy(server.address) as proxy:
         direct = replace(server, endpoint_url=proxy.url)
@@ -328,7 +328,7 @@ def test_a_part_that_was_changed_on_its_way_does_not_count(server: S3) -> None:
 def test_aws_gets_no_part_before_it_is_whole(
     storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It refuses parts without the kind of checksum that the upload was created with."""
+    """AWS refuses parts without the kind of checksum that the upload was created with."""
     monkeypatch.setattr("kinto_attachment.storage.s3_bucket.S3Bucket.is_aws", True)
     upload = Upload(storage)
     with sent_early(storage) as numbers:
@@ -340,7 +340,7 @@ def test_aws_gets_no_part_before_it_is_whole(
 
 
 def test_ten_thousand_parts_are_enough() -> None:
-    """Also if thousands of numbers are lost to writers that were taken over."""
+    """Also if thousands of numbers are lost to writers that were superseded."""
     sizes = [segment_size(number) for number in range(2001, s3_open_upload.LAST_PART + 1)]
     assert sizes == sorted(sizes)
     assert max(sizes) <= 5 * 1024 * MIB, "S3 copies no more at once"
@@ -392,7 +392,7 @@ def test_a_file_that_needs_too_many_parts_is_too_large(
 
 @ON_BOTH
 def test_memory_holds_no_more_than_a_few_parts(storage: S3Storage) -> None:
-    """However long the request is, and though the server is slow."""
+    """Even if the request is long and the server is slow."""
 
     class Counting(Source):
         def read(self, size: int = -1, /) -> bytes:
@@ -433,7 +433,7 @@ def test_each_call_can_fail_and_be_done_again(server: S3, monkeypatch: pytest.Mo
     # A part and a segment; with every case, two segments.
     content = os.urandom((3 if every_case() else 2) * PART + 2000)
     ends = [1000, 2000, PART, len(content) - PART + 1, len(content)]
-    # Once without a failure, so that the calls and what the server can do are known.
+    # Once without a failure, to learn the calls and the server's features.
     number, seen = 0, ["HeadObject"] * 2
     with s3_storage(server, part_size=PART, num_retries=1) as storage:
         while number <= len(seen):
@@ -445,7 +445,7 @@ def test_each_call_can_fail_and_be_done_again(server: S3, monkeypatch: pytest.Mo
                 finish_at_last(upload)
             assert contents(storage, "a") == content
             storage.delete("a")
-            storage.discard(upload.partial)  # What gc does.
+            storage.discard(upload.partial)  # As gc does.
             assert hidden(storage) == []
             seen = seen if number else calls
             number = next_call(number, seen)
@@ -454,7 +454,7 @@ def test_each_call_can_fail_and_be_done_again(server: S3, monkeypatch: pytest.Mo
 
 
 def next_call(number: int, seen: list[str]) -> int:
-    """The number of the next call to fail: in a sample, each kind of them and one in twelve."""
+    """The next call to fail: in a sample, each kind of call and one in twelve."""
     number += 1
     while number <= len(seen) and seen[number - 1] in seen[: number - 1]:
         if every_case() or number % 12 == 0:
@@ -488,7 +488,7 @@ def finish_at_last(upload: Upload) -> None:
 @ON_BOTH
 @pytest.mark.parametrize("size", [10, 3 * PART])
 def test_another_file_that_comes_first_stays(storage: S3Storage, size: int) -> None:
-    """Even in the moment in which the file is stored."""
+    """Even at the moment when the file is stored."""
 
     def overtake(**_: Any) -> None:
         events.unregister("before-send.s3.PutObject", overtake)
@@ -525,7 +525,7 @@ def test_a_claim_is_discarded_with_its_upload(storage: S3Storage) -> None:
 @pytest.mark.parametrize("server", ["moto"], indirect=True)
 @pytest.mark.moto
 def test_a_part_that_is_lost_is_an_outage(storage: S3Storage) -> None:
-    """SeaweedFS keeps both parts, and takes the one whose checksum is the right one."""
+    """SeaweedFS keeps both parts, and uses the one with the right checksum."""
     upload = Upload(storage)
     upload.append(bytes(PART + 10))
     target = {"Bucket": storage.bucket_name, "Key": "a"}
@@ -597,7 +597,7 @@ if action == "finish":
 def test_a_killed_process_costs_what_no_checkpoint_has_told(
     seaweedfs: S3, tmp_path: Path, action: str, step: int
 ) -> None:
-    """After the call of that number has been answered, or so many bytes have arrived."""
+    """It is killed after the response to that call, or after so many bytes have arrived."""
     with s3_storage(seaweedfs, part_size=PART) as storage:
         upload = Upload(storage)
         upload.append(b"a" * 1000)

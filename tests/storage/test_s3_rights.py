@@ -1,4 +1,4 @@
-"""The rights that an account of AWS needs: all of these, and no others."""
+"""The rights that an AWS account needs: all of these, and no others."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def policy(bucket: str, without: str = "") -> dict[str, Any]:
 
 
 class Account:
-    """A user of a server that checks who may do what, from the first call of ``grant`` on."""
+    """A user of a server that checks permissions from the first call of ``grant`` on."""
 
     def __init__(self, server: S3) -> None:
         self.server = server
@@ -72,7 +72,7 @@ class Account:
         self._allow("0")
 
     def _allow(self, number: str) -> None:
-        """Let that many calls through before anybody has to have a right."""
+        """Allow that many calls before permissions are checked."""
         url = f"{self.server.endpoint_url}/moto-api/reset-auth"
         headers = {"Content-Type": "text/plain"}
         request = urllib.request.Request(url, number.encode(), headers)
@@ -96,7 +96,7 @@ def storage(account: Account) -> Iterator[S3Storage]:
 
 
 def break_off(storage: S3Storage) -> None:
-    """Write until the client is gone, and look whether anything stays on the server."""
+    """Write until the client disconnects; fails if anything stays on the server."""
 
     def fail(position: int) -> None:
         if position >= 12 * MIB:
@@ -108,7 +108,7 @@ def break_off(storage: S3Storage) -> None:
         raise StorageUnavailable
 
 
-# What each right is for. Deleting many at once is not among it: moto lets nobody do that.
+# The purpose of each right. Deleting many files at once is missing: moto never allows it.
 NEEDED: dict[str, Callable[[S3Storage], object]] = {
     "s3:PutObject": lambda storage: storage.write("a", Source(b"x"), BINARY),
     "s3:GetObject": lambda storage: contents(storage, "a"),
@@ -137,7 +137,7 @@ def test_these_rights_are_enough(account: Account, storage: S3Storage) -> None:
     storage.finish(partial)
     assert contents(storage, "chunks") == bytes(7 * MIB)
     storage.delete("chunks")
-    for left in storage.list_unfinished():  # One by one: see NEEDED.
+    for left in storage.list_unfinished():  # One at a time: see NEEDED.
         storage.discard_unfinished(left)
     assert list(storage.list_unfinished()) == []
 

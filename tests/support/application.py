@@ -1,7 +1,7 @@
 """Kinto with the plugin, in this process, and everything the tests do with it over HTTP.
 
-``make_app`` builds Kinto's own application and wraps it so that nothing but our reader of
-bodies reads the body of an upload.
+``make_app`` builds Kinto's own application and wraps it so that only our reader of bodies can
+read the body of an upload.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ quick_setup.install()
 
 Headers = dict[str, str]
 
-# Kinto's tables on PostgreSQL, which its backends would empty in three transactions.
+# Kinto's tables on PostgreSQL. Its backends would empty them in three transactions.
 FORGET = "; ".join(
     f"DELETE FROM {table}"
     for table in ("objects", "timestamps", "user_principals", "access_control_entries", "cache")
@@ -115,7 +115,7 @@ def make_app(
             wsgi_app = kinto.main({}, **settings)
     app = webtest.TestApp(GuardedBodies(wsgi_app))
     app.RequestClass = VersionedRequest
-    # Cornice would keep these for ever, and with them every application.
+    # Cornice would keep these, and with them every application, until the process ends.
     app.services = SERVICES[known:]
     del SERVICES[known:]
     return app
@@ -123,10 +123,10 @@ def make_app(
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Look for no garbage: there is little, and looking takes half of the time to build Kinto.
+    """Pause garbage collection, which takes half of the time to build Kinto and frees little.
 
-    What is built is used for long, and not looked at afterwards either; :func:`let_go` frees it.
-    Only what came since the last one was built is looked at before.
+    The objects that are built are used for long and are not collected later either:
+    :func:`let_go` frees them. Only objects created since the last build are collected before.
     """
     gc.collect()
     gc.disable()
@@ -138,7 +138,7 @@ def without_collection() -> Iterator[None]:
 
 
 def let_go(app: Any) -> None:
-    """Free an application that nobody uses any more; its parts refer to each other."""
+    """Free an application that is no longer used; its parts refer to each other."""
     guarded = app.app
     registry, inner = guarded.registry, guarded.app
     while hasattr(inner, "__dict__"):
@@ -150,7 +150,7 @@ def let_go(app: Any) -> None:
 
 
 def includeme(config: Any) -> None:
-    """A plugin that remembers the events, and calls what a test wants called on one."""
+    """A plugin that records the events, and calls the functions that a test sets for them."""
     config.registry.seen = []
     config.registry.on_event = None
 
@@ -174,7 +174,7 @@ def includeme(config: Any) -> None:
 
 
 def forget_database(url: str) -> None:
-    """Let go of the connections that Kinto keeps per URL."""
+    """Drop the connections that Kinto keeps per URL."""
     for clients in postgresql_client._CLIENTS.values():
         for known in [known for known in clients if database_name(known) == database_name(url)]:
             session_factory = clients.pop(known).session_factory
@@ -188,7 +188,7 @@ def database_name(url: str) -> str:
 
 
 def reconnect(app: Any) -> None:
-    """Let go of the connections of an application whose database has ended them."""
+    """Drop the connections of an application whose database has closed them."""
     registry = app.app.registry
     for backend in (registry.storage, registry.permission, registry.cache):
         backend.client.session_factory.remove()
@@ -196,7 +196,7 @@ def reconnect(app: Any) -> None:
 
 
 class VersionedRequest(webtest.app.TestRequest):  # type: ignore[misc]
-    """Tests name paths as records do, without the API's version."""
+    """Tests use paths without the API's version, as in the URIs of records."""
 
     @classmethod
     def blank(cls, path: str, *args: Any, **kwargs: Any) -> Any:
@@ -206,9 +206,9 @@ class VersionedRequest(webtest.app.TestRequest):  # type: ignore[misc]
 
 
 class GuardedBodies:
-    """A WSGI application whose uploads are read by our BodyReader, in chunks, and by none else.
+    """A WSGI application whose uploads only our BodyReader may read, in chunks.
 
-    ``body`` is that of the last request for an attachment.
+    ``body`` is the body of the last request for an attachment.
     """
 
     def __init__(self, app: Any) -> None:
@@ -234,7 +234,7 @@ class GuardedBodies:
 
 @dataclass
 class GuardedBody:
-    """Gives short reads, as sockets do; ``taken`` is how much was read but not to be dropped."""
+    """Gives short reads, as sockets do; ``taken`` counts the bytes read, except dropped ones."""
 
     body: Any
     taken: int = 0
@@ -258,11 +258,11 @@ class GuardedBody:
         raise AttributeError(name)
 
 
-# What a test puts there before it starts.
+# Objects that a test creates before it starts.
 
 
 def put(app: Any, uri: str, headers: Headers = ALICE, **body: Any) -> dict[str, Any]:
-    """Create or replace an object; ``data`` and ``permissions``."""
+    """Create or replace an object; ``body`` is ``data`` and ``permissions``."""
     answer: dict[str, Any] = app.put_json(uri, body or {"data": {}}, headers=headers).json
     return answer
 
@@ -274,7 +274,7 @@ def put_collection(app: Any, uri: str = COLLECTION, headers: Headers = ALICE, **
 
 
 def put_collection_behind(app: Any) -> None:
-    """The same without the requests, which take longer than most tests."""
+    """Do the same without requests, which take longer than most tests."""
     registry = app.app.registry
     secret = registry.settings["userid_hmac_secret"]
     alice = f"basicauth:{hmac_digest(secret, 'alice:secret')}"
@@ -286,14 +286,14 @@ def put_collection_behind(app: Any) -> None:
 
 
 def write_behind(app: Any, uri: str, data: dict[str, Any]) -> None:
-    """Write a record past Kinto's views and listeners, as a careless plugin does."""
+    """Write a record without Kinto's views and listeners, as a careless plugin does."""
     parent, _, object_id = uri.rpartition("/records/")
     with transaction.manager:
         app.app.registry.storage.update("record", parent, object_id, data)
 
 
 def describe_behind(app: Any, uri: str, **changes: Any) -> None:
-    """Have other code than ours describe a record's file, in the record and in the index."""
+    """Change a record's description of its file, in the record and index, as other code may."""
     write_behind(app, uri, {"attachment": {**attachment_of(app, uri), **changes}})
     links = app.app.registry.attachment_links
     with transaction.manager:
@@ -302,7 +302,7 @@ def describe_behind(app: Any, uri: str, **changes: Any) -> None:
 
 
 def userid(app: Any, headers: Headers = ALICE) -> str:
-    """Who somebody is, as in permissions."""
+    """The user id that permissions have for these credentials."""
     identity: str = app.get("/", headers=headers).json["user"]["id"]
     return identity
 
@@ -325,7 +325,7 @@ class Part:
         if self.name is not None:
             disposition += f'; name="{self.name}"'
         if self.filename is not None:
-            # As browsers escape it.
+            # Escaped as by browsers.
             escaped = self.filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
             disposition += f'; filename="{escaped}"'
         lines = [disposition, *self.lines]
@@ -353,7 +353,7 @@ def attach(
     headers: Headers = ALICE,
     status: Any = None,
 ) -> Any:
-    """POST a form with a file, and JSON in ``data`` and ``permissions`` when they are given."""
+    """POST a form with a file, and JSON in ``data`` and ``permissions`` if they are given."""
     parts = [Part("attachment", content, filename, content_type)]
     for name, value in (("data", data), ("permissions", permissions)):
         if value is not None:
@@ -402,7 +402,7 @@ def send(
     headers: Headers = ALICE,
     status: Any = None,
 ) -> Any:
-    """A request that declares a certain length, or (None) comes in chunks."""
+    """Send a request that declares a length, or is sent in chunks if the length is None."""
     request = app.RequestClass.blank(path, method=method, headers=headers)
     request.environ["wsgi.input"] = body
     if length is None:
@@ -414,7 +414,7 @@ def send(
 
 
 def read(app: Any, url: str = f"{RECORD}/attachment", headers: Headers = ALICE) -> bytes:
-    """Download a file, from the storage itself when the server sends the client there."""
+    """Download a file, from the storage itself if the server redirects there."""
     response = app.get(url, headers=headers, status="*")
     if response.status_code == 302:
         return ask(response.location).content
@@ -422,7 +422,7 @@ def read(app: Any, url: str = f"{RECORD}/attachment", headers: Headers = ALICE) 
 
 
 def ask(url: str, **headers: str) -> requests.Response:
-    """GET from a storage server, as a client does that was sent there: without credentials."""
+    """GET from a storage server without credentials, as a redirected client does."""
     with requests.Session() as session:
         session.trust_env = False
         answer = session.get(url, headers=headers, timeout=90)
@@ -431,19 +431,19 @@ def ask(url: str, **headers: str) -> requests.Response:
 
 
 def attachment_of(app: Any, record: str = RECORD, headers: Headers = ALICE) -> Any:
-    """What the record says of its file; None when it has none."""
+    """The attachment in the record; None if it has none."""
     return app.get(record, headers=headers).json["data"].get("attachment")
 
 
 def error(response: Any) -> tuple[int, str]:
-    """The errno and the message of a refusal, after a look whether it is one of Kinto's."""
+    """The errno and the message of a refusal, after a check that it has Kinto's format."""
     assert response.content_type == "application/json"
     assert response.json["code"] == response.status_code
     return response.json["errno"], response.json.get("message", "")
 
 
 def digest(content: bytes, algorithm: str = "sha256") -> str:
-    """In base64, as headers have it."""
+    """A digest in base64, as in headers."""
     return b64encode(hashlib.new(algorithm, content).digest()).decode()
 
 
@@ -451,7 +451,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# What is really there.
+# The stored data.
 
 
 def stored_files(app: Any) -> set[str]:
@@ -467,7 +467,7 @@ def placed_files(app: Any) -> set[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the storages of an application hold: ``(storage, key)``, and what is unfinished."""
+    """The files in the storages of an application (``(storage, key)``), and unfinished ones."""
 
     files: set[tuple[str, str]]
     unfinished: list[tuple[str, Any]]
@@ -519,7 +519,7 @@ def outbox(app: Any) -> list[Any]:
 
 
 def empty_outbox(app: Any) -> None:
-    """Delete what a failing storage left to be deleted, as gc does."""
+    """Delete the files that a failing storage could not delete, as gc does."""
     for entry in outbox(app):
         assert delete_garbage(app.app.registry, entry) is not None
 
@@ -542,18 +542,18 @@ def records_in(storage: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_invariant(*apps: Any) -> Stored:
-    """Every record's file exists and is what the record says; no other file exists.
+    """Check that every record's file exists and matches the record, and that no other exists.
 
-    ``apps`` are servers with the same storage. Returns what is there.
+    ``apps`` are servers with the same storage. Returns what is stored.
     """
     expected = set()
     for app in apps:
         registry = app.app.registry
-        # One transaction each: on PostgreSQL, another one takes longer than what is asked in it.
+        # One transaction each: on PostgreSQL, another one takes longer than its queries.
         with transaction.manager:
             links = usage.linked(registry)
             check_records(registry, links)
-            if len(apps) == 1:  # Others may have no quota.
+            if len(apps) == 1:  # The others may have no quota.
                 assert not usage.miscounts(registry)
         expected |= {(link.storage, link.key) for link in links}
     there = stored(apps[0])
@@ -563,7 +563,7 @@ def check_invariant(*apps: Any) -> Stored:
 
 
 def left_behind(apps: tuple[Any, ...], found: list[Any]) -> list[Any]:
-    """What is stored of files that are not finished, and belongs to no upload that goes on."""
+    """The stored parts of unfinished files that belong to no upload in progress."""
     for app in apps if found else ():
         sessions = app.app.registry.attachment_sessions
         with transaction.manager:
@@ -575,7 +575,7 @@ def left_behind(apps: tuple[Any, ...], found: list[Any]) -> list[Any]:
 
 
 def check_records(registry: Any, linked: list[Any]) -> None:
-    """Every record's file exists and is what the record says; nothing is left to be done."""
+    """Check that every record's file exists and matches it, and that nothing is pending."""
     names = registry.storage.list_all(
         resource_name="attachment-name", parent_id="attachments-name:*"
     )
@@ -595,7 +595,7 @@ def check_records(registry: Any, linked: list[Any]) -> None:
 
 
 def clear(app: Any, there: Stored | None = None) -> None:
-    """Forget all records and files (``there``, if known), but not whose the storages are."""
+    """Delete all records and files (``there``, if known), but not the owners of the storages."""
     registry = app.app.registry
     if transcripts.current is not None:
         transcripts.current.rows(registry)
@@ -616,7 +616,7 @@ def clear(app: Any, there: Stored | None = None) -> None:
 
 
 def forget_rows(registry: Any) -> None:
-    """Empty Kinto's tables, in the transaction that is under way; on memory backends at once."""
+    """Empty Kinto's tables, in the current transaction; on memory backends at once."""
     backends = registry.storage, registry.permission, registry.cache
     if all(hasattr(backend, "client") for backend in backends):
         with registry.storage.client.connect() as session:
@@ -627,7 +627,7 @@ def forget_rows(registry: Any) -> None:
 
 
 def move_behind(registry: Any, key: str, storage: str) -> None:
-    """Have a file in another storage, as if another one had been set when it came."""
+    """Move a file to another storage, as if that one had been set when it was uploaded."""
     links, storages = registry.attachment_links, registry.attachment_storages
     with transaction.manager:
         found = links.of_key(key)
@@ -640,7 +640,7 @@ def move_behind(registry: Any, key: str, storage: str) -> None:
 
 
 def replace_backend(registry: Any, files: Any, name: str = "") -> Any:
-    """Have a storage keep its files by another backend; returns the one before."""
+    """Replace the backend of a storage; returns the previous one."""
     storages = registry.attachment_storages
     before = storages[name]
     storages._storages[name] = replace(before, files=files)
@@ -653,7 +653,7 @@ def seen(app: Any, *kinds: type) -> list[Any]:
 
 
 def on_event(app: Any, kind: type, action: Callable[[Any], None]) -> None:
-    """Do something whenever such an event is fired, after the plugin's own listeners."""
+    """Call a function for each event of a kind, after the plugin's own listeners."""
 
     def act(event: Any) -> None:
         if isinstance(event, kind):

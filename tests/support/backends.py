@@ -1,27 +1,27 @@
 """The fixtures ``app`` and ``build``: a server on chosen storages and databases.
 
-A test, class or module that uses one of them says what it runs on:
+A test, class or module that uses one of them has a mark for what it runs on:
 
 ``ON_MEMORY``
-    Once: files in a folder, records in memory. For everything where neither matters.
+    Once: files in a folder, records in memory. For tests that depend on neither.
 ``ON_POSTGRESQL``, ``ON_EACH_DATABASE``
-    Files in a folder; records in PostgreSQL, or in memory and in PostgreSQL: for what the index
-    has written twice, for the one and the other.
+    Files in a folder; records in PostgreSQL, or in memory and in PostgreSQL: for code of the
+    index that exists once for each database.
 ``ON_DATABASES``
-    The same two, for what is above the index. ``make tests`` takes one of them for each case of a
+    The same two, for code above the index. ``make tests`` takes one of them for each case of a
     test, in turn, and for a test that is not parametrized one by its name; of six cases or more,
     every third one is on PostgreSQL. ``make tests-all`` takes both.
 ``ON_OBJECT_STORES``
     Files in both S3 servers and in Google Cloud Storage; records in memory.
 ``ON_DIRECT``
-    Files in an S3 server that clients can send to themselves; records in memory and in PostgreSQL.
+    Files in an S3 server that clients can upload to; records in memory and in PostgreSQL.
 ``EVERYWHERE``
     The five combinations of these. ``make tests`` takes the first and one of the others, which
     depends on the test's name, in turn for the cases of the test: each case runs on one of the
     two, and so does a test that is not parametrized; of six cases or more, two thirds are on the
     first. ``make tests-all`` takes them all.
 
-The nearest one counts. Applications are shared by tests, and emptied in between.
+The nearest mark applies. Tests share applications, which are emptied after each test.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ COMBINATIONS = {
     "seaweedfs": ("seaweedfs_storage", "memory_database"),
     "gcs": ("gcs_storage", "memory_database"),
 }
-# For what goes on in the database while clients send to the storage.
+# For tests of the database while clients send to the storage.
 DIRECT = {
     "moto": COMBINATIONS["moto"],
     "moto-postgresql": ("moto_storage", "postgresql_database"),
 }
 ALL = COMBINATIONS | DIRECT
-# The marks of tests by what they run on; what needs a server has its mark from the services.
+# The marks of tests for what they run on; ``services`` adds the marks for servers.
 MARKS = {
     "local_storage": "on_local",
     "moto_storage": "moto",
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many tests passed on each storage and database."""
+    """Print how many tests passed on each storage and database."""
     passed = terminalreporter.getreports("passed")
     terminalreporter.section("passed on")
     for name, mark in COUNTED.items():
@@ -169,14 +169,14 @@ def backends(request: pytest.FixtureRequest) -> list[dict[str, str]]:
 
 
 class Applications:
-    """The applications in use, by their settings: to build one takes longer than most tests."""
+    """The applications in use, by their settings: building one takes longer than most tests."""
 
     def __init__(self) -> None:
         self.known: OrderedDict[str, Any] = OrderedDict()
         self.in_use: list[Any] = []
 
     def get(self, storage: dict[str, Any], database: dict[str, Any], settings: Any) -> Any:
-        options = {"fast_records": "true", **ways.settings(), **storage}  # As by default.
+        options = {"fast_records": "true", **ways.settings(), **storage}  # The default.
         key = repr((sorted(options.items()), database, sorted(settings.items())))
         if key not in self.known:
             if len(self.known) == AT_ONCE:
@@ -208,9 +208,8 @@ def applications() -> Iterator[Applications]:
 def build(backends: list[dict[str, str]], applications: Applications) -> Iterator[Build]:
     """``build(max_size=3)`` is a server with ``kinto.attachment.max_size = 3``.
 
-    Settings of Kinto go into a mapping in front. There is nothing on it but an empty collection
-    of alice's. When the test has ended, there has to be a file for each record that says so, and
-    no other.
+    Settings of Kinto are a mapping as the first argument. The server has only an empty collection
+    of alice's. After the test, each attachment must have a file, and no other file may exist.
     """
     used = applications.in_use = []
 
@@ -222,13 +221,13 @@ def build(backends: list[dict[str, str]], applications: Applications) -> Iterato
             if not (settings or {}).get("readonly"):
                 if not vars(app).pop("is_owned", False):
                     owned.own(app.app.registry)
-                # Other plugins, and other ways to log in, may have to see the requests.
+                # Other plugins and other ways to log in may need the requests.
                 if settings:
                     application.put_collection(app)
                 else:
                     application.put_collection_behind(app)
                 if ways.current is not None:
-                    # Kinto stores it when it is first asked. Until then, there is one way only.
+                    # Kinto stores it at the first request. Until then, there is one way only.
                     with transaction.manager:
                         app.app.registry.storage.resource_timestamp(
                             "record", application.COLLECTION

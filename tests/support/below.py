@@ -1,4 +1,4 @@
-"""A WSGI application with others below paths, for servers that are not to import anything else."""
+"""A WSGI application with others below paths. It imports little, for servers that use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 def make(loader: Any, global_conf: Any, main: str, **others: str) -> Application:
     """A composite of PasteDeploy: ``first = x`` is the application x below ``/first``.
 
-    The application does not know: its URLs are as without the path.
+    The application does not know the path: its URLs do not contain it.
     """
     usual = loader.get_app(main, global_conf=global_conf)
     below = {

@@ -1,7 +1,7 @@
 """Chromium, and pages of several origins for it to open.
 
-``pages`` is one origin, ``other_pages`` another one. Both are of one site, so that they share the
-browser's cache. ``page`` is a page of ``pages``, in a profile of its own.
+``pages`` is one origin, ``other_pages`` another one. Both are on one site, so that they share the
+browser's cache. ``page`` is a page of ``pages``, in a separate profile.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 BLANK = "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>A page</title>"
 KINTO_JS = ROOT / "node_modules" / "kinto" / "dist" / "kinto.min.js"
 TUS_JS = ROOT / "node_modules" / "tus-js-client" / "dist" / "tus.min.js"
-APP = "https://app.example.com"  # Of pages, in docs/storage.rst.
+APP = "https://app.example.com"  # The pages in docs/storage.rst.
 MODULE = ROOT / "js" / "kinto-attachment.js"
 TYPES = {"js": "text/javascript", "html": "text/html", "css": "text/css"}
-TIMEOUT = 60_000  # Milliseconds, for whatever a page does.
+TIMEOUT = 60_000  # Milliseconds, for anything that a page does.
 
 
 @dataclass
 class Pages:
-    """What one origin has, by path; anything may be added while a browser is there."""
+    """The files of one origin, by path; files can be added while a browser uses it."""
 
     origin: str
     files: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def serve_pages() -> Iterator[Pages]:
 
 
 def program() -> str:
-    """:raises RuntimeError: there is no Chromium; ``make tests-browser`` does not come here."""
+    """:raises RuntimeError: there is no Chromium; ``make tests-browser`` finds this out before."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     if found is None:
         raise RuntimeError("These tests need Chromium.")
@@ -99,11 +99,11 @@ def program() -> str:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    # Of the extra "browser", which "make tests" does without.
+    # From the extra "browser", which "make tests" does not need.
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # A container has no namespaces for Chromium's sandbox; all pages are the tests' own.
+        # A container has no namespaces for Chromium's sandbox; all pages are from the tests.
         browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -123,7 +123,7 @@ def other_pages() -> Iterator[Pages]:
 
 @pytest.fixture
 def context(chromium: Any) -> Iterator[Any]:
-    """A profile of its own: cache, service workers, storage."""
+    """A separate profile: cache, service workers, storage."""
     context = chromium.new_context()
     context.set_default_timeout(TIMEOUT)
     yield context
@@ -138,9 +138,9 @@ def page(context: Any, pages: Pages) -> Any:
 
 
 class Traffic:
-    """The answers that came over the network, not out of the browser's cache.
+    """The responses that came over the network, not from the browser's cache.
 
-    ``page.on`` tells 200 of what was only revalidated.
+    ``page.on`` reports 200 for responses that were only revalidated.
     """
 
     def __init__(self, page: Any) -> None:
@@ -153,8 +153,8 @@ class Traffic:
         session.send("Network.enable")
 
     def are(self, start: str, *expected: int) -> None:
-        """Check the statuses of the answers for URLs that start so."""
-        # The browser tells of them later than the page, and in any order.
+        """Check the statuses of the responses for URLs that begin with ``start``."""
+        # The browser reports them later than the page, and in any order.
         wait(
             self._page,
             lambda: self._statuses(start) == list(expected),
@@ -171,7 +171,7 @@ class Traffic:
         self._answers.append((event["requestId"], event["statusCode"]))
 
 
-# Files that a browser understands.
+# Files that a browser can display.
 
 
 def png(width: int = 1, height: int = 1, grey: int = 0) -> bytes:
@@ -204,7 +204,7 @@ PDF = (
 )
 
 
-# What pages do, as functions of JavaScript.
+# Actions of pages, as JavaScript functions.
 
 IMAGE = """
 (address) => new Promise((resolve) => {
@@ -233,12 +233,12 @@ FETCH = """
 def wait(
     page: Any, condition: Callable[[], object], told: Callable[[], object] | None = None
 ) -> None:
-    """Wait for a condition, while the page's events are taken."""
+    """Wait for a condition, while the page's events are handled."""
     waiting.until(condition, told, sleep=lambda seconds: page.wait_for_timeout(1000 * seconds))
 
 
 def until(page: Any, condition: str) -> None:
-    """Wait for a condition in JavaScript; in pages, too, that may run no scripts themselves."""
+    """Wait for a condition in JavaScript, also in pages that may not run scripts."""
     wait(page, lambda: page.evaluate(condition), lambda: condition)
 
 
@@ -274,7 +274,7 @@ def put_rules(server: S3, bucket: str, app: str = APP, **changes: Any) -> None:
 def upload(
     server: live.Server, path: str, content: bytes, filename: str, **headers: str
 ) -> dict[str, Any]:
-    """The attachment of a record of the default bucket, of which ``path`` is the end."""
+    """The attachment of the record at the end (``path``) of the default bucket's URL."""
     record = f"/buckets/default/collections/{path.replace('/', '/records/')}"
     with live.Client(server) as alice:
         status, _, attachment = alice.attach(record, content, filename, **headers)

@@ -1,7 +1,7 @@
-"""What there is in an application that Kinto has built, as text, to compare two of them.
+"""A description of an application that Kinto has built, as text, to compare two of them.
 
-``python -m tests.support.built 2`` builds two, and prints what there is in the last one. This file
-imports nothing of the tests, so that nothing is faster there than it is on a server.
+``python -m tests.support.built 2`` builds two and describes the last one. This file does not
+import the tests, which make some things faster than on a server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SETTINGS = {
 BACKENDS = {
     f"{name}_backend": f"kinto.core.{name}.memory" for name in ("storage", "permission", "cache")
 }
-# What Pyramid keeps at a view.
+# The attributes that Pyramid sets on a view.
 KEPT = (
     *("__original_view__", "__permitted__", "__call_permissive__", "__predicated__"),
     *("__accept__", "__order__", "__text__"),
@@ -41,7 +41,7 @@ def build(folder: str) -> Any:
 
 
 def describe(app: Any) -> dict[str, Any]:
-    """The views, with what surrounds each, the routes, listeners, services and OpenAPI."""
+    """The views and their wrappers, the routes, listeners, services and OpenAPI."""
     while not hasattr(app, "registry"):
         app = app.app
     registry = app.registry
@@ -90,7 +90,7 @@ def component(what: Any) -> Any:
 
 
 def view(what: Any) -> list[Any]:
-    """The functions around a view, from the outermost, and what Pyramid keeps at them."""
+    """The functions around a view, from the outermost, with Pyramid's attributes."""
     found = []
     while what is not None:
         kept = {name: text(getattr(what, name)) for name in KEPT if hasattr(what, name)}
@@ -102,7 +102,7 @@ def view(what: Any) -> list[Any]:
 
 
 def text(what: Any) -> str:
-    """Without addresses, which are different in each process."""
+    """Text without addresses, which are different in each process."""
     return re.sub(r" at (0x)?[0-9a-f]+", "", str(what))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """What a server and its client need for TLS."""
+    """The TLS contexts of a server and its client."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

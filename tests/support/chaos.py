@@ -1,6 +1,6 @@
-"""Break and kill servers for minutes, and look for lost or left files: ``make chaos``.
+"""Break and kill servers for minutes, and look for lost and leaked files: ``make chaos``.
 
-Each trial says what it did; the run fails when a single file was lost, or left after gc.
+Each trial prints what it did. The run fails if any file is lost, or left after gc.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.consistency import test_faults, test_links_races
 from tests.support import invariants, live, load, races, sampling, services, waiting
 from tests.support.interleavings import Orders, at_random
 
-# Longer than any request of the load takes, so gc may run while it does.
+# Longer than any request of the load takes, so that gc can run at the same time.
 GRACE = timedelta(seconds=15)
 WORKERS, THREADS = 2, 8
 
@@ -51,7 +51,7 @@ Trial = Callable[[Options], Iterator[str]]
 
 
 def races_of_all_pairs(options: Options) -> Iterator[str]:
-    """Every pair of requests, in every order with one change of turns."""
+    """Every pair of requests, in every order with one switch between them."""
     for keep in ("false", "true"):
         folder = options.files()
         with races.server(options.postgresql, folder, keep_old_files=keep) as app:
@@ -72,7 +72,7 @@ def races_of_many(options: Options) -> Iterator[str]:
 
 
 def races_on_one_file(options: Options) -> Iterator[str]:
-    """Transactions on the index, in every order with two changes of turns."""
+    """Transactions on the index, in every order with two switches between them."""
     with races.server(options.postgresql, options.files()) as app:
         registry = test_links_races.on_memory(app.app.registry)
         for name, case in test_links_races.TWO.items():
@@ -82,7 +82,7 @@ def races_on_one_file(options: Options) -> Iterator[str]:
 
 
 def faults(options: Options) -> Iterator[str]:
-    """A failure of each kind at every step of everything, on both storages."""
+    """A failure of each kind at every step of every request, on both storages."""
     for kind in ("local", "seaweedfs"):
         with test_faults.site(options.storage(kind), options.postgresql, options.files()) as site:
             for how in ("error", "bug", "conflict", "kill"):
@@ -105,7 +105,7 @@ def kills(options: Options) -> Iterator[str]:
 
 
 def gc_under_load(options: Options) -> Iterator[str]:
-    """Two gc at a time, all the time, under load."""
+    """Two gc at once, again and again, under load."""
     with loaded(options, "local") as (_, registry, clients):
         stop, reports, failures = threading.Event(), [], []
 
@@ -133,7 +133,7 @@ def gc_under_load(options: Options) -> Iterator[str]:
 
 
 def history(options: Options) -> Iterator[str]:
-    """With the history plugin, whose entries of a bucket are in each other's way."""
+    """With the history plugin, whose entries of one bucket conflict with each other."""
     includes = ["kinto.plugins.history", "tests.support.publishing"]
     with loaded(options, "local", includes) as (_, registry, clients):
         with clients.running():
@@ -175,7 +175,7 @@ def loaded(
 
 
 def after(seconds: float) -> Callable[[int], bool]:
-    """Whether so many seconds have passed since."""
+    """A condition that is true once this time has passed."""
     until = time.monotonic() + seconds
     return lambda _: time.monotonic() > until
 
@@ -207,7 +207,7 @@ def main() -> int:
     chosen = [trial for trial in TRIALS if trial.__name__ in (arguments.trials or names())]
     if len(chosen) != len(arguments.trials or TRIALS):
         parser.error(f"the trials are {', '.join(names())}")
-    logging.disable(logging.CRITICAL)  # Failures are the plan.
+    logging.disable(logging.CRITICAL)  # Failures are intended.
     sampling.try_every_case()
     warnings.simplefilter("ignore")
     print(f"Seed {arguments.seed}.", flush=True)
@@ -232,7 +232,7 @@ def run(trial: Trial, options: Options) -> bool:
     try:
         for line in trial(options):
             print(f"  {line}", flush=True)
-    except Exception:  # noqa: BLE001 - told, and the next trial tells more.
+    except Exception:  # noqa: BLE001 - it is printed, and the next trial runs.
         traceback.print_exc(file=sys.stdout)
         print("  FAILED", flush=True)
         return False

@@ -1,4 +1,4 @@
-"""Clients of the libraries of Amazon and Google, of which the tests make many, at less cost."""
+"""Cheaper clients of Amazon's and Google's libraries, of which the tests create many."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_sessions() -> Iterator[None]:
-    """A session registers 130 handlers of events, always the same.
+    """Inspect the 130 event handlers that every session registers only once.
 
-    For each of them, boto3 finds out whether it takes any argument, and what its event is called
-    now: here, once.
+    For each session and handler, boto3 looks up whether it takes any argument, and the current
+    name of its event.
     """
     from botocore import hooks
 
@@ -42,9 +42,9 @@ def quick_sessions() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_keys() -> Iterator[None]:
-    """Google's library reads the key of a service account once rather than for each client.
+    """Have Google's library read the key of a service account only once, not for each client.
 
-    To check that the numbers in it are primes takes longer than the rest of a client.
+    Checking that its numbers are primes takes longer than the rest of creating a client.
     """
     from google.auth.crypt import RSASigner
 

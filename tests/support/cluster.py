@@ -1,7 +1,7 @@
-"""Kinto on many machines, with all of them on this one: ``make cluster``.
+"""A cluster of Kinto servers, simulated on one machine: ``make cluster``.
 
-Two servers behind nginx share a PostgreSQL and a SeaweedFS of a master, three volume servers, a
-filer and an S3 server. Each file has two copies. Every part is a process of its own, to be killed.
+Two servers behind nginx share a PostgreSQL and a SeaweedFS with a master, three volume servers, a
+filer and an S3 server. Each file has two copies. Every part is a separate process, to be killed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WELCOME = """
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """SeaweedFS as several processes; ``volumes`` are those that have the bytes."""
+    """SeaweedFS as several processes; ``volumes`` are those that store the content."""
 
     s3: S3
     volumes: list[subprocess.Popen[bytes]]
@@ -59,7 +59,7 @@ class ObjectStore:
 
 @dataclass(frozen=True)
 class Cluster:
-    """``url`` is nginx's, and ends with ``/v1``."""
+    """``url`` is that of nginx, and ends with ``/v1``."""
 
     url: str
     servers: list[live.Server]
@@ -93,7 +93,7 @@ def cluster(settings: Mapping[str, str] | None = None) -> Iterator[Cluster]:
 
 
 def configuration(url: str, servers: list[live.Server]) -> str:
-    """That of the documents, with our own addresses."""
+    """The configuration in the documents, with the addresses of this cluster."""
     (text,) = code_blocks("docs/cluster.rst", "nginx")
     changed = text.replace("listen 80;", f"listen {url.split('/')[2]};")
     for number, server in enumerate(servers, 1):
@@ -143,7 +143,7 @@ def object_store() -> Iterator[ObjectStore]:
 def _process(
     folder: Path, command: list[str], port: int, ready: str, environ: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a part of the object store, from when it answers on the path ``ready``."""
+    """Run a part of the object store, and wait until it answers on the path ``ready``."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -152,7 +152,7 @@ def _process(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for us: we stop it in order.
+            start_new_session=True,  # Ctrl-C is for us: we stop it cleanly.
         )
         with _stopping(process), _reaper(process.pid, "KILL", folder):
             if not _wait(process, f"http://{HOST}:{port}{ready}"):
@@ -165,7 +165,7 @@ def _ports(count: int) -> list[int]:
     """Free ports whose gRPC ports, 10,000 above, are free too."""
     found: list[int] = []
     while len(found) < count:
-        # Below the range that the kernel takes the ports of outgoing connections from.
+        # Below the range of ports that the kernel uses for outgoing connections.
         port = random.randrange(11_000, 22_000)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for number in (port, port + 10_000):

@@ -1,7 +1,7 @@
-"""The files with tests are compiled once, and not by each process of pytest-xdist.
+"""Compiles the test files once, instead of in each process of pytest-xdist.
 
-pytest rewrites the assertions in them, which takes seven seconds of processor time in a fresh
-checkout. All processes would do so at the same moment, each for itself.
+pytest rewrites their assertions, which takes seven seconds of processor time in a fresh
+checkout. Without this, all processes would do so at the same time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support import ROOT, waiting
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
-    """Before the processes start, have forks of this one import what nobody has compiled yet."""
+    """Before the processes start, import the files that are not yet compiled, in forks."""
     if sys.dont_write_bytecode:
         return
     names = [name_of(path) for path in sorted(ROOT.glob("tests/**/test_*.py")) if is_new(path)]
@@ -47,5 +47,5 @@ def import_all(names: list[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except BaseException:  # noqa: BLE001 - Whoever collects the tests tells about it.
+        except BaseException:  # noqa: BLE001 - Reported when the tests are collected.
             continue

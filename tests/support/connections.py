@@ -1,4 +1,4 @@
-"""Requests over sockets: each byte is sent when a test says so."""
+"""Requests over sockets, whose bytes are sent at moments that a test chooses."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MIB = 1024 * 1024
 
 
 class Connection:
-    """One connection, to say exactly what is wanted, when it is wanted.
+    """One connection, on which a test controls each byte and when it is sent.
 
-    Another one takes its place when the server says that it closes it.
+    It is replaced by a new one when the server announces that it closes it.
     """
 
     def __init__(self, server: live.Server) -> None:

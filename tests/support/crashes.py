@@ -1,4 +1,4 @@
-"""A test that ends its process, or that is ended with it because it hangs, is not tried again."""
+"""A test that crashes its process, or hangs until the process is ended, is not run again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 
-@pytest.hookimpl(optionalhook=True)  # Of pytest-xdist.
+@pytest.hookimpl(optionalhook=True)  # From pytest-xdist.
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]
-        """pytest-xdist has another process go on with the file, and begin with that very test."""
+        """pytest-xdist would continue the file in another process, beginning with that test."""
 
         def remove_node(self, node: Any) -> str | None:
             workload = self.assigned_work.pop(node)

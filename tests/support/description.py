@@ -1,4 +1,4 @@
-"""What ``/v1/__api__`` says of an application."""
+"""The OpenAPI description of an application (``/v1/__api__``)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def described(app: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def _description(app: Any, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    # Cornice knows the services of a process, which has one application, as a rule. So Kinto
-    # makes the description once, and keeps it at its view.
+    # Cornice keeps the services per process, which usually has one application. So Kinto creates
+    # the description once, and keeps it at its view.
     monkeypatch.setattr(service, "SERVICES", app.services)
     monkeypatch.setattr(openapi_view, "__json__", None, raising=False)
     monkeypatch.delattr(openapi_view, "__json__")

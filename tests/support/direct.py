@@ -1,4 +1,4 @@
-"""Direct uploads to an application under test, and what clients send to their URLs."""
+"""Direct uploads to an application under test, and the requests of clients to their URLs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def create(
     attachment: dict[str, Any] | None = None,
     **members: Any,
 ) -> Any:
-    """Ask for an upload; ``attachment`` are members of the file besides name and size."""
+    """Request an upload; ``attachment`` has members of the file besides name and size."""
     size = len(CONTENT) if size is None else size
     file = {"filename": "notes.txt", "size": size, **(attachment or {})}
     url = f"{record}/attachment/uploads"
@@ -35,7 +35,7 @@ def begin(app: Any, size: int | None = None, record: str = RECORD, **options: An
 
 
 def send(part: dict[str, Any], content: bytes, **options: Any) -> requests.Response:
-    """Send bytes to a part's URL at the storage, as a page of a browser does."""
+    """Send bytes to a part's URL at the storage, as a page in a browser does."""
     headers = {**part["headers"], **options.pop("headers", {})}
     with requests.Session() as session:
         session.trust_env = False
@@ -52,7 +52,7 @@ def send_all(upload: dict[str, Any], content: bytes) -> None:
 def put_own(
     app: Any, upload: dict[str, Any], content: bytes, status: Any = None, **headers: str
 ) -> Any:
-    """Send the file to the URL that is the server's own, without credentials."""
+    """Send the file to the server's own URL, without credentials."""
     (part,) = upload["parts"]
     return app.put(path_of(part["url"]), content, headers=headers, status=status)
 

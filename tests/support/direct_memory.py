@@ -1,4 +1,4 @@
-"""Files in a dictionary that clients send in parts, by URLs of a small server of the tests."""
+"""Files in a dictionary; clients send their parts to URLs of a small server of the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kinto_attachment.storage.memory import MemoryStorage
 
 
 class DirectMemory(MemoryStorage):
-    """``asked`` are the requests by the paths of their URLs below ``server``."""
+    """``asked`` has the requests by the paths of their URLs below ``server``."""
 
     server: str
     asked: dict[str, tuple[DirectMemory, Partial, PartRequest]]
@@ -54,7 +54,7 @@ class DirectMemory(MemoryStorage):
         return found
 
     def take_part(self, partial: Partial, part: PartRequest, content: bytes) -> bool:
-        """What the server does with a PUT; False if it is refused."""
+        """Handle a PUT to the server; False if it is refused."""
         wanted = partial.details["hash"] if len(sizes_of(partial)) == 1 else ""
         is_wanted = not wanted or wanted == hashlib.sha256(content).hexdigest()
         if partial.id not in self.parts or len(content) != part.size or not is_wanted:

@@ -1,4 +1,4 @@
-"""The project's documents, parsed, for the tests that hold them against the code."""
+"""The project's documents, parsed, for the tests that compare them with the code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from docutils.core import publish_doctree
 from tests.support import ROOT
 
 
-@cache  # It takes a second, and nobody changes what it returns.
+@cache  # It takes a second, and the result is not changed.
 def parse(name: str) -> nodes.document:
-    """:raises docutils.utils.SystemMessage: for anything that docutils remarks upon."""
+    """:raises docutils.utils.SystemMessage: for any message of docutils."""
     settings = {"report_level": 1, "halt_level": 1, "file_insertion_enabled": False}
     text = (ROOT / name).read_text("utf-8")
     return publish_doctree(text, source_path=name, settings_overrides=settings)
@@ -38,7 +38,7 @@ def _tables(node: nodes.Node) -> Iterator[list[list[str]]]:
 
 
 def sections(name: str) -> Iterator[tuple[str, list[list[list[str]]]]]:
-    """The title of each section of a document with its tables, as :func:`tables` has them."""
+    """The title of each section of a document with its tables, as from :func:`tables`."""
     for section in parse(name).findall(nodes.section):
         yield section.next_node(nodes.title).astext(), list(_tables(section))
 

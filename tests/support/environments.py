@@ -1,4 +1,4 @@
-"""Virtual environments that servers run in: ours, and those of the plugin that people run today.
+"""Virtual environments for servers: ours, and those of the plugin that is in use today.
 
 Benchmarks compare the two, and tests move sites from one to the other.
 ``python -m tests.support.environments`` installs what ``make tests`` needs.
@@ -21,9 +21,9 @@ from pathlib import Path
 from tests.support import ROOT
 
 CACHE = ROOT / "benchmarks" / ".cache"
-# Its releases that are tried, with what each needs beside our own packages. The first is that of
-# benchmarks. pip is not asked: 6.3.0 wants an older Kinto, and 9.0.1 a newer Python than ours
-# may be.
+# Its tested releases, with the packages that each needs in addition to ours. Benchmarks use the
+# first. pip does not resolve these: 6.3.0 requires an older Kinto, and 9.0.1 a newer Python than
+# ours may be.
 RELEASES: dict[str, tuple[str, ...]] = {
     "8.0.0": (),
     "6.3.0": ("pyramid-storage==2.0.0",),
@@ -33,8 +33,8 @@ RELEASE = next(iter(RELEASES))
 SETUPTOOLS = "setuptools<80"  # It imports pkg_resources.
 INSTALL_TIMEOUT = 200  # Seconds, for pip.
 WAIT_TIMEOUT = INSTALL_TIMEOUT + 60  # For another process that installs.
-# As it was before any fixture changed it: that of Google's emulator keeps its client from the
-# internet, but pip may need the proxy that it replaces.
+# The environment before any fixture changed it: the fixture of Google's emulator replaces the
+# proxy, to keep its client off the internet, but pip may need the original one.
 ENVIRON = dict(os.environ)
 
 KINTO = """\
@@ -49,12 +49,12 @@ sys.exit(main())
 class Environment:
     name: str
     python: Path
-    path: str = ""  # Of modules that are not installed in there.
+    path: str = ""  # A folder of modules that are not installed in it.
 
     def installed(self, package: str) -> str:
-        """The version of a package in there."""
+        """The version of an installed package."""
         code = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
-        # Isolated: our own checkout, in the current folder, is not to be seen from there.
+        # Isolated, so that our own checkout, the current folder, is not importable.
         command = [str(self.python), "-I", "-c", code, package]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         return done.stdout.strip()
@@ -96,9 +96,9 @@ def _alone() -> Iterator[None]:
 
 
 def _install(folder: Path, python: Path, *packages: str) -> None:
-    """Put the packages into an environment that has all of ours beside them, and not our plugin.
+    """Install the packages into an environment that also has all of ours except our plugin.
 
-    So only the plugin differs, and there is nothing to resolve, which takes pip minutes.
+    So only the plugin differs, and pip need not resolve dependencies, which takes it minutes.
     """
     print(f"Installing {packages[0]} in {folder} …", flush=True)
     venv.create(folder, clear=True, symlinks=True)
@@ -114,7 +114,7 @@ def _install(folder: Path, python: Path, *packages: str) -> None:
         timeout=INSTALL_TIMEOUT,
         check=True,
     )
-    # The paths alone: the links of editable packages in there, as ours is, are not followed.
+    # Only the paths: links of editable packages, such as ours, are not followed.
     (site / "ours.pth").write_text("\n".join(_ours()))
     kinto = python.with_name("kinto")
     kinto.write_text(KINTO.format(python=python))
@@ -122,7 +122,7 @@ def _install(folder: Path, python: Path, *packages: str) -> None:
 
 
 def _ours() -> list[str]:
-    """The folders of our packages."""
+    """The folders of our installed packages."""
     return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 

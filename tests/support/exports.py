@@ -1,4 +1,4 @@
-"""Exports as folders and ZIPs that nobody has exported: for imports."""
+"""Forged exports, as folders and ZIPs, to test imports with."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write(folder: Path, *lines: tuple[dict[str, Any], bytes | None], **more: Any
 
 
 def packed(folder: Path, archive: Path, compression: int = zipfile.ZIP_STORED) -> Path:
-    """The same as a ZIP."""
+    """Pack an export into a ZIP."""
     with zipfile.ZipFile(archive, "w", compression) as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():

@@ -20,7 +20,7 @@ def _close(*sockets: socket.socket, reset: bool = False) -> None:
     for sock in sockets:
         with contextlib.suppress(OSError):
             # Without a shutdown, a thread that reads from the socket would not wake up.
-            if reset:  # A linger of zero makes close() send RST: the peer fails at once.
+            if reset:  # With a linger of zero, close() sends RST: the peer fails at once.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.shutdown(socket.SHUT_RD)
             else:
@@ -29,14 +29,14 @@ def _close(*sockets: socket.socket, reset: bool = False) -> None:
 
 
 class FaultProxy:
-    """A TCP proxy to ``upstream`` (host and port) that breaks when it is told to.
+    """A TCP proxy to ``upstream`` (host and port) with faults that a test chooses.
 
-    ``work()`` forwards; ``refuse()`` closes the port; ``hang()`` keeps connections open, new
-    ones too, and forwards nothing, not even later; ``cut(sent=N)`` resets every connection once
-    N more bytes went to the server in all, ``cut(received=N)`` once N more came from it, or only
-    the one that it happens to (``once``). ``hang`` takes the same two limits. ``corrupt``
-    changes bytes on their way to the server; ``slow`` lets so many bytes a second go there on each
-    connection. Each applies at once and until the next call.
+    ``work()`` forwards. ``refuse()`` closes the port. ``hang()`` keeps connections open,
+    including new ones, and never forwards their data. ``cut(sent=N)`` resets every connection,
+    or with ``once`` only the one in use, after N more bytes in total went to the server;
+    ``cut(received=N)`` after N more came from it. ``hang`` takes the same two limits. ``corrupt``
+    changes bytes on their way to the server. ``slow`` limits the bytes a second to the server on
+    each connection. Each applies at once and until the next call.
     """
 
     def __init__(self, upstream: tuple[str, int] = (HOST, 9)) -> None:
@@ -93,11 +93,11 @@ class FaultProxy:
         self._corruption = (original, replacement)
 
     def slow(self, bytes_per_second: int) -> None:
-        """For connections made from now on."""
+        """Limit the speed of connections made from now on."""
         self._set("", {})
         self._rate = bytes_per_second
         assert self._listener is not None
-        # Or the kernel would take megabytes at once. What it accepts gets the same.
+        # Else the kernel would take megabytes at once. Accepted sockets inherit this.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
 
     def close(self) -> None:
@@ -174,14 +174,14 @@ class FaultProxy:
         self._end(source, target)
 
     def _end(self, *sockets: socket.socket, reset: bool = False) -> None:
-        # Whoever comes first: after a reset, nobody may end the connection as if all were said.
+        # Only the first thread: after a reset, the connection must not be closed normally.
         with self._lock:
             mine = self._open.intersection(sockets)
             self._open -= mine
         _close(*mine, reset=reset)
 
     def _pass(self, direction: str, size: int) -> bool:
-        """Whether this many bytes may go on; what hangs does so until the next call, and ends."""
+        """Whether to forward these bytes. What hangs waits for the next call, and then ends."""
         with self._lock:
             action, released = self._action, self._released
             if direction in self._limits:
@@ -199,7 +199,7 @@ class FaultProxy:
 
 @dataclass
 class Answer:
-    """What :func:`answering` answers every request with."""
+    """The response of :func:`answering` to every request."""
 
     status: int
     body: bytes = b""
@@ -208,9 +208,9 @@ class Answer:
 
 @contextlib.contextmanager
 def answering(answer: Answer) -> Iterator[tuple[str, list[str]]]:
-    """An HTTP server that reads each request whole and gives one answer to all of them.
+    """An HTTP server that reads each request completely and gives all the same response.
 
-    Yields its URL and the list, growing, of the requests it got (``"PUT /bucket/key"``).
+    Yields its URL and a list to which it adds its requests (``"PUT /bucket/key"``).
     """
     seen: list[str] = []
 
@@ -247,7 +247,7 @@ def answering(answer: Answer) -> Iterator[tuple[str, list[str]]]:
         request_queue_size = 64
 
         def handle_error(self, *_: object) -> None:
-            pass  # Clients that give up are part of the plan.
+            pass  # Clients are expected to give up.
 
     with Server((HOST, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)

@@ -1,8 +1,8 @@
-"""A plugin that makes one step of a server fail, or kills the server there.
+"""A plugin that makes one step of a server fail, or kills the server at that step.
 
 It does nothing unless the variable ``KINTO_ATTACHMENT_FAULTS`` names a folder. Steps are writes
 to records, index and permissions, commits, and writes and deletions of files, in the order in
-which they happen; :class:`Faults` is the other end, that of the tests.
+which they happen. Tests give orders to the plugin with :class:`Faults`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ How = Literal["error", "bug", "conflict", "kill"]
 
 @dataclass(frozen=True)
 class Order:
-    """Fail at the ``step``-th step from now; at none when it is 0, but list them all."""
+    """Fail at the ``step``-th step from now, or at none if it is 0; the steps are listed."""
 
     step: int
     when: When = "before"
@@ -77,7 +77,7 @@ class Faults:
         draft.rename(self._order)
 
     def take_back(self) -> bool:
-        """No more failures; whether the order was still there, so not carried out."""
+        """Cancel the order; returns whether it had not been carried out yet."""
         try:
             self._order.unlink()
         except FileNotFoundError:
@@ -85,13 +85,13 @@ class Faults:
         return True
 
     def steps(self) -> list[str]:
-        """What was done since the last order."""
+        """The steps since the last order."""
         return self._trace.read_text().splitlines()
 
 
 @dataclass
 class Kinds:
-    """The kinds of steps that the actions at a site had, and those at which they were broken."""
+    """The kinds of steps of the actions at a site, and those at which a fault was tried."""
 
     seen: set[str] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
@@ -116,7 +116,7 @@ class _Injector:
 
     def wrap(self, registry: Any) -> None:
         storages = registry.attachment_storages
-        # Otherwise an upload has a step less if one of the last second has read the counters.
+        # Otherwise an upload has one step fewer if another one has just read the counters.
         mock.patch.object(usage, "RECENT", 0.0).start()
         for target, calls, label in (
             (registry.storage, OBJECT_CALLS, _object_label),
@@ -154,7 +154,7 @@ class _Injector:
         return wrapper
 
     def next(self, what: str) -> Order | None:
-        """Count the step; the order if it is for this one, and then it is carried out."""
+        """Count the step; returns the order if it is for this step, to be carried out."""
         with self.lock, contextlib.suppress(FileNotFoundError):
             order = Order(**json.loads(self.faults._order.read_text()))
             if order.id != self.order_id:
@@ -202,7 +202,7 @@ def _file_label(name: str, *args: Any, **kwargs: Any) -> str:
 
 
 class _Voter:
-    """Takes part in a transaction, and fails it before or after the database has committed."""
+    """A participant that fails its transaction before or after the database has committed."""
 
     def __init__(self, order: Order) -> None:
         self.order = order

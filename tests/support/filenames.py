@@ -1,4 +1,4 @@
-"""Filenames that are easily treated wrong."""
+"""Filenames that are easily handled wrongly."""
 
 from __future__ import annotations
 

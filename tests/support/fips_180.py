@@ -1,4 +1,4 @@
-"""SHA-256 from the text of FIPS 180-4, from any state: what libraries are held against."""
+"""SHA-256 from the text of FIPS 180-4, from any state, to compare libraries with."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ MASK = 0xFFFFFFFF
 def sha256(data: bytes, words: Iterable[int] = (), size_before: int = 0) -> str:
     """The digest, in hex, of a message that ends with ``data``.
 
-    ``words`` are the intermediate hash value of the ``size_before`` bytes before, which are whole
-    blocks.
+    ``words`` are the intermediate hash value of the preceding ``size_before`` bytes, which are
+    whole blocks.
     """
     value = list(words) or [_fraction(prime, 2) for prime in _primes(8)]
     bits = (size_before + len(data)) * 8
@@ -48,7 +48,7 @@ def _primes(number: int) -> list[int]:
 
 
 def _fraction(prime: int, degree: int) -> int:
-    """The first 32 bits of the fractional part of the prime's root, in whole numbers alone."""
+    """The first 32 bits of the fractional part of the prime's root, by integer arithmetic."""
     target, root = prime << 32 * degree, 0
     for bit in reversed(range(36)):
         if (root | 1 << bit) ** degree <= target:

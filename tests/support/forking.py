@@ -1,11 +1,11 @@
-"""Python processes that begin with everything imported: forks of a process that has imported it.
+"""Python processes that start with everything imported, as forks of a process that imported it.
 
-``Popen`` and ``run`` are those of :mod:`subprocess`. A command that runs Python with our packages
-is forked (``forkserver.py``), which saves a second of processor time; any other is started as
-ever. A fork has arguments, environment, folder, files, session and process group of its own, and
-is a child of this process, to be signalled and waited for. ``fork=False`` starts Python itself.
+``Popen`` and ``run`` work like those of :mod:`subprocess`. A command that runs Python with our
+packages is forked (``forkserver.py``), which saves a second of processor time; others are started
+as usual. A fork has its own arguments, environment, folder, files, session and process group. It
+is a child of this process, which can signal it and wait for it. ``fork=False`` starts Python.
 
-Nothing is forked outside pytest, by ``--every-case``, and where coverage is measured.
+Nothing is forked outside pytest, with ``--every-case``, or where coverage is measured.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tests.support import ROOT, sampling
 
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2).
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
-# Coverage is measured from the start of a Python on.
+# Coverage is measured from the start of a Python process.
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-# Python looks at these when it starts, and not again.
+# Python reads these only when it starts.
 EARLY = ("PYTHON", "LANG", "LC_", "LD_")
-# A fork looks at these itself.
+# A fork reads these itself.
 LATE = ("PYTHONPATH", "PYTHONIOENCODING")
-# What a fork does not do, with the values that leave it out.
+# Parameters that a fork does not support, with their values that do nothing.
 ORDINARY = {
     "executable": None,
     "preexec_fn": None,
@@ -56,7 +56,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
-    """``terminal``: the standard input is a terminal, and that of the process's session."""
+    """``terminal``: the standard input is a terminal, which controls the process's session."""
 
     def __init__(
         self, args: Sequence[Any], *, fork: bool = True, terminal: bool = False, **options: Any
@@ -106,7 +106,7 @@ def run(
 
 
 def job_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a fork has to do for the arguments of :class:`Popen`; None if it cannot."""
+    """The job of a fork for the arguments of :class:`Popen`; None if a fork cannot do it."""
     if any(given.get(name, usual) != usual for name, usual in ORDINARY.items()):
         return None
     environ = dict(os.environ if given["env"] is None else given["env"])
@@ -122,7 +122,7 @@ def job_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def program_of(words: list[str]) -> dict[str, Any] | None:
-    """How this Python would run it: a module, some code, or a script; None for other programs."""
+    """What this Python would run: a module, some code, or a script; None for other programs."""
     if words[0] != sys.executable:
         words = [sys.executable, *words] if is_script(Path(words[0])) else words
     match words:
@@ -137,7 +137,7 @@ def program_of(words: list[str]) -> dict[str, Any] | None:
 
 
 def is_script(path: Path) -> bool:
-    """Whether pip has installed it beside this Python."""
+    """Whether pip has installed this script beside this Python."""
     if path.parent != Path(sys.executable).parent or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -153,7 +153,7 @@ def early(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Forks:
-    """The process that forks, started for the first fork, and how to ask it."""
+    """The process that forks, which is started for the first fork, and requests to it."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -162,15 +162,15 @@ class Forks:
         self.lock = threading.Lock()
 
     def enabled(self) -> bool:
-        """In a child of this process, nothing would be a child of that child."""
+        """False in a child of this process, since forks would not be children of that child."""
         return self.wanted and self.owner == os.getpid()
 
     def start(self, job: dict[str, Any], files: list[int]) -> int:
-        """The number of a process that has these as its standard files."""
+        """Fork a process with these standard files; returns its number."""
         with self.lock:
             if self.process is None:
                 self._begin()
-            # Whose parent is gone becomes our child.
+            # A process whose parent has ended becomes our child.
             _libc.prctl(SUBREAPER, 1, 0, 0, 0)
             try:
                 socket.send_fds(self.socket, [json.dumps(job).encode()], files)

@@ -1,7 +1,7 @@
 """A process that imports what servers and commands import, and forks for each of them.
 
-``forking.py`` starts it, and sends it jobs through a socket, with the files of each. A fork runs
-its job as Python would have. This file imports nothing of the tests, so that forks do not have it.
+``forking.py`` starts it, and sends it jobs and their files through a socket. A fork runs its job
+as Python would. This file does not import the tests, so that forks do not have them imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import warnings
 from typing import Any
 
 BACKENDS = ("storage", "permission", "cache")
-# None of them reads the environment, starts a thread or keeps a file open when it is imported.
+# None of them reads the environment, starts a thread or keeps a file open on import.
 MODULES = (
     *("kinto.config", "kinto.core.authentication", "kinto.plugins.default_bucket"),
     *("kinto.core.views.batch", "kinto.core.views.heartbeat", "kinto.core.views.hello"),
@@ -43,16 +43,16 @@ MODULES = (
     *("kinto_attachment.cli", "kinto_attachment.maintenance.application"),
     *(f"kinto_attachment.client.{name}_command" for name in ("upload", "download", "ls")),
 )
-FIRST_FILE = 3  # That is no standard one.
+FIRST_FILE = 3  # After the standard files.
 LONGEST = 1 << 20  # Bytes of a job.
 
 
 def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
     quick_setup = importlib.import_module("quick_setup")
-    del sys.path[0]  # The folder of this file, and of that.
+    del sys.path[0]  # The folder of both files.
     core = importlib.import_module("kinto.core")
-    # Services that are defined before they know of other origins would not answer their OPTIONS.
+    # Services that are defined without other origins would not answer OPTIONS requests.
     core.Service.init_from_settings(core.DEFAULT_SETTINGS)
     for name in (*MODULES, *commands()):
         importlib.import_module(name)
@@ -61,14 +61,14 @@ def main() -> None:
     os.fsync = lambda descriptor: None  # As in the tests.
     assert len(os.listdir("/proc/self/task")) == 1, "forks would lose a thread"
     gc.collect()
-    gc.freeze()  # A look for garbage would copy the memory that forks share.
+    gc.freeze()  # Garbage collection would copy the memory that forks share.
     job = serve(asked)
     if job is not None:
         end(code_of(job))
 
 
 def commands() -> list[str]:
-    """The modules that a command imports when it is the one that is asked for."""
+    """The modules that the commands import when they are run."""
     return [
         found.name
         for name in ("kinto_attachment.commands", "kinto_attachment.commands.arguments")
@@ -78,9 +78,9 @@ def commands() -> list[str]:
 
 
 def warm_up() -> None:
-    """Build an application that nobody uses, and let go of it: what can be remembered is, then.
+    """Build an application and drop it, to fill caches.
 
-    Schemas, regular expressions and the like stay; the application of a fork is its own.
+    Schemas, regular expressions and the like stay; each fork builds its own application.
     """
     services = importlib.import_module("kinto.core.cornice.service").SERVICES
     imported, defined = set(sys.modules), [*services]
@@ -99,13 +99,13 @@ def warm_up() -> None:
         )
         logging.disable(logging.NOTSET)
     importlib.import_module("pyramid.scripts.common").get_config_loader("kinto.ini")
-    # Those of modules are defined once, when a module is imported.
+    # Services of modules are defined only once, when the module is imported.
     assert not [name for name in set(sys.modules) - imported if name.startswith("kinto")]
     services[:] = defined
 
 
 def code_of(job: dict[str, Any]) -> int:
-    """Run the job. Ctrl-C is left to Python, which ends by the signal."""
+    """Run the job and return its exit code. Ctrl-C is left to Python, which ends by the signal."""
     try:
         run(job)
     except SystemExit as stopped:
@@ -120,7 +120,7 @@ def code_of(job: dict[str, Any]) -> int:
 
 
 def serve(asked: socket.socket) -> dict[str, Any] | None:
-    """Fork for each message. The job, in a fork; None when there is nobody to ask any more."""
+    """Fork for each message. Returns the job in a fork, and None when the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests.
     while True:
         message, files, _, _ = socket.recv_fds(asked, LONGEST, FIRST_FILE)
@@ -140,7 +140,7 @@ def serve(asked: socket.socket) -> dict[str, Any] | None:
 
 
 def fork() -> int:
-    """The number of the fork, and 0 in it. Who has forked it is gone: it is not our child."""
+    """Fork twice, so that the fork is not our child; returns its number, and 0 in the fork."""
     reading, writing = os.pipe()
     between = os.fork()
     if between:
@@ -160,7 +160,7 @@ def fork() -> int:
 
 
 def run(job: dict[str, Any]) -> None:
-    """Do what Python does when it starts."""
+    """Run the job after what Python does when it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if job["new_session"]:
         os.setsid()
@@ -186,12 +186,12 @@ def run(job: dict[str, Any]) -> None:
 
 
 def text(file: int, mode: str, like: Any) -> io.TextIOWrapper:
-    """A standard file, opened as Python does, which looks at what kind of file it is."""
+    """Open a standard file as Python does, depending on its kind."""
     chosen = os.environ.get("PYTHONIOENCODING", "").partition(":")
     errors = "backslashreplace" if file == 2 else chosen[2] or "strict"
     unbuffered = mode == "wb" and like.write_through
     buffering = 0 if unbuffered else -1
-    binary = open(file, mode, buffering, closefd=False)  # noqa: SIM115 - To the end.
+    binary = open(file, mode, buffering, closefd=False)  # noqa: SIM115 - Open until the end.
     return io.TextIOWrapper(
         binary,  # type: ignore[arg-type]
         encoding=codecs.lookup(chosen[0]).name if chosen[0] else like.encoding,
@@ -202,7 +202,7 @@ def text(file: int, mode: str, like: Any) -> io.TextIOWrapper:
 
 
 def end(code: int) -> None:
-    """Do what Python does when it ends, but take nothing apart: that would copy all memory."""
+    """Do what Python does when it ends, but free no objects, which would copy all memory."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -211,7 +211,7 @@ def end(code: int) -> None:
 
 
 def run_module(name: str) -> None:
-    # It runs once more, as __main__.
+    # It runs again, as __main__.
     sys.modules.pop(name, None)
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 

@@ -1,10 +1,9 @@
-"""The emulator of Google Cloud Storage, made stricter: what we rely on has to hold on it too.
+"""The emulator of Google Cloud Storage, made stricter: it has to enforce what we rely on.
 
-The package's emulator ignores ``ifGenerationMatch``, serves one connection at a time (and so
-stops when a client reads slowly), gives a list in one page, satisfies every range and forgets
-nothing. It reads an upload as if it were an e-mail, which takes ten times as long as all the
-rest. This one refuses to overwrite, uses threads, pages and 416, and grants tokens to any
-service account.
+The package's emulator ignores ``ifGenerationMatch``, serves one connection at a time (so a slow
+client blocks it), returns lists in one page, satisfies every range and forgets nothing. It parses
+an upload like an e-mail, which takes ten times as long as everything else. This one refuses to
+overwrite, uses threads, pages and 416, and grants tokens to any service account.
 
 ``python -m tests.support.gcs_emulator PORT``
 """
@@ -33,7 +32,7 @@ class PreconditionFailed(Exception):
 
 
 class StrictStorage(Storage):
-    """Files in memory that are not overwritten when the request says so."""
+    """Files in memory that are not overwritten if the request forbids it."""
 
     conditions = threading.local()
 
@@ -44,7 +43,7 @@ class StrictStorage(Storage):
         super().create_file(bucket_name, file_name, *args, **kwargs)
 
     def _write_config_to_file(self) -> None:
-        pass  # It would write all there is, at every change.
+        pass  # It would write everything at every change.
 
     def _bucket_soft_delete_retention_seconds(self, bucket_name: str) -> int:
         return 0
@@ -57,10 +56,10 @@ class Handler(RequestHandler):
         query = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(size)
-        if len(body) < size:  # The client is gone.
+        if len(body) < size:  # The client has disconnected.
             return
         connection = self.rfile, self.wfile
-        # Requests are read and answered side by side, and worked on one after the other.
+        # Requests are read and answered concurrently, and processed one after the other.
         self.rfile, self.wfile = io.BytesIO(body), io.BytesIO()
         try:
             with self.lock:
@@ -119,7 +118,7 @@ read_other_data = package._read_data
 
 
 def read_data(handler: Handler, query: dict[str, list[str]]) -> Any:
-    """The body of a request; of an upload, its two parts: JSON and the content."""
+    """The body of a request, or the two parts of an upload's body: JSON and content."""
     if handler.headers.get_content_type() != "multipart/related":
         return read_other_data(handler, query)
     boundary = handler.headers.get_boundary()

@@ -1,7 +1,7 @@
 """What draft-ietf-httpbis-resumable-upload requires of servers, as a table.
 
-Each case is a few requests, in order, with what has to be in the answers. :func:`run` sends them
-to any server, by the client of ``ietf_client``.
+Each case is a few requests, in order, with the required responses. :func:`run` sends them to any
+server, with the client of ``ietf_client``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Expected = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Ask:
-    """A request and its answer.
+    """A request and its response.
 
-    ``status`` and the headers in ``says`` are patterns; None is a header that is not there.
-    ``problem`` is the type that a server gives, if it gives a problem at all.
+    ``status`` and the headers in ``says`` are patterns; None is a header that must be absent.
+    ``problem`` is the required type if the response is a problem.
     """
 
     method: str
@@ -38,13 +38,13 @@ class Ask:
     says: Expected = field(default_factory=dict)
     problem: str = ""
     chunked: bool = False
-    sent: int | None = None  # So many bytes are sent before the connection breaks.
+    sent: int | None = None  # Bytes that are sent before the connection breaks.
     to_target: bool = False
 
 
 @dataclass(frozen=True)
 class Case:
-    """A rule of the draft, with its section. ``whole`` says that the file is there at the end."""
+    """A rule of the draft, with its section. With ``whole``, the file must exist at the end."""
 
     section: str
     name: str
@@ -92,7 +92,7 @@ def finish(start: int = 0) -> Ask:
 
 
 def offset(value: int | str, *, complete: bool = False, length: int | None = None) -> Ask:
-    """A retrieval of the offset, which has to be as is given here."""
+    """A retrieval of the offset, with its expected values."""
     says = {
         "Upload-Offset": str(value),
         "Upload-Complete": r"\?1" if complete else r"\?0",
@@ -391,9 +391,9 @@ CASES = [
 def run(client: Client, case: Case) -> None:
     """Send the requests of a case.
 
-    An append after a broken one begins where the server says, and ends the file.
+    An append after a broken one begins where the server says, and completes the file.
 
-    :raises AssertionError: an answer is not as it has to be.
+    :raises AssertionError: a response is wrong.
     """
     url, broken = "", False
     for ask in case.asks:

@@ -7,7 +7,7 @@ any server::
     upload = client.create()  # Careful: without content.
     client.append(upload.url, 0, b"…", complete=True)
 
-``ietf_cases`` has the table of what every server has to answer.
+``ietf_cases`` has the table of the required responses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import urljoin, urlsplit
 
 INTEROP_VERSION = 8
 MEDIA_TYPE = "application/partial-upload"
-TIMEOUT = 60  # Seconds without a byte of the server, or with refusals only.
+TIMEOUT = 60  # Seconds without a byte from the server, or with refusals only.
 PAUSE = 0.05  # Seconds between two tries.
 
 Headers = dict[str, str]
@@ -42,13 +42,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Response:
-    """What a server has answered; the names of headers are in lower case."""
+    """A server's response; the names of headers are in lower case."""
 
     status: int
     headers: Headers
     content: bytes = b""
     interim: tuple[Response, ...] = ()
-    url: str = ""  # The path of the upload, if Location tells one.
+    url: str = ""  # The path of the upload, if there is a Location.
 
     @property
     def offset(self) -> int | None:
@@ -64,7 +64,7 @@ class Response:
 
     @property
     def limits(self) -> dict[str, int] | None:
-        """``Upload-Limit``; None if the server sends none, or one that has to be ignored."""
+        """``Upload-Limit``; None if the server sends none, or one that must be ignored."""
         header = self.headers.get("upload-limit")
         members = [member.partition("=") for member in re.split(r"[ \t]*,[ \t]*", header or "")]
         limits = {key: integer(value) for key, _, value in members}
@@ -78,7 +78,7 @@ class Broken(Exception):
 
 
 class Exchange:
-    """One request on a connection of its own. Its content is sent when the caller says so."""
+    """One request on its own connection. The caller chooses when its content is sent."""
 
     def __init__(self, target: Target, method: str, path: str, headers: Mapping[str, str]) -> None:
         self._method = method
@@ -101,7 +101,7 @@ class Exchange:
             self._socket.sendall(data)
 
     def close(self, *, reset: bool = False) -> None:
-        """End the connection: properly, or as if the network was gone."""
+        """Close the connection: properly, or as if the network had failed."""
         if reset:
             linger = struct.pack("ii", 1, 0)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -110,7 +110,7 @@ class Exchange:
     def response(self) -> Response:
         """The final response, with the interim ones before it.
 
-        :raises Broken: there is none, or not all of it.
+        :raises Broken: there is none, or it is incomplete.
         """
         interim: list[Response] = []
         while True:
@@ -174,7 +174,7 @@ class Exchange:
 
 
 class Client:
-    """The steps of the draft. ``version`` of None leaves the draft's version out."""
+    """The steps of the draft. If ``version`` is None, the draft's version is not sent."""
 
     def __init__(self, target: Target, version: int | None = INTEROP_VERSION) -> None:
         self.target = target
@@ -197,7 +197,7 @@ class Client:
         return self.ask(self.target.method, self.target.path, told, content)
 
     def retrieve_offset(self, url: str) -> Response:
-        """Ask how much the server has (section 4.3)."""
+        """Ask how many bytes the server has (section 4.3)."""
         return self.ask("HEAD", url)
 
     def append(
@@ -209,17 +209,17 @@ class Client:
         complete: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Append bytes (section 4.4); ``complete`` says that the file ends with them."""
+        """Append bytes (section 4.4); with ``complete``, they are the end of the file."""
         told = {**append_headers(offset, complete=complete), **(headers or {})}
         return self.ask("PATCH", url, told, content)
 
     def go_on(self, url: str, content: bytes) -> Response:
-        """Append the rest of a file after a request that broke off, and end the file.
+        """Append the rest of a file after a request that broke off, and complete the file.
 
-        On its own connection, a server may begin with the broken request after it has told the
-        offset, or even after this append has begun. Then it refuses the append (409, 423), and
-        the offset has to be retrieved again, after a pause: the server has to come to that
-        request, and to its end.
+        The broken request was on another connection. The server may begin to process it after it
+        returned the offset, or even after this append began. Then it refuses the append (409,
+        423), and the offset has to be retrieved again, after a pause in which the server can
+        finish that request.
         """
         until = time.monotonic() + TIMEOUT
         while True:
@@ -231,13 +231,13 @@ class Client:
             time.sleep(PAUSE)
 
     def cancel(self, url: str) -> Response:
-        """End an upload without a file (section 4.5)."""
+        """Cancel an upload, without a file (section 4.5)."""
         return self.ask("DELETE", url)
 
     def upload(
         self, content: bytes, piece: int, *, filename: str = "", tries: int = 5
     ) -> Response:
-        """Upload a whole file: carefully, in pieces, and going on wherever a piece breaks off."""
+        """Upload a whole file: carefully, in pieces, resuming after each piece that breaks off."""
         named = {"Content-Disposition": f'attachment; filename="{filename}"'} if filename else {}
         created = self.create(length=len(content), headers=named)
         assert created.status == 201, created
@@ -270,7 +270,7 @@ class Client:
         *,
         chunked: bool = False,
     ) -> Response:
-        """Send a whole request; its content chunked, or else with its length."""
+        """Send a whole request; its content is chunked, or has a length."""
         with self.begin(method, path, headers, None if chunked else len(content)) as exchange:
             if chunked:
                 parts = [content[:1], content[1:]]
@@ -282,7 +282,7 @@ class Client:
     def break_off(
         self, method: str, path: str, headers: Mapping[str, str], sent: bytes, size: int
     ) -> None:
-        """Send only the beginning of a content of ``size`` bytes, and hang up."""
+        """Send only the beginning of a content of ``size`` bytes, and disconnect."""
         with self.begin(method, path, headers, size) as exchange:
             exchange.send(sent)
 
@@ -315,5 +315,5 @@ def boolean(value: bool) -> str:
 
 
 def integer(value: str | None) -> int | None:
-    """A non-negative Integer of a structured field; None for everything that is to be ignored."""
+    """A non-negative Integer of a structured field; None for values that must be ignored."""
     return int(value) if re.fullmatch("[0-9]{1,15}", value or "") else None

@@ -1,9 +1,9 @@
-"""Requests that meet at chosen moments: threads that run one step at a time, on PostgreSQL.
+"""Requests interleaved at chosen moments: threads that run one step at a time, on PostgreSQL.
 
 Each actor is a thread; its steps are its calls to Kinto's storage, to the file storage, and its
-commits. One actor runs at a time, up to its next step, and a schedule says which. An actor that
-PostgreSQL makes wait for another's lock is known to wait, and is left alone until it goes on. So
-every order in which transactions can meet can be run, and run again.
+commits. One actor runs at a time, up to its next step, and a schedule chooses which. An actor
+that waits for another's lock in PostgreSQL is detected, and skipped until it continues. So every
+possible order of the transactions can be run, and repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sqlalchemy
 import transaction
 
 Body = Callable[[], object]
-# Given the actors that can run, the one that ran last or None, and the number of the step.
+# Its arguments: the actors that can run, the one that ran last or None, the step's number.
 Decide = Callable[[list[int], "int | None", int], int]
 
 PATIENCE = 120  # Seconds; the machine may be busy.
@@ -38,7 +38,7 @@ WATCHED = {
 
 
 class Actor(threading.Thread):
-    """One request, or what stands for one."""
+    """One request, or other code in its place."""
 
     def __init__(self, index: int, body: Body, stage: Stage) -> None:
         super().__init__(daemon=True)
@@ -54,7 +54,7 @@ class Actor(threading.Thread):
         try:
             self.pause("start")
             self.result = self.body()
-        except Exception as error:  # noqa: BLE001 - whoever asks for the outcome judges it.
+        except Exception as error:  # noqa: BLE001 - the caller judges the outcome.
             self.error = error
         finally:
             transaction.abort()
@@ -74,10 +74,10 @@ class Actor(threading.Thread):
 
 
 class Stage:
-    """Where actors take turns: the steps of one Kinto application on PostgreSQL."""
+    """Lets actors take turns at the steps of one Kinto application on PostgreSQL."""
 
     def __init__(self, registry: Any, also: Collection[str] = ()) -> None:
-        """The calls of Kinto's storage that are steps are those about ``WATCHED`` and ``also``."""
+        """Calls to Kinto's storage are steps if they are about ``WATCHED`` or ``also``."""
         self.registry = registry
         self.watched = {*WATCHED, *also}
         self.changed = threading.Condition()
@@ -94,7 +94,7 @@ class Stage:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Stage]:
-        """While inside, the application's calls are steps."""
+        """Within this context, the application's calls are steps."""
         with contextlib.ExitStack() as stack:
             for name in RECORD_CALLS:
                 stack.enter_context(self._step(self.registry.storage, name, self._record_label))
@@ -118,7 +118,7 @@ class Stage:
             yield self
 
     def play(self, bodies: Sequence[Body], decide: Decide) -> list[Any]:
-        """Run the actors to their ends; what each returned or raised."""
+        """Run the actors until they end; what each returned or raised."""
         self.trace = []
         self.actors = [Actor(index, body, self) for index, body in enumerate(bodies)]
         for actor in self.actors:
@@ -127,7 +127,7 @@ class Stage:
         last, step, deadline = None, 0, time.monotonic() + PATIENCE
         while any(actor.state != "done" for actor in self.actors):
             ready = [actor.index for actor in self.actors if actor.state == "ready"]
-            if not ready:  # All wait for each other: PostgreSQL ends that after a second.
+            if not ready:  # A deadlock: PostgreSQL ends it after a second.
                 if time.monotonic() > deadline:
                     raise TimeoutError("\n".join([*self.trace, *self._activity()]))
                 time.sleep(0.01)
@@ -158,7 +158,7 @@ class Stage:
             self.changed.notify_all()
 
     def _settle(self) -> None:
-        """Wait until every actor stands before a step, waits for a lock, or has ended."""
+        """Wait until every actor is before a step, waits for a lock, or has ended."""
         deadline = time.monotonic() + PATIENCE
         pause = 0.002  # Longer each time: the database and the actors need the processor.
         with self.changed:
@@ -230,32 +230,32 @@ def _file_label(name: str, *args: Any, **kw: Any) -> str:
 
 
 class Orders:
-    """Every schedule there is, or every one with at most so many ``preemptions``: turns taken
-    away from an actor that could go on.
+    """Every schedule, or every one with at most so many ``preemptions``: switches away from an
+    actor that could continue.
 
-    Iterating gives a function to decide with, each time for another schedule. Two actors rarely
-    need more than one preemption to harm each other. With ``one_in`` more than 1, a turn is taken
-    away at one in so many of the steps, beginning with the ``first``: a sample, with each actor
-    at the beginning all the same.
+    Each iteration gives a function that decides according to another schedule. Two actors rarely
+    need more than one preemption to harm each other. With ``one_in`` above 1, an actor is
+    preempted only at one in so many steps, from the ``first`` on: a sample, which still has
+    schedules with each actor at the beginning.
     """
 
     def __init__(self, preemptions: int | None = None, one_in: int = 1, first: int = 0) -> None:
         self.preemptions = preemptions
         self.one_in = one_in
         self.count = 0
-        self._seen = -1 - first  # Turns that could be taken away.
-        self._choices: list[int] = []  # Of each step: which of the ready actors.
-        self._options: list[int] = []  # Of each step: how many there were.
-        self._going_on: list[bool] = []  # Of each step: whether one could go on.
+        self._seen = -1 - first  # Possible preemptions.
+        self._choices: list[int] = []  # For each step: which of the ready actors.
+        self._options: list[int] = []  # For each step: how many were ready.
+        self._going_on: list[bool] = []  # For each step: whether the last one could continue.
         self._spent = 0
-        self._strayed = False  # Whether this time fewer could run than before.
+        self._strayed = False  # Whether fewer could run than the last time.
 
     def __iter__(self) -> Iterator[Decide]:
         while True:
             self._options, self._going_on, self._spent, self._strayed = [], [], 0, False
             yield self._decide
             self.count += 1
-            # Two writes in one millisecond can end otherwise than two in a row.
+            # Two writes in one millisecond can have another result than two in a row.
             del self._choices[len(self._options) :]
             while self._next() and not self._is_chosen():
                 pass
@@ -263,7 +263,7 @@ class Orders:
                 return
 
     def _next(self) -> bool:
-        """The last step that could have gone otherwise does, and what comes after it anew."""
+        """Change the last step that has another choice, and begin again after it."""
         while self._choices and self._choices[-1] + 1 == self._options[len(self._choices) - 1]:
             self._choices.pop()
         if self._choices:
@@ -284,8 +284,8 @@ class Orders:
         if step == len(self._choices):
             self._choices.append(0)
         if self._choices[step] >= len(order):
-            # What comes now was tried before. To try it all again, each time that a busy machine
-            # lets an actor wait, might never end.
+            # The following steps were tried before. Repeating all of them each time that an actor
+            # has to wait on a busy machine might never end.
             self._choices[step], self._strayed = len(order) - 1, True
         choice = order[self._choices[step]]
         self._options.append(self._choices[step] + 1 if self._strayed else len(order))

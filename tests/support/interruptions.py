@@ -1,4 +1,4 @@
-"""What comes between: another request, a connection or worker that ends, a failing disk."""
+"""Interruptions: another request, a connection or worker that ends, a failing disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.faults import FaultProxy
 
 @contextlib.contextmanager
 def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
-    """Let something happen once a request has found its record, before it does anything."""
+    """Call ``action`` when a request has found its record, before it does anything."""
     registry = app.app.registry
     done = []
 
@@ -38,7 +38,7 @@ def overtaken(app: Any, action: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def broken_half_way(server: live.Server, how: str, size: int) -> Iterator[FaultProxy]:
-    """A way to a server for a file of so many bytes, half of which arrive at the first attempt.
+    """A proxy to a server for a file of ``size`` bytes, half of which arrive at the first attempt.
 
     Then the ``connection`` is reset, or each ``worker`` is killed while the connection hangs.
     """
@@ -64,7 +64,7 @@ def broken_half_way(server: live.Server, how: str, size: int) -> Iterator[FaultP
 
 
 class Meanwhile(io.BytesIO):
-    """A body during which something else happens: once its first bytes were read."""
+    """A body that calls ``action`` after its first bytes were read."""
 
     def __init__(self, content: bytes, action: Callable[[], object]) -> None:
         super().__init__(content)
@@ -74,7 +74,7 @@ class Meanwhile(io.BytesIO):
         data = super().read(size)
         if self.action is not None:
             action, self.action = self.action, None
-            # In another thread: transactions are one per thread.
+            # In another thread, because each thread has its own transaction.
             failures: list[BaseException] = []
             thread = threading.Thread(target=self._run, args=(action, failures))
             thread.start()
@@ -94,9 +94,9 @@ class Meanwhile(io.BytesIO):
 
 @contextlib.contextmanager
 def failing_deletes(app: Any, *, late: bool = False, storage: str = "") -> Iterator[None]:
-    """A disk that cannot be made to fail like this by the user that tests run as.
+    """Make deletions of files fail like on a broken disk, which tests cannot have.
 
-    ``late``: it fails after the files are gone.
+    ``late``: they fail after the files are deleted.
     """
     files = app.app.registry.attachment_storages[storage].files
     delete = files.delete

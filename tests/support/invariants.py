@@ -1,4 +1,4 @@
-"""What has to hold whatever happened: no file is lost and, after gc, none is left."""
+"""Invariants that must hold in every case: no file is lost and, after gc, none is left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import live
 from tests.support.application import forget_database
 from tests.support.usage import miscounted
 
-# A grace period that spares nothing, for when no request is under way.
+# A grace period that spares no files, for when no request is in progress.
 AT_ONCE = timedelta(seconds=-1)
 
 
@@ -43,11 +43,11 @@ def inside(server: live.Server) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Present:
-    """What the database says, read once."""
+    """The state in the database, read once."""
 
     records: dict[str, dict[str, Any]]  # By URI.
     links: list[Link]
-    remains: list[str]  # Of what was begun, or has ended, but is not finished.
+    remains: list[str]  # Objects that were begun or have ended, but are not finished.
 
     @classmethod
     def read(cls, registry: Any) -> Present:
@@ -60,9 +60,9 @@ class Present:
 
 
 def check(registry: Any, told: str = "", *, collecting: bool = False) -> Present:
-    """No file is lost, and after gc none is left; what there is then.
+    """Check that no file is lost, and none is left after gc; returns the state then.
 
-    gc runs where something is left for it, and with ``collecting`` where nothing is, too.
+    gc runs if something is left for it; with ``collecting``, always.
     """
     present = Present.read(registry)
     assert not (found := lost(registry, present)), f"{found} after:\n{told}"
@@ -75,7 +75,7 @@ def check(registry: Any, told: str = "", *, collecting: bool = False) -> Present
 
 
 def lost(registry: Any, present: Present | None = None) -> list[str]:
-    """Records whose file is missing or is not what they say."""
+    """Records whose file is missing or differs from their description."""
     present = present or Present.read(registry)
     found = []
     for uri, record in present.records.items():
@@ -88,7 +88,7 @@ def lost(registry: Any, present: Present | None = None) -> list[str]:
 
 
 def left(registry: Any, present: Present | None = None) -> list[str]:
-    """Files, links, and other remains of what is gone; none while no request is under way."""
+    """Files, links and other remains of deleted objects; none while no request is in progress."""
     present = present or Present.read(registry)
     linked, found = present.links, [*present.remains]
     pointing = Counter(
@@ -113,9 +113,9 @@ def left(registry: Any, present: Present | None = None) -> list[str]:
 
 
 def collect(registry: Any) -> maintenance.Report:
-    """Run gc as if all that is there were old.
+    """Run gc as if everything were old.
 
-    ``really``: of few files, those that killed requests have left may be most.
+    ``really``: if there are few files, most of them may be left by killed requests.
     """
     report = maintenance.gc(
         registry, grace=AT_ONCE, orphan_age=timedelta(0), pause=timedelta(0), really=True
@@ -125,7 +125,7 @@ def collect(registry: Any) -> maintenance.Report:
 
 
 def records(registry: Any) -> dict[str, dict[str, Any]]:
-    """All records, by URI; also those whose collection is gone."""
+    """All records, by URI; also those whose collection was deleted."""
     with transaction.manager:
         return _records(registry)
 
@@ -145,7 +145,7 @@ def key_in(registry: Any, attachment: Any) -> str:
 
 
 def wrong(registry: Any, uri: str, attachment: Any, linked: list[Link]) -> str:
-    """What is wrong with the file of a record's attachment; nothing, it is hoped."""
+    """What is wrong with the file of a record's attachment; empty if nothing is."""
     key = key_in(registry, attachment)
     of_record = (link.storage for link in linked if (link.record, link.key) == (uri, key))
     storage = next(of_record, "")

@@ -20,7 +20,7 @@ CONTENT = b"Hello!\n"
 
 PROGRAMS = Path(__file__).with_name("javascript_programs.mjs")
 
-# What each program begins with; it returns what it has to show.
+# The beginning of each program; the program returns its result.
 PROGRAM = """
 const client = new AttachmentClient(server, { headers, pause: 0.01 });
 const file = new File(["Hello!\\n"], "hello.txt", { type: "text/plain" });
@@ -32,14 +32,14 @@ const failure = (promise) => promise.then(
 
 
 class Node:
-    """One process for all programs, from the first on to the end of the tests."""
+    """One process for all programs, from the first one until the end of the tests."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         self.number = 0
 
     def run(self, **program: Any) -> Any:
-        """What it returns. If Node ends, or does not answer, the next one gets another process."""
+        """The program's result. If Node ends or hangs, the next program gets a new process."""
         if self.process is None:
             self.start()
         assert self.process is not None
@@ -60,7 +60,7 @@ class Node:
         raise AssertionError(told)
 
     def start(self) -> None:
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - Until the process has ended.
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - Open until the process has ended.
         self.process = subprocess.Popen(
             ["node", str(PROGRAMS)],
             env={**os.environ, "NODE_NO_WARNINGS": "1"},

@@ -1,15 +1,15 @@
-// Runs programs, one after the other, in one process: Node takes longer to start, and to get fast,
-// than most programs take. Each line of the input is a program, and of the output what it returns.
+// Runs programs, one after the other, in one process: Node takes longer to start and to warm up
+// than most programs take. Each input line is a program, and each output line its result.
 
 import { createInterface } from "node:readline";
 
 const AsyncFunction = (async () => {}).constructor;
 const names = ["AttachmentClient", "AttachmentError", "server", "headers", "record", "collection"];
 
-/** What keeps Node from ending: connections in use, and timers. */
+/** The resources that keep Node from ending: connections in use, and timers. */
 const pending = () => process.getActiveResourcesInfo().filter((each) => each !== "Immediate");
 
-/** Until a process of its own would have ended. */
+/** Waits until a separate process would have ended. */
 async function ended(before) {
   for (let waits = 0; pending().length > before; waits += 1) {
     if (waits > 10_000) throw new Error(`It does not end: ${pending()}`);
@@ -17,7 +17,7 @@ async function ended(before) {
   }
 }
 
-/** With a module of its own, and the usual globals. */
+/** Runs a program with its own module, and the usual globals. */
 async function run({ module, number, code, server, headers, record, collection }) {
   const before = pending().length;
   const globals = Object.getOwnPropertyDescriptors(globalThis);

@@ -1,8 +1,8 @@
 """A process that forks for each run of ``kinto-attachment move``, so that a run can be killed.
 
 It is started once with the configuration file of a server, and has no threads. Each line that it
-reads is an order of the faults' plugin, or ``{}``; for each, a child moves all files there or
-back. It answers with how the child ended, as :func:`os.waitpid` tells it.
+reads is an order for the plugin of faults, or ``{}``; for each, a child moves all files there or
+back. It answers with the child's exit status, as from :func:`os.waitpid`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(ini: str) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         said = json.loads(line)
-        for backend in backends:  # A child has connections of its own.
+        for backend in backends:  # A child needs its own connections.
             backend.client.session_factory.session_factory.kw["bind"].dispose()
         if "order" in said:
             faults.give(Order(**said["order"]))

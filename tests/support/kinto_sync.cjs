@@ -29,7 +29,7 @@ class Client {
     };
   }
 
-  // Somebody looks at the conflicts, and takes what is here.
+  // A user reviews the conflicts, and keeps the local versions.
   async resolve(conflicts) {
     for (const conflict of conflicts) {
       await this.local.resolve(conflict, conflict.local);
@@ -84,7 +84,7 @@ async function run(settings, { collection, strategy }) {
   for (const id of records) await bob.edit(id, "of bob");
   await bob.local.delete("gone");
   await bob.create("created");
-  // Meanwhile, files come and go.
+  // Meanwhile, files are added and removed.
   await alice.attach("replaced", "replaced, later");
   await alice.attach("added", "added, later");
   await alice.detach("removed");
@@ -97,7 +97,7 @@ async function run(settings, { collection, strategy }) {
   if (conflicts.length > 0) {
     await bob.resolve(conflicts);
     syncs.push(await bob.sync());
-    // What is only found to be a conflict once it is pushed.
+    // Conflicts that are detected only when they are pushed.
     await bob.resolve(syncs[1].conflicts);
     if (syncs[1].conflicts.length > 0) syncs.push(await bob.sync());
   }

@@ -1,4 +1,4 @@
-"""Files that linger: the time passes at once."""
+"""Files that linger, without the wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kinto_attachment.maintenance.gc import gc
 
 
 def pass_the_time(app: Any) -> None:
-    """As if the time for which files linger had passed."""
+    """Change the stored times as if the time for which files linger had passed."""
     links = app.app.registry.attachment_links
     with transaction.manager:
         for page in list(links.under()):
@@ -29,7 +29,7 @@ def pass_the_time(app: Any) -> None:
 
 
 def end(app: Any) -> None:
-    """Have the files deleted, and forget them."""
+    """Delete the lingering files, and forget them."""
     pass_the_time(app)
     report = gc(
         app.app.registry, grace=timedelta(seconds=-1), orphan_age=timedelta(0), pause=timedelta(0)

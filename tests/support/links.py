@@ -17,7 +17,7 @@ KEYS = ("first-key-" + "1" * 32, "second-key-" + "2" * 32)
 
 
 def link(app: Any, uri: str = URL, headers: Any = ALICE, **query: Any) -> dict[str, Any]:
-    """What the server answers to a request for a link."""
+    """The server's response to a request for a link."""
     suffix = f"?{urlencode(query)}" if query else ""
     data: dict[str, Any] = app.get(uri + suffix, headers=headers).json["data"]
     return data
@@ -30,7 +30,7 @@ def own_path(url: str) -> str:
 
 
 def claims_of(url: str) -> LinkClaims:
-    """What the token in a link says, if the first of the keys has signed it."""
+    """The claims of the token in a link, if it is signed with the first of the keys."""
     (token,) = parse_qs(urlsplit(url).query)["token"]
     claims = LinkClaims.parse(Signatures([KEYS[0].encode()]).read(PURPOSE, token) or {})
     assert claims is not None
@@ -40,14 +40,14 @@ def claims_of(url: str) -> LinkClaims:
 def signed(
     url: str, claims: LinkClaims | dict[str, Any], key: str = KEYS[0], purpose: str = PURPOSE
 ) -> str:
-    """The path of a link whose token says something else."""
+    """The path of a link with a token for other claims."""
     said = claims if isinstance(claims, dict) else asdict(claims)
     token = Signatures([key.encode()]).sign(purpose, said)
     return f"{urlsplit(url).path}?{urlencode({'token': token})}"
 
 
 def forged(token: str, field: str) -> str:
-    """The token with another value of one field, and the signature that it had."""
+    """The token with another value of one field, and its original signature."""
     payload, _, signature = token.rpartition(".")
     serializer = URLSafeSerializer("unused")
     said = serializer.load_payload(payload.encode())

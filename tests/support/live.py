@@ -1,4 +1,4 @@
-"""Kinto with attachments as it is run in production: processes, threads, sockets.
+"""Kinto with attachments as in production: processes, threads, sockets.
 
 Plain Python, usable without pytest::
 
@@ -97,18 +97,18 @@ class Server:
         return (self.folder / "log").read_text("utf-8", "replace")
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that answer requests: gunicorn's children, or waitress itself."""
+        """The processes that handle requests: gunicorn's children, or waitress itself."""
         main = psutil.Process(self.process.pid)
         return main.children() or [main]
 
     def kill(self) -> None:
-        """End all processes at once, as the kernel does when memory runs out."""
+        """Kill all processes at once, as the kernel does when memory runs out."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(waiting.SECONDS)
 
     def kill_workers(self, only: int | None = None) -> int:
-        """End all workers or so many: gunicorn starts others. Returns how many it were."""
+        """Kill all workers, or ``only`` so many; gunicorn replaces them. Returns how many."""
         workers = [worker for worker in self.workers() if worker.pid != self.process.pid]
         workers = workers[:only]
         for worker in workers:
@@ -123,14 +123,14 @@ class Server:
 
 
 class Listener(Protocol):
-    """What a client has to know of a server."""
+    """What a client needs to know about a server."""
 
     @property
     def address(self) -> tuple[str, int]: ...
 
 
 class Client:
-    """One keep-alive connection of alice's; paths are without the API's version.
+    """One keep-alive connection of alice; paths are without the API's version.
 
     ``below`` is the path of another application of the server.
     """
@@ -156,7 +156,7 @@ class Client:
         response = self.connection.getresponse()
         content = response.read()
         if body and response.status >= 400:
-            # A server that has not read the body may be about to close the connection.
+            # A server that has not read the body may close the connection soon.
             self.connection.close()
         is_json = "json" in response.headers.get("Content-Type", "")
         return (
@@ -198,9 +198,9 @@ def kinto(
     ``attachment`` are the plugin's settings without their prefix; ``settings`` are others, in
     full. Records are in memory (one worker only), or in a ``database`` that has Kinto's schema.
     With ``preload``, a worker that was killed is replaced within milliseconds. ``environment`` is
-    that of another release. In pytest, the process is a fork (``forking``) unless told otherwise.
-    ``others`` are more applications in the same process, on waitress: the plugin's settings of
-    each, by the name of the path that it is below.
+    that of another release. In pytest, the process is a fork (``forking``) by default. ``others``
+    are more applications in the same process, on waitress: the plugin's settings of each, by the
+    name of its path.
     """
     environment = environment or environments.ours()
     assert database or workers == 1, "workers share nothing but a database"
@@ -226,7 +226,7 @@ def kinto(
                     "PYTHONPATH": str(folder) if others else environment.path,
                     **(environ or {}),
                 },
-                # Python finds modules in the current folder, too.
+                # Python also finds modules in the current folder.
                 cwd=None if environment.path else folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -243,12 +243,12 @@ def kinto(
 
 
 def peak_over_idle(server: Server, before: Mapping[int, int]) -> int:
-    """Bytes that the worker which grew most had over what :func:`idle_memory` says."""
+    """The growth of the worker that grew most, in bytes since :func:`idle_memory`."""
     return max(_memory(pid, "VmHWM") - idle for pid, idle in before.items())
 
 
 def idle_memory(server: Server) -> dict[int, int]:
-    """The resident memory of each worker now; from here on, the kernel keeps the peak."""
+    """The resident memory of each worker now; the kernel records the peak from here on."""
     memory = {}
     for worker in server.workers():
         Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # proc(5): resets the peak.
@@ -287,7 +287,7 @@ def _ini(
 
 
 def _with_other(text: str, name: str, other: str) -> str:
-    """A configuration with the application of another one beside its own."""
+    """A configuration with the application of another one added to its own."""
     if "[composite:main]" not in text:
         composite = "[composite:main]\nuse = call:below:make\nmain = usual\n\n[app:usual]"
         text = text.replace("[app:main]", composite)
@@ -318,7 +318,7 @@ def _command(
 
 
 def _stop(server: Server) -> None:
-    server.process.terminate()  # In order, so that coverage gets its data.
+    server.process.terminate()  # A clean stop, so that coverage gets its data.
     deadline = time.monotonic() + STOP_TIMEOUT
     while server.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

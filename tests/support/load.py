@@ -21,18 +21,18 @@ COLLECTIONS = ("c", "named", "kept", "public")
 SETTINGS = {
     "resources.b.named.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
-    # Has counters changed, which are compared with the sums.
+    # Makes the server update counters, which are compared with the sums.
     "quota_bytes": "1G",
     "resources.b.public.quota_files": "1000000",
 }
 RECORDS_EACH = 6
 JSON = {"Content-Type": "application/json"}
-BROKEN = (OSError, http.client.HTTPException, ValueError)  # What a killed server comes to.
+BROKEN = (OSError, http.client.HTTPException, ValueError)  # Errors from a killed server.
 SIZES = (0, 10, 5_000, 300_000)
 
 
 class Load:
-    """So many clients; ``answers`` counts statuses, 0 for a connection that broke."""
+    """Concurrent clients; ``answers`` counts statuses, with 0 for broken connections."""
 
     def __init__(self, server: live.Server, clients: int = 8, seed: int = 0) -> None:
         self.server = server
@@ -57,7 +57,7 @@ class Load:
         while not self._stop.is_set():
             with contextlib.suppress(*BROKEN), Client(self.server) as client:
                 while not self._stop.is_set():
-                    self.answers[0] += 1  # Taken back below, if there is an answer.
+                    self.answers[0] += 1  # Subtracted below if there is an answer.
                     status = act(client, choices)
                     self.answers[0] -= 1
                     self.answers[status] += 1
@@ -70,7 +70,7 @@ def prepare(server: live.Server) -> None:
 
 
 def act(client: Client, choices: random.Random) -> int:
-    """Do something to one of a few records, for which all clients compete."""
+    """Change one of a few records, for which all clients compete."""
     record = a_record(choices, *COLLECTIONS)
     attachment = f"{record}/attachment"
     content = os.urandom(choices.choice(SIZES))
@@ -105,7 +105,7 @@ def a_record(choices: random.Random, *collections: str) -> str:
 
 
 def kill_workers(server: live.Server, enough: Callable[[int], bool], seed: int = 0) -> int:
-    """Kill one or all workers again and again, until there are ``enough``; returns how many."""
+    """Kill one or all workers again and again, until ``enough`` is true; returns how many."""
     choices = random.Random(seed)
     killed = 0
     while not enough(killed):
@@ -115,7 +115,7 @@ def kill_workers(server: live.Server, enough: Callable[[int], bool], seed: int =
 
 
 def wait_for_quiet(registry: Any) -> None:
-    """Wait until the database has noticed the deaths: nothing is in a transaction any more."""
+    """Wait until the database has noticed the killed workers and no transaction is open."""
     import sqlalchemy
     import transaction
 

@@ -1,4 +1,4 @@
-"""A database with many records that have files, in rows of earlier releases."""
+"""A database with many records with files, in rows of earlier releases."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A plugin that copies each record of a collection to another one, as it is written.
+"""A plugin that copies each record of a collection to another one when it is written.
 
-It says by the flag that plugins know that it writes attachments, in a listener of its own.
+It sets the flag of plugins that write attachments, in its own listener.
 """
 
 from __future__ import annotations

@@ -35,16 +35,16 @@ NOT_COPIED = shutil.ignore_patterns(
     *(".git", ".venv*", "node_modules", "var", "build", "dist", "*.egg-info"),
     *("__pycache__", ".*_cache", ".cache", ".coverage*"),
 )
-# A bar is nearly always part of a type, which nobody evaluates.
+# A bar is nearly always part of a type, which is not evaluated.
 LEFT_OUT = re.compile("ReplaceBinaryOperator_BitOr_")
-SLOWER = 4  # Times as long as without a mutant: then the tests are taken to hang, and to fail.
+SLOWER = 4  # Times as long as without a mutant: then the tests count as hanging, and failed.
 
 
 @contextlib.contextmanager
 def copy_of_the_project() -> Iterator[None]:
-    """Work in a copy that Python imports from, and leave none behind, nor what runs in it."""
+    """Work in a copy that Python imports from; remove it and end its processes afterwards."""
     before = Path.cwd()
-    for interrupt in (signal.SIGINT, signal.SIGTERM):  # A shell may have the first ignored.
+    for interrupt in (signal.SIGINT, signal.SIGTERM):  # A shell may ignore SIGINT.
         signal.signal(interrupt, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="kinto-attachment-mutants-") as folder:
         copy = Path(folder) / "project"
@@ -55,13 +55,13 @@ def copy_of_the_project() -> Iterator[None]:
             yield
         finally:
             os.chdir(before)
-            for process in psutil.Process().children():  # Their own children notice.
+            for process in psutil.Process().children():  # Their own children notice it.
                 process.kill()
                 process.wait(waiting.SECONDS)
 
 
 def time_of(command: str) -> float:
-    """How long the tests take, in seconds, on the code as it is."""
+    """How long the tests take on the unchanged code, in seconds."""
     started = time.monotonic()
     outcome, output = run_tests(command, None)
     if outcome != TestOutcome.SURVIVED:
@@ -81,7 +81,7 @@ def mutants_of(source: Path) -> list[MutationSpec]:
 
 
 def sample(mutants: list[MutationSpec], count: int, seed: int) -> list[MutationSpec]:
-    """Some of them, in the order of the files, and no two at one place while there are others."""
+    """A sample, in the order of the files, with two at one place only if no others are left."""
     shuffled = random.Random(seed).sample(mutants, len(mutants))
     first = {place(mutant): mutant for mutant in shuffled}
     others = [mutant for mutant in shuffled if first[place(mutant)] is not mutant]
@@ -90,9 +90,9 @@ def sample(mutants: list[MutationSpec], count: int, seed: int) -> list[MutationS
 
 
 def is_python(mutant: MutationSpec) -> bool:
-    """Whether it can be imported: the star of ``*, name`` is taken for a multiplication.
+    """Whether the mutant is valid: the star of ``*, name`` is mistaken for a multiplication.
 
-    Nor is ``name is "text"`` tried, of which Python warns.
+    ``name is "text"`` is not tried either, because Python warns about it.
     """
     operator = get_operator(mutant.operator_name)(**mutant.operator_args)
     source = Path(mutant.module_path)

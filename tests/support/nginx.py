@@ -1,4 +1,4 @@
-"""nginx with a configuration of the documents."""
+"""nginx with a configuration from the documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.support.services import _reaper, _stopping, _wait
 
-PLACES = "/usr/sbin:/usr/local/sbin"  # Not in everybody's PATH.
+PLACES = "/usr/sbin:/usr/local/sbin"  # Not in every PATH.
 
 CONFIG = """\
 daemon off;
@@ -41,11 +41,11 @@ def program() -> str | None:
 def running(folder: Path, server: str, url: str, user: str = "root") -> Iterator[None]:
     """Run nginx under a user, if root runs this, until the end of the ``with`` block.
 
-    ``server`` is what the documents have; it answers ``url`` when it is ready.
+    ``server`` is the configuration from the documents; it answers ``url`` when it is ready.
     """
     command = program()
     assert command, "nginx is not installed"
-    # Unless root starts it, nginx has no other user.
+    # nginx can change its user only if root starts it.
     user = f"user {user};" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"
     config.write_text(CONFIG.format(folder=folder, server=server, user=user))
@@ -53,7 +53,7 @@ def running(folder: Path, server: str, url: str, user: str = "root") -> Iterator
     process = subprocess.Popen(
         [command, "-p", f"{folder}", "-e", f"{errors}", "-c", f"{config}"],
         stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Its workers would outlive a master that was killed.
+        start_new_session=True,  # Its workers would outlive a killed master.
     )
     with _stopping(process), _reaper(-process.pid, "KILL", folder):
         try:

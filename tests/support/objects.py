@@ -1,4 +1,4 @@
-"""Storages on the servers of ``tests.support.services``, and what their tests write."""
+"""Storages on the servers of ``tests.support.services``, and the files that tests write."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from kinto_attachment.storage.samples import BINARY, MIB, Source, contents
 from tests.support import waiting
 from tests.support.services import S3, GoogleEmulator
 
-PART = 5 * MIB  # The smallest that S3 takes.
+PART = 5 * MIB  # The smallest that S3 accepts.
 THREE_PARTS = 11 * MIB
 THREE_BLOCKS = 17 * MIB  # As they are sent to Google.
 
 
 @contextmanager
 def s3_storage(server: S3, bucket: str = "", **changes: Any) -> Iterator[S3Storage]:
-    """A storage in a bucket of its own, or in the given one."""
+    """A storage in a new bucket, or in the given one."""
     options: dict[str, Any] = {
         "part_size": PART,
         "endpoint_url": server.endpoint_url,
@@ -49,7 +49,7 @@ def google_storage(
     last_try: float = waiting.SECONDS,
     **changes: Any,
 ) -> Iterator[GoogleStorage]:
-    """A storage in a bucket of its own, or in the given one."""
+    """A storage in a new bucket, or in the given one."""
     storage = GoogleStorage(bucket or server.create_bucket(), **changes)
     storage._bucket = GoogleBucket(
         storage.bucket_name,
@@ -65,9 +65,9 @@ def google_storage(
 
 @contextmanager
 def impatient(storage: Any, seconds: float, last_try: float = 0.5) -> Iterator[None]:
-    """While inside, a storage gives up what is silent for so long, and does not try for long.
+    """Within this context, a storage times out after so many seconds, and retries only briefly.
 
-    What succeeds belongs outside: a server is silent for moments if its machine is busy.
+    Calls that succeed belong outside: a server may be silent for moments on a busy machine.
     """
     if isinstance(storage, S3Storage):
         target, changes = storage._bucket._clients, {"_timeout": seconds, "_tries": 1}
@@ -77,7 +77,7 @@ def impatient(storage: Any, seconds: float, last_try: float = 0.5) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         for name, value in changes.items():
             patch.setattr(target, name, value)
-        storage.close()  # The next call makes clients with these settings.
+        storage.close()  # The next call creates clients with these settings.
         yield
     storage.close()
 
@@ -99,7 +99,7 @@ def calls(storage: Any) -> dict[str, Callable[[], object]]:
 
 @contextmanager
 def recorded(storage: S3Storage) -> Iterator[list[tuple[str, dict[str, str]]]]:
-    """The operations that go out, with their headers in lower case."""
+    """The operations that are sent, with their headers in lower case."""
     sent: list[tuple[str, dict[str, str]]] = []
 
     def note(request: Any, event_name: str, **_: Any) -> None:
@@ -119,7 +119,7 @@ def hooked(
 ) -> Iterator[None]:
     """Let ``hook`` see, change or answer the requests of an event of boto3.
 
-    ``early``: only those of parts that are sent while they arrive, or only the others.
+    ``early``: only requests for parts that are sent while they arrive, or only the others.
     """
     clients = storage._bucket._clients
     events = [

@@ -1,4 +1,4 @@
-"""What can be told of a server: an event when it is fired, and all that is stored."""
+"""The observable results of a server: events when they are fired, and everything stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sqlalchemy
 import transaction
 from pyramid.events import NewRequest
 
-# Headers that a clock or the length of a number is in.
+# Headers that depend on a clock or the length of a number.
 UNTOLD = ("Content-Length", "Date")
 
 OBJECTS = """
@@ -28,12 +28,12 @@ MEMBERS = "SELECT user_id, principal FROM user_principals"
 
 
 def event_of(event: Any) -> dict[str, Any]:
-    """An event with everything that a subscriber may look at."""
+    """An event with everything that a subscriber can read."""
     request = event.request
     told: dict[str, Any] = {"class": type(event).__name__, "method": request.method}
-    if not hasattr(event, "payload"):  # One of our own.
+    if not hasattr(event, "payload"):  # Our own event.
         return told | {k: v for k, v in sorted(vars(event).items()) if k != "request"}
-    # A body that arrives now is for the endpoint to read.
+    # Only the endpoint may read a body that is arriving.
     has_body = not hasattr(request.environ["wsgi.input"], "misread")
     return told | {
         "payload": event.payload,
@@ -115,9 +115,9 @@ def granted(permission: Any) -> Iterator[str]:
 
 
 def rank(*tables: list[dict[str, Any]]) -> None:
-    """Replace timestamps by their order among those of the same parent, which has none twice.
+    """Replace timestamps by their order among those of the same parent, which are unique.
 
-    The rows of the index have random ones.
+    The rows of the index have random timestamps.
     """
     found: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     rows = [row for table in tables for row in table]
@@ -139,9 +139,9 @@ def content(files: Any, key: str) -> str:
 
 
 def content_of(data: bytes) -> str:
-    """Short texts, or a checksum that is too short to be taken for something random.
+    """Short texts, or a checksum that is too short to look like a random name.
 
-    There is a time in compressed files, and in archives.
+    Compressed files and archives contain a time.
     """
     if data.startswith(b"\x1f\x8b"):
         with contextlib.suppress(OSError, EOFError):
@@ -154,7 +154,7 @@ def content_of(data: bytes) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The same as JSON has it, without the order of fields and sets."""
+    """The value as in JSON, without the order of fields and sets."""
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in sorted(value.items(), key=str)}
     if isinstance(value, set | frozenset):

@@ -1,8 +1,8 @@
-"""A database as a release wrote it that knew neither lives nor storages, and its files.
+"""A database and its files from a release that had neither lives nor several storages.
 
 ``old_rows.json`` has the rows of Kinto's tables and the files. It was written by that release on
 PostgreSQL: in a checkout of it, with this file added to ``tests/support/``,
-``python -m tests.support.old_rows >old_rows.json``. It must not be written again by a later
+``python -m tests.support.old_rows >old_rows.json``. It must not be overwritten by a later
 release.
 
 =======================  =========================================================================
@@ -55,7 +55,7 @@ SETTINGS = {"includes": "tests.support.publishing"}
 
 
 def record(name: str) -> str:
-    """The URI of a record by collection and id: ``c/replaced``."""
+    """The URI of a record from its collection and id: ``c/replaced``."""
     return f"{BUCKET}/collections/{name.replace('/', '/records/')}"
 
 
@@ -65,7 +65,7 @@ def load(app: Any) -> None:
     registry = app.app.registry
     with transaction.manager:
         for resource_name, parent_id, object_id, last_modified, data in stored["objects"]:
-            # What lingered for a year when the rows were written still does.
+            # Files that lingered when the rows were written still linger.
             still = {name: FAR_FUTURE for name in ("until", "due") if name in data}
             obj = {**data, **still, "last_modified": last_modified}
             registry.storage.update(resource_name, parent_id, object_id, obj)

@@ -1,6 +1,6 @@
-"""A site of the kinto-attachment that people run today: made by it, over HTTP, on PostgreSQL.
+"""A site of the kinto-attachment that is in use today: made by it, over HTTP, on PostgreSQL.
 
-Its settings change twice on the way, as those of sites do.
+Its settings change twice while it is filled, as on real sites.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SETTINGS = {
     "resources.b.names.randomize": "false",
     "resources.b.kept.keep_old_files": "true",
 }
-# Those that it had before, one after the other.
+# The earlier settings, in order.
 BEFORE = {
     "first": {"base_url": "", "folder": ""},
     "second": {"base_url": OLD_BASE_URL, "folder": "a b"},
@@ -44,8 +44,8 @@ def record(name: str) -> str:
 class OldSite:
     """Its database, its folder, and the content of each record's file, by URI.
 
-    ``stranded`` are contents of files that only its rows name, ``strays`` of those that nothing
-    names any more.
+    ``stranded`` are contents of files that only its rows name, ``strays`` of files that nothing
+    names.
     """
 
     database: str
@@ -56,7 +56,7 @@ class OldSite:
     strays: list[bytes] = field(default_factory=list)
 
     def copy(self, postgresql: PostgreSQL, folder: Path) -> OldSite:
-        """The same once more, to try something on."""
+        """A copy to try something on."""
         database = postgresql.create_database(template=self.database)
         shutil.copytree(self.files, folder)
         return replace(self, database=database, files=folder, contents=dict(self.contents))
@@ -100,7 +100,7 @@ def make(postgresql: PostgreSQL, folder: Path, release: str) -> OldSite:
 
 
 def _fill_before(site: OldSite, server: live.Server) -> None:
-    """What comes before the settings are what they are."""
+    """Create what a site has from before its current settings."""
     with live.Client(server, "/first") as client:
         assert client.put(BUCKET) == 201
         for collection in COLLECTIONS:
@@ -134,7 +134,7 @@ def _fill(site: OldSite, client: live.Client) -> None:
     assert client.request("DELETE", f"{BUCKET}/collections/gone")[0] == 200
     for uri in [uri for uri in site.contents if "/gone/" in uri]:
         del site.contents[uri]
-    # Which leaves the files, and their rows.
+    # This leaves the files and their rows.
     site.attach(client, record("plain/omitted"), b"of no record", "a.txt")
     assert client.put(record("plain/omitted"), {"title": "without"}) == 200
     assert client.request("DELETE", f"{BUCKET}/collections/emptied/records")[0] == 200
@@ -143,7 +143,7 @@ def _fill(site: OldSite, client: live.Client) -> None:
 
 
 def releases() -> Iterator[Any]:
-    """The first in ``make tests``, all of them in ``make tests-all``."""
+    """The first release in ``make tests``, all of them in ``make tests-all``."""
     first, *others = environments.RELEASES
     yield first
     in_all = sampling.sampled(len(environments.RELEASES), "_old_site")
@@ -163,7 +163,7 @@ def _old_site(
 
 @pytest.fixture
 def old_site(_old_site: OldSite, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[OldSite]:
-    """A copy of the site, at rest."""
+    """A copy of the site, which no server uses."""
     site = _old_site.copy(postgresql, tmp_path / "files")
     yield site
     postgresql.drop_database(site.database)
@@ -179,5 +179,5 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def settings(site: OldSite, storage: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our settings for the site: the same, and where the files are."""
+    """Our settings for the site: its own ones, and the place of the files."""
     return {**(storage or {"base_path": str(site.files)}), **SETTINGS}

@@ -1,7 +1,7 @@
 """Kinto with attachments on a port of this process, for tests that call its maintenance as well.
 
-:mod:`live` starts a process, and :func:`invariants.inside` builds its application once more. Here
-there is one application, for both.
+:mod:`live` starts a process, and :func:`invariants.inside` builds its application a second time.
+Here, one application does both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support import live, waiting
 from tests.support.application import forget_database, postgresql_settings
 from tests.support.faults import HOST
 
-POLL = 0.05  # Seconds, until the server sees that it is to stop.
+POLL = 0.05  # Seconds until the server notices that it has to stop.
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ def kinto_here(
     database: str,
     includes: Iterable[str] = ("kinto.plugins.default_bucket",),
 ) -> Iterator[tuple[Any, live.Client]]:
-    """The registry of the application, and a client of alice's.
+    """The registry of the application, and a client of alice.
 
     ``attachment`` are the plugin's settings without their prefix; the ``database`` has Kinto's
-    schema. One request is answered at a time.
+    schema. Requests are handled one at a time.
     """
     backends = {f"kinto.{k}": value for k, value in postgresql_settings(database).items()}
     of_plugin = {f"kinto.attachment.{name}": value for name, value in attachment.items()}

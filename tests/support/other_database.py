@@ -1,7 +1,7 @@
-"""A storage backend of Kinto's that is neither the PostgreSQL one nor a memory one.
+"""A storage backend for Kinto that is neither the PostgreSQL nor the memory one.
 
-It keeps its objects in memory, but nothing of it tells so. ``kinto.storage_backend`` names this
-module.
+It keeps its objects in memory, which its interface does not show. ``kinto.storage_backend`` names
+this module.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Storages that belong to the database of a test, as after an upload, and what is left in them.
+"""Storages that belong to the database of a test, as after an upload, and files in them.
 
-As a plugin of Kinto, for commands whose database is in memory, and so begins without a site.
+It is also a plugin, for commands whose database is in memory and so begins without a site.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def on_created(event: Any) -> None:
 
 
 def own(registry: Any) -> None:
-    """Have the storages of an application belong to its database."""
+    """Make the storages of an application belong to its database."""
     with transaction.manager:
         own_database(registry)
     own_storages(registry)
 
 
 def own_database(registry: Any) -> None:
-    """The first half, in the transaction that is under way."""
+    """Do the first half, in the current transaction."""
     ours = registry.attachment_site
     database = ours._database
-    if not hasattr(database, "known"):  # It stays the same, and takes three statements.
+    if not hasattr(database, "known"):  # It does not change, and takes three statements.
         database.known = database.identity()
     ours._put(site.Identity(OWNER, database.known))
 
@@ -57,19 +57,19 @@ def own_storages(registry: Any) -> None:
 
 
 def remember(registry: Any) -> None:
-    """As after the first upload: no later one has a step more than the others."""
+    """Set the state after a first upload, so that all uploads have the same steps."""
     ours = registry.attachment_site
     ours._owner = OWNER
     ours._attempts = {each.name: site.ATTEMPTS for each in registry.attachment_storages}
 
 
 def stored_paths(folder: Path) -> list[Path]:
-    """The files in the folder of a local storage, drafts included; not whose it is."""
+    """The files in the folder of a local storage, with drafts, without the owner's file."""
     return [path for path in folder.rglob("*") if path.is_file() and path.name != "site"]
 
 
 def stray(number: int = 0) -> str:
-    """The name of a file that this plugin has written."""
+    """A filename as this plugin generates it."""
     head = f"00000000-0000-4000-8000-{number:04x}"
     return f"{head}{filenames._seal(head, OWNER)}.txt"
 

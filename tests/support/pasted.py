@@ -1,9 +1,9 @@
 """Commands of the documents in a shell, where the Python programs are forks (``forking``).
 
-:func:`environ` has a program for each of them in front of its ``PATH``. It sends its arguments,
-environment, folder and standard files to this process, which forks, and it ends as the fork does.
-The fork is told to stop when the program is gone. Programs that are not forked begin with their
-imports, which take most of a second.
+:func:`environ` puts a program for each of them at the front of ``PATH``. It sends its arguments,
+environment, folder and standard files to this process, which forks, and it ends like the fork.
+The fork is stopped when the program has ended. Programs that are not forked spend most of a
+second on imports.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ os._exit(int(asked.recv(10) or 1))
 
 @contextlib.contextmanager
 def environ(**variables: str) -> Iterator[dict[str, str]]:
-    """The environment of a shell that has our programs, with some variables of its own."""
+    """The environment of a shell that has our programs, with additional variables."""
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])
     if not forking.forks.enabled():
         yield {**os.environ, "PATH": path, **variables}
@@ -68,7 +68,7 @@ def environ(**variables: str) -> Iterator[dict[str, str]]:
 
 
 def serve(asked: socket.socket) -> None:
-    """Run what programs ask for, until the socket is shut down."""
+    """Run the jobs of the programs until the socket is shut down."""
     running = []
     with contextlib.suppress(OSError):
         while True:
@@ -95,5 +95,5 @@ def run(connection: socket.socket) -> None:
             if connection in first or not first:
                 process.terminate()
             code = process.wait(waiting.SECONDS)
-        with contextlib.suppress(OSError):  # Nobody may be left to be told.
+        with contextlib.suppress(OSError):  # The program may have ended.
             connection.send(str(code if code >= 0 else 128 - code).encode())

@@ -1,7 +1,7 @@
 """A plugin for servers whose clients may be slow, because the machine is busy.
 
-A client whose request is refused early may use its connection again if it has soon sent the rest
-of the body. Here, "soon" is as long as a test lasts.
+A client whose request is refused early may reuse its connection if it sends the rest of the body
+soon. Here, "soon" is as long as a test lasts.
 """
 
 from __future__ import annotations

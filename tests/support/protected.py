@@ -1,7 +1,7 @@
-"""Every way in which a record can lose its file, or get another one, to try on protected ones.
+"""Every way to remove or replace a record's file, to try on protected records.
 
 Each is a function of the application and of the place, which says where the record is. It returns
-the response, or what stands for one.
+the response, or an object in place of one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.application import ALICE, attach, on_event, put_raw
 
 @dataclass(frozen=True)
 class Place:
-    """Where the record is; ``real`` is its bucket by its own id, also of a default bucket."""
+    """Where the record is; ``real`` is its bucket by id, also if it is a default bucket."""
 
     bucket: str
     real: str
@@ -51,7 +51,7 @@ Way = Callable[[Any, Place], Any]
 
 @dataclass(frozen=True)
 class Request:
-    """A way that is one JSON request, so that it can also be a part of a batch."""
+    """A way that is one JSON request, so that it can also be part of a batch."""
 
     method: str
     path: Callable[[Place], str]
@@ -155,7 +155,7 @@ def withdraw_bucket(app: Any, place: Place) -> Any:
 
 @contextmanager
 def changed_setting(app: Any, name: str, value: object) -> Iterator[None]:
-    """Have a setting of the server changed for a while, as if it had been started again."""
+    """Change a setting of the server for a while, as if it had been restarted."""
     settings = app.app.registry.attachment_settings
     before = settings.values[name]
     change_setting(settings, name, value)
@@ -167,11 +167,11 @@ def changed_setting(app: Any, name: str, value: object) -> Iterator[None]:
 
 def change_setting(settings: Settings, name: str, value: object) -> None:
     settings.values[name] = value
-    vars(settings).pop("_of_server", None)  # What a process makes of its settings only once.
+    vars(settings).pop("_of_server", None)  # A process derives this from its settings only once.
 
 
 class Answer:
-    """What stands for the response to code on the server."""
+    """The result of code on the server, in place of a response."""
 
     def __init__(self, status: int, details: Any = None) -> None:
         self.status_int = status
@@ -202,7 +202,7 @@ def by_code(app: Any, place: Place, *, allowed: bool = False) -> Any:
     url = f"{place.collection}/records/trigger"
     response = app.put_json(url, {"data": {}}, headers=ALICE, status="*")
     app.app.registry.on_event = None
-    # What is found when the links are written fails the whole request.
+    # Errors when the links are written fail the whole request.
     return answers[-1] if response.status_int < 400 else response
 
 
@@ -230,7 +230,7 @@ WAYS: dict[str, Way] = {
     "withdraw bucket": withdraw_bucket,
     "flush": flush,
 }
-# What a lock lets pass: what ends the whole, and code on the server that says so.
+# The ways that a lock allows: deletions of the whole, and server code that asks for it.
 UNLOCKED = {
     *WHOLE,
     *("allowed code", "publish", "withdraw", "withdraw collection", "withdraw bucket", "flush"),

@@ -1,12 +1,12 @@
 """A plugin that publishes: copies records, their attachments included, to another collection.
 
-It does so as such plugins do: it writes through Kinto's storage, and notifies the change on a
-request that carries the flag. ``POST /publish`` with ``{"copies": {source URI: target URI}}``.
-With ``"ids_of": URI`` the events carry the ids of another record, as those do of plugins that
-change several resources in one request.
+Like real ones, it writes through Kinto's storage, and notifies the change on a request that has
+the flag. ``POST /publish`` with ``{"copies": {source URI: target URI}}``. With ``"ids_of": URI``,
+the events have the ids of another record, like those of plugins that change several resources in
+one request.
 
-``POST /withdraw`` with ``{"uris": [URI, …]}`` deletes records, collections or buckets
-in the same way.
+``POST /withdraw`` with ``{"uris": [URI, …]}`` deletes records, collections or buckets in the same
+way.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def publish(request: Any) -> dict[str, int]:
 
 
 def copy(request: Any, source: str, target: str, ids_of: str | None = None) -> bool:
-    """False when there is nothing to copy."""
+    """Copy a record; False if there is nothing to copy."""
     storage = request.registry.storage
     parent, _, object_id = source.rpartition("/records/")
     try:
@@ -53,7 +53,7 @@ def copy(request: Any, source: str, target: str, ids_of: str | None = None) -> b
     data = {**record, "id": object_id}
     del data["last_modified"]
     written = storage.update("record", parent, object_id, data)
-    # Kinto takes the id of the request's own object for that of the object notified.
+    # Kinto uses the id of the request's object as that of the notified object.
     id_name = "id" if "id" in request.matchdict else "record_id"
     request._attachment_auto_save = True
     notify_resource_event(

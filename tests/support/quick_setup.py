@@ -1,4 +1,4 @@
-"""What Kinto, Cornice and Pyramid do again and again when an application is built, done once.
+"""Does once what Kinto, Cornice and Pyramid repeat for each application that is built.
 
 That saves nine tenths of the time to build one.
 """
@@ -35,7 +35,7 @@ from pyramid.util import TopologicalSorter
 
 
 def install() -> None:
-    """For the applications of this process, and of its forks."""
+    """Install everything, for the applications of this process and its forks."""
     share_schemas()
     share_arguments()
     sort_once()
@@ -51,18 +51,18 @@ def install() -> None:
 
 
 def share_schemas() -> None:
-    """Have applications share the schemas of Kinto's views, which nobody changes.
+    """Have applications share the schemas of Kinto's views, which are never changed.
 
-    Kinto makes them anew for each application, and copies all of their nodes for each view.
+    Kinto creates them for each application, and copies all of their nodes for each view.
     """
     ViewSet.get_object_schema = functools.cache(ViewSet.get_object_schema)
     ResourceResponses.get_and_bind = functools.cache(ResourceResponses.get_and_bind)
-    # Pyramid tells views apart by the addresses of these copies, so that there has to be one.
+    # Pyramid distinguishes views by the addresses of these copies, so there has to be one.
     colander.SchemaNode.__deepcopy__ = copy_root
 
 
 def share_arguments() -> None:
-    """Have a resource's views take their arguments from those of the application before."""
+    """Have a resource's views reuse their arguments from the previous application."""
     compute = functools.cache(ViewSet.get_view_arguments)
 
     def get_view_arguments(*args: Any) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def copy_root(schema: Any, memo: Any) -> Any:
 
 
 def sort_once() -> None:
-    """Have Pyramid sort predicates and derivers when they have changed, not for each view."""
+    """Have Pyramid sort predicates and derivers only if they have changed, not for each view."""
     compute = TopologicalSorter.sorted
 
     def remembered(sorter: Any) -> list[Any]:
@@ -102,7 +102,7 @@ def forgetting(change: Any) -> Any:
 
 
 def keep_routes_alone() -> None:
-    """Have Pyramid keep nothing for debug toolbars: Kinto asks for routes, and nobody for more."""
+    """Have Pyramid keep nothing for debug toolbars except routes, which Kinto needs."""
     register = Introspectable.register
 
     def register_route(kept: Any, *args: Any) -> None:
@@ -113,7 +113,7 @@ def keep_routes_alone() -> None:
 
 
 def read_signatures_quickly() -> None:
-    """Have Pyramid see what a view takes as arguments from the function's code alone."""
+    """Have Pyramid read the arguments of a view from the function's code only."""
     pyramid.util.inspect = SimpleNamespace(**{**vars(inspect), "getfullargspec": arguments_of})
 
 
@@ -128,10 +128,10 @@ def arguments_of(function: Any) -> Any:
 
 
 def look_for_no_callers() -> None:
-    """Have Pyramid not read the source of each call, which it shows where two calls conflict."""
+    """Keep Pyramid from reading the source of each call, which it shows if two calls conflict."""
     unknown = [("unknown", 0, "unknown", "")] * 4
     pyramid.config.actions.traceback = SimpleNamespace(extract_stack=lambda limit: unknown)
-    # Nor has Venusian to read the line that calls it.
+    # Venusian need not read the line that calls it either.
     venusian.advice.inspect = SimpleNamespace(getframeinfo=place_of)
 
 
@@ -139,7 +139,7 @@ def place_of(frame: Any) -> tuple[str, int, str, list[str]]:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, [""]
 
 
-# What Pyramid hands on from a view to what surrounds it, if the view has it.
+# The attributes that Pyramid copies from a view to its wrappers, if the view has them.
 HANDED_ON = (
     *("__permitted__", "__call_permissive__", "__permission__", "__predicated__"),
     *("__predicates__", "__accept__", "__order__", "__text__"),
@@ -147,7 +147,7 @@ HANDED_ON = (
 
 
 def wrap_views_quickly() -> None:
-    """Have Pyramid look at once for what a function has as attributes: most have none of them."""
+    """Have Pyramid look for all attributes of a function at once: most have none of them."""
     preserve = pyramid.viewderivers.preserve_view_attrs
 
     def preserve_view_attrs(view: Any, wrapper: Any) -> Any:
@@ -170,7 +170,7 @@ def wrap_views_quickly() -> None:
 
 
 def describe_functions_quickly() -> None:
-    """Have Pyramid describe a function without a look at all modules."""
+    """Have Pyramid describe a function without searching all modules."""
     describe = pyramid.util.object_description
 
     def object_description(what: Any) -> str:
@@ -184,18 +184,18 @@ def describe_functions_quickly() -> None:
 
 
 def share_interfaces() -> None:
-    """Have applications share the interfaces of the requests for a route, which have its name."""
+    """Have applications share the request interfaces of a route, by its name."""
     share = functools.cache(pyramid.request.route_request_iface)
     pyramid.config.routes.route_request_iface = share
 
 
 def find_modules_once() -> None:
-    """Have Venusian not look for the files of modules again that it has scanned."""
+    """Have Venusian search for the files of each module only once."""
     venusian.compat_find_loader = functools.cache(venusian.compat_find_loader)
 
 
 def find_loaders_once() -> None:
-    """Have plaster read what each installed package is once, and not for each ini file."""
+    """Have plaster read the metadata of installed packages once, not for each ini file."""
     find = plaster.loaders._iter_ep_in_dists
     found: dict[Any, Any] = {}
 
@@ -209,7 +209,7 @@ def find_loaders_once() -> None:
 
 
 class View(NamedTuple):
-    """A call of ``add_view``; ``beside`` is what else Pyramid was to do in the same commit."""
+    """A call of ``add_view``; ``beside`` has the other actions of the same commit."""
 
     config: Any
     beside: Any
@@ -217,24 +217,24 @@ class View(NamedTuple):
 
 
 class Waiting:
-    """The views of an application that nobody has asked for, by the names of their routes.
+    """The views of an application that are not registered yet, by the names of their routes.
 
-    Two of a route override or contradict each other if they were added in the same commit. That
-    is found out when they are registered.
+    Two views of a route override or contradict each other if they were added in the same commit.
+    That is detected when they are registered.
     """
 
     def __init__(self, registry: Any) -> None:
         self._registry = registry
         self._views: defaultdict[str, list[View]] = defaultdict(list)
         self._routes: dict[Any, str] = {}
-        self._lock = threading.RLock()  # Requests come in several threads.
+        self._lock = threading.RLock()  # Requests are handled in several threads.
 
     def add(self, route: str, view: View) -> None:
         self._views[route].append(view)
         self._routes = {}
 
     def register(self, interface: Any) -> None:
-        """Those of the route whose requests provide it, if there are any."""
+        """Register the views of the route whose requests provide the interface, if any."""
         if not self._routes:
             self._routes = {
                 self._registry.queryUtility(IRouteRequest, name=route): route
@@ -261,7 +261,7 @@ class Waiting:
                     together[0].config.commit()
             finally:
                 self._registry.action_state = before
-            self._views.pop(route, None)  # Now that other threads find them.
+            self._views.pop(route, None)  # Other threads find them now.
 
 
 def waiting_in(registry: Any) -> Waiting:
@@ -275,8 +275,8 @@ def waiting_in(registry: Any) -> Waiting:
 def register_views_when_asked() -> None:
     """Have Pyramid register the views of a route when it looks for one of them.
 
-    An application has 300 views, of 40 routes, and a test asks for those of a few. Of each,
-    Pyramid makes predicates and their hash, looks for conflicts, and wraps it in ten functions.
+    An application has 300 views of 40 routes, and a test uses only a few. For each view, Pyramid
+    creates predicates and their hash, looks for conflicts, and wraps it in ten functions.
     """
     add, find = pyramid.config.Configurator.add_view, pyramid.view._find_views
     adapters = Registry.registeredAdapters
@@ -306,5 +306,5 @@ def register_views_when_asked() -> None:
     Registry.registeredAdapters = registered_adapters
 
 
-# The views that have them are not only those of a route.
+# Not only views of a route have them.
 AT_ONCE = frozenset({"context", "for_", "exception_only"})

@@ -1,4 +1,4 @@
-"""Requests to let meet, on a server that publishes copies of records."""
+"""Concurrent requests, on a server that publishes copies of records."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PUBLIC = f"{BUCKET}/collections/public"
 COPY = f"{PUBLIC}/records/copy"
 SECOND_COPY = f"{PUBLIC}/records/second"
 
-# 409: Kinto's, or ours: please retry. 503: Kinto's update and delete of one record can wait for
-# each other, for the record and for its permissions.
+# 409: from Kinto or us: please retry. 503: Kinto's update and delete of one record can deadlock,
+# on the record and its permissions.
 EXPECTED = (200, 201, 204, 404, 409, 503)
 
 Operation = Callable[[Any], Any]
@@ -107,11 +107,11 @@ PAIRS = list(itertools.combinations_with_replacement(OPERATIONS, 2))
 ONE_IN = 30  # Of the moments at which one request can interrupt another; all in tests-all.
 
 
-FEW = 8  # Requests that meet have at least so many such moments.
+FEW = 8  # Concurrent requests have at least so many such moments.
 
 
 def some_orders(name: str, one_in: int = ONE_IN) -> Orders:
-    """Orders with one change of turns: a sample, another one for each ``name``."""
+    """Orders with one switch between requests: a sample, which depends on ``name``."""
     one_in = sampling.one_in(one_in)
     return Orders(preemptions=1, one_in=one_in, first=sampling.start(name, min(one_in, FEW)))
 
@@ -128,7 +128,7 @@ def server(
     url = postgresql.create_database()
     name = url.split("?")[0].rsplit("/", 1)[1]
     postgresql.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")  # For speed.
-    # The quotas have counters changed, which are compared with the sums.
+    # The quotas make the server update counters, which are compared with the sums.
     quotas = {"quota_bytes": "1G", "resources.b.c.quota_files": "1000000"}
     storage = {"base_path": str(folder), **quotas, **attachment}
     try:
@@ -145,11 +145,11 @@ def meet(
     *,
     also: Collection[str] = (),
 ) -> int:
-    """Run operations on a record and its copy in these orders; returns in how many.
+    """Run operations on a record and its copy in these orders; returns the number of orders.
 
-    After each, no file may be lost, nor left once gc has run, which it does after the first, and
-    where anything is left. Then the records are deleted one after the other: what they share must
-    not go with the first. Calls about ``also`` are steps, too.
+    After each order, no file may be lost, and none left after gc, which runs after the first order
+    and whenever something is left. Then the records are deleted one after the other: files that
+    they share must not be deleted with the first. Calls about ``also`` are steps, too.
     """
     count = 0
     with contextlib.closing(Stage(app.app.registry, also)) as stage:
@@ -167,7 +167,7 @@ def meet(
 
 
 def start(app: Any) -> None:
-    """A record with a file, and its copy; nothing else."""
+    """Reset the server to a record with a file, and its copy."""
     begin(app, make)
 
 

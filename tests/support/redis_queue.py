@@ -1,4 +1,4 @@
-"""A redis server, for Kinto's listener that pushes events onto a list in it."""
+"""A redis server, for Kinto's listener that pushes events to a list in redis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Redis:
         return f"redis://{HOST}:{self.port}/0"
 
     def taken(self) -> list[dict[str, Any]]:
-        """What was pushed since the last time, the oldest first."""
+        """The events pushed since the last call, oldest first."""
         with contextlib.closing(redis.Redis(HOST, self.port)) as client:
             pushed: Any = client.lrange(LIST, 0, -1)
             client.delete(LIST)

@@ -1,4 +1,4 @@
-"""What uploads in several requests are tried on: two workers that share what they store."""
+"""Two workers with shared storage, to test uploads in several requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def two_workers(request: pytest.FixtureRequest) -> Iterator[live.Server]:
 
 
 def write_film(path: Path, size: int) -> Path:
-    """A file of whole MiB, of which no two are the same."""
+    """Write a file of whole MiB, each of which is different."""
     block = hashlib.shake_256(b"film").digest(MIB)
     with path.open("wb") as file:
         for number in range(size // MIB):

@@ -1,18 +1,18 @@
-"""Which cases of a large product are tried: a sample in ``make tests``, all in ``make tests-all``.
+"""Selects cases of large products: a sample in ``make tests``, all in ``make tests-all``.
 
-``pytest --every-case`` tries them all. A sample is the same in each run. It takes every n-th case,
-from a different start in each test, so that a step that one test passes over is tried in another
-that has the same step.
+``pytest --every-case`` runs all cases. A sample is the same in each run. It takes every n-th case,
+from a different start in each test, so that a step that one test skips is run in another test
+with the same step.
 
 ``@sampled(2, "backends", "rule", "end")`` on a test takes half of the combinations of these three
 parameters: each value of one with each value of another one, if there are at least two values of
 the third. ``@sampled(3, "release")`` takes one of three values. ``@sampled(2)`` on a class, each
-of whose tests runs on two servers, takes half of all combinations in each test, and of a test
-without other parameters one of the two, by its name: all tests of a contract run, and about half
-of them on each server. ``one_value("backends")`` takes one value of this parameter for each
-combination of the others, in turn, also of those that ``sampled`` takes; :func:`try_in_turn` has
-all tests of a folder do so. With ``mostly_first``, a test of many cases takes the first value, and
-another one in every third case. ``@sampled(1, "backends")`` on a test takes all of its cases.
+of whose tests runs on two servers, takes half of all combinations in each test. For a test without
+other parameters, it takes one of the two servers, by the test's name: all tests of a contract run,
+about half of them on each server. ``one_value("backends")`` takes one value of this parameter for
+each combination of the others, in turn, also of those that ``sampled`` takes; :func:`try_in_turn`
+does so for all tests of a folder. With ``mostly_first``, a test of many cases takes the first
+value, and another one in every third case. ``@sampled(1, "backends")`` takes all cases of a test.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "one_value: takes one value of a parameter for each case")
 
 
-@pytest.hookimpl(trylast=True)  # After those that are not wanted at all are left out.
+@pytest.hookimpl(trylast=True)  # After unwanted tests are deselected.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _every_case:
         return
@@ -63,7 +63,7 @@ def one_value(parameter: str, *, mostly_first: bool = False) -> pytest.MarkDecor
 
 
 def try_in_turn(items: list[pytest.Item], parameter: str) -> None:
-    """Of what is parametrized so, take one value for each case, unless a mark says otherwise."""
+    """Take one value of this parameter for each case, unless a mark says otherwise."""
     for item in items:
         names = [value[-2] for value in values(item)]
         if parameter in names and item.get_closest_marker("sampled") is None:
@@ -76,7 +76,7 @@ def choose(items: list[pytest.Item]) -> list[bool]:
 
 
 class Choice:
-    """Which of the cases of tests to take, by the numbers of the values of their parameters."""
+    """Chooses the cases of tests, by the numbers of the values of their parameters."""
 
     def __init__(self, items: list[pytest.Item]) -> None:
         self._known = numbers_of_values(items)
@@ -92,7 +92,7 @@ class Choice:
                 return True
             if not self._is_multiple(item, one_in, parameters):
                 return False
-            # Where its value is one of those that are combined, it has been chosen with them.
+            # If the parameter is one of the combined ones, it was chosen with them.
             is_apart = one_of is not None and parameters and one_of.args[0] not in parameters
             return not is_apart or self._is_its_turn(item, *one_of.args)
         if one_of is None:
@@ -111,7 +111,7 @@ class Choice:
         return (first + sum(numbers[each] for each in parameters or numbers)) % one_in == 0
 
     def _is_its_turn(self, item: pytest.Item, parameter: str) -> bool:
-        """Whether this combination of the other parameters, as they come, has the value."""
+        """Whether the value is the one for this combination of the other parameters."""
         of_test = self._turns[test_of(item)]
         others = tuple(value for value in values(item) if value[-2] != parameter)
         turn = of_test.setdefault(others, len(of_test))
@@ -126,14 +126,14 @@ class Choice:
         return {value[-2]: self._known[value[:-1]][value[-1]] for value in values(item)}
 
     def _count(self, item: pytest.Item, parameter: str) -> int:
-        """How many values the parameter has: as many as -m has left."""
+        """How many values the parameter has, after the selection by -m."""
         return len(self._known[(*test_of(item), parameter)])
 
 
 def numbers_of_values(items: list[pytest.Item]) -> dict[Any, dict[int, int]]:
-    """Of each parameter of each test. pytest numbers the cases, not the values."""
+    """The numbers for each parameter of each test. pytest numbers the cases, not the values."""
     known: defaultdict[Any, dict[int, int]] = defaultdict(dict)
-    for item in items:  # Also those that are tried in any case, which come first.
+    for item in items:  # Also those that always run, which come first.
         for value in values(item):
             of_parameter = known[value[:-1]]
             of_parameter.setdefault(value[-1], len(of_parameter))
@@ -141,7 +141,7 @@ def numbers_of_values(items: list[pytest.Item]) -> dict[Any, dict[int, int]]:
 
 
 def values(item: pytest.Item) -> list[tuple[Any, str, str, int]]:
-    """What is different in the cases of a test: the test, a parameter, and the value's id."""
+    """What differs between the cases of a test: the test, a parameter, and the value's id."""
     callspec = getattr(item, "callspec", None)
     params = callspec.params if callspec is not None else {}
     return [(*test_of(item), name, id(value)) for name, value in params.items()]
@@ -156,7 +156,7 @@ def pytest_report_header() -> str:
 
 
 def try_every_case() -> None:
-    """For programs that are no tests."""
+    """Select all cases, for programs that are not tests."""
     global _every_case
     _every_case = True
 
@@ -166,10 +166,10 @@ def every_case() -> bool:
 
 
 def one_in(count: int) -> int:
-    """``count``, or 1 when every case is to be tried."""
+    """``count``, or 1 if every case is to be run."""
     return 1 if _every_case else count
 
 
 def start(name: str, count: int) -> int:
-    """The first of every ``count`` cases in the test of that name, from 0."""
+    """The first of every ``count`` cases in the test of that name, counted from 0."""
     return crc32(name.encode()) % count

@@ -46,7 +46,7 @@ class Done:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What it printed with ``--json``, but for the summary."""
+        """The lines that it printed with ``--json``, without the summary."""
         return [line for line in map(json.loads, self.out.splitlines()) if "summary" not in line]
 
     @property
@@ -55,13 +55,13 @@ class Done:
         return summary
 
     def results(self) -> dict[str, str]:
-        """The result by the file's own name."""
+        """The results by filename."""
         return {os.path.basename(line["file"]): line["result"] for line in self.lines}
 
 
 @dataclass(frozen=True)
 class Script:
-    """One of the scripts, on a collection of one server."""
+    """One of the scripts, on a collection of a server."""
 
     name: str
     url: str
@@ -78,7 +78,7 @@ class Script:
         temporary: Path,
         bucket: str = "default",
     ) -> Script:
-        """``temporary`` is where the process keeps its temporary files, and nobody else."""
+        """``temporary`` is the folder for temporary files of this process only."""
         temporary.mkdir(exist_ok=True)
         return cls(name, f"http://{HOST}:{server.port}/v1", bucket, collection, temporary)
 
@@ -92,30 +92,30 @@ class Script:
 
     @property
     def environ(self) -> dict[str, str]:
-        cache = self.temporary.with_name("cache")  # Of unfinished uploads.
+        cache = self.temporary.with_name("cache")  # For unfinished uploads.
         folders = {"TMPDIR": str(self.temporary), "XDG_CACHE_HOME": str(cache)}
         return {**os.environ, **folders, "TERM": "xterm", "COLUMNS": "120"}
 
     def run(self, *arguments: object) -> Done:
-        """Run it to its end, its output in pipes."""
+        """Run it until it ends, with its output in pipes."""
         with self.started(*arguments) as process:
             out, err = process.communicate(timeout=TIMEOUT)
         return Done(process.returncode, out, err)
 
     def call(self, *arguments: object) -> Done:
-        """The same in this process, for tests that are not about processes."""
+        """Run it in this process, for tests that are not about processes."""
         main = MAINS[self.name]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = main(self.command(*arguments)[2:])
-            except SystemExit as stopped:  # As argparse does.
+            except SystemExit as stopped:  # argparse does so.
                 code = stopped.code
         return Done(code, out.getvalue(), err.getvalue())
 
     @contextlib.contextmanager
     def started(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-        """The process, which is killed at the end of the block should it still be there."""
+        """The process, which is killed at the end of the block if it still runs."""
         process = forking.Popen(
             self.command(*arguments),
             env=self.environ,
@@ -132,7 +132,7 @@ class Script:
                     process.kill()
 
     def measured(self, *arguments: object) -> Done:
-        """Run it to its end, and look how much memory it took."""
+        """Run it until it ends, and measure its memory."""
         with (
             (self.temporary / "out").open("w+") as out,
             (self.temporary / "err").open("w+") as err,
@@ -192,7 +192,7 @@ def _read(keyboard: int, process: subprocess.Popen[bytes], press: Press | None) 
         if ready:
             try:
                 piece = os.read(keyboard, 65536)
-            except OSError:  # The last who had the terminal open is gone.
+            except OSError:  # No process has the terminal open any more.
                 break
             shown += piece
         if press:

@@ -1,4 +1,4 @@
-"""A plugin whose views do what other plugins do with the functions for server code.
+"""A plugin whose views use the functions for server code like other plugins.
 
 ``POST /attach`` with ``{"record": URI, "filename": …, "content": …}`` attaches a text.
 """

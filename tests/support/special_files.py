@@ -1,4 +1,4 @@
-"""What is no file, although it is where a file should be: a pipe, a socket, a folder, a loop."""
+"""Pipes, sockets, folders and loops of links in the place of a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support import waiting
 
-LATE = waiting.SECONDS / 10  # Longer than anything takes that does not wait.
+LATE = waiting.SECONDS / 10  # Longer than any operation that does not wait.
 PAUSE = 0.1
 
 
@@ -28,14 +28,14 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 
 
 def exchange(path: Path, kind: str) -> None:
-    """Have something else in the place of a file."""
+    """Replace a file by something else."""
     path.unlink()
     SPECIAL[kind](path)
 
 
 @contextmanager
 def nobody_waits(*pipes: Path) -> Iterator[None]:
-    """Fails if something waits for the other end of a pipe; it does not wait for ever."""
+    """Fail if something waits for the other end of a pipe, instead of blocking."""
 
     def open_other_ends() -> None:
         while not done.wait(PAUSE if late else LATE):

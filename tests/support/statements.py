@@ -1,4 +1,4 @@
-"""The statements that a request executes: which, how many, and how."""
+"""The statements that a request executes, their number, and their plans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import waiting
 
 @contextlib.contextmanager
 def counted(app: Any) -> Iterator[Counter[str]]:
-    """Counts the statements on the database, by their first words."""
+    """Count the statements on the database, by their first words."""
     found: Counter[str] = Counter()
 
     def count(statement: str, _: Any) -> None:
@@ -28,7 +28,7 @@ def counted(app: Any) -> Iterator[Counter[str]]:
 
 
 def plans_of(app: Any, action: Callable[[], object]) -> list[str]:
-    """How the database executes what an action asks of the table of objects."""
+    """The plans of an action's statements on the table of objects."""
     executed: list[tuple[str, Any]] = []
     with _listening(app, lambda *statement: executed.append(statement)):
         action()
@@ -47,7 +47,7 @@ def rows_read(app: Any) -> int:
     with contextlib.ExitStack() as stack:
         for _ in range(engine.pool.checkedin()):
             connection = stack.enter_context(engine.begin())
-            # Otherwise, a process of the database tells of its reads once in a second.
+            # Otherwise, a process of the database reports its reads once a second.
             connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
     read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'objects'"
     with engine.connect() as connection:
@@ -60,7 +60,7 @@ def _engine(app: Any) -> Any:
 
 @contextlib.contextmanager
 def _listening(app: Any, to: Callable[[str, Any], object]) -> Iterator[None]:
-    """Which statements there are must not depend on how long the action takes."""
+    """Listen to the statements, which must not depend on how long the action takes."""
 
     def listen(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         to(statement, parameters)
@@ -86,7 +86,7 @@ def statements(app: Any, action: Callable[[], object]) -> list[str]:
 
 @contextlib.contextmanager
 def before_statement(app: Any, beginning: str, action: Callable[[], object]) -> Iterator[None]:
-    """Let something happen once, before the first statement that begins like this."""
+    """Call a function once, before the first statement with this beginning."""
     done = []
 
     def act(statement: str, _: Any) -> None:

@@ -1,4 +1,4 @@
-"""Servers that do what Kinto never does, or that remember what they were asked."""
+"""Servers that do what Kinto never does, or that record their requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stub:
 def stub(
     answer: Callable[[Request], Answer], context: ssl.SSLContext | None = None
 ) -> Iterator[Stub]:
-    """A server whose answers are made by a function; with a ``context``, of HTTPS."""
+    """A server whose responses are created by a function; with a ``context``, it uses HTTPS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -43,7 +43,7 @@ def stub(
             found.seen.append(request)
             made = answer(request)
             self.send_response(made.status)
-            # An answer may promise more than it has: then the connection breaks off.
+            # A response may announce more than it has: then the connection breaks off.
             headers = {"Content-Length": str(len(made.body)), **made.headers}
             self.close_connection = headers["Content-Length"] != str(len(made.body))
             for name, value in headers.items():
@@ -58,14 +58,14 @@ def stub(
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            pass  # Clients that close early are part of the plan.
+            pass  # Clients are expected to close early.
 
     with Server((HOST, 0), Handler) as server:
         if context is not None:
             server.socket = context.wrap_socket(
                 server.socket,
                 server_side=True,
-                do_handshake_on_connect=False,  # Not in the thread that accepts connections.
+                do_handshake_on_connect=False,  # Not in the accepting thread.
             )
         found = Stub(f"http://{HOST}:{server.server_address[1]}/v1")
         thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -83,7 +83,7 @@ def listing(records: list[dict[str, object]], timestamp: int = 5) -> Answer:
 
 
 def ranges_of(content: bytes) -> Callable[[Request], Answer]:
-    """Serves a file, whole or in ranges."""
+    """Serve a file, whole or in ranges."""
 
     def answer(request: Request) -> Answer:
         wanted = request.headers.get("Range")

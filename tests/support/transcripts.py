@@ -1,13 +1,13 @@
-"""Transcripts: all that can be told of what a test does, so that two runs can be compared.
+"""Transcripts of everything observable in a test, so that two runs can be compared.
 
-While ``current`` is a transcript, the applications of the tests note in it each request with its
-answer, each event of Kinto and of this plugin when it is fired, and, before the records are
-cleared, what is stored. :func:`difference` compares two transcripts.
+While ``current`` is a transcript, the applications of the tests record in it each request with
+its response, each event of Kinto and of this plugin when it is fired, and, before the records are
+cleared, the stored data. :func:`difference` compares two transcripts.
 
-Names that are random are replaced by numbers, in the order of their first appearance, unless both
-runs have them. Timestamps of records are replaced by their rank: two that are the same in one run
-only are a difference. PostgreSQL may write two objects within a millisecond by chance, so that
-it takes some runs to know: :func:`differ_in_times_alone`. Other times, such as when a file was
+Random names are replaced by numbers, in the order of their first appearance, unless both runs have
+them. Timestamps of records are replaced by their rank: if two are equal in only one run, that is a
+difference. PostgreSQL may write two objects in the same millisecond by chance, so that it takes
+several runs to be sure: :func:`differ_in_times_alone`. Other times, such as when a file was
 stored, or those of the history's entries, are left out.
 """
 
@@ -25,7 +25,7 @@ from tests.support.observed import UNTOLD, content_of, event_of, plain, rows_of
 current: Transcript | None = None
 """The transcript of the test that runs, if it is to be compared."""
 
-# UUIDs with what follows in a name that belongs to them; folders by a name's first two digits.
+# UUIDs with the rest of their name; folders named by a name's first two digits.
 RANDOM = re.compile(
     r"\b[0-9a-f]{2}/(?=[0-9a-f]{8}-)"
     r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -34,7 +34,7 @@ RANDOM = re.compile(
     r"|(?<![\w-])(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[A-Za-z0-9_-]{20,}"
 )
 TIMESTAMP = re.compile(r"(?<![\w.-])[12]\d{12}(?![\w.])")
-# Other times, how long it is until then, what is signed with them, addresses, temporary folders.
+# Other times, time left, signatures that depend on times, addresses, temporary folders.
 OTHERS = re.compile(
     r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"
     r"|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
@@ -42,7 +42,7 @@ OTHERS = re.compile(
     r"|(?<=token=)[^&\"\s]+|(?<=-Date=)\w+|(?<=-Expires=)\d+|(?<=-Signature=)\w+"
     r"|\b0x[0-9a-f]{8,16}\b|(?<=max-age=)[1-9]\d*|(?<=pytest-of-)[^/]+/pytest-\d+/(?:popen-gw\d+/)?[^/\"]+"
 )
-# Fields of the index, in milliseconds: they are now, or after some time.
+# Fields of the index, in milliseconds: the current time, or a later one.
 TIMES = (
     "created",
     "attached",
@@ -56,12 +56,12 @@ TIMES = (
     "at",
     "since",
 )
-LINES = 80  # Of a difference, at most.
+LINES = 80  # The longest difference.
 
 
 @contextlib.contextmanager
 def noting() -> Iterator[Transcript]:
-    """Have the applications of the tests write a transcript."""
+    """Make the applications of the tests write a transcript."""
     global current
     current = Transcript()
     try:
@@ -71,7 +71,7 @@ def noting() -> Iterator[Transcript]:
 
 
 class Transcript:
-    """What is noted of one run, in the order in which it began."""
+    """The notes of one run, in the order in which their requests began."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -79,7 +79,7 @@ class Transcript:
     def request(
         self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any], start_response: Any
     ) -> Iterable[bytes]:
-        """Have a WSGI application answer, and note what it answers."""
+        """Call a WSGI application, and note its response."""
         query = environ.get("QUERY_STRING")
         path = environ["PATH_INFO"] + (f"?{query}" if query else "")
         entry: dict[str, Any] = {"request": f"{environ['REQUEST_METHOD']} {path}"}
@@ -87,7 +87,7 @@ class Transcript:
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             entry["status"] = status
-            # One header may be there more than once.
+            # A header may occur more than once.
             told = [each for each in headers if each[0] not in UNTOLD]
             if path.partition("?")[0].endswith("/history"):
                 told = [each for each in told if each[0] != "ETag"]
@@ -107,7 +107,7 @@ class Transcript:
 
 
 class NotedBody:
-    """The body of a response; what was sent of it is noted when it is closed."""
+    """The body of a response; the part that was sent is noted when it is closed."""
 
     def __init__(self, body: Iterable[bytes], entry: dict[str, Any]) -> None:
         self.body = body
@@ -129,11 +129,11 @@ class NotedBody:
 
 
 def difference(first: Transcript, second: Transcript) -> str:
-    """What is different, as lines; empty if nothing is."""
+    """The differences, as lines; empty if there are none."""
     told = compared(first, second)
     if told[0] == told[1]:
         return ""
-    lines = compared(first, second, indent=1)  # Takes longer.
+    lines = compared(first, second, indent=1)  # Slower.
     found = difflib.unified_diff(*lines, "first", "second", n=12, lineterm="")
     return "\n".join([line for line, _ in zip(found, range(LINES), strict=False)])
 
@@ -150,7 +150,7 @@ def compared(first: Transcript, second: Transcript, indent: int | None = None) -
 
 
 class Normal:
-    """The text of a transcript, with numbers instead of random names and of timestamps."""
+    """The text of a transcript, with numbers instead of random names and timestamps."""
 
     def __init__(self, text: str, common: set[str], indent: int | None) -> None:
         self.indent = indent
@@ -169,7 +169,7 @@ class Normal:
         return RANDOM.sub(name, self._ranked(entry, self.indent)).splitlines()
 
     def _in_order(self, entry: Any) -> Any:
-        """Rows in an order that does not depend on random names that were not seen before."""
+        """Rows in an order that does not depend on random names not seen before."""
         if "rows" not in entry:
             return entry
 
@@ -179,7 +179,7 @@ class Normal:
         tables = {}
         for name, rows in entry["rows"].items():
             tables[name] = sorted(rows, key=key)
-            self._named(tables[name])  # Other tables have the same names.
+            self._named(tables[name])  # Other tables contain the same names.
         return {"rows": tables}
 
     def _ranked(self, value: Any, indent: int | None = None) -> str:
@@ -188,15 +188,15 @@ class Normal:
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """The same without times that are not those of records, and without the order of sets."""
+    """The value without times other than those of records, and without the order of sets."""
     if isinstance(value, dict):
         if name == "permissions":
             return {
                 key: sorted(who, key=str) if isinstance(who, list) else who
-                for key, who in sorted(value.items())  # PostgreSQL tells them in any order.
+                for key, who in sorted(value.items())  # PostgreSQL returns them in any order.
             }
         told = {key: masked(each, key) for key, each in value.items()}
-        if "target" in value and "last_modified" in value:  # An entry of the history.
+        if "target" in value and "last_modified" in value:  # A history entry.
             told["last_modified"] = "a time"
         return told
     if isinstance(value, list | tuple):

@@ -55,5 +55,5 @@ def offset(app: Any, url: str, headers: Headers = ALICE) -> int:
 
 
 def state(app: Any, url: str, headers: Headers = ALICE) -> Any:
-    """What the upload says of itself in JSON."""
+    """The upload's description of itself, in JSON."""
     return app.get(url, headers=headers, status=200).json["data"]

@@ -1,4 +1,4 @@
-"""Servers with uploads in several requests, and what is really in their databases and storages."""
+"""Servers with uploads in several requests, and the contents of databases and storages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT = bytes(range(256)) * 64 * 1024  # 16 MiB
 
 
 class Site:
-    """A server, and what is really in its database and its storage."""
+    """A server, and the contents of its database and its storage."""
 
     def __init__(self, server: live.Server, registry: Any, faults: Faults) -> None:
         self.server, self.registry, self.faults = server, registry, faults
@@ -36,7 +36,7 @@ class Site:
         self.snapshots.start(self.registry, "start", self.make)
 
     def make(self) -> None:
-        """A bucket and a collection of alice's; nothing else."""
+        """Create a bucket and a collection of alice, and nothing else."""
         for backend in (self.registry.storage, self.registry.permission, self.registry.cache):
             backend.flush()
         owned.own(self.registry)
@@ -66,7 +66,7 @@ class Site:
         return digest
 
     def check(self, told: str = "", *, collecting: bool = True) -> None:
-        """Nothing is lost; what is unfinished is cancelled, and then nothing is left.
+        """Check that nothing is lost; cancel unfinished uploads, and check that nothing is left.
 
         For ``collecting`` see :func:`invariants.check`.
         """
@@ -85,7 +85,7 @@ def serving(
     database = postgresql.create_database()
     with (
         live.kinto(
-            # The quota has counters changed, which are compared with the sums.
+            # The quota makes the server update counters, which are compared with the sums.
             {**storage, "quota_bytes": "1G", **settings},
             workers=2,
             threads=4,

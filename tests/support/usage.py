@@ -1,4 +1,4 @@
-"""What buckets and collections hold: as the counters say, and as it is."""
+"""The usage of buckets and collections: by the counters, and counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import transaction
 
 
 def miscounted(registry: Any, links: list[Any] | None = None) -> list[str]:
-    """Counters of quotas that are not the sums of what is there.
+    """Counters of quotas that differ from the real sums.
 
     ``links`` are all links, if they have been read.
     """
@@ -17,7 +17,7 @@ def miscounted(registry: Any, links: list[Any] | None = None) -> list[str]:
 
 
 def miscounts(registry: Any, links: list[Any] | None = None) -> list[str]:
-    """The same, in the transaction that is under way."""
+    """The same, in the current transaction."""
     usage = registry.attachment_usage
     found: list[str] = []
     counted = usage.known(usage.scopes())
@@ -55,7 +55,7 @@ def held_by(links: list[Any], sessions: list[Any], scope: str) -> tuple[int, int
 
 
 def size_of(session: Any) -> int:
-    """What is durable of an unfinished upload, or all that the storage may take for it."""
+    """The durable bytes of an unfinished upload, or all that the storage may accept for it."""
     size = session.length if session.via == "storage" else session.partial["size"]
     return int(size)
 

@@ -1,4 +1,4 @@
-"""Waiting for what has to come, and not for ever: a test that hangs tells nobody where."""
+"""Waiting with a limit: a test that hangs does not show where."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def until(
     pause: float = 0.02,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Ask until a condition holds; if it never does, fail with what ``told`` returns."""
+    """Wait until a condition holds; on timeout, fail with the message from ``told``."""
     deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline, told() if told else "it does not happen"
@@ -38,7 +38,7 @@ def until(
 
 
 def elsewhere(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call a function in another thread: transactions are one per thread."""
+    """Call a function in another thread, because each thread has its own transaction."""
     done: Future[T] = Future()
 
     def run() -> None:
@@ -66,12 +66,12 @@ def wait_for_bytes(descriptor: int) -> None:
 
 
 def status_of(child: int) -> int:
-    """How a child ended, as :func:`os.waitpid` tells it."""
+    """How a child ended, as from :func:`os.waitpid`."""
     return ended(child)[0]
 
 
 def ended(child: int) -> tuple[int, Any]:
-    """The status of a child, and what it has used, as :func:`os.wait4` tells them."""
+    """The status of a child, and its resource usage, as from :func:`os.wait4`."""
     deadline = time.monotonic() + SECONDS
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)

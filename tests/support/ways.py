@@ -1,10 +1,10 @@
-"""Tests run in the two ways to write records, which differ in nothing but the time they take.
+"""Runs tests with both ways to write records, which differ only in the time they take.
 
 A test with the mark ``both_ways`` runs twice: with the fast way to write records, and with
-sub-requests (``kinto.attachment.fast_records``). It has to pass both times, and what there is to
-tell of both runs has to be the same: see ``transcripts.py``. ``pytest --ways`` (``make
-tests-ways``) does so with every test that uses ``app`` or ``build``, except those with the mark
-``one_way``, which count what the fast way saves, or whose threads take turns by chance.
+sub-requests (``kinto.attachment.fast_records``). It has to pass both times, and the transcripts of
+both runs (``transcripts.py``) have to be the same. ``pytest --ways`` (``make tests-ways``) does so
+with every test that uses ``app`` or ``build``, except those with the mark ``one_way``, which count
+what the fast way saves, or whose threads take turns by chance.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def is_comparable(item: pytest.Item) -> bool:
 
 
 def settings() -> dict[str, str]:
-    """Of every application, unless a test chooses otherwise."""
+    """The settings of every application, unless a test chooses others."""
     return {} if current is None else {"fast_records": WAYS[current]}
 
 
@@ -75,12 +75,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def both_ways(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
-    """The reports of a run that failed, or of the last one, which fails if it is different."""
+    """The reports of a run that failed, or of the last one, which fails if the runs differ."""
     for _ in range(ATTEMPTS):
         noted = []
         for way in WAYS:
             with noting(way, item.nodeid) as transcript:
-                # Of fixtures, those of the test are set up anew.
+                # Only the fixtures of the test are set up again.
                 until: Any = item.parent if way == "fast" else nextitem
                 reports = runtestprotocol(item, log=False, nextitem=until)
             if any(report.failed for report in reports):
@@ -111,9 +111,9 @@ def noting(way: str, seed: str) -> Iterator[Transcript]:
 
 @contextlib.contextmanager
 def repeatable(seed: str) -> Iterator[None]:
-    """Have the same random filenames each time, and so the same order of keys in a set.
+    """Make random filenames the same each time, and so the order of keys in a set.
 
-    And have no memory backend give the same timestamp to two objects by chance.
+    Also keep memory backends from giving two objects the same timestamp by chance.
     """
     random, last = Random(seed).randbytes, 0
 
