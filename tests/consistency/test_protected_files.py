@@ -11,7 +11,7 @@ import transaction
 from kinto_attachment.files.stored_records import stored_record
 from kinto_attachment.maintenance.move import move
 from kinto_attachment.maintenance.selection import Selection
-from tests.support import invariants
+from tests.support import direct, invariants
 from tests.support.application import (
     ALICE,
     BUCKET,
@@ -116,10 +116,13 @@ class TestEachWay:
         if not is_known:
             forget_holds(app)
         answer = WAYS[way](app, HERE)
-        if answer.status_int == 201 and way == "resumable":
-            # Another process holds the file: the end of the upload is refused.
+        if answer.status_int == 201 and way in ("direct", "resumable"):
+            # This process does not know of the hold: the end of the upload is refused.
             url = answer.headers["Location"]
-            answer = app.patch(url, b"new", headers=RESUMING, status="*")
+            if way == "direct":
+                answer = direct.put_own(app, answer.json["data"], b"new", status="*")
+            else:
+                answer = app.patch(url, b"new", headers=RESUMING, status="*")
             app.delete(url, headers=ALICE)
         assert answer.status_int == 423
         told = answer.json["details"]
