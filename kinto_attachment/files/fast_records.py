@@ -128,7 +128,7 @@ class Record(kinto_records.Record):  # type: ignore[misc]
     """
 
     default_model = WriteModel
-    timestamp = None  # The permissions of the collection, which are not read again.
+    timestamp = None  # That of the collection, which is not read again.
 
     def __init__(self, request: Request, context: WriteContext) -> None:
         uri = context.uri
